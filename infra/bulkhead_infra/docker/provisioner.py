@@ -40,6 +40,9 @@ MASTER_FOLDER = "all"
 IDENTITY = Path("/bulkhead/identity")
 DATA = Path("/bulkhead/data")
 """Where the others have their own volume and their own data: paths in their containers."""
+IDENTITIES_FILE = Path("/bulkhead/identities.yaml")
+IDENTITIES_VARIABLE = "BULKHEAD_IDENTITIES_YAML"
+"""Programs outside of one's own: a file that is mounted, or, in Kubernetes, its text."""
 BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
 DEFAULT_TENANT = "demo"
 OFFLINE_KEY = "offline"
@@ -99,9 +102,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def load_rules() -> policy.IdentityPolicy:
+    """The package's identities and those of one's own. Raises IdentityPolicyError."""
+    rules, text = policy.load_policy(), os.environ.get(IDENTITIES_VARIABLE, "")
+    if not text and not IDENTITIES_FILE.exists():
+        return rules
+    return policy.add_programs(rules, policy.load_programs(IDENTITIES_FILE, text), IDENTITIES_FILE)
+
+
 def make_keys() -> None:
     """Everything secret, each to its owner."""
-    rules = policy.load_policy()
+    rules = load_rules()
     master = KEYS / MASTER_FOLDER
     was_there = any(master.glob("*.nkey"))
     keys.ensure_keys(master, rules)
@@ -266,7 +277,8 @@ def stream_layout() -> Layout:
     """Streams and durables as the environment wants them. Raises IdentityPolicyError."""
     # No ranks where nobody says so: containers are replaced one by one, N beside an N-1 that knows no ranks.
     ranked = os.environ.get("BULKHEAD_RANKED") == "true"
-    return Layout(_shard_counts(), _stream_replicas(), store_gib=_store_gib(), ranked=ranked)
+    layout = Layout(_shard_counts(), _stream_replicas(), store_gib=_store_gib(), ranked=ranked)
+    return layout.with_outside(load_rules())
 
 
 def _stream_replicas() -> int:
@@ -311,7 +323,7 @@ def add_caller(tenant: str, person: str, role: str) -> None:
 
 def rotate_bus_key(identity: str) -> None:
     """Replace one identity's bus key; the old one is worth nothing once the broker has reloaded."""
-    rules = policy.load_policy()
+    rules = load_rules()
     if identity not in rules.identities:
         raise KeyFileError(f"no identity {identity}; there are {', '.join(rules.identities)}")
     (KEYS / MASTER_FOLDER / f"{identity}.nkey").unlink()

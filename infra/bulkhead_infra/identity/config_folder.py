@@ -56,18 +56,7 @@ class ConfigFolder:
 
     def add_identities(self, rules: policy.IdentityPolicy) -> policy.IdentityPolicy:
         """The rules with the folder's rows. Raises IdentityPolicyError."""
-        merged: Row = {}
-        for section in OutsidePrograms.model_fields:
-            packaged, rows = getattr(rules, section), getattr(self.programs, section)
-            if repeated_names := sorted(set(rows) & set(packaged)):
-                problem = f"{section}.{repeated_names[0]}: comes with the mesh; choose another name"
-                raise IdentityPolicyError(f"{self.path / IDENTITIES}: {problem}")
-            merged[section] = {**packaged, **rows}
-        try:
-            OutsidePrograms.model_validate({section: dict(rows) for section, rows in merged.items()})
-        except ValidationError as error:
-            raise IdentityPolicyError(describe_misfits(self.path / IDENTITIES, error, OutsidePrograms)) from error
-        return rules.model_copy(update=merged)
+        return policy.add_programs(rules, self.programs, self.path / IDENTITIES)
 
     def merge_tenants(self, base: Mapping[str, Row]) -> dict[str, Row]:
         """Rows of all tenants: lists are added to, other values replaced."""

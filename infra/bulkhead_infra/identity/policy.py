@@ -24,6 +24,8 @@ from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMi
 HERE = Path(__file__).resolve().parent
 POLICY_FILE = HERE / "policy.yaml"
 TENANTS_FILE = HERE / "tenants.yaml"
+IDENTITIES_FILE = HERE / "identities.yaml"
+"""Programs outside of one's own, in containers: none, until another file is mounted in its place."""
 OPERATOR = "operator"
 PROVISIONER = "provisioner"
 BACKUP = "backup"
@@ -244,6 +246,25 @@ def load_policy(path: Path = POLICY_FILE, *, kubernetes: bool = False) -> Identi
     return policy.model_copy(update={"services": services})
 
 
+def load_programs(path: Path, text: str = "") -> OutsidePrograms:
+    """Programs outside of a file of one's own, or of its text. Raises IdentityPolicyError."""
+    document = _parse_yaml(text, path) if text else _read_document(path)
+    return _validate_document({} if document is None else document, path, OutsidePrograms)
+
+
+def add_programs(rules: IdentityPolicy, programs: OutsidePrograms, path: Path) -> IdentityPolicy:
+    """The rules with these programs beside the package's. path: of their file. Raises IdentityPolicyError."""
+    merged: dict[str, dict[str, Any]] = {}
+    for section in OutsidePrograms.model_fields:
+        packaged, rows = getattr(rules, section), getattr(programs, section)
+        if repeated_names := sorted(set(rows) & set(packaged)):
+            problem = f"{section}.{repeated_names[0]}: comes with the mesh; choose another name"
+            raise IdentityPolicyError(f"{path}: {problem}")
+        merged[section] = {**packaged, **rows}
+    _validate_document({section: dict(rows) for section, rows in merged.items()}, path, OutsidePrograms)
+    return rules.model_copy(update=merged)
+
+
 def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
     """Read and check the tenants. Raises IdentityPolicyError."""
     return build_tenants(_read_document(path), path)
@@ -289,10 +310,15 @@ def list_unknown_tenants(rules: OutsidePrograms, tenants: Tenants) -> Iterator[s
 
 def _read_document(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return _parse_yaml(path.read_text(), path)
     except OSError as error:
         way = "restore the file from the repository" if path in (POLICY_FILE, TENANTS_FILE) else "check its path"
         raise IdentityPolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise IdentityPolicyError(f"{path} is not YAML: {error}; correct it") from error
 

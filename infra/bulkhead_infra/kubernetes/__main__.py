@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "keys":
-            redis = key_folder.ensure_key_folder(options.folder, options.redis)
+            redis = key_folder.ensure_key_folder(options.folder, options.redis, options.identities)
             print(json.dumps({"keys": str(options.folder), "redis": redis, "owners": key_folder.SECRET_OWNERS}))
         else:
             secrets = key_folder.render_secrets(options.folder, certificate=not options.cert_manager)
@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         choices=tuple(key_folder.REDIS_ADDRESSES),
         help="The chart's Redis: with sentinels (`redis.sentinel: true`, the default) or a single one.",
+    )
+    keys.add_argument(
+        "--identities",
+        metavar="FILE",
+        type=Path,
+        help="Publishers, subscribers and workers of your own; writes DIR/identities.values.yaml for `helm -f`.",
     )
     secrets = commands.add_parser("secrets", help="Print the Secrets.")
     secrets.add_argument("folder", metavar="DIR", type=Path, help="The folder of `keys`.")

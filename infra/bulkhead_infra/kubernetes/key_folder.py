@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bulkhead_infra.docker.provisioner import (
     BROKER_NAMES,
     MASTER_FOLDER,
@@ -31,14 +33,22 @@ REDIS_FILE = "redis.kind"
 PROVISIONER = "provisioner"
 SECRET_OWNERS = (*EVERY_SERVICE, "nats", "redis", PROVISIONER, "upkeep")
 """Owners of a Secret in the cluster."""
+IDENTITIES_FILE, VALUES_FILE = "identities.yaml", "identities.values.yaml"
 TLS_SECRET = "bulkhead-nats-tls"  # noqa: S105 - a name
 VARIABLE = re.compile(r"\$((?:NKEY|LOGIN)_\w+)")
 
 
-def ensure_key_folder(root: Path, redis: str = "") -> str:
-    """Make what is missing. redis: a key of REDIS_ADDRESSES, of the first time; it is remembered, and returned. Raises
-    KeyFileError."""
+def ensure_key_folder(root: Path, redis: str = "", identities: Path | None = None) -> str:
+    """Make what is missing. redis: a key of REDIS_ADDRESSES, of the first time; it is remembered, and returned.
+    identities: programs outside of one's own, remembered as well, with the values that the chart needs for them. Raises
+    KeyFileError, IdentityPolicyError."""
     rules, master = policy.load_policy(kubernetes=True), root / MASTER_FOLDER
+    own = identities if identities is not None else root / IDENTITIES_FILE
+    if identities is not None or own.exists():
+        rules = policy.add_programs(rules, policy.load_programs(own), own)
+        _write_private(root / IDENTITIES_FILE, text := own.read_text())
+        values = {"identities": text, "accounts": chart.accounts_text(rules)}
+        _write_private(root / VALUES_FILE, yaml.safe_dump(values))
     keys.ensure_keys(master, rules)
     redis = _remembered_redis(master / REDIS_FILE, redis)
     tls.ensure_certificates(master / "tls", (*chart.broker_names(), *BROKER_NAMES))

@@ -165,6 +165,9 @@ BULKHEAD_REPLICAS: {{ .Values.nats.replicas | quote }}
 BULKHEAD_STORE_GIB: {{ sub .Values.nats.diskGib 5 | quote }}
 BULKHEAD_RANKED: "true"
 BULKHEAD_RETENTION: {{ .Values.retention }}
+{{- with .Values.identities }}
+BULKHEAD_IDENTITIES_YAML: {{ toJson . }}
+{{- end }}
 {{- range $name, $service := .Values.services }}
 {{- if eq $service.component "decider" }}
 BULKHEAD_SHARDS_{{ $name | upper | replace "-" "_" }}: {{ $service.env.BULKHEAD_SHARDS | quote }}
@@ -196,5 +199,5 @@ permissions.json: {{ .Files.Get "files/permissions.json" | toJson }}
 
 {{- define "bulkhead.data.broker" -}}
 nats-server.conf: {{ .Files.Get (printf "files/%s/nats-server.conf" (ternary "one-broker" "three-brokers" (eq (int .Values.nats.replicas) 1))) | toJson }}
-accounts.conf: {{ .Files.Get "files/accounts.conf" | toJson }}
+accounts.conf: {{ default (.Files.Get "files/accounts.conf") .Values.accounts | toJson }}
 {{- end }}

@@ -177,3 +177,28 @@ def test_broker_and_redis_say_what_they_lack(
     assert nats_container.main() == 2 and redis_container.main([]) == 2
     said = capsys.readouterr().err
     assert "nats-server.conf cannot be read" in said and "redis.conf cannot be read" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mounted", [True, False], ids=["a file", "its text"])
+def test_programs_of_ones_own_get_keys_accounts_and_streams(
+    volumes: Path, mounted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = volumes / "identities.yaml"
+    monkeypatch.setattr(provisioner, "IDENTITIES_FILE", file)
+
+    def name_programs(text: str) -> None:
+        if mounted:
+            file.write_text(text)
+        else:
+            monkeypatch.setenv("BULKHEAD_IDENTITIES_YAML", text)
+
+    name_programs("# none yet")
+    assert provisioner.main(["keys"]) == 0 and "pub_shop" not in provisioner.stream_layout().publishers
+    name_programs("publishers:\n  pub_shop: {tenant: demo, person: shop}\n")
+    assert provisioner.main(["keys"]) == 0 and provisioner.main(["rotate", "pub_shop"]) == 0
+    assert (volumes / "all" / "pub_shop.nkey").exists() and "pub_shop" in provisioner.stream_layout().publishers
+    assert "pub_shop" in (volumes / "nats" / "accounts.conf").read_text()
+    assert "pub_shop" in (volumes / "gateway" / "publishers.json").read_text()
+    name_programs("services: {}")
+    assert provisioner.main(["keys"]) == 1 and "services" in capsys.readouterr().err

@@ -188,6 +188,7 @@ def _content(objects: list[Object]) -> dict[str, Any]:
     [
         ({"tenants": "tenants: {}\n"}, {"doors", "gateway", "signer", "tool-executor"}),
         ({"policies": {"own.cedar": "permit (principal, action, resource);"}}, {"tool-executor"}),
+        ({"identities": "publishers: {}"}, {"upkeep", "provision-streams"}),
         ({"retention": "7d"}, {"upkeep", "provision-streams"}),
         ({"cluster": {"tokenIssuer": "https://issuer.example.org"}}, {"identity"}),
         ({"settings": {"BULKHEAD_LOG_LEVEL": "debug"}}, set(map(kube_name, EVERY_SERVICE))),

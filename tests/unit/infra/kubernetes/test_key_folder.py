@@ -17,6 +17,8 @@ from bulkhead_infra.services import EVERY_SERVICE
 from tests.paths import ROOT
 from tests.unit.infra.kubernetes.rendered import example, named, render_chart
 
+OWN = "publishers:\n  pub_shop: {tenant: demo, person: shop}\n"
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -107,3 +109,19 @@ def test_the_commands_print_secrets_and_say_what_is_missing(
     assert printed == list(key_folder.render_secrets(made))
     assert main(["secrets", str(tmp_path)]) == 1
     assert "make them first, with `python -m bulkhead_infra.kubernetes keys" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_programs_of_ones_own_get_keys_and_the_chart_gets_their_accounts(tmp_path: Path) -> None:
+    identities, folder = tmp_path / "mine.yaml", tmp_path / "keys"
+    identities.write_text(OWN)
+    for arguments in (["--redis", "single", "--identities", str(identities)], []):
+        assert main(["keys", str(folder), *arguments]) == 0, "a second time remembers them"
+        assert (folder / "all" / "pub_shop.nkey").exists()
+        assert "NKEY_PUB_SHOP:" in (folder / "nats" / chart.NKEYS_FILE).read_text()
+        assert "pub_shop" in (folder / "gateway" / "publishers.json").read_text()
+    objects = render_chart(example("dev") | yaml.safe_load((folder / key_folder.VALUES_FILE).read_text()))
+    assert "$NKEY_PUB_SHOP" in named(objects, "ConfigMap", "bulkhead-broker")["data"]["accounts.conf"]
+    assert named(objects, "ConfigMap", "bulkhead-streams")["data"]["BULKHEAD_IDENTITIES_YAML"] == OWN
+    identities.write_text("publishers:\n  pub_demo: {tenant: demo, person: other}\n")
+    assert main(["keys", str(folder), "--identities", str(identities)]) == 1, "it comes with the mesh"
