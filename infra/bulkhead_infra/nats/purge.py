@@ -11,8 +11,9 @@ removes and may not read; what has ended is read under the operator's identity. 
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
 
-Blobs stay. They are named by content: a task that begins at any moment may name one that is old, and learns nothing of
-its being removed; so none can be shown to be unused while the mesh runs.
+Blobs stay, but for documents that could not be read, a day after. They are named by content: a task that begins at any
+moment may name one that is old, and learns nothing of its being removed; so none can be shown to be unused while the
+mesh runs.
 """
 
 import argparse
@@ -43,7 +44,13 @@ from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats import stream_reads
-from bulkhead_infra.nats.trimming import trim_checkpoints, trim_logins, trim_places, trim_reservations
+from bulkhead_infra.nats.trimming import (
+    trim_checkpoints,
+    trim_logins,
+    trim_places,
+    trim_refused_documents,
+    trim_reservations,
+)
 
 DAY_S = 24 * 3600
 DEFAULT_RETENTION_S = 30 * DAY_S
@@ -193,6 +200,8 @@ async def _purge_due(
             messages.update(await trim(reader, request_api, ends))
         for trim_old in (trim_reservations, trim_logins):
             messages.update(await trim_old(reader, request_api, ends, old))
+        yesterday = now_unix_ms - DAY_S * 1000
+        messages.update(await trim_refused_documents(reader, request_api, ends, yesterday))
     return PurgeOutcome(tasks, dict(messages))
 
 
@@ -356,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m bulkhead_infra.nats.purge",
         description="Remove ended tasks after their retention from every inbox, the journal, records, timers, halts "
         "and dead letters, and from the gateway's inbox what never became a task. Tasks that have not ended, and those "
-        "that ended later, are left as they are. Blobs stay. A purged task's id is free: its Idempotency-Key begins a "
+        "that ended later, are left as they are. Blobs stay, but for unreadable documents. A purged task's id is free: its Idempotency-Key begins a "
         "new one.",
     )
     parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from bulkhead.bus.memory.streams import subject_matches
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.bus.seek_time import last_before
-from bulkhead.runtime.decider.history import at_its_source
+from bulkhead.runtime.decider.history import at_its_source, is_of_type
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerCheckpointed
 from bulkhead_contracts.identity import LOGINS_BOOK
+from bulkhead_contracts.retrieval import DocumentIngested
 from bulkhead_contracts.task import PlacesGiven
 
 GATEWAY, JOURNAL_INBOX = subjects.inbox_stream("gateway"), subjects.inbox_stream("journal")
@@ -27,6 +29,8 @@ CHECKPOINT, SEALS, PARTS = (
 REBUILD_MARKS = subjects.mesh_subject("budget", "journal", "ledger", "ledger")
 SHARED_RESERVATIONS = "mesh.budget.journal.*.ledger.*"
 LOGINS_SUBJECT = subjects.mesh_subject("identity", "journal", subjects.EVERYBODY, LOGINS_BOOK)
+UNREADABLE = frozenset({"no_text", "empty_document", "encrypted_document", "damaged_document", "document_too_long"})
+"""Codes of refusals for what a document holds."""
 KEPT_CHECKPOINTS = 2
 """Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
 ApiRequest = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
@@ -108,6 +112,23 @@ async def trim_reservations(
         return {}
     counted = min(ends[JOURNAL_INBOX], *(seal.journal_sequence for _, seal in needed))
     return await _trim_old(reader, request, SHARED_RESERVATIONS, counted, until_unix_ms)
+
+
+async def trim_refused_documents(
+    reader: Bus, request: ApiRequest, ends: Mapping[str, int], until_unix_ms: int
+) -> dict[str, int]:
+    """Contents of documents that were refused before that for what they hold: nobody reads them again, and whoever
+    sends one anew stores it anew. Raises BusError, and what `request` raises."""
+    refused: set[str] = set()
+    async for stored in stored_messages(reader, GATEWAY, "mesh.rag.gateway.>"):
+        if stored.time_unix_ms > until_unix_ms or stored.sequence >= ends[GATEWAY]:
+            break
+        if is_of_type(stored, DocumentIngested.TYPE):
+            body = DocumentIngested.model_validate_json(stored.body)
+            if body.failure is not None and body.failure.code in UNREADABLE:
+                refused.add(subjects.blob_subject("gateway", stored.tenant, body.sha256))
+    removed = [await _purge_messages(request, subjects.BLOBS_STREAM, filter=subject) for subject in sorted(refused)]
+    return {subjects.BLOBS_STREAM: sum(removed)} if any(removed) else {}
 
 
 async def trim_logins(reader: Bus, request: ApiRequest, ends: Mapping[str, int], until_unix_ms: int) -> dict[str, int]:

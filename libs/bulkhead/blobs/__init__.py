@@ -38,15 +38,22 @@ class Blobs:
         self._room = cache_bytes
 
     async def put(
-        self, tenant: str, data: str | bytes, media_type: str = "text/plain", summary: str | None = None
+        self,
+        tenant: str,
+        data: str | bytes,
+        media_type: str = "text/plain",
+        summary: str | None = None,
+        *,
+        may_be_gone: bool = False,
     ) -> ContentRef:
-        """Store once; storing the same again costs nothing. Raises ValueError over MAX_BLOB_BYTES."""
+        """Store once; storing the same again costs nothing. may_be_gone: what was stored may have been removed since.
+        Raises ValueError over MAX_BLOB_BYTES."""
         raw = data.encode() if isinstance(data, str) else data
         if len(raw) > bounds.MAX_BLOB_BYTES:
             raise ValueError(f"content of {len(raw)} bytes exceeds {bounds.MAX_BLOB_BYTES}; split it")
         ref = reference(self._author, raw, media_type, summary)
         key = (ref.author, tenant, ref.sha256)
-        if key in self._cache:
+        if key in self._cache and not may_be_gone:
             return ref
         subject = subjects.blob_subject(ref.author, tenant, ref.sha256)
         try:
@@ -86,6 +93,8 @@ class Blobs:
         return (await self.get(tenant, ref)).decode("utf-8", "replace")
 
     def _cache_blob(self, key: tuple[str, str, str], raw: bytes) -> None:
+        if key in self._cache:
+            return
         self._cache[key] = raw
         self._room -= len(raw)
         while self._room < 0 and self._cache:

@@ -50,7 +50,9 @@ class DocumentIntake:
             if feed.view.ingested is not None:
                 return feed  # The caller repeats one ingestion.
             content = await self._writes.write_within(
-                self._context.blobs.put(tenant, data, media_type, summary=name), DOCUMENT_TIMEOUT_S
+                # The purge removes documents that were refused.
+                self._context.blobs.put(tenant, data, media_type, summary=name, may_be_gone=True),
+                DOCUMENT_TIMEOUT_S,
             )
             body = DocumentIngestRequested(name=name, media_type=media_type, content=content)
             await self._send_to_rag(claim, body, task, token)

@@ -5,12 +5,14 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 
 import nkeys
 import pytest
 
+from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Schedule
 from bulkhead.grants import new_signing_seed, public_of
@@ -23,7 +25,8 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, resource_token
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.result import ContentRef, Result
+from bulkhead_contracts.result import ContentRef, Failure, Result
+from bulkhead_contracts.retrieval import DocumentIngested
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from bulkhead_infra.nats import purge as purging
@@ -405,3 +408,29 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
 
         assert await take(seq=7) == JournalReport(), "nor is it between the purges of the two streams"
         assert "(INBOX_GATEWAY 5; of tasks places)" in (await take()).lost, "a trim leaves the newest"
+
+
+async def test_the_content_of_a_document_that_could_not_be_read_leaves_after_a_day(broker):
+    now_unix_ms = int(time.time() * 1000)
+    async with buses(broker) as of:
+        gateway, rag = await of("gateway"), await of("rag")
+        writer = Blobs(gateway, "gateway")
+        kept = {}
+        for name, code in (("scan", "no_text"), ("taken", ""), ("busy", "store_busy")):
+            content = await writer.put(TENANT, f"%PDF {name}")
+            failure = Failure.from_text(code, "refused", "") if code else None
+            outcome = "rejected" if code else "ingested"
+            body = DocumentIngested(name=name, sha256=content.sha256, outcome=outcome, failure=failure)
+            subject = subjects.mesh_subject("rag", "gateway", TENANT, f"ingest-{name}")
+            await rag.publish(subject, body.encode(), {"ce-type": DocumentIngested.ce_type()}, name)
+            kept[name] = content
+        assert not (await purge(broker.url, broker.seed, Retention(), now_unix_ms=now_unix_ms)).messages.get("BLOBS")
+        later = now_unix_ms + (DAY_S + 60) * 1000
+        assert (await purge(broker.url, broker.seed, Retention(), now_unix_ms=later)).messages["BLOBS"] == 1
+        reader = Blobs(await of("worker"), "worker")
+        for name in ("taken", "busy"):
+            assert await reader.get(TENANT, kept[name]) == f"%PDF {name}".encode()
+        with pytest.raises(BlobMissing):
+            await reader.get(TENANT, kept["scan"])
+        again = await writer.put(TENANT, "%PDF scan", may_be_gone=True)
+        assert await reader.get(TENANT, again) == b"%PDF scan", "whoever sends it anew stores it anew"
