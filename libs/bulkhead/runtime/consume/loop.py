@@ -13,7 +13,9 @@ from typing import Protocol
 
 from opentelemetry.trace import SpanKind
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import BusDelivery, BusError, Consumer, StoredMessage
+from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
@@ -294,7 +296,7 @@ class ConsumeLoop:
         log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
             await self._announce_rejection(stored, code, reason)
-            if full := self._letter_shares.full_reason(stored, context.clock()):
+            if full := await self._letter_shares.full_reason(context, stored):
                 log.warning("dead_letter_not_kept", sequence=stored.sequence, sender=stored.sender)
                 await _publish_rejection(context, stored, code, f"{reason}; {full}", dead_id="")
             else:
@@ -380,24 +382,51 @@ def _task_of_message(stored: StoredMessage) -> tuple[str, str] | None:
 
 
 class DeadLetterShares:
-    """Bytes of dead letters that each program outside may put into the shared stream in a day, by this replica."""
+    """Bytes of dead letters that each program outside may put into the shared stream in a day.
+
+    Of what came before this replica began the inbox tells: a service may not read the letters.
+    """
 
     def __init__(self) -> None:
-        self._bytes = Counter[str]()
+        self._bytes: dict[str, int] = {}
         self._day = 0
 
-    def full_reason(self, stored: StoredMessage, now_unix_ms: int) -> str:
-        """Count a letter; the reason why it is not kept, or "". Services of the mesh are not bounded."""
+    async def full_reason(self, context: Context, stored: StoredMessage) -> str:
+        """Count a letter; the reason why it is not kept, or "". Services of the mesh are not bounded. Raises
+        BusError."""
         if stored.sender in catalog.EVERY_SERVICE:
             return ""
-        if (day := now_unix_ms // DAY_MS) != self._day:
-            self._bytes, self._day = Counter(), day
-        size = LETTER_HEAD_BYTES + len(stored.body) + sum(len(k) + len(v) for k, v in stored.headers.items())
+        if (day := context.clock() // DAY_MS) != self._day:
+            self._bytes, self._day = {}, day
+        if stored.sender not in self._bytes:
+            self._bytes[stored.sender] = await _letter_bytes_before(context, stored, day * DAY_MS)
+        size = _letter_size(stored)
         if self._bytes[stored.sender] + size > bounds.MAX_DEAD_LETTER_BYTES_PER_DAY:
             most = bounds.MAX_DEAD_LETTER_BYTES_PER_DAY
             return f"no dead letter is kept: those of {stored.sender} take {most} bytes today"
         self._bytes[stored.sender] += size
         return ""
+
+
+def _letter_size(stored: StoredMessage) -> int:
+    return LETTER_HEAD_BYTES + len(stored.body) + sum(len(k) + len(v) for k, v in stored.headers.items())
+
+
+async def _letter_bytes_before(context: Context, stored: StoredMessage, since_unix_ms: int) -> int:
+    """Bytes of the letters that a sender's messages became since a time, before this one: those that cannot be read.
+    Raises BusError."""
+    bus, service = context.bus, context.service
+    stream, subject, total = subjects.inbox_stream(service), f"mesh.{stored.sender}.{service}.>", 0
+    after = await last_before(bus, stream, subject, since_unix_ms, stored.sequence)
+    async for earlier in stored_messages(bus, stream, subject, after=after):
+        if earlier.sequence >= stored.sequence or total > bounds.MAX_DEAD_LETTER_BYTES_PER_DAY:
+            break
+        try:
+            inbound.read_message(earlier, service)
+        except Unreadable as error:
+            is_old = context.clock() - earlier.time_unix_ms > HAND_BACK_MAX_AGE_S * 1000
+            total += _letter_size(earlier) if is_old or not error.later else 0
+    return total
 
 
 def _task_key(subject: str) -> tuple[str, str]:

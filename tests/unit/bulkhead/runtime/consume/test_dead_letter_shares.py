@@ -31,13 +31,32 @@ class Delivery:
         self.ended = reason
 
 
+def make_loop(broker):
+    seed = new_signing_seed()
+    identity = ServiceIdentity("seed", seed, {"gateway": public_of(seed)})
+    return ConsumeLoop(
+        make_context("gateway", "0", MemoryBus(broker, "gateway"), identity), Handler(), shards=1, slots=1
+    )
+
+
+async def test_a_share_is_the_same_after_a_restart():
+    broker = MemoryBroker.for_mesh()
+    publisher, operator = MemoryBus(broker, "pub_shop"), MemoryBus(broker, "operator")
+    for number in range(1, 21):
+        at = subjects.mesh_subject("pub_shop", "gateway", "acme", f"pub_shop-t{number}")
+        await publisher.publish(at, PIECE, {"ce-id": f"{number}"}, f"{number}")
+    stored = await operator.read(subjects.inbox_stream("gateway"), "mesh.pub_shop.gateway.>")
+    assert len(stored) == 20
+    for half in (stored[:10], stored[10:]):
+        loop = make_loop(broker)
+        for row in half:
+            await loop._reject_delivery(Delivery(row), "malformed_body", "it is no JSON")
+    assert len(await operator.read(subjects.DEAD_LETTERS_STREAM, "dead.>")) == 16
+
+
 async def test_one_publisher_fills_only_its_share_of_the_dead_letters():
     broker = MemoryBroker.for_mesh()
-    seed = new_signing_seed()
-    context = make_context(
-        "gateway", "0", MemoryBus(broker, "gateway"), ServiceIdentity("seed", seed, {"gateway": public_of(seed)})
-    )
-    loop, operator = ConsumeLoop(context, Handler(), shards=1, slots=1), MemoryBus(broker, "operator")
+    loop, operator = make_loop(broker), MemoryBus(broker, "operator")
 
     async def reject(sender, number):
         at = subjects.mesh_subject(sender, "gateway", "acme", f"{sender}-t{number}")
