@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import Exit, SafeConsole, err, out
 from bulkhead_cli.tasks import answer, follow
 from bulkhead_infra.demo.corpus import Demo, write_documents
@@ -24,7 +25,7 @@ async def run_conversation(
     async with Mesh(url, api_key) as client:
         for path in files:
             receipt = await client.add_document(path)
-            line = f"  {receipt['outcome']} {receipt['name']} ({receipt['chunks']} chunks)"
+            line = f"  {receipt['outcome']} {receipt['name']} ({format_count(receipt['chunks'], 'chunk')})"
             screen.print(line, style="dim", markup=False)
         screen.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
         task = await client.submit(demo.objective, idempotency_key=f"demo-{demo.seed}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from bulkhead.runtime.context import unix_ms
 from bulkhead.telemetry.redaction import REDACTED, without_keys
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.incident import collect
 from bulkhead_cli.incident.collect import IncidentPart
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json
@@ -51,7 +52,7 @@ async def write_incident_file(
         return Exit.OK
     for name, row in manifest["parts"].items():
         left_out_note = f", {row['left_out']} left out" if row["left_out"] else ""
-        summary = f"not told: {row['error']}" if row["error"] else f"{row['rows']} rows{left_out_note}"
+        summary = f"not told: {row['error']}" if row["error"] else f"{format_count(row['rows'], 'row')}{left_out_note}"
         out.print(f"{name}: {summary}", markup=False)
     err.print(f"{to}: {len(text.encode()):,} bytes, without content and keys", markup=False)
     return Exit.OK

@@ -12,6 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.text.amounts import format_count
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.mcp_file import McpFile, McpFileError, McpToolPin, PinnedServer, pins_path, read_mcp_file
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
@@ -100,7 +101,7 @@ def _print_changes(
     for change in changes:
         out.print(f"{change.how:9} {change.tool}: {change.what}", markup=False)
     if check:
-        summary = f"{len(changes)} differences" if changes else "no difference"
+        summary = format_count(len(changes), "difference") if changes else "no difference"
         err.print(f"{tools} pinned tools, {summary}; nothing was written", style="dim", markup=False)
         return
     err.print(f"{tools} tools are pinned in {pins_path(path)}; review it", style="dim", markup=False)

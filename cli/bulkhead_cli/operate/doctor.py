@@ -19,6 +19,7 @@ import httpx
 
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime.dead_letters import read_letters
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.operate import doctor_checks, doctor_providers, services
 from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.output import CommandError
@@ -352,7 +353,7 @@ async def _check_streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Doct
         yield DoctorFinding(
             "dead letters",
             "warning",
-            f"{waiting} messages could not be handled",
+            f"{format_count(waiting, 'message')} could not be handled",
             "`bulkhead dead-letters` shows them and why",
         )
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bulkhead_cli.demo import conversation
 from bulkhead_cli.demo import run as demo
 from bulkhead_cli.output import Exit, out
 from bulkhead_infra.demo.corpus import generate_demo
@@ -43,6 +44,33 @@ async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys
     assert await demo.run_in_processes(case, tmp_path) is Exit.OK
     text = capsys.readouterr().out
     assert text.index("the long timeline") < text.index(amount) < text.index("right:")
+
+
+async def test_each_document_says_in_how_many_chunks_it_is(tmp_path, monkeypatch) -> None:
+    class Client:
+        """Takes documents; the task fails at once, which is no matter here."""
+
+        def __init__(self, *args) -> None:
+            self.chunks = iter(range(1, 9))
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *error) -> None:
+            return None
+
+        async def add_document(self, path):
+            return {"outcome": "ingested", "name": path.name, "chunks": next(self.chunks)}
+
+        async def submit(self, *args, **options):
+            raise ConnectionError
+
+    shown: list[str] = []
+    screen = SimpleNamespace(print=lambda text, **style: shown.append(text))
+    monkeypatch.setattr(conversation, "Mesh", Client)
+    with pytest.raises(ConnectionError):
+        await conversation.run_conversation(generate_demo(1), "http://127.0.0.1:1", "key", tmp_path, screen)
+    assert "(1 chunk)" in shown[0] and "(2 chunks)" in shown[1]
 
 
 def test_a_demo_that_stays_tells_where_its_task_is_seen(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
