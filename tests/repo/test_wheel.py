@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -31,6 +33,8 @@ EXTRAS = {
     "bulkhead_infra.stages.testcontainers_stack": "containers",
 }
 """Modules, with those below them, that need an extra."""
+PURE_SOURCES = frozenset({"nkeys"})
+"""Packages without a wheel that hold Python alone."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -132,3 +136,28 @@ def test_the_client_is_a_distribution_of_its_own(client_wheel: Path, tmp_path: P
     _, loaded = fresh.import_all({name for name in packed if name.startswith("bulkhead.client")})
     ours = {name for name in loaded if name.partition(".")[0] == "bulkhead"}
     assert ours == {name for name in packed if name.partition(".")[0] == "bulkhead"}, "what the client imports, exactly"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_no_package_of_the_lock_needs_a_compiler(version: str, tmp_path: Path) -> None:
+    rows = re.split(r"^(?=[a-zA-Z0-9])", (ROOT / "requirements.lock").read_text(), flags=re.M)
+    lock = tmp_path / "lock.txt"
+    lock.write_text("".join(row for row in rows if row.partition("==")[0] not in PURE_SOURCES))
+    wheels = ["--only-binary", ":all:", "--python-version", version, "--python-platform", "x86_64-manylinux_2_28"]
+    command = [
+        "pip",
+        "install",
+        "--dry-run",
+        *wheels,
+        "--target",
+        tmp_path,
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        lock,
+    ]
+    done = subprocess.run(
+        [ROOT / "infra/uv.sh", sys.executable, *command], capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0 and "packages" in done.stderr, done.stderr
