@@ -60,12 +60,12 @@ def ensure_key_folder(root: Path, redis: str = "", identities: Path | None = Non
         if service == policy.IDENTITY:
             secret_files |= {file: (master / file).read_text() for file in (keys.ISSUER_FILE, keys.XKEY_FILE)}
         keys.hand_over(master, service, root / service, secret_files, nkey=service in rules.with_nkey)
-    for owner, identities in (
+    for owner, key_names in (
         ("operator", (policy.OPERATOR,)),
         (PROVISIONER, (policy.PROVISIONER,)),
         ("upkeep", (policy.OPERATOR, policy.PROVISIONER)),
     ):
-        for identity in identities:
+        for identity in key_names:
             _write_private(root / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
     _write_private(root / "nats" / chart.NKEYS_FILE, _public_nkeys(master, rules))
     _write_private(root / "redis" / "redis.conf", redis_configuration(redis_password(root)))

@@ -130,7 +130,7 @@ class Mesh:
         cursor = ""
         request_checks.check_integer("limit", limit, 1, 1_000_000)
         while len(rows) < limit:
-            filters = {"opened_by": opened_by, "answered": answered, "cursor": cursor}
+            filters: dict[str, object] = {"opened_by": opened_by, "answered": answered, "cursor": cursor}
             filters |= {"limit": min(PAGE, limit - len(rows))}
             page = await self.read_json(request_checks.check_query(TaskListQuery, filters))
             rows += self._transport.require_field(page, "tasks")
