@@ -36,6 +36,7 @@ from bulkhead_infra.docker.images import DockerImageError
 from bulkhead_infra.docker.stack import PROJECT_LABEL, SERVICE_LABEL, StackError, run_docker
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import IdentityPolicyError
+from bulkhead_infra.local.rundir import config_folder_of
 from bulkhead_infra.nats.provision import ProvisionError
 
 DOCUMENTS = "rag"
@@ -181,6 +182,8 @@ def _prepare_data_directory(
     identity = folder / "identity"
     brokers = _broker_states(project)
     mesh: dict[str, Any] = {"nats_url": url, "own_broker": False, "identity_dir": str(identity)}
+    if (config := config_folder_of(folder, None, os.environ)) is not None:
+        mesh["config_dir"] = str(config)
     if len(brokers) > 1:
         mesh |= {"brokers": brokers, "replicas": len(brokers)}
     if "gateway" in ports:

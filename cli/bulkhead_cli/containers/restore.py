@@ -20,6 +20,7 @@ from bulkhead_infra.backup.backup import ReportProgress
 from bulkhead_infra.backup.locations import RemoteMesh
 from bulkhead_infra.docker import provisioner
 from bulkhead_infra.docker.stack import PROJECT_LABEL, Stack, StackError, run_docker
+from bulkhead_infra.local.rundir import config_folder_of
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.render import cluster as cluster_of
 
@@ -85,7 +86,8 @@ async def _fill_stack(
             await relay.open()
         access.write_key_files(folder, access.keys_of(stack.project, stack.image_name("provisioner")))
         urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
-        remote = RemoteMesh(urls, identity, documents, layout.replicas, ranked=layout.ranked)
+        config = config_folder_of(identity, None, os.environ)
+        remote = RemoteMesh(urls, identity, documents, layout.replicas, ranked=layout.ranked, config=config)
         shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
         await locations.restore_remote(reader, remote, "", report, shards)
     finally:

@@ -40,9 +40,9 @@ MASTER_FOLDER = "all"
 IDENTITY = Path("/bulkhead/identity")
 DATA = Path("/bulkhead/data")
 """Where the others have their own volume and their own data: paths in their containers."""
-IDENTITIES_FILE = Path("/bulkhead/identities.yaml")
+IDENTITIES_FILE = Path("/bulkhead/config/identities.yaml")
 IDENTITIES_VARIABLE = "BULKHEAD_IDENTITIES_YAML"
-"""Programs outside of one's own: a file that is mounted, or, in Kubernetes, its text."""
+"""Programs outside of one's own: a file of the folder that is mounted, or, in Kubernetes, its text."""
 BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
 DEFAULT_TENANT = "demo"
 OFFLINE_KEY = "offline"
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
 def load_rules() -> policy.IdentityPolicy:
     """The package's identities and those of one's own. Raises IdentityPolicyError."""
     rules, text = policy.load_policy(), os.environ.get(IDENTITIES_VARIABLE, "")
-    if not text and not IDENTITIES_FILE.exists():
+    if not text and not IDENTITIES_FILE.is_file():
         return rules
     return policy.add_programs(rules, policy.load_programs(IDENTITIES_FILE, text), IDENTITIES_FILE)
 

@@ -24,8 +24,6 @@ from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMi
 HERE = Path(__file__).resolve().parent
 POLICY_FILE = HERE / "policy.yaml"
 TENANTS_FILE = HERE / "tenants.yaml"
-IDENTITIES_FILE = HERE / "identities.yaml"
-"""Programs outside of one's own, in containers: none, until another file is mounted in its place."""
 OPERATOR = "operator"
 PROVISIONER = "provisioner"
 BACKUP = "backup"

@@ -18,7 +18,7 @@ FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 MODEL_PORT = 8000
 PATHS = ContainerPaths(IDENTITY, f"{IDENTITY}/api_keys.json", "/bulkhead/tenants.yaml", "/bulkhead/policy")
-IDENTITIES = '"${BULKHEAD_IDENTITIES:-./infra/bulkhead_infra/identity/identities.yaml}:/bulkhead/identities.yaml:ro"'
+CONFIG = '"${BULKHEAD_CONFIG_DIR:-./infra/bulkhead_infra/identity}:/bulkhead/config:ro"'
 ANCHORS = """\
 x-contained: &contained
   read_only: true
@@ -86,7 +86,7 @@ INFRASTRUCTURE = """\
       BULKHEAD_BROKER_NAMES: ${{BULKHEAD_BROKER_NAMES:-}}
 {shards}
     volumes:
-      - {identities}
+      - {config}
 {keys}
 
   # Makes streams and durables, under a key that no other container has.
@@ -101,7 +101,7 @@ INFRASTRUCTURE = """\
       <<: *environment
       BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
 {shards}
-    volumes: ["keys_provisioner:{identity}:ro", {identities}]
+    volumes: ["keys_provisioner:{identity}:ro", {config}]
     depends_on:
       nats: {{condition: service_healthy}}
 
@@ -117,7 +117,7 @@ INFRASTRUCTURE = """\
       BULKHEAD_RETENTION: ${{BULKHEAD_RETENTION:-30d}}
       BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
 {shards}
-    volumes: ["keys_upkeep:{identity}:ro", "data_upkeep:{data}", {identities}]
+    volumes: ["keys_upkeep:{identity}:ro", "data_upkeep:{data}", {config}]
 
   nats:
     <<: *service
@@ -199,7 +199,7 @@ def files() -> dict[str, str]:
             f"      {_shards_variable(name)}: ${{{_shards_variable(name)}:-1}}" for name in _sharded_services()
         ),
         identity=IDENTITY,
-        identities=IDENTITIES,
+        config=CONFIG,
         data=DATA,
         model_port=MODEL_PORT,
     )

@@ -39,7 +39,7 @@ def test_who_makes_streams_or_bounds_the_broker_knows_how_much_disk_there_is_and
     variables = OURS[name]["environment"]
     assert variables["BULKHEAD_STORE_GIB"] == "${BULKHEAD_STORE_GIB:-}"
     assert {"BULKHEAD_SHARDS_WORKER", "BULKHEAD_SHARDS_BUDGET"} <= set(variables)
-    assert [volume for volume in OURS[name]["volumes"] if volume.startswith("${BULKHEAD_IDENTITIES:-")]
+    assert [volume for volume in OURS[name]["volumes"] if volume.startswith("${BULKHEAD_CONFIG_DIR:-")]
 
 
 @pytest.mark.parametrize("name", OURS)
