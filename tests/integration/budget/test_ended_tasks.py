@@ -2,6 +2,7 @@
 
 from bulkhead_contracts.budget import Overran
 from bulkhead_contracts.task import TaskEnded
+from tests.eventually import until
 from tests.integration.budget.budget_world import TASK, TENANT, World
 
 
@@ -23,9 +24,16 @@ async def test_what_is_settled_behind_a_tasks_end_is_charged_and_told_and_halts_
     await world.mesh.context("planner").publisher.send("gateway", ended, tenant=TENANT, task=TASK, cause="done")
     for task in ("goes-on", TASK):
         await world.settle("dear", cost=272_500, task=task)
+    budget = world.mesh.context("budget").bus
+
+    async def all_are_handled() -> bool:
+        counts = await budget.durable_counts("INBOX_BUDGET", "budget-0")
+        return counts is not None and not counts.pending and not counts.in_work
+
+    await until(all_are_handled)
     await world.settled_balance(spent=272_500)
     for task, halts in (("goes-on", True), (TASK, False)):
         rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}")
         assert [row for row in rows if row.headers["ce-type"] == Overran.ce_type()], "the fact and its alarm stay"
-        stored = await world.mesh.context("budget").bus.last("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.{task}")
+        stored = await budget.last("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.{task}")
         assert (stored is not None) == halts
