@@ -6,7 +6,8 @@ import pytest
 
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import PriceTable, PriceTableError
-from bulkhead_services.model_gateway.providers.port import Chat
+from bulkhead_services.model_gateway.providers.openai_responses import ResponsesAssembly
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer
 from bulkhead_services.model_gateway.routing.options import ProviderSettings
 from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, usage
@@ -50,6 +51,22 @@ async def test_a_call_is_reserved_at_the_dearest_tier_and_charged_by_the_one_tha
     assert plain.usage.cost_usd_micros == STANDARD_MICROS, "elsewhere the word has no price"
     assert settled.usage.cost_usd_micros == charged == reply.usage.cost_usd_micros
     assert reserved == pytest.approx(standard_reserved * 2.5, abs=3)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_response_names_its_tier_at_its_end(streamed):
+    response = {"status": "completed", "output": [], "service_tier": "priority", "usage": {"output_tokens": 1}}
+    response["output"] = [{"type": "message", "content": [{"type": "output_text", "text": "x"}]}]
+    assembly = ResponsesAssembly()
+    if streamed:
+        created = {"type": "response.created", "response": {"service_tier": "auto"}}
+        delta = {"type": "response.output_text.delta", "delta": "x", "output_index": 0}
+        for event in (created, delta, {"type": "response.completed", "response": response}):
+            assembly.feed_event(json.dumps(event))
+    else:
+        assembly.feed_body(json.dumps(response).encode())
+    answer = assembly.result()
+    assert isinstance(answer, ModelAnswer) and (answer.text, answer.service_tier) == ("x", "priority")
 
 
 def tier_sent(api: str, base_url: str, payload: dict[str, object], **settings: object) -> object:
