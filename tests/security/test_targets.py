@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.harness import HELD_OUT, HERE, KINDS, Row, attacked, attacks, honest, measure, tasks
+from tests.security.harness import HELD_OUT, HERE, KINDS, PLANS, Row, attacked, attacks, honest, measure, tasks
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_figures_are_json() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.security", "--json"], capture_output=True, check=True)
     assert [row["approver"] for row in json.loads(done.stdout)["rows"]] == [
         *("nobody", "oracle", "everybody"),
-        "nobody, calls planned",
+        *(f"nobody, {plans}" for plans in PLANS if plans),
     ]
 
 
@@ -86,6 +86,6 @@ def test_values_are_recognised_in_the_spellings_of_people_and_what_resembles_the
 @pytest.mark.slow
 @pytest.mark.parametrize("of", [HERE, HELD_OUT, KINDS])
 def test_what_a_plan_foresees_bounds_the_askers_values_and_costs_no_honest_task(of: Path) -> None:
-    free, planned = measure("nobody", of), measure("nobody", of, planned=True)
+    free, planned = measure("nobody", of), measure("nobody", of, "calls planned")
     assert planned.attack_share <= 0.01, planned.succeeded
     assert set(planned.incomplete) <= set(free.incomplete) and planned.approvals <= free.approvals
