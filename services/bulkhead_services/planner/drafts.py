@@ -84,8 +84,11 @@ def build_draft_call(state: PlannerState, message: InboxMessage) -> Send:
 def _tool_parts(state: PlannerState) -> tuple[Part, ...]:
     """Tools that the task may use, in as many parts as that takes."""
     texts: list[str] = []
+    may_change = any(map(_may_change, state.tools))
     for tool in state.tools:
         row = _describe_tool(tool)
+        if may_change:  # Else a plan has nothing to bound, and pays for no names.
+            row = f"{row}{_describe_places(tool)}"[:MAX_PART_CHARS]
         if texts and len(texts[-1]) + 1 + len(row) <= MAX_PART_CHARS:
             texts[-1] += f"\n{row}"
         else:
@@ -94,9 +97,17 @@ def _tool_parts(state: PlannerState) -> tuple[Part, ...]:
 
 
 def _describe_tool(tool: ToolSpec) -> str:
-    """One line: what it does, and the pointers by which a plan names its arguments (with `!` where they choose what
-    is done) and the fields of its results."""
     effect = f"{tool.effect}, sends out" if tool.egress and tool.effect == "read" else tool.effect
+    return f"{tool.name}: {tool.description} ({effect})"
+
+
+def _may_change(tool: ToolSpec) -> bool:
+    return tool.effect == "write" or tool.egress
+
+
+def _describe_places(tool: ToolSpec) -> str:
+    """The pointers by which a plan names its arguments (with `!` where they choose what is done) and the fields of its
+    results."""
     all_choose = tool.egress if tool.effect == "read" else not tool.sinks
     chooses = tuple(f"{sink.argument}/" for sink in tool.sinks if sink.kind != "text")
     takes = ", ".join(
@@ -104,8 +115,7 @@ def _describe_tool(tool: ToolSpec) -> str:
         for pointer, kind in list_places(_schema_of(tool))
     )
     gives = ", ".join(tool.result_fields)
-    row = f"{tool.name}: {tool.description} ({effect})"
-    return (row + (f" takes {takes}" if takes else "") + (f"; gives {gives}" if gives else ""))[:MAX_PART_CHARS]
+    return (f" takes {takes}" if takes else "") + (f"; gives {gives}" if gives else "")
 
 
 def _schema_of(tool: ToolSpec) -> object:
@@ -378,7 +388,7 @@ def _bound_problem(step: PlanStep, steps: Steps, tools: Sequence[ToolSpec]) -> s
     foreseen, specs = {call.tool for call in step.calls}, {tool.name: tool for tool in tools}
     for flow in step.flows:
         spec = specs.get(flow.tool)
-        if spec is not None and (spec.effect == "write" or spec.egress) and flow.tool not in foreseen:
+        if spec is not None and _may_change(spec) and flow.tool not in foreseen:
             return f"a value flows into {flow.tool}, of which no call is foreseen"
     named = [(flow.tool, flow.argument) for flow in step.flows]
     named += [(call.tool, planned.argument) for call in step.calls for planned in call.values]

@@ -31,12 +31,12 @@ RELEASED = {
     "checker.judge.short@2": "1c1c2a690e48395bae9c93d20aec19f6c4004543acc8187018a00cacfbe12815",
     "checker.judge@2": "634a0d191f148aedd78f60d4f8d5bdb93d890c3ff21fcfda1ddec853407ff2c9",
     "checker.judge@1": "adc3545a3ad4464eb41286a5e39d882d497794abb989a26135a2a986343828a5",
-    "planner.draft@2": "402384b3e5906afd6f1de467b6e9ca783954f35bff602e8359dbc12eff563eb3",
-    "planner.revise@2": "0a948c8e0dbfd9d74a87544f39e5d244720c36c42da835836870862e204900a1",
+    "planner.draft@2": "4d7e068ab6a0070c4dc927015387c50e6f45da50cdcbb4fa9563be9f19ba39d6",
+    "planner.revise@2": "4d0d166fd7dee66fa5f0a5ee9af3ef49be36c53b8929f3ab1a4e458fd7b12e63",
     "planner.draft.roles.short@1": "49ece12f697caa2fe284125f0e4c4f7636e06877752c4e3e8ee9cf19ea813b49",
-    "planner.draft.roles@2": "c01dffc0d8d3d213b6efe8c3988b3a346f419959ee700433628d97cef3375085",
+    "planner.draft.roles@2": "fe34e1eba97b00292c4df5a2f28d94f8768dc24159923637e7314cf1ccb96b8e",
     "planner.revise.roles.short@1": "5f5a4bc4f7c54e3269429528227df57da49a050b1d105b12ee11fe9c0b34a697",
-    "planner.revise.roles@2": "1f0bdaf6ef0ac2572a1e8c9fc95d4ce81a984d6c616af1ed1dd25204120b37f2",
+    "planner.revise.roles@2": "57dcde98e946a06e785dbdcaefd6b7e1107245e2e5090d7d747519034fee112c",
     "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
 }
 
