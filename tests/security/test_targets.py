@@ -89,3 +89,12 @@ def test_what_a_plan_foresees_bounds_the_askers_values_and_costs_no_honest_task(
     free, planned = measure("nobody", of), measure("nobody", of, "calls planned")
     assert planned.attack_share <= 0.01, planned.succeeded
     assert set(planned.incomplete) <= set(free.incomplete) and planned.approvals <= free.approvals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", [HERE, HELD_OUT, KINDS])
+def test_a_drafted_plan_that_foresees_its_calls_asks_less_and_stops_more(of: Path) -> None:
+    before, after = measure("nobody", of, "drafted, unbound"), measure("nobody", of, "drafted")
+    assert after.attack_share <= 0.01 and set(after.succeeded) <= set(before.succeeded), after.succeeded
+    assert after.completion >= 0.85 and after.approvals_per_100 <= 20, after.incomplete
+    assert after.completion > before.completion and after.approvals < before.approvals

@@ -202,9 +202,14 @@ class PlannerState:
 
     @property
     def may_draft_flows(self) -> bool:
-        """True while the model that drafts is told the requester's words and this house's alone: neither what steps
-        brought, nor what others say of their own tools and agents. Any other could be talked into a flow."""
-        return self.generation == 1 and not self.roles and not any(tool.unchecked for tool in self.tools)
+        """True while the model that drafts is told a person's words and this house's alone: neither what steps brought,
+        nor what others say of their own tools and agents. Any other could be talked into a flow."""
+        sha256 = self.objective.sha256 if self.objective is not None else ""
+        is_of_person = any(
+            label.kind == "objective" and label.trust == "user" and label.sha256 == sha256 for label in self.labels
+        )
+        told_by_others = bool(self.roles) or any(tool.unchecked for tool in self.tools)
+        return is_of_person and self.generation == 1 and not told_by_others
 
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""

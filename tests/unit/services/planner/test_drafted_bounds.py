@@ -98,8 +98,13 @@ def test_the_model_is_told_what_chooses_and_what_a_result_gives(play):
     ]
 
 
+def label_of(play: Playbook, trust: str = "user") -> Label:
+    objective = play.add_content("What is refunded?", "gateway")
+    return Label(sha256=objective.sha256, kind="objective", trust=trust, observed_by="gateway")
+
+
 def drafted(play: Playbook, **more: object) -> None:
-    submit(play, tools=more.pop("tools", (READ, MAIL)), **more)
+    submit(play, **{"tools": (READ, MAIL), "labels": (label_of(play),), **more})
     answers(play, draft(STEP | {"calls": [CALL], "flows": [FLOW]}))
 
 
@@ -116,12 +121,20 @@ def test_the_drafted_bound_stands_in_the_grant(play):
     [
         {"tools": (READ.model_copy(update={"unchecked": True}), MAIL)},
         {"roles": (RoleSpec(name="sales", description="[the remote agent x says of itself, unchecked] sells"),)},
-        {"labels": (Label(sha256="0" * 64, kind="objective", trust="untrusted", observed_by="gateway"),)},
+        {"trust": "untrusted"},
+        {"labels": ()},
     ],
-    ids=["a tool's own words", "an agent's own words", "an objective that a model wrote"],
+    ids=[
+        "a tool's own words",
+        "an agent's own words",
+        "an objective that a model wrote",
+        "one that nobody vouches for",
+    ],
 )
 def test_nothing_flows_by_a_draft_of_others_words(play, told):
+    told = {"labels": (label_of(play, told.pop("trust")),)} if "trust" in told else told
     drafted(play, **told)
+    assert play.only_output(PlanAdopted).plan.steps[0].flows == ()
     grant = play.send_of(StepAssigned).step_grant
     assert grant.flows == () and grant.calls == (PLANNED,)
 
@@ -133,7 +146,7 @@ def fail_three_times(play: Playbook) -> None:
 
 def test_a_later_plan_has_the_first_ones_bound_and_no_flow_of_its_own(play):
     """It is made of what steps brought, which must not choose what may be done."""
-    submit(play, tools=(READ, MAIL))
+    submit(play, tools=(READ, MAIL), labels=(label_of(play),))
     reads = {"id": "a", "tools": ["read"]}
     mails = {"id": "b", "tools": ["read", "mail"], "inputs": ["a"], "calls": [CALL]}
     answers(play, draft(reads, mails))
