@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
-from tests.replay.stage import call, plan, stage, use
+from tests.replay.stage import call, offline_model, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 FORESEEN = {"tool": "counter_increment", "values": [{"argument": "/name", "text": "kept"}], "times": 2}
@@ -59,3 +59,19 @@ async def test_what_a_model_drafts_bounds_its_step_and_lets_its_fields_flow(tmp_
         assert (await task.result(30))["status"] == "succeeded"
     [counts] = [proposal for proposal in proposals if proposal.tool.name == "counter_increment"]
     assert counts.planned == (EXPECTED,) and counts.flows == (Flow.model_validate(flow),)
+
+
+async def test_the_offline_model_foresees_what_its_objective_names(tmp_path: Path) -> None:
+    proposals: list[CallProposal] = []
+
+    def permit_all(proposal: CallProposal) -> CallRuling:
+        proposals.append(proposal)
+        return CallRuling("permit", "all", "c" * 64)
+
+    async with offline_model() as url, stage(tmp_path, rule=permit_all, openai_base_url=url) as on, on.client() as ann:
+        task = await ann.submit("Use counter_increment with name=kept amount=2.", tools=["counter_increment"])
+        await task.result(30)
+    assert proposals and all(proposal.flows == () for proposal in proposals)
+    values = (PlannedValue(argument="/amount", text="2"), PlannedValue(argument="/name", text="kept"))
+    assert proposals[0].planned == (PlannedCall(tool="counter_increment", values=values),)
+    assert proposals[0].arguments == {"name": "kept", "amount": 2}
