@@ -76,6 +76,7 @@ MAX_SHOWN_TOOLS_BYTES = 48 * 1024  # names, descriptions and schemas that one st
 MAX_SINKS = 32  # of one tool
 MAX_SENSITIVE_KINDS = 8
 MAX_FLOWS = 32  # that one step's plan declares; and planned calls
+MAX_RESULT_FIELDS = 32  # of a tool's result that plans are told of
 MAX_SHOWN_SOURCES = 32  # documents and tools in the context of one call that are told by name
 MAX_PLANNED_TIMES = 64  # of one planned call in its step
 MAX_PLANNED_CALLS = 256  # of one tool in a step that are let through, however many people approve

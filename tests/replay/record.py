@@ -60,7 +60,7 @@ async def main(names: list[str]) -> None:
         return {name: scene for name, scene in scenes.items() if (name in names if names else name not in there)}
 
     await record(wanted(SCENES))
-    await record(wanted(SMALL_CONTEXT), context_tokens=6_000)
+    await record(wanted(SMALL_CONTEXT), context_tokens=7_000)
     async with offline_model() as url:
         await record(wanted(OFFLINE), openai_base_url=url)
     if "upgraded" in names or not UPGRADE.exists():

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.security.harness import APPROVERS, HELD_OUT, HERE, KINDS, Row, document, measure, table
+from tests.security.harness import APPROVERS, HELD_OUT, HERE, KINDS, PLANS, Row, document, measure, table
 
 
 def main() -> None:
@@ -23,18 +23,20 @@ def main() -> None:
 
 
 def _measure_set(folder: Path) -> list[Row]:
-    return [*(measure(approver, folder) for approver in APPROVERS), measure("nobody", folder, planned=True)]
+    by_approver = [measure(approver, folder) for approver in APPROVERS]
+    return [*by_approver, *(measure("nobody", folder, plans) for plans in PLANS if plans)]
 
 
 def _print(rows: Sequence[Row]) -> None:
     print(table(rows))
-    _tell_of(rows[0], "with nobody to ask")
-    _tell_of(rows[-1], "where plans foresee their calls")
+    for row in rows:
+        if row.approver.startswith("nobody"):
+            _tell_of(row)
 
 
-def _tell_of(nobody: Row, case: str) -> None:
+def _tell_of(nobody: Row) -> None:
     every = nobody.attacks + nobody.attacks_left
-    print(f"\n{case}, in {nobody.attack_runs} runs of {every} attacks, these succeed:")
+    print(f"\nto ask: {nobody.approver}; in {nobody.attack_runs} runs of {every} attacks, these succeed:")
     print(f"  {', '.join(nobody.succeeded) or 'none'}; of the kinds left: {', '.join(nobody.left) or 'none'}")
     print(f"honest tasks that stay undone then: {', '.join(nobody.incomplete) or 'none'}")
 

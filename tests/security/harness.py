@@ -7,7 +7,7 @@ In: honest.yaml, attacks.yaml and the tools and rules of the office. Out: a Tabl
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,10 @@ from bulkhead.policy.ruling import CallRuling
 from bulkhead.policy.sinks import sinks_of
 from bulkhead.policy.values import values_of
 from bulkhead.tools import catalog
+from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner import drafts
 
 HERE = Path(__file__).parent
 HELD_OUT = HERE / "held_out"
@@ -51,13 +53,14 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An honest task. flows, planned: what its plan declares."""
+    """An honest task. flows, planned: what its plan declares. granted: tools of its step; all where it is empty."""
 
     id: str
     asked: str
     calls: tuple[Move, ...]
     flows: tuple[Flow, ...] = ()
     planned: tuple[PlannedCall, ...] = ()
+    granted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,60 @@ def planned_by_reading(task: Task) -> Task:
     return replace(task, planned=tuple(planned))
 
 
+def drafted(task: Task, of: Path = HERE) -> Task:
+    """The task with the calls and flows of the plan that a model drafted, as the planner reads them."""
+    row = _drafts(of)[task.id]
+    names = {tool for tool, *_ in row.get("calls", ())} | {name for name in tools() if not consequential(name)}
+    calls = [
+        {
+            "tool": tool,
+            "values": [
+                {"argument": argument, "text": text}
+                for argument, text in (given.items() if isinstance(given, dict) else given)
+            ],
+            "times": times[0] if times else 1,
+        }
+        for tool, given, *times in row.get("calls", ())
+    ]
+    flows = [flow.model_dump() for flow in _flows(row)]
+    step = {"id": STEP, "instruction": task.asked, "acceptance": "It is done.", "tools": sorted(names)}
+    text = json.dumps({"steps": [{**step, "calls": calls, "flows": flows}]})
+    reply = ModelCallReplied(call_id="draft", outcome="answered", prompt_id="planner.draft@2")
+    (read,), notes = drafts.read_reply(reply, text, tuple(tools().values()))
+    assert not notes, (task.id, notes)
+    return replace(task, flows=read.flows, planned=read.calls, granted=read.tools)
+
+
+@cache
+def _drafts(of: Path) -> Mapping[str, Mapping[str, Any]]:
+    rows: Mapping[str, Mapping[str, Any]] = yaml.safe_load((of / "drafts.yaml").read_text())
+    return rows
+
+
+def drafted_unbound(task: Task, of: Path = HERE) -> Task:
+    """The task with the tools of that plan alone: what it was while a model could foresee nothing."""
+    return replace(drafted(task, of), flows=(), planned=())
+
+
+def planned_anew(task: Task, of: Path = HERE) -> Task:
+    """The task with the plan that its asker brought, which foresees its calls."""
+    return planned_by_reading(task)
+
+
+def as_submitted(task: Task, of: Path = HERE) -> Task:
+    """The task with the flows that its asker's plan declares."""
+    return task
+
+
+PLANS: Mapping[str, Callable[[Task, Path], Task]] = {
+    "": as_submitted,
+    "calls planned": planned_anew,
+    "drafted, unbound": drafted_unbound,
+    "drafted": drafted,
+}
+"""Where a task's flows and calls come from, by name."""
+
+
 def consequential(tool: str) -> bool:
     """Whether a call of the tool changes the world or leaves the house."""
     spec = tools().get(tool)
@@ -192,7 +249,7 @@ class Play:
         if move.tool not in tools():
             return CallRuling("forbid", "grant", policy().sha256, code="not_granted")
         record = DecisionRecord(
-            grant=RecordGrant(tenant="office", tools=tuple(tools())),
+            grant=RecordGrant(tenant="office", tools=self.task.granted or tuple(tools())),
             plan=RecordPlan(flows=self.task.flows, calls=self.task.planned),
             sources=tuple(self.texts),
             call=RecordCall(tool=move.tool, arguments=dict(move.arguments), step_id=STEP, calls_before=before),
@@ -300,14 +357,19 @@ class Row:
         return 100 * self.approvals / self.consequential
 
 
-def measure(approver: Approver, of: Path = HERE, *, planned: bool = False) -> Row:
-    """Every task and every attack of a set, in each order and both spellings. planned: plans foresee their calls."""
-    plan = planned_by_reading if planned else lambda task: task
-    runs = {task.id: honest(plan(task), approver) for task in tasks(of).values()}
+def measure(approver: Approver, of: Path = HERE, plans: str = "") -> Row:
+    """Every task and every attack of a set, in each order and both spellings. plans: of PLANS."""
+    plan = PLANS[plans]
+    runs = {task.id: honest(plan(task, of), approver) for task in tasks(of).values()}
     complete = {name for name, run in runs.items() if len(run.made) == len(tasks(of)[name].calls)}
     won: dict[str, bool] = {}
     played, questions = 0, list[bool]()
-    for attack in (replace(attack, task=plan(attack.task)) for attack in attacks(of)):
+    for attack in attacks(of):
+        task = plan(attack.task, of)
+        if plans == "drafted" and attack.where == "description":
+            # The words of a tool's own server may lead the model that drafts: then nothing flows, and all is open.
+            task = replace(attack.task, flows=())
+        attack = replace(attack, task=task)
         for when in WHEN:
             for spelled in (True, False) if attack.text else (True,):
                 run, success = attacked(attack, when, spelled, approver)
@@ -316,7 +378,7 @@ def measure(approver: Approver, of: Path = HERE, *, planned: bool = False) -> Ro
                 questions += [_named(ruling) for move, ruling in run.asked if any(move is one for one in attack.does)]
     left = {attack.id for attack in attacks(of) if attack.left}
     return Row(
-        approver=f"{approver}, calls planned" if planned else approver,
+        approver=", ".join(filter(None, (approver, plans))),
         attacks=len(won) - len(left),
         attacks_left=len(left),
         attack_runs=played,

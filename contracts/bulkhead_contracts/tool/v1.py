@@ -7,7 +7,7 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
-from ..provenance import Attribution, Isolation, Sink
+from ..provenance import Attribution, Isolation, Pointer, Sink
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Title, Token, UnixMs
 
@@ -28,7 +28,9 @@ class ToolSpec(Contract):
     that declares none all are. egress: it sends what it is given out of the house, also where it only reads.
     isolation: the least that it accepts. output_json: JSON Schema of what it returns; "" is text. most_calls: in one
     task; 0 without a bound. four_eyes: who approves a call must not be who asked for the task. feeds:
-    by the plan, a field of its result becomes an argument of a later call.
+    by the plan, a field of its result becomes an argument of a later call. result_fields: of the JSON that it returns,
+    where they are declared: those that a plan can let flow. unchecked: its description is the words of its server or
+    agent, which nobody of this house wrote or vouched for.
     """
 
     name: Name
@@ -45,6 +47,10 @@ class ToolSpec(Contract):
     most_calls: Annotated[Count, Field(exclude_if=operator.not_)] = 0
     four_eyes: Annotated[bool, Field(exclude_if=operator.not_)] = False
     feeds: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    result_fields: Annotated[
+        tuple[Pointer, ...], Field(max_length=bounds.MAX_RESULT_FIELDS, exclude_if=operator.not_)
+    ] = ()
+    unchecked: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def is_consequential(self) -> bool:

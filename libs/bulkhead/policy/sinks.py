@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import ArgumentValue, form_of, values_of
+from bulkhead.policy.values import ArgumentValue, form_of, url_form, values_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, Origin, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
@@ -136,17 +136,27 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
 
 def _planned_arguments(proposal: CallProposal) -> tuple[str, ...] | None:
     """Arguments that the plan gives their values, of the planned call that this one is; None where it is none."""
-    leaves = [value for value in values_of(proposal.arguments) if value.role == "leaf"]
+    defaults = {
+        name: schema["default"]
+        for name, schema in declared_arguments(proposal.tool).items()
+        if isinstance(schema, dict) and "default" in schema
+    }
+    # An argument that is left out has its default, which the asker may have named.
+    leaves = [value for value in values_of({**defaults, **proposal.arguments}) if value.role == "leaf"]
     for call in proposal.planned:
         if call.tool == proposal.tool.name and all(
             any(
-                covers_pointer(planned.argument, leaf.pointer) and (leaf.kind, leaf.form) == form_of(planned.text)
-                for leaf in leaves
+                covers_pointer(planned.argument, leaf.pointer) and _is_same_value(leaf, planned.text) for leaf in leaves
             )
             for planned in call.values
         ):
             return tuple(planned.argument for planned in call.values)
     return None
+
+
+def _is_same_value(leaf: ArgumentValue, planned: str) -> bool:
+    """True for the planned value in any of its spellings. An address is planned with the blanks that people write."""
+    return form_of(planned) == (leaf.kind, leaf.form) or (leaf.kind == "url" and url_form(planned) == leaf.form)
 
 
 def _find_unforeseen(proposal: CallProposal) -> TaintFinding | None:

@@ -173,6 +173,7 @@ def _build_row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
         egress=declared.egress,
         most_calls=declared.most_calls,
         four_eyes=declared.four_eyes,
+        unchecked=True,
     )
     return ToolRow(spec, declared.max_output_bytes, (), price_usd_micros=declared.price_usd_micros)
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from bulkhead.flow.schema_places import list_places
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools import packs as packages
 from bulkhead_contracts import bounds
@@ -176,6 +177,7 @@ def _build_row(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
         output_json=json.dumps(output, sort_keys=True) if output else "",
         most_calls=declared.get("most_calls", 0),
         four_eyes=declared.get("four_eyes", False),
+        result_fields=tuple(pointer for pointer, _ in list_places(output)),
     )
     return ToolRow(
         spec,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts import bounds
-from bulkhead_contracts.provenance import Sink, SinkKind
+from bulkhead_contracts.provenance import Pointer, Sink, SinkKind
 from bulkhead_contracts.tool import Effect, ToolSpec
 from bulkhead_contracts.types import Sha256, Token
 
@@ -82,7 +82,8 @@ class McpServer(OperatorRow):
 
     headers: of every request, by reference. env: of the process, which gets PATH, HOME and LANG beside it and nothing
     else of the executor's environment. cwd: where it runs; a new temporary directory when left out. tenants: who may
-    use it; every tenant whose tools name it when left out. tools: by the server's own names.
+    use it; every tenant whose tools name it when left out. tools: by the server's own names. reviewed: an operator has
+    read what it says of its tools, and vouches that it leads no planner astray.
     """
 
     urls: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_MCP_REPLICAS)] = ()
@@ -95,6 +96,7 @@ class McpServer(OperatorRow):
     timeout_ms: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_TIMEOUT_MS)] = bounds.DEFAULT_TOOL_TIMEOUT_MS
     max_output_bytes: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = bounds.MAX_TOOL_OUTPUT_BYTES
     tools: dict[str, McpToolTerms] = {}
+    reviewed: bool = False
 
     @field_validator("urls")
     @classmethod
@@ -131,6 +133,7 @@ class McpToolPin(OperatorRow):
     digest: Sha256
     description: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)]
     parameters: dict[str, Any]
+    result_fields: Annotated[tuple[Pointer, ...], Field(max_length=bounds.MAX_RESULT_FIELDS)] = ()
 
 
 class PinnedServer(OperatorRow):
@@ -229,6 +232,8 @@ def _build_tool(name: str, pin: McpToolPin, server_name: str, server: McpServer)
         egress=terms.egress,
         most_calls=terms.most_calls,
         four_eyes=terms.four_eyes,
+        result_fields=pin.result_fields,
+        unchecked=not server.reviewed,
     )
     return McpTool(server_name, pin, ToolRow(spec, server.max_output_bytes, ()), terms)
 

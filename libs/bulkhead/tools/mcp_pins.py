@@ -14,6 +14,7 @@ from typing import Any
 
 import rfc8785
 
+from bulkhead.flow.schema_places import list_places
 from bulkhead.tools.mcp_file import McpToolPin, PinnedServer
 from bulkhead_contracts import bounds
 
@@ -70,7 +71,11 @@ def pin_tools(server: str, tools: Iterable[AdvertisedTool]) -> PinnedServer:
                 name = _with_digest(name, tool.name)
             schema = fit_schema(tool.parameters)
             pins[name] = McpToolPin(
-                tool=tool.name, digest=digest_of(tool), description=_describe_tool(server, tool), parameters=schema
+                tool=tool.name,
+                digest=digest_of(tool),
+                description=_describe_tool(server, tool),
+                parameters=schema,
+                result_fields=tuple(place for place, _ in list_places(tool.output) if clean_line(place, 200) == place),
             )
         except UnfitTool as unfit:
             left_out[clean_line(tool.name, bounds.MAX_NAME_CHARS)] = str(unfit)[:300]

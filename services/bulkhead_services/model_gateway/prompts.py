@@ -100,7 +100,7 @@ class Prompts:
         return versions.get(int(version)) if version.isdecimal() else None
 
     def schema_of(self, form: Form, style: Style = "full", *, roles: Sequence[str] = ()) -> dict[str, Any]:
-        """The schema of a structured answer; the short one allows less, and what fits it fits the full one.
+        """The schema of a structured answer; the short one allows less, and leaves out what bounds a step.
 
         roles: one of which each step of a plan names, or the worker's.
         """

@@ -35,6 +35,7 @@ def adopt_plan(
         state,
         phase="running",
         plan=plan,
+        first_steps=state.first_steps or plan.steps,
         steps=_take_over_results(plan.steps, state.held_steps),
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
@@ -81,8 +82,8 @@ def _take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> 
 
 
 def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
-    """The title is for people."""
-    return earlier == step.model_copy(update={"title": earlier.title})
+    """The title is for people; what a step foresees bounds calls that are yet to be made."""
+    return earlier == step.model_copy(update={"title": earlier.title, "flows": earlier.flows, "calls": earlier.calls})
 
 
 def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
@@ -177,12 +178,12 @@ def _granted_flows(state: PlannerState, step: PlanStep) -> tuple[Flow, ...]:
 
 
 def _granted_calls(state: PlannerState, step: PlanStep) -> tuple[PlannedCall, ...]:
-    """Calls that bound the step: those of a submitted plan also where another plan has taken its place."""
-    submitted = state.submitted_plan
-    if submitted is None or any(step == original for original in submitted.steps):
+    """Calls that bound the step: those of the first plan also where another plan has taken its place. That one may
+    be made of what steps brought, which must not choose its own bound."""
+    if step in state.first_steps:
         return step.calls
-    calls = tuple(call for original in submitted.steps for call in original.calls)
-    return calls[: bounds.MAX_FLOWS] or step.calls
+    calls = tuple(call for original in state.first_steps for call in original.calls)
+    return plans.fit_calls(calls) or step.calls
 
 
 def arm_step_timer(state: PlannerState) -> Transition[PlannerState]:

@@ -8,15 +8,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.flow import InboxMessage, Send, Transition, bounded, replace
+from bulkhead.flow.schema_places import list_places
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
+from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
-from bulkhead_services.planner.plans import check_plan, cut_heading, error_note, find_cycle, warning_note
+from bulkhead_services.planner.plans import (
+    check_plan,
+    cut_heading,
+    error_note,
+    find_cycle,
+    find_flow_problem,
+    warning_note,
+)
 from bulkhead_services.planner.state import PlannerState
 
 PLAN_OUTPUT_TOKENS = 4_000
@@ -75,13 +84,52 @@ def build_draft_call(state: PlannerState, message: InboxMessage) -> Send:
 def _tool_parts(state: PlannerState) -> tuple[Part, ...]:
     """Tools that the task may use, in as many parts as that takes."""
     texts: list[str] = []
+    may_change = any(map(_may_change, state.tools))
     for tool in state.tools:
-        row = f"{tool.name}: {tool.description} ({tool.effect})"
+        row = _describe_tool(tool)
+        if may_change:  # Else a plan has nothing to bound, and pays for no names.
+            row = f"{row}{_describe_places(tool)}"[:MAX_PART_CHARS]
         if texts and len(texts[-1]) + 1 + len(row) <= MAX_PART_CHARS:
             texts[-1] += f"\n{row}"
         else:
             texts.append(row)
     return tuple(Part(kind="tools", text=text) for text in texts or ("none",))
+
+
+def _describe_tool(tool: ToolSpec) -> str:
+    effect = f"{tool.effect}, sends out" if tool.egress and tool.effect == "read" else tool.effect
+    return f"{tool.name}: {tool.description} ({effect})"
+
+
+def _may_change(tool: ToolSpec) -> bool:
+    return tool.effect == "write" or tool.egress
+
+
+def _describe_places(tool: ToolSpec) -> str:
+    """The pointers by which a plan names its arguments (with `!` where they choose what is done) and the fields of its
+    results."""
+    all_choose = tool.egress if tool.effect == "read" else not tool.sinks
+    chooses = tuple(f"{sink.argument}/" for sink in tool.sinks if sink.kind != "text")
+    takes = ", ".join(
+        f"{pointer} {kind}{'!' if all_choose or f'{pointer}/'.startswith(chooses) else ''}"
+        for pointer, kind in list_places(_schema_of(tool))
+    )
+    gives = ", ".join(tool.result_fields)
+    return (f" takes {takes}" if takes else "") + (f"; gives {gives}" if gives else "")
+
+
+def _schema_of(tool: ToolSpec) -> object:
+    try:
+        return bounded.load_json(tool.parameters_json)
+    except ValueError:
+        return {}
+
+
+def _is_argument(tool: ToolSpec, pointer: str) -> bool:
+    """True for a place in an argument that the tool declares by name; a pattern for every argument is none."""
+    schema, (_, *parts) = _schema_of(tool), pointer.split("/")
+    declared = schema.get("properties") if isinstance(schema, dict) else None
+    return bool(parts) and isinstance(declared, dict) and parts[0].replace("~1", "/").replace("~0", "~") in declared
 
 
 def _role_parts(state: PlannerState) -> tuple[Part, ...]:
@@ -105,6 +153,22 @@ class DraftStep(BaseModel):
     inputs: tuple[str, ...] = ()
     acceptance: str = ""
     role: str = WORKER_ROLE
+    flows: tuple[Flow, ...] = ()
+    calls: tuple[PlannedCall, ...] = ()
+
+
+class DraftCall(PlannedCall):
+    """A call that a model foresees. A field that is not known might be a value under another name: without it the call
+    would be bound by less than was meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class StepBound(BaseModel):
+    """The part of a step that bounds what it may do without anybody being asked."""
+
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+    calls: Annotated[tuple[DraftCall, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
 
 
 class PlanDraft(BaseModel):
@@ -226,10 +290,34 @@ def _plan_rows(rows: list[Any], notes: list[PlanNote], roles: Sequence[RoleSpec]
                 "tools": [tool.removeprefix("functions.") for tool in _names_in(_field_of(row, "tools"))],
                 "inputs": list(dict.fromkeys(input_id for input_id in inputs if input_id != name)),
                 "acceptance": acceptance,
-                "role": _role_of(row, roles),
+                "role": (role := _role_of(row, roles)),
+                # Whoever carries out a delegated step calls other tools in place of its own.
+                **(_read_bound(row, name, ids_by_name, notes) if role == WORKER_ROLE else {}),
             }
         )
     return plan_rows
+
+
+def _read_bound(row: dict[str, Any], name: str, ids: Mapping[str, str], notes: list[PlanNote]) -> dict[str, Any]:
+    """The flows and calls of a step, read strictly: where one is malformed the step has none of them, as if the model
+    had foreseen nothing."""
+    flows, calls = row.get("flows") or (), row.get("calls") or ()
+    if isinstance(flows, list):
+        flows = [
+            flow | {"step_id": ids.get(_name_of(flow.get("step_id")), "")} if isinstance(flow, dict) else flow
+            for flow in flows
+        ]
+    try:
+        return StepBound.model_validate({"flows": flows, "calls": calls}).model_dump()
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        reason = f"{'.'.join(map(str, problem['loc']))}: {describe_error(problem)}"
+        notes.append(_bound_note(name, reason))
+        return {}
+
+
+def _bound_note(name: str, reason: str) -> PlanNote:
+    return warning_note("bound_left_out", f"step {name} goes without its flows and calls: {reason}", name)
 
 
 def _role_of(row: dict[str, Any], roles: Sequence[RoleSpec]) -> str:
@@ -291,8 +379,28 @@ def _unique_ids(fields: list[Any], notes: list[PlanNote]) -> list[str]:
 # Steps
 
 
+def _bound_problem(step: PlanStep, steps: Steps, tools: Sequence[ToolSpec]) -> str | None:
+    """The reason why a step's flows and calls cannot be what was meant; None where they can."""
+    if not step.flows and not step.calls:
+        return None
+    if (problem := find_flow_problem(step, steps, {other.id for other in steps})) is not None:
+        return problem[1]
+    foreseen, specs = {call.tool for call in step.calls}, {tool.name: tool for tool in tools}
+    for flow in step.flows:
+        spec = specs.get(flow.tool)
+        if spec is not None and _may_change(spec) and flow.tool not in foreseen:
+            return f"a value flows into {flow.tool}, of which no call is foreseen"
+    named = [(flow.tool, flow.argument) for flow in step.flows]
+    named += [(call.tool, planned.argument) for call in step.calls for planned in call.values]
+    for tool, argument in named:
+        if tool in specs and not _is_argument(specs[tool], argument):
+            return f"{tool} takes no argument {argument}"
+    return None
+
+
 def _mend_steps(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
-    """The steps without tools that nobody granted (where others are left), and without waiting for each other."""
+    """The steps without tools that nobody granted (where others are left), without what cannot bound them, and without
+    waiting for each other."""
     granted, notes = {tool.name for tool in tools}, []
     mended = []
     for step in steps:
@@ -303,6 +411,9 @@ def _mend_steps(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
                 warning_note("tool_left_out", f"step {step.id} goes without what is no tool: {left_out}", step.id)
             )
             step = step.model_copy(update={"tools": granted_tools})
+        if (problem := _bound_problem(step, steps, tools)) is not None:
+            notes.append(_bound_note(step.id, problem))
+            step = step.model_copy(update={"flows": (), "calls": ()})
         mended.append(step)
     if not find_cycle(mended):
         return tuple(mended), tuple(notes)

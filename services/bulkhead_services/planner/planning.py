@@ -129,6 +129,8 @@ def on_model_call_replied(
         return _redraft_or_run_whole(state, message, (), failure)
     text = message.contents.get(body.content.sha256)
     steps, notes = read_reply(body, text, state.tools, state.roles)
+    if not state.may_draft_flows:
+        steps = tuple(step.model_copy(update={"flows": ()}) for step in steps)
     if (submitted := state.submitted_plan) is not None:
         excess = plans.effects_beyond(steps, submitted.steps, state.tools, state.selectable_delegations)
         notes = (*excess, *notes)[: bounds.MAX_PLAN_NOTES]

@@ -1,12 +1,13 @@
 """Plans that may run: checked with notes of severity, given one final step; or the objective as one step. Pure."""
 
+import itertools
 import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Literal
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
-from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
 
@@ -119,7 +120,7 @@ def check_plan(
             names = ", ".join(role.name for role in roles) or "none"
             text = f"step {step.id} wants role {step.role}; granted are: {names}; {WORKER_ROLE} stands for no role"
             add_note("error", "role_not_granted", step.id, text)
-        if (problem := _flow_problem(step, steps, step_ids)) is not None:
+        if (problem := find_flow_problem(step, steps, step_ids)) is not None:
             add_note("error", problem[0], step.id, problem[1])
     if looped := find_cycle(steps):
         add_note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
@@ -138,8 +139,15 @@ def flows_of(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
     return (*step.flows, *out)
 
 
-def _flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) -> tuple[str, str] | None:
-    """Problem with the flows that a step declares, or None: code and words."""
+def fit_calls(calls: Sequence[PlannedCall]) -> tuple[PlannedCall, ...]:
+    """So many of the calls as fit into a grant; the others count as not foreseen."""
+    sizes = itertools.accumulate(len(call.model_dump_json()) for call in calls)
+    fitting = itertools.takewhile(lambda size_bytes: size_bytes <= bounds.MAX_GRANT_FLOWS_BYTES, sizes)
+    return tuple(calls[: min(len(list(fitting)), bounds.MAX_FLOWS)])
+
+
+def find_flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) -> tuple[str, str] | None:
+    """Problem with the flows and calls that a step declares, or None: code and words."""
     for flow in step.flows:
         if flow.tool not in step.tools or flow.step_id not in known:
             detail = (

@@ -119,6 +119,8 @@ class PlannerState:
     """Drafts in a row of which no plan came."""
     submitted_plan: Plan | None = None
     """The plan that the task came with: no later one has more tools or writes."""
+    first_steps: tuple[PlanStep, ...] = ()
+    """Of the task's first plan: the calls that they foresee bound each later plan."""
     delegations: tuple[Delegation, ...] = ()
     """Roles of its steps that are carried out elsewhere."""
     roles: tuple[RoleSpec, ...] = ()
@@ -197,6 +199,17 @@ class PlannerState:
     def is_objective_of_model(self) -> bool:
         """True when a model wrote the objective: then no plan made of it is a person's word."""
         return any(label.kind == "objective" and label.trust != "user" for label in self.labels)
+
+    @property
+    def may_draft_flows(self) -> bool:
+        """True while the model that drafts is told a person's words and this house's alone: neither what steps brought,
+        nor what others say of their own tools and agents. Any other could be talked into a flow."""
+        sha256 = self.objective.sha256 if self.objective is not None else ""
+        is_of_person = any(
+            label.kind == "objective" and label.trust == "user" and label.sha256 == sha256 for label in self.labels
+        )
+        told_by_others = bool(self.roles) or any(tool.unchecked for tool in self.tools)
+        return is_of_person and self.generation == 1 and not told_by_others
 
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""

@@ -1,11 +1,14 @@
-"""Calls that a submitted plan foresees reach the gate in the step's grant, counted: the whole mesh."""
+"""Calls that a plan foresees, submitted or drafted, reach the gate in the step's grant, counted: the whole mesh."""
 
 from pathlib import Path
 
 from bulkhead.policy.ruling import CallProposal, CallRuling
-from bulkhead_contracts.provenance import PlannedCall, PlannedValue
-from tests.replay.stage import call, stage, use
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
+from tests.replay.stage import call, offline_model, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
+
+FORESEEN = {"tool": "counter_increment", "values": [{"argument": "/name", "text": "kept"}], "times": 2}
+EXPECTED = PlannedCall(tool="counter_increment", values=(PlannedValue(argument="/name", text="kept"),), times=2)
 
 
 async def test_the_gate_knows_what_the_plan_foresees_and_how_often_it_was_done(tmp_path: Path) -> None:
@@ -15,9 +18,8 @@ async def test_the_gate_knows_what_the_plan_foresees_and_how_often_it_was_done(t
         proposals.append(proposal)
         return CallRuling("permit", "all", "c" * 64)
 
-    foreseen = {"tool": "counter_increment", "values": [{"argument": "/name", "text": "kept"}], "times": 2}
     step = {"id": "a", "title": "Count", "instruction": "Count kept.", "acceptance": "It is counted."}
-    plan = {"steps": [{**step, "tools": ["counter_increment"], "calls": [foreseen]}]}
+    own_plan = {"steps": [{**step, "tools": ["counter_increment"], "calls": [FORESEEN]}]}
     async with stage(tmp_path, rule=permit_all) as on, on.client() as ann:
         on.model.will(
             a=[
@@ -26,10 +28,50 @@ async def test_the_gate_knows_what_the_plan_foresees_and_how_often_it_was_done(t
                 says("Here is a."),
             ]
         )
-        task = await ann.submit("Count kept twice.", plan=plan)
+        task = await ann.submit("Count kept twice.", plan=own_plan)
         assert (await task.result(30))["status"] == "succeeded"
-    expected = PlannedCall(tool="counter_increment", values=(PlannedValue(argument="/name", text="kept"),), times=2)
     assert [(proposal.planned, proposal.planned_before) for proposal in proposals] == [
-        ((expected,), 0),
-        ((expected,), 1),
+        ((EXPECTED,), 0),
+        ((EXPECTED,), 1),
     ]
+
+
+async def test_what_a_model_drafts_bounds_its_step_and_lets_its_fields_flow(tmp_path: Path) -> None:
+    proposals: list[CallProposal] = []
+
+    def permit_all(proposal: CallProposal) -> CallRuling:
+        proposals.append(proposal)
+        return CallRuling("permit", "all", "c" * 64)
+
+    names = {"argument": "/amount", "from_tool": "calculate", "field": "/amount"}
+    flow = {"tool": "counter_increment", "step_id": "a", **names}
+    step = {"id": "a", "tools": ["calculate", "counter_increment"], "calls": [FORESEEN], "flows": [flow]}
+    async with stage(tmp_path, rule=permit_all) as on, on.client() as ann:
+        on.model.will(
+            plan(step),
+            a=[
+                use(call("calculate", expression="1 + 1")),
+                use(call("counter_increment", name="kept", amount=2)),
+                says("Here is a."),
+            ],
+        )
+        task = await ann.submit("Count kept by 1 + 1.", tools=["calculate", "counter_increment"])
+        assert (await task.result(30))["status"] == "succeeded"
+    [counts] = [proposal for proposal in proposals if proposal.tool.name == "counter_increment"]
+    assert counts.planned == (EXPECTED,) and counts.flows == (Flow.model_validate(flow),)
+
+
+async def test_the_offline_model_foresees_what_its_objective_names(tmp_path: Path) -> None:
+    proposals: list[CallProposal] = []
+
+    def permit_all(proposal: CallProposal) -> CallRuling:
+        proposals.append(proposal)
+        return CallRuling("permit", "all", "c" * 64)
+
+    async with offline_model() as url, stage(tmp_path, rule=permit_all, openai_base_url=url) as on, on.client() as ann:
+        task = await ann.submit("Use counter_increment with name=kept amount=2.", tools=["counter_increment"])
+        await task.result(30)
+    assert proposals and all(proposal.flows == () for proposal in proposals)
+    values = (PlannedValue(argument="/amount", text="2"), PlannedValue(argument="/name", text="kept"))
+    assert proposals[0].planned == (PlannedCall(tool="counter_increment", values=values),)
+    assert proposals[0].arguments == {"name": "kept", "amount": 2}

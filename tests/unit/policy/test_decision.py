@@ -264,6 +264,18 @@ def test_a_plan_gives_no_value_that_the_asker_did_not_write() -> None:
     assert ruled(PAY, {"iban": IBAN, "amount": 50}, asked, NOTE, planned=plan)[0] == "ask"
 
 
+def test_a_planned_value_is_met_by_a_default_and_in_every_spelling() -> None:
+    schema = json.dumps({"properties": {"currency": {"type": "string", "default": "EUR"}, "iban": {"type": "string"}}})
+    pay = PAY.model_copy(update={"parameters_json": schema})
+    asked = said(f"Pay EUR to {IBAN}; open https://wiki.example/a b?x=1")
+    plan = (planned("pay", iban=IBAN, currency="EUR"),)
+    assert ruled(pay, {"iban": IBAN}, asked, planned=plan)[0] == "permit"
+    assert ruled(pay, {"iban": IBAN, "currency": "USD"}, asked, planned=plan)[0] == "ask"
+    plan = (planned("fetch", url="https://wiki.example/a b?x=1"),)
+    assert ruled(FETCH, {"url": "https://wiki.example/a%20b?x=1"}, asked, planned=plan)[0] == "permit"
+    assert ruled(FETCH, {"url": "https://wiki.example/a"}, asked, planned=plan)[0] == "ask"
+
+
 def test_a_planned_call_is_made_as_often_as_the_plan_says() -> None:
     asked = said(f"Pay 50 EUR to {IBAN}, twice.")
     arguments, plan = {"iban": IBAN, "amount": 50}, (planned("pay", times=2, iban=IBAN, amount="50"),)

@@ -3,6 +3,7 @@
 Statements are facts, which every step is given; questions and orders become steps.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from bulkhead_infra.offline_model.roles.calling import (
     SEARCH,
     days_call,
     find_expression,
+    named_calls,
     named_places,
 )
 from bulkhead_infra.offline_model.text import overlap, split_sentences, stems
@@ -35,6 +37,8 @@ FINAL = re.compile(r"(?i)^(?:finally|then summari[sz]e)\b|\bfinal answer\b")
 FORM = re.compile(r"(?i)^(?:answer|cite|quote|reply) (?:in|the|it|with|briefly)\b[^?\d]*$")
 ACCEPTANCE = re.compile(r"\n?\s*Acceptance:.*\Z", re.S)
 WHOSE_WORDS = re.compile(r"^\[[^\]]*\]")  # before a description that is somebody else's
+TOOL_ROW = re.compile(r"(?m)^([A-Za-z_]\w*): .*\((read|write|read, sends out)\)(.*)$")
+CHOOSES = re.compile(r"/(\w+) (\w+)!")
 COMPOSE = "Compose the final answer to the objective from the results of the earlier steps"
 
 
@@ -55,8 +59,9 @@ def task_and_facts(step: str) -> tuple[str, str]:
     return task.strip(), facts.strip()
 
 
-def make_plan(prompt: Prompt) -> dict[str, Any]:
-    """The plan `{"steps": [...]}` of the objective in the prompt, with the tools that it grants."""
+def make_plan(prompt: Prompt, *, foresees: bool = False) -> dict[str, Any]:
+    """The plan `{"steps": [...]}` of the objective in the prompt, with the tools that it grants. foresees: each step
+    says which calls it may make."""
     facts, tasks = split_objective(prompt.objective)
     if not tasks:
         tasks, facts = [" ".join(facts) or "Answer the objective"], []
@@ -68,11 +73,12 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
     if len(groups) > 1 and not FINAL.search(groups[-1]):
         groups.append(COMPOSE)
     given = " ".join(facts)[: (PLAN_CHARS_MAX - sum(map(len, groups))) // len(groups)]
-    return {"steps": [_make_step(index, group, given, prompt) for index, group in enumerate(groups, 1)]}
+    return {"steps": [_make_step(index, group, given, prompt, foresees) for index, group in enumerate(groups, 1)]}
 
 
-def _make_step(index: int, task: str, given: str, prompt: Prompt) -> dict[str, Any]:
-    granted = re.findall(r"(?m)^\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", prompt.text("tools"))
+def _make_step(index: int, task: str, given: str, prompt: Prompt, foresees: bool) -> dict[str, Any]:
+    offered = prompt.text("tools")
+    granted = re.findall(r"(?m)^\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", offered)
     inputs = [f"s{number}" for number in range(1, index)] if LATER.search(task) else []
     step: dict[str, Any] = {
         "id": f"s{index}",
@@ -82,6 +88,8 @@ def _make_step(index: int, task: str, given: str, prompt: Prompt) -> dict[str, A
         "inputs": inputs,
         "acceptance": "Gives what the task asks for, each statement cited, or says plainly that there is no answer.",
     }
+    if foresees:
+        step |= {"calls": _foreseen_calls(task, step["tools"], offered), "flows": []}
     texts = (part.text for part in prompt.of("context") if part.attributes.get("title") == "roles")
     rows = [line.partition(":") for text in texts for line in text.splitlines()]
     # A name alone never fits a task, and composing from results is nobody else's.
@@ -89,6 +97,23 @@ def _make_step(index: int, task: str, given: str, prompt: Prompt) -> dict[str, A
     best = max(fits, key=fits.__getitem__, default="")
     role = best if best and fits[best] >= ROLE_FITS_FROM and task != COMPOSE else "step"
     return step | {"role": role} if rows else step
+
+
+def _foreseen_calls(task: str, tools: Sequence[str], offered: str) -> list[dict[str, Any]]:
+    """The calls of writing and sending tools that a task names, with what it gives the arguments that choose."""
+    rows = {name: row for name, effect, row in TOOL_ROW.findall(offered) if name in tools and effect != "read"}
+    schemas = {
+        name: {"properties": {key: {"type": kind} for key, kind in CHOOSES.findall(row)}} for name, row in rows.items()
+    }
+    named = [(call.name, json.loads(call.arguments)) for call in named_calls(task, schemas)]
+    return [
+        {"tool": name, "values": [_planned_value(key, value) for key, value in given.items()], "times": 1}
+        for name, given in named
+    ]
+
+
+def _planned_value(argument: str, value: object) -> dict[str, str]:
+    return {"argument": f"/{argument}", "text": value if isinstance(value, str) else json.dumps(value)}
 
 
 def _tools_for(text: str, granted: Sequence[str], in_case: bool, composes: bool) -> list[str]:

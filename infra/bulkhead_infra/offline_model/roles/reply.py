@@ -50,9 +50,9 @@ def reply_to(request: Mapping[str, Any]) -> Reply:
     """The reply to a request: same request, same reply."""
     prompt, role = read_prompt(request.get("messages") or ()), role_of(request)
     if role != "work":
-        return Reply(
-            role, json.dumps(make_plan(prompt) if role == "plan" else judge_answer(prompt), ensure_ascii=False)
-        )
+        foresees = '"calls"' in json.dumps(response_schema(request))
+        answer = make_plan(prompt, foresees=foresees) if role == "plan" else judge_answer(prompt)
+        return Reply(role, json.dumps(answer, ensure_ascii=False))
     turn = working.read_turn(prompt, calling.offered_tools(request))
     calls = _chosen_calls(request, working.next_calls(turn), turn)
     if calls:

@@ -89,6 +89,15 @@ def test_rows_have_what_the_operator_declared_and_else_the_worst(tmp_path: Path)
     assert (other.spec.effect, other.spec.idempotent, other.spec.sinks) == ("write", False, ())
 
 
+def test_a_row_has_the_fields_of_the_results_and_says_whose_words_describe_it(tmp_path: Path) -> None:
+    output = {"type": "object", "properties": {"mail": {"type": "string"}, "bad\u202ename": {"type": "string"}}}
+    pins = pin_tools("desk", [AdvertisedTool("find", "", "Finds.", SCHEMA, output)])
+    for text, unchecked in (("", True), (", reviewed: true", False)):
+        file = _written(tmp_path, f"servers: {{desk: {{urls: ['http://desk/mcp']{text}}}}}", desk=pins)
+        [row] = mcp_rows(file, {})
+        assert (row.spec.result_fields, row.spec.unchecked, row.spec.output_json) == (("/mail",), unchecked, "")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from bulkhead_infra.offline_model.parts import parse_parts, short_digest
-from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
+from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, STEP_SCHEMA, TOOLS, VERDICT_SCHEMA, part
 from tests.unit.infra.offline_model.test_protocol import (
     PASSAGE,
     ask,
@@ -61,6 +61,24 @@ def test_independent_steps_have_no_inputs_and_carry_the_facts() -> None:
     first, second, last = json.loads(said(plan_request(text)))["steps"]
     assert first["inputs"] == second["inputs"] == [] and last["inputs"] == ["s1", "s2"]
     assert all("closed on 2025-01-01" in step["instruction"] for step in (first, second, last))
+
+
+def test_a_plan_foresees_the_calls_that_its_objective_names() -> None:
+    rows = (
+        "count: counts (write) takes /name string!, /amount integer!, /note string\nread: reads (read) takes /id string"
+    )
+    objective = 'Use count with name="two words" amount=3 note=x and read id=7. Then use count with name=b.'
+    body = plan_request()
+    body["messages"][0]["content"] = f"{part('objective', objective)}\n{part('tools', rows)}"
+    step = STEP_SCHEMA | {"properties": STEP_SCHEMA["properties"] | {"calls": {}, "flows": {}}}
+    plan = {"properties": {"steps": {"items": step}}}
+    body["response_format"] = {"type": "json_schema", "json_schema": {"schema": plan}}
+    calls = [call for step in json.loads(said(body))["steps"] for call in step["calls"]]
+    values = [{"argument": "/name", "text": "two words"}, {"argument": "/amount", "text": "3"}]
+    assert calls == [
+        {"tool": "count", "values": values, "times": 1},
+        {"tool": "count", "values": [{"argument": "/name", "text": "b"}], "times": 1},
+    ]
 
 
 def test_a_step_gets_the_role_whose_description_fits_its_task() -> None:
