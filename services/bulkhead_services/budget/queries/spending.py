@@ -21,6 +21,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, SPEND_TIMEOUT_MS
 from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequested, SpendRow, Spent
 from bulkhead_contracts.result import Failure, Usage
+from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
@@ -45,15 +46,20 @@ MAX_WAITING = 4
 """Requests of one tenant that may wait."""
 MAX_NAME_CHARS = 200
 TAIL_READS, TAIL_PAUSE_S = 100, 0.05
+SETTLING_MS = 60_000
+"""After the end of its task a call may still be in flight, or its settlement on its way."""
+MAX_ENDS_READ = 64
+"""Tasks with unsettled calls of which it is read whether they have ended; those of others lapse with their lease."""
 _UNITS = tuple(Spent.model_fields)
 _COUNTS = tuple(unit for unit in Spent.model_fields if unit in Usage.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class CountedReservation:
-    """One reservation, and the name that it counts under."""
+    """One reservation of a task, and the name that it counts under."""
 
     name: str
+    task: str
     ask: model.UnitSums
     at_unix_ms: int
     call: str = ""
@@ -100,7 +106,8 @@ def count_message(tally: SpendTally, message: ReceivedMessage, grouping: str) ->
         key = model.entry_key(body.service, message.tenant, message.task, body.reservation_id)
         name = name_of(grouping, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
         call = model.entry_key(body.service, message.tenant, message.task, body.call_id)
-        tally.calls.setdefault(key, CountedReservation(name, model.sum_of(body.amount), body.reserved_unix_ms, call))
+        ask = model.sum_of(body.amount)
+        tally.calls.setdefault(key, CountedReservation(name, message.task, ask, body.reserved_unix_ms, call))
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         tally.settled.setdefault(key, body)
@@ -115,9 +122,10 @@ def build_report(
     slices: int = 0,
     lapsed_unix_ms: int = 0,
     skip: int = 0,
+    ended_tasks: Collection[str] = (),
 ) -> SpendReplied:
-    """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms: what was reserved
-    before and is not settled counts as spent in full, as in the ledger.
+    """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms, ended_tasks: what
+    was reserved before, or of such a task, and is not settled counts as spent in full: its doer was killed.
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
@@ -128,7 +136,7 @@ def build_report(
             by_name = spent_by_name
             if settled is not None:
                 amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
-            elif reservation.at_unix_ms <= lapsed_unix_ms:
+            elif reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks:
                 amounts = _estimated_spend(reservation.ask)
             else:
                 by_name, amounts = held_by_name, _held_spend(reservation.ask)
@@ -280,7 +288,22 @@ class SpendQuery:
         )
         await self._tally_stream(tally, JOURNAL_INBOX, batched_reservations.batch_subject(tenant), since, body)
         lapsed = self._clock() - self._lease_ms
-        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed, body.skip)
+        ended_tasks = await self._find_ended_tasks(tally, tenant, lapsed)
+        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks)
+
+    async def _find_ended_tasks(self, tally: SpendTally, tenant: str, lapsed_unix_ms: int) -> set[str]:
+        """Tasks with unsettled calls that ended a while ago. Raises BusError."""
+        unsettled = (call for key, call in tally.calls.items() if key not in tally.settled)
+        tasks = dict.fromkeys(call.task for call in unsettled if call.at_unix_ms > lapsed_unix_ms)
+        settled_by_unix_ms, ended_tasks = self._clock() - SETTLING_MS, set()
+        for task in list(tasks)[:MAX_ENDS_READ]:
+            subject, after = f"mesh.planner.gateway.*.{tenant}.{task}", 0
+            while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
+                ends = (stored for stored in page if stored.ce_type == TaskEnded.ce_type())
+                if any(stored.time_unix_ms < settled_by_unix_ms for stored in ends):
+                    ended_tasks.add(task)
+                after = page[-1].sequence
+        return ended_tasks
 
     async def _tally_stream(
         self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, request: SpendRequested

@@ -15,7 +15,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_services.budget.ledger.model import UnitSums
 from bulkhead_services.budget.queries import spending
 from bulkhead_services.budget.queries.spending import SpendQuery, SpendTally, build_report, count_message
@@ -266,6 +266,24 @@ async def test_only_the_asked_time_and_only_the_own_tenant_is_read() -> None:
     assert (await world.ask()).late.input_tokens == 4
 
 
+async def test_a_call_that_nobody_settled_before_its_task_ended_is_held_no_longer() -> None:
+    world = Streams()
+    for task in ("ended", "living"):
+        await world.say(fact(1, task=task))
+        await world.say(fact(2, task=task))
+        await world.say(settled(2, 5, task=task))
+    planner = Publisher("planner", MemoryBus(world.broker, "planner"), b"k", lambda: world.now)
+    body = TaskEnded(status="succeeded", ended_unix_ms=NOW)
+    await planner.send("gateway", body, tenant="acme", task="ended", cause="c", index="ended")
+    assert (await world.ask()).total.held.calls == 2, "its settlement may be on its way"
+    world.now += 2 * 60_000
+    rows = {row.name: (row.spent.calls, row.spent.estimated, row.held.calls) for row in (await world.ask()).rows}
+    assert rows == {"ended": (2, 1, 0), "living": (1, 0, 1)}
+    # The late figure is the one that counts.
+    await world.say(settled(1, 7, task="ended"))
+    assert (await world.ask()).total.spent.estimated == 0
+
+
 async def test_of_named_tasks_alone_and_of_no_other_tenant_is_told() -> None:
     world = Streams()
     for number in range(9):
@@ -330,7 +348,7 @@ def test_tokens_from_providers_caches_are_summed():
     tally = SpendTally()
     for number in (1, 2):
         usage = Usage(input_tokens=100, cached_input_tokens=30 * number, output_tokens=1, model_calls=1)
-        tally.calls[str(number)] = spending.CountedReservation("a", spending.model.NOTHING, 5)
+        tally.calls[str(number)] = spending.CountedReservation("a", "t", spending.model.NOTHING, 5)
         tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
     assert build_report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
 
@@ -350,7 +368,7 @@ def test_the_rows_beyond_a_page_come_by_the_next_one():
     tally = SpendTally()
     for number in range(7):
         ask = UnitSums(tokens=10, cost_usd_micros=100 - number)
-        tally.calls[f"c{number}"] = spending.CountedReservation(f"user-{number}", ask, 5)
+        tally.calls[f"c{number}"] = spending.CountedReservation(f"user-{number}", "t", ask, 5)
     pages = [build_report(tally, "user", 0, 10, 3, skip=skip) for skip in (0, 3, 6)]
     assert [row.name for page in pages for row in page.rows] == [f"user-{number}" for number in range(7)]
     assert [page.rest_rows for page in pages] == [4, 1, 0] and len({page.total.held.tokens for page in pages}) == 1
