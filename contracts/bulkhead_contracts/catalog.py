@@ -216,6 +216,8 @@ ROWS: tuple[Row, ...] = (
     # Money
     Row(budget.ReserveRequested, _edges_to("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.ReserveReplied, _edges_from("budget", *DOERS), "budget", plane="rpc"),
+    Row(budget.AllowanceRequested, _edges_to("budget", "doors"), "budget", plane="rpc"),
+    Row(budget.AllowanceReplied, _edges_from("budget", "doors"), "budget", plane="rpc"),
     Row(budget.Reserved, _edges_from("budget", JOURNAL), "budget"),
     Row(budget.ReservedTogether, _edges_from("budget", JOURNAL), "budget"),
     Row(budget.Settled, _edges_to("budget", *DOERS), "budget"),

@@ -1,7 +1,7 @@
 """Admission: every call asks before it is made.
 
-In: ReserveRequested (rpc). Out: ReserveReplied, and before it the `Reserved` fact. An ask passes three steps
-in order, and an AdmissionRefusal of any of them is the answer:
+In: ReserveRequested (rpc). Out: ReserveReplied, and before it the `Reserved` fact; to AllowanceRequested (rpc) what is
+left under the same limits. An ask passes three steps in order, and an AdmissionRefusal of any of them is the answer:
 
     verify    the grant under which the task may spend            -> AdmissionRequest
     hold      the amount in every account of the ledger, or none  -> ReservationFact
@@ -24,9 +24,9 @@ from bulkhead.telemetry import trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_REASON_CHARS
-from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
+from bulkhead_contracts.budget import AllowanceReplied, ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import Halt
-from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.account_cache import ScopeCache
 from bulkhead_services.budget.ledger.journal_writer import FactAppender, ReservationFact
@@ -57,9 +57,10 @@ TRIES = 2
 
 
 class VerifiedGrant(NamedTuple):
-    """A token's grant. expires_unix_ms: of the grant or of its step, whichever is earlier."""
+    """A token's grants. expires_unix_ms: of the grant or of its step, whichever is earlier."""
 
     grant: TaskGrant
+    step: StepGrant | None
     expires_unix_ms: int
 
 
@@ -116,7 +117,7 @@ class ReservationAdmission:
         """Answer one ask."""
         body = message.body
         assert isinstance(body, ReserveRequested)
-        request = self._verify_grant(message, body)
+        request = self._verify_request(message, body)
         if isinstance(request, AdmissionRefusal):
             return self._reply_refused(body, request)
         fact = await self._hold_amount(request)
@@ -126,9 +127,37 @@ class ReservationAdmission:
         refusal = await self._record_fact(request, fact, reply)
         return self._reply_refused(body, refusal) if refusal is not None else reply
 
-    def _verify_grant(self, message: ReceivedMessage, body: ReserveRequested) -> AdmissionRequest | AdmissionRefusal:
-        """The ask with its verified grant. Signatures are checked once per token: they cost more than all the rest."""
-        received_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
+    async def answer_allowance(self, message: ReceivedMessage) -> AllowanceReplied:
+        """The least that is left under the limits which stand now."""
+        verified, now_unix_ms = self._verify_grant(message), self._clock()
+        if isinstance(verified, AdmissionRefusal):
+            return AllowanceReplied()
+        step = verified.step
+        try:
+            await self._limits.newest_revision(message.tenant)
+            revision, limits = await self._limits.last_read_limits(message.tenant)
+            scopes = self._scopes.scopes_for(
+                message.envelope.grant,
+                verified.grant,
+                now_unix_ms,
+                step_id=step.step_id if step is not None else "",
+                agent=f"{message.sender}.{step.role}" if step is not None and step.role else message.sender,
+                limits=limits,
+                revision=revision.number,
+            )
+            balances = await asyncio.gather(*(self._store.read_balance(scope.name) for scope in scopes))
+        except (BusError, Fenced, *RedisFailure) as error:
+            log.debug("allowance_unknown", task=message.task, reason=str(error))
+            return AllowanceReplied()
+        return AllowanceReplied(
+            known=True,
+            tokens=model.least_left(scopes, balances, "tokens"),
+            cost_usd_micros=model.least_left(scopes, balances, "cost_usd_micros"),
+        )
+
+    def _verify_grant(self, message: ReceivedMessage) -> VerifiedGrant | AdmissionRefusal:
+        """The grants of a message. Signatures are checked once per token: they cost more than all the rest."""
+        now_unix_ms = self._clock()
         cache_key = (message.envelope.grant, message.tenant, message.task)
         verified = self._grants.get(cache_key)
         if verified is None or now_unix_ms >= verified.expires_unix_ms:
@@ -142,11 +171,19 @@ class ReservationAdmission:
                 return AdmissionRefusal("refused", reason)
             grants = (authority.task, authority.step) if authority.step is not None else (authority.task,)
             verified = self._grants[cache_key] = VerifiedGrant(
-                authority.task, min(grant.expires_unix_ms for grant in grants)
+                authority.task, authority.step, min(grant.expires_unix_ms for grant in grants)
             )
             if len(self._grants) > MAX_KNOWN_GRANTS:
                 self._grants.popitem(last=False)
         self._grants.move_to_end(cache_key)
+        return verified
+
+    def _verify_request(self, message: ReceivedMessage, body: ReserveRequested) -> AdmissionRequest | AdmissionRefusal:
+        """The ask with its verified grant."""
+        received_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
+        verified = self._verify_grant(message)
+        if isinstance(verified, AdmissionRefusal):
+            return verified
         epoch = self._keeper.epoch
         if not epoch:
             return AdmissionRefusal("wait", f"budget admits nothing now: {self._keeper.reason}")

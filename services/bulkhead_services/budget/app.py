@@ -1,6 +1,7 @@
 """Composition root of budget: what comes in, and which part handles it.
 
     ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
+    AllowanceRequested (rpc)                     admission
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested,
@@ -23,6 +24,7 @@ from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.budget import (
+    AllowanceRequested,
     CoordinationRequested,
     DeadLetterRequested,
     DeadLettersRequested,
@@ -117,6 +119,7 @@ class Budget(EdgeComponent):
         halt_requests = HaltRequestHandler(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
+            AllowanceRequested: self.admission.answer_allowance,
             LimitsRequested: self.limits.answer_limits,
             TopUpRequested: self.limits.answer_top_up,
             **_query_handlers(context, store, settings),

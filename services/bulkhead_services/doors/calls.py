@@ -21,7 +21,7 @@ from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import ConversationBlobs, canonical_json, too_many_messages
 from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
-from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas
+from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas, fetch_allowance
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.runs import RunDirectory
@@ -63,10 +63,12 @@ class ModelCalls:
             call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
             if call is None:
                 call = self._start_call(feed, call_id, caller, parsed_call, conversation)
-            _, kept_as = await asyncio.gather(
-                call.wait_until_stored(), self._responses.keep_response(feed, call_id, parsed_call, conversation)
+            _, kept_as, allowance = await asyncio.gather(
+                call.wait_until_stored(),
+                self._responses.keep_response(feed, call_id, parsed_call, conversation),
+                fetch_allowance(self._context, feed),
             )
-            return FollowedCall(call, kept_as)
+            return FollowedCall(call, kept_as, allowance)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
 

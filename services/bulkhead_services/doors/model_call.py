@@ -9,20 +9,24 @@ is asked and does not answer in `ANSWER_S` follows nothing.
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Bus, BusError
-from bulkhead.grants import GrantRefused
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, PublishRefused
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.budget import AllowanceReplied, AllowanceRequested
+from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import CallAbandoned, CallFollowers, ModelCallRequested
-from bulkhead_contracts.result import REFERENCES, Failure, digest_of
-from bulkhead_contracts.task import TaskEnded, TaskLimits
+from bulkhead_contracts.result import REFERENCES, Failure, Usage, digest_of
+from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.types import Contract
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.answer_text import AnswerText
@@ -39,9 +43,11 @@ ANSWER_S = 1.0
 AGAIN_S = 1.0
 """A notice is repeated no sooner."""
 MAX_QUESTIONS = 10_000
+ALLOWANCE_WAIT_S = 1.0
 NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
 SLOWER = 8
 """A call that is put off again and again is sent again so much later at most."""
+log = Log("doors.model_call")
 
 
 class PeerReplicas:
@@ -93,7 +99,7 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         notes: bool,
     ) -> None:
         super().__init__(context, settings, feed, request, "model_gateway")
-        self._peers, self._warning, self._notes = peers, warning, notes
+        self._peers, self.warning, self._notes = peers, warning, notes
         self.text = AnswerText(self.outcome)
         self._key = (feed.tenant, feed.task, request.call_id)
         self._followers = 0
@@ -157,39 +163,18 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         else:
             self._peers.note_question(self._key)
 
-    @property
-    def run_spending(self) -> RunSpending:
-        """The run's spending, as far as it is known now: an answer's own cost is in it."""
-        feed = self.feed
-        try:
-            grant = self._context.verifier.verify_authority(
-                feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=self._context.clock()
-            )
-            limits = grant.task.limits
-        except GrantRefused:
-            limits = TaskLimits(cost_usd_micros=0, tokens=0)  # Its time is over; nothing is left of it.
-        usage = feed.usage
-        return RunSpending(
-            task=feed.task,
-            spent_usd_micros=usage.cost_usd_micros,
-            spent_tokens=usage.input_tokens + usage.output_tokens,
-            limit_usd_micros=limits.cost_usd_micros,
-            limit_tokens=limits.tokens,
-            warning=self._warning,
-        )
-
     # The way of a call
 
     async def _add_notes(self) -> None:
         """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
         conversation = self.request.conversation
-        if not (self._notes and self._warning) or conversation is None or conversation.embeds:
+        if not (self._notes and self.warning) or conversation is None or conversation.embeds:
             return
         messages = conversation.messages
         count = sum(bounds.LISTED_REFERENCES if message.media_type == REFERENCES else 1 for message in messages)
         if count >= bounds.MAX_CONVERSATION:
             return
-        raw = json.dumps({"content": NOTE.format(self._warning), "role": "system"}, ensure_ascii=False)
+        raw = json.dumps({"content": NOTE.format(self.warning), "role": "system"}, ensure_ascii=False)
         note = await self._context.blobs.put(self.feed.tenant, raw, "application/json", summary="")
         conversation = conversation.model_copy(update={"messages": (*messages, note), "notes": 1})
         self.request = self.request.model_copy(update={"conversation": conversation})
@@ -269,12 +254,56 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """The least that was left under any limit of a run's calls when the run had used so much; None: not known."""
+
+    usage: Usage
+    usd_micros: int | None = None
+    tokens: int | None = None
+
+    def left_after(self, usage: Usage) -> tuple[int | None, int | None]:
+        """The cost and the tokens that are left when the run has used so much."""
+        cost = usage.cost_usd_micros - self.usage.cost_usd_micros
+        tokens = _count_tokens(usage) - _count_tokens(self.usage)
+        return (
+            None if self.usd_micros is None else max(0, self.usd_micros - cost),
+            None if self.tokens is None else max(0, self.tokens - tokens),
+        )
+
+
+async def fetch_allowance(context: Context, feed: RunFeed) -> Allowance:
+    """Ask budget how much is left to a run: under its own limits, and those of its person, feature and tenant."""
+    usage = feed.usage
+    try:
+        reply = await context.publisher.request(
+            "budget",
+            AllowanceRequested(),
+            tenant=feed.tenant,
+            task=feed.task,
+            index=f"allowance/{secrets.token_hex(8)}",
+            actor=feed.actor,
+            grant=feed.grant,
+            timeout_s=ALLOWANCE_WAIT_S,
+        )
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+        log.debug("allowance_unknown", task=feed.task, reason=str(error))
+        return Allowance(usage)
+    assert isinstance(reply, AllowanceReplied)
+    return Allowance(usage, reply.cost_usd_micros, reply.tokens)
+
+
+def _count_tokens(usage: Usage) -> int:
+    return usage.input_tokens + usage.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class FollowedCall:
     """A call as its asker has it; `port.StoredCall`. kept_as: the id by which a later request goes on from it; "" where
     it is not kept."""
 
     call: ModelRunCall
     kept_as: str
+    allowance: Allowance
 
     @property
     def call_id(self) -> str:
@@ -283,8 +312,10 @@ class FollowedCall:
 
     @property
     def run_spending(self) -> RunSpending:
-        """The run's spending, as far as it is known now."""
-        return self.call.run_spending
+        """The run's spending, as far as it is known now: an answer's own cost is in it."""
+        feed = self.call.feed
+        left_usd_micros, left_tokens = self.allowance.left_after(feed.usage)
+        return RunSpending(feed.task, feed.usage.cost_usd_micros, left_usd_micros, left_tokens, self.call.warning)
 
     def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
         """Live pieces as they come, until the answer is there. Raises DoorRefusal."""

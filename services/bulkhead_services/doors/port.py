@@ -138,13 +138,13 @@ class DoorRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunSpending:
-    """A run's spending, for headers. warning: what a watcher says of it; "" where that was told before."""
+    """A run's spending, for headers. left: the least under any limit of its calls; None without one, or where it is
+    not known. warning: what a watcher says of it; "" where that was told before."""
 
     task: str
     spent_usd_micros: int
-    spent_tokens: int
-    limit_usd_micros: int
-    limit_tokens: int
+    left_usd_micros: int | None = None
+    left_tokens: int | None = None
     warning: str = ""
 
 

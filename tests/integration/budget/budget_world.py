@@ -13,6 +13,8 @@ from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
+    AllowanceReplied,
+    AllowanceRequested,
     Amount,
     Limit,
     LimitsReplied,
@@ -110,6 +112,19 @@ class World:
             "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS))
         )
         assert isinstance(answer, LimitsReplied)
+        return answer
+
+    async def allowance(self, **grant: Any) -> AllowanceReplied:
+        """As doors asks for the run of an agent."""
+        answer = await self.mesh.context("doors").publisher.request(
+            "budget",
+            AllowanceRequested(),
+            tenant=TENANT,
+            task=TASK,
+            grant=self.grant(**grant),
+            index=str(next(NUMBERS)),
+        )
+        assert isinstance(answer, AllowanceReplied)
         return answer
 
     async def stop(self, task: str = TASK) -> PubAck:

@@ -55,6 +55,22 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     assert (await world.balance()).spent == model.UnitSums(6, 8)
 
 
+async def test_what_is_left_is_the_least_under_any_limit_that_binds_the_call(world: World) -> None:
+    left = await world.allowance()
+    assert (left.known, left.tokens, left.cost_usd_micros) == (True, 1_000, 100), "its own limits are the lowest"
+    await world.limits("user/ada", tokens=200)
+    await world.ask("r1", cost=30, tokens=40)
+    await world.settle("r1", cost=7, tokens=5)
+    await world.settled_balance(spent=7)
+    await world.ask("r2", cost=30, tokens=40)
+    left = await world.allowance()
+    assert (left.tokens, left.cost_usd_micros) == (195, 93), "open calls may give back what they hold"
+    assert (await world.allowance(day_cost=20)).cost_usd_micros == 13
+    await world.limits("agent/doors", cost_usd_micros=3)
+    assert (await world.allowance()).cost_usd_micros == 3
+    assert not (await world.allowance(task="another")).known, "a grant of another task tells nothing"
+
+
 async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
     """That of a lone ask is made ready before the ledger has answered: another one's must never take its place."""
     costs = {f"r{n}": n for n in range(1, 9)}

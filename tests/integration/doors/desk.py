@@ -70,7 +70,7 @@ class ScriptedCall:
     @property
     def run_spending(self) -> RunSpending:
         """As if each run had spent 0.25 of 2 dollars."""
-        return RunSpending(TASK, 250_000, 900, 2_000_000, 10_000)
+        return RunSpending(TASK, 250_000, 1_750_000, 9_100)
 
     async def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
         """Thoughts, the pieces of the text, tool calls in two pieces each."""

@@ -74,6 +74,20 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     ended: bool = False
 
 
+class AllowanceRequested(Body, type="mesh.budget.allowance_requested"):
+    """Ask how much the calls of a task may still spend (rpc). The envelope carries the grants that bind them."""
+
+
+class AllowanceReplied(Body, type="mesh.budget.allowance_replied"):
+    """The least that is left under any limit of the task's calls, by unit; None without one. Amounts that open calls
+    hold are not taken off. known: False while the ledger does not answer, or the grant is refused.
+    """
+
+    known: bool = False
+    tokens: Count | None = None
+    cost_usd_micros: Count | None = None
+
+
 class ScopeLimit(Contract):
     """One account of the ledger, e.g. `task:acme:t1` or `day:acme:2026-11-21`, and its ceiling.
 

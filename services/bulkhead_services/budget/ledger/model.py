@@ -420,6 +420,15 @@ def stop_scope(ledger: LedgerState, scope: str) -> Balance:
     return ledger.balances[scope]
 
 
+def least_left(scopes: Sequence[Scope], balances: Sequence[Balance], unit: Unit) -> int | None:
+    """The least that the accounts of a call have left; None where no ceiling bounds the unit. balances: of the scopes,
+    in their order.
+    """
+    rows = ((getattr(scope.limit, unit), balance) for scope, balance in zip(scopes, balances, strict=True))
+    left = min((most - getattr(balance.spent, unit) for most, balance in rows if most < UNLIMITED), default=None)
+    return None if left is None else max(0, left)
+
+
 def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
     """Lapse what nobody settled within its lease, so that it counts as spent in full: a crash must not hold others
     up for ever, nor be free.

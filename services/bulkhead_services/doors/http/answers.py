@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.runtime.background import cancel_tasks
-from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
@@ -30,14 +29,12 @@ JSON = "application/json"
 
 
 def spending_headers(standing: RunSpending) -> dict[str, str]:
-    """The run's id, what it spent, and what is left of it."""
-    left_usd = max(0, standing.limit_usd_micros - standing.spent_usd_micros)
-    left_tokens = max(0, standing.limit_tokens - standing.spent_tokens)
+    """The run's id, what it spent, and what is left to it."""
     headers = {"X-Bulkhead-Task": standing.task, "X-Bulkhead-Spent-Usd": _format_usd(standing.spent_usd_micros)}
-    if standing.limit_usd_micros < bounds.UNLIMITED:
-        headers["X-Bulkhead-Left-Usd"] = _format_usd(left_usd)
-    if standing.limit_tokens < bounds.UNLIMITED:
-        headers["X-Bulkhead-Left-Tokens"] = str(left_tokens)
+    if standing.left_usd_micros is not None:
+        headers["X-Bulkhead-Left-Usd"] = _format_usd(standing.left_usd_micros)
+    if standing.left_tokens is not None:
+        headers["X-Bulkhead-Left-Tokens"] = str(standing.left_tokens)
     if standing.warning:
         # It may name a tool in whatever letters, and a header has one line.
         printable = "".join(char if " " <= char <= "~" else "?" for char in standing.warning)

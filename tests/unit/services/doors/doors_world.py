@@ -13,6 +13,7 @@ from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import AllowanceReplied, AllowanceRequested
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, TextDelta
@@ -173,6 +174,20 @@ class Models(EdgeComponent):
         await self.context.bus.publish_live(subject, delta.model_dump_json().encode())
 
 
+class BudgetEdge(EdgeComponent):
+    """Says how much is left, always the same."""
+
+    def __init__(self, allowance: AllowanceReplied) -> None:
+        self._allowance = allowance
+        self.rpc = {AllowanceRequested: self.answer}
+
+    async def handle_message(self, message: ReceivedMessage) -> None:
+        """Takes nothing else."""
+
+    async def answer(self, message: ReceivedMessage) -> AllowanceReplied:
+        return self._allowance
+
+
 class World:
     """What a test holds in its hands."""
 
@@ -214,10 +229,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(**settings: Any) -> AsyncIterator[World]:
-    """Fast by default: waits of a second, runs that are not idle."""
+async def world(budget: AllowanceReplied | None = None, **settings: Any) -> AsyncIterator[World]:
+    """Fast by default: waits of a second, runs that are not idle. budget: its answer; None: it is away."""
     chosen = Settings(**{"http_port": 0, "hold_s": 1.0, "open_wait_s": 1.0, "call_timeout_s": 5.0, **settings})
-    builds = {"gateway": Gateway, "planner": Planner, "model_gateway": Models, "doors": lambda c: Doors(c, chosen)}
+    builds: dict[str, Any] = {
+        "gateway": Gateway,
+        "planner": Planner,
+        "model_gateway": Models,
+        "doors": lambda c: Doors(c, chosen),
+    }
+    if budget is not None:
+        builds["budget"] = lambda _: BudgetEdge(budget)
     async with MemoryMesh(builds, ack_wait_ms=500) as mesh:
         found = World(mesh, chosen)
         found.gateway.planner, found.gateway.signer = mesh.context("planner"), mesh.context("signer")

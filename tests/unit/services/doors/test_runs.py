@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bulkhead_contracts.budget import AllowanceReplied
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskRejected
 from bulkhead_services.doors.app import build
@@ -19,8 +20,7 @@ async def test_the_first_call_opens_a_run_and_the_second_is_made_in_it():
     async with world() as here:
         first = await here.call("What is 2 + 2?", by=caller(agent="My Agent", feature="search", workflow="w 1"))
         assert (await first.wait_for_answer()).text == "answer 1"
-        spent = first.run_spending
-        assert (spent.spent_usd_micros, spent.spent_tokens) == (100, 15), "with the answer comes what it cost"
+        assert first.run_spending.spent_usd_micros == 100, "with the answer comes what it cost"
         second = await here.call("What is 2 + 2?", "And 3 + 3?")
         assert (await second.wait_for_answer()).text == "answer 2"
         [(task, request)] = here.gateway.requested
@@ -29,8 +29,19 @@ async def test_the_first_call_opens_a_run_and_the_second_is_made_in_it():
         assert (request.check, request.replan, request.feature, request.workflow) == (False, "none", "search", "w-1")
         [step] = request.plan.steps
         assert (step.role, step.adopted) == ("my_agent", True)
-        assert (second.run_spending.spent_usd_micros, second.run_spending.spent_tokens) == (200, 30)
-        assert second.run_spending.limit_usd_micros == request.limits.cost_usd_micros
+        assert second.run_spending.spent_usd_micros == 200
+
+
+async def test_an_answer_tells_what_is_left_under_any_limit_and_nothing_where_that_is_not_known():
+    async with world() as here:
+        first = await here.call("a")
+        await first.wait_for_answer()
+        assert (first.run_spending.left_usd_micros, first.run_spending.left_tokens) == (None, None), "nobody knows"
+    async with world(budget=AllowanceReplied(known=True, tokens=180)) as here:
+        call = await here.call("a")
+        assert (call.run_spending.left_usd_micros, call.run_spending.left_tokens) == (None, 180)
+        await call.wait_for_answer()
+        assert call.run_spending.left_tokens == 180 - 15, "with the answer comes what it used"
 
 
 async def test_words_that_no_objective_may_hold_open_a_run_too():
@@ -71,8 +82,8 @@ async def test_a_limit_that_an_open_run_does_not_have_is_refused():
         assert (refused.value.code, refused.value.field) == ("limit_too_late", "X-Bulkhead-Limit-Tokens")
         with pytest.raises(DoorRefusal):
             await here.call("more", by=caller(task=first.run_spending.task, limit_usd_micros=1))
-        other = await here.call("more", by=caller(run="own", limit_tokens=499))
-        assert other.run_spending.limit_tokens == 499
+        await here.call("more", by=caller(run="own", limit_tokens=499))
+        assert here.gateway.requested[-1][1].limits.tokens == 499
 
 
 async def test_many_first_calls_at_once_open_one_run():
