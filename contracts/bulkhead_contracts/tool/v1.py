@@ -9,7 +9,7 @@ from bulkhead_contracts import bounds
 
 from ..provenance import Attribution, Isolation, Pointer, Sink
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
-from ..types import Body, Contract, Count, Name, Reason, Sha256, Title, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title, Token, UnixMs
 
 Effect = Literal["read", "write"]
 Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
@@ -62,6 +62,7 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     """Call a tool. `call_id` is the idempotency key: the same id is done at most once.
 
     attribution: where its arguments come from, signed by the model gateway; without one they come from nowhere known.
+    progress: whoever asks is to be told how far it has come (`ToolProgress`), where its tool says so.
     """
 
     call_id: Token
@@ -71,6 +72,18 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
     attribution: Annotated[Attribution | None, Field(exclude_if=operator.not_)] = None
+    progress: Annotated[bool, Field(exclude_if=operator.not_)] = False
+
+
+class ToolProgress(Contract):
+    """Live word of a tool on how far a call has come (not stored), untrusted as its results are. total: None where it
+    does not say.
+    """
+
+    call_id: Token
+    progress: Annotated[float, Field(allow_inf_nan=False)]
+    total: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    message: Summary = ""
 
 
 class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):

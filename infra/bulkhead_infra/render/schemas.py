@@ -6,6 +6,7 @@ from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.control import Breaker, Halt, HaltV1
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import CallAbandoned, CallFollowers, TextDelta
+from bulkhead_contracts.tool import ToolProgress
 from bulkhead_contracts.types import Body, Contract
 
 ALSO: dict[str, type[Contract]] = {
@@ -14,6 +15,7 @@ ALSO: dict[str, type[Contract]] = {
     "CallAbandoned": CallAbandoned,
     "CallFollowers": CallFollowers,
     "TextDelta": TextDelta,
+    "ToolProgress": ToolProgress,
     "Halt": HaltV1,
     "Halt.v2": Halt,
     "Breaker": Breaker,

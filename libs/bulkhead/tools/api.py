@@ -80,6 +80,9 @@ class World(Protocol):
         """POST to an address that the operator configured."""
 
 
+ReportProgress = Callable[[float, float | None, str], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The call as its tool sees it. world: for async tools; a plain one has none.
@@ -87,6 +90,7 @@ class Call:
     key: the idempotency key, the same for every attempt and replica, unique across tasks and tenants. settings: of
     BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`. credentials: those that its row names, of the
     tenant and user who call: they stand in no log and no message, and are replaced where the tool returns one.
+    report_progress: to be awaited with how far it has come, a total and words, where somebody wants to hear that.
     """
 
     key: str
@@ -97,6 +101,7 @@ class Call:
     max_output_bytes: int = 0
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    report_progress: ReportProgress | None = field(default=None, repr=False)
 
 
 Run = Callable[[Arguments, Call], Awaitable[Done | Failed] | Done | Failed]

@@ -5,6 +5,7 @@ other replicas.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from bulkhead.bus.port import BusError, LiveMessage, LiveSubscription
 from bulkhead.callers.authentication import CallerAuthenticator
@@ -49,6 +50,7 @@ from bulkhead_services.doors.steps.rpc import STANDING, StepsRpc
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S = 0.05
+LIVE_PROGRESS = "live.tool_executor.>"
 RECENT_RUNS = 1_024
 """Runs that are kept in memory though nobody waits for them."""
 REREAD_S = 1.0
@@ -99,10 +101,12 @@ class Doors(EdgeComponent):
         """Subscribe, then listen: a client must not connect before its text can be heard."""
         self._credentials.load()
         text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
-        self._subscriptions = [text, await self._pokes.subscribe()]
+        progress = await self._context.bus.subscribe_live(LIVE_PROGRESS, LIVE_PENDING)
+        self._subscriptions = [text, progress, await self._pokes.subscribe()]
         start = self._context.background.start
         self._tasks = [
-            start("text", self._read_live_text(text)),
+            start("text", _read_live(text, self.calls.on_live_text)),
+            start("progress", _read_live(progress, self.tool_calls.on_live_progress)),
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("ends", self._ends.run()),
@@ -216,6 +220,7 @@ class Doors(EdgeComponent):
         self.calls.on_live_notice(live)
         self.steps.on_live_beat(live.subject, live.body)
 
-    async def _read_live_text(self, subscription: LiveSubscription) -> None:
-        async for live in subscription:
-            self.calls.on_live_text(live)
+
+async def _read_live(subscription: LiveSubscription, handler: Callable[[LiveMessage], None]) -> None:
+    async for live in subscription:
+        handler(live)

@@ -26,6 +26,7 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, GatePass
 from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.progress import ProgressPublisher
 from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, RegisteredTool, ToolRegistry
 from bulkhead_services.tool_executor.replies import CallAttempts, busy_failure, price_of_call, reply_to_call
 
@@ -277,6 +278,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         self, job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, arguments: Arguments
     ) -> CallAttempts:
         writes = tool.spec.effect == "write"
+        report_progress = ProgressPublisher(job, context).publish_report if job.request.progress else None
         attempts = CallAttempts(
             Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False
         )
@@ -303,6 +305,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 halt_event,
                 partial(_start_refusal, job, context),
                 job.authority.task.actor,
+                report_progress=report_progress,
             )
             if tool.stop_call is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
                 # Near its deadline it is told what is known: the next delivery could only refuse it.

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
-from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, Run, Unanswered
+from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, ReportProgress, Response, Run, Unanswered
 from bulkhead.tools.decorator import was_made
 from bulkhead.tools.results import SecretGuard, judge_result
 from bulkhead_contracts.provenance import Isolation
@@ -146,10 +146,12 @@ class ToolRunner:
         start_refusal: StartRefusal = lambda: None,
         user: str = "",
         check: bool = False,
+        report_progress: ReportProgress | None = None,
     ) -> Done | Failed:
         """One attempt within its time; the caller holds a slot. halt_event: ends it at once (None: let it finish).
         start_refusal: called when its process is ready, returns why it must not begin. user: who asked, for their
-        credentials. check: no attempt, but the tool's word on whether the call was made."""
+        credentials. check: no attempt, but the tool's word on whether the call was made.
+        report_progress: None where nobody wants to hear of it."""
         tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
         credentials = await self._credentials.read_credentials(tool.row.credentials, tenant, user)
         if isinstance(credentials, Failed):
@@ -165,6 +167,7 @@ class ToolRunner:
             max_output_bytes=tool.row.max_output_bytes,
             settings={name: tool_settings[name] for name in tool.row.requires if name in tool_settings},
             credentials=credentials,
+            report_progress=partial(_report_redacted, guard, report_progress) if report_progress is not None else None,
         )
         if credentials:
             timeout_s -= asyncio.get_running_loop().time() - began
@@ -304,6 +307,12 @@ class ToolRunner:
             prefix = f"the answer broke off after {progress.received_bytes} bytes: " if answer_begun else ""
             progress.received_bytes = None
             return Unanswered(f"{prefix}{type(error).__name__}: {error}"[:200], sent=True, partial=answer_begun)
+
+
+async def _report_redacted(
+    guard: SecretGuard, report_progress: ReportProgress, progress: float, total: float | None, message: str
+) -> None:
+    await report_progress(progress, total, guard.redact_text(message))
 
 
 async def _wait_for_work(

@@ -241,7 +241,7 @@ class JobContext:
         return self._halt_event(target_of(job, tool, model), ends)
 
     async def publish_live(self, job: "Job[R]", body: Contract) -> None:
-        """Publish unstored progress (TextDelta) for the job's task."""
+        """Publish unstored progress (TextDelta, ToolProgress) for the job's task."""
         await self._live(job.tenant, job.task, body)
 
 

@@ -9,7 +9,8 @@ asks for that one. So is a write whose answer nobody has heard: its client gave 
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import rfc8785
@@ -17,14 +18,14 @@ from pydantic import ValidationError
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import BusError
+from bulkhead.bus.port import BusError, LiveMessage
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import TaskEnded
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
@@ -40,19 +41,23 @@ HALF_CHARS = 24
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
+ProgressListener = Callable[[ToolProgress], None]
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
 
 
-def request_of(tool: ToolSpec, call_id: str, feed: RunFeed, arguments_json: str, until_unix_ms: int) -> ToolRequest:
+def request_of(
+    tool_call: ParsedToolCall, call_id: str, feed: RunFeed, arguments_json: str, until_unix_ms: int
+) -> ToolRequest:
     """The message of a call. Raises DoorRefusal."""
     assert feed.assigned is not None
+    tool, progress = tool_call.tool, tool_call.on_progress is not None
     identity = {"call_id": call_id, "step_id": feed.assigned.step.id, "attempt": feed.assigned.attempt}
     deadline = {"deadline_unix_ms": until_unix_ms}
     if tool.served_by != "rag":
         # Without an attribution: its arguments come from nowhere that the mesh knows.
         return ToolCallRequested.model_validate(
-            identity | deadline | {"tool": tool.name, "arguments_json": arguments_json}
+            identity | deadline | {"tool": tool.name, "arguments_json": arguments_json, "progress": progress}
         )
     arguments = json.loads(arguments_json)
     try:
@@ -73,6 +78,23 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     def __init__(self, context: Context, settings: Settings, feed: RunFeed, request: ToolRequest) -> None:
         service = "rag" if isinstance(request, RetrievalRequested) else "tool_executor"
         super().__init__(context, settings, feed, request, service)
+        self._listeners: list[ProgressListener] = []
+
+    @contextmanager
+    def telling_progress(self, listener: ProgressListener | None) -> Iterator[None]:
+        """While its asker waits, it hears of progress."""
+        if listener is not None:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            if listener is not None:
+                self._listeners.remove(listener)
+
+    def tell_progress(self, progress: ToolProgress) -> None:
+        """Tell all who wait for it."""
+        for listener in self._listeners:
+            listener(progress)
 
     def _answer_wait_s(self) -> float:
         return max(0.0, (self.request.deadline_unix_ms - self._context.clock()) / 1000) + MARGIN_S
@@ -180,14 +202,27 @@ class ToolCalls:
         call_id = self._call_id_of(feed, tool_call, arguments_json)
         call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
         if call is None:
-            request = request_of(tool_call.tool, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
+            request = request_of(tool_call, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
             self.in_flight.check_place(caller.claim)  # Others may have begun in the meantime.
             call = ToolRunCall(self._context, self._settings, feed, request)
             self.in_flight.start_call(call, caller.claim)
             self._announce_use(feed)
-        if tool_call.tool.effect != "write":
-            return await asyncio.shield(call.outcome)
-        return await self._hear_answer(call, _first_half(feed, tool_call, arguments_json))
+        with call.telling_progress(tool_call.on_progress):
+            if tool_call.tool.effect != "write":
+                return await asyncio.shield(call.outcome)
+            return await self._hear_answer(call, _first_half(feed, tool_call, arguments_json))
+
+    def on_live_progress(self, live: LiveMessage) -> None:
+        """Progress from `live.tool_executor.<tenant>.<task>`."""
+        tenant, task = live.subject.split(".")[2:4]
+        if not self.in_flight.has_call_of(tenant, task):
+            return
+        try:
+            progress = ToolProgress.model_validate_json(live.body)
+        except ValidationError:
+            return
+        if (call := self.in_flight.find_call(tenant, task, progress.call_id)) is not None:
+            call.tell_progress(progress)
 
     async def _hear_answer(self, call: ToolRunCall, first_half: str) -> ToolCallAnswer:
         """The answer of a write; while no client has heard it, the next call alike is this one. Raises DoorRefusal."""

@@ -1,24 +1,26 @@
 """The seam between MCP's side and the bus side. In: a call of a tool. Out: its outcome, or a DoorRefusal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.tool import ToolProgress, ToolSpec
 from bulkhead_services.doors.port import Caller
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedToolCall:
     """One call. request: the client's id of it; where `unique`, nobody else's call ever bears the same, so that a call
-    which comes under it again is a repeat. keyed: it is an idempotency key, by which the client tells calls apart."""
+    which comes under it again is a repeat. keyed: it is an idempotency key, by which the client tells calls apart.
+    on_progress: hears what its tool says of how far it has come; None where the client does not want to know."""
 
     tool: ToolSpec
     arguments: Mapping[str, Any]
     request: str
     unique: bool
     keyed: bool = False
+    on_progress: Callable[[ToolProgress], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

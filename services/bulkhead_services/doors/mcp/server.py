@@ -32,6 +32,7 @@ from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, to
 from bulkhead_services.doors.mcp.mesh_tasks import MeshTasks
 from bulkhead_services.doors.mcp.mesh_tools import MeshTool
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallPort
+from bulkhead_services.doors.mcp.progress import ProgressReporter
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
 PROGRESS_S = 5.0
@@ -89,8 +90,11 @@ class McpMethods:
                 message = f"there is no tool {params.name[: bounds.MAX_NAME_CHARS]!r} for you; list the tools"
                 raise MCPError(INVALID_PARAMS, message)
             request, unique = _request_id_of(ctx, caller)
-            tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique, request.startswith(OF_KEY))
-            answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, tool_call))
+            reporter = ProgressReporter(ctx.session)
+            on_progress = reporter.note_progress if "progress_token" in (ctx.meta or {}) else None
+            keyed = request.startswith(OF_KEY)
+            tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique, keyed, on_progress)
+            answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, tool_call), reporter)
         except DoorRefusal as refusal:
             return refusal_of(refusal)
         return result_of(answered, spec)
@@ -110,36 +114,41 @@ class McpMethods:
             self._gateway, _credential_of(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
         )
         try:
-            result = await self._until_cancelled(ctx, caller, work)
+            result = await self._until_cancelled(ctx, caller, work, ProgressReporter(ctx.session))
         except DoorRefusal as refusal:
             return refusal_of(refusal)
         return (
             mesh_tasks.render_begun_task(result.structured_content) if begins and result.structured_content else result
         )
 
-    async def _until_cancelled(self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
+    async def _until_cancelled(
+        self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T], reporter: ProgressReporter
+    ) -> T:
         """The result of some work, with progress meanwhile; its client may cancel the waiting, or go away."""
         waiting, gone = asyncio.create_task(work), asyncio.create_task(ctx.request.state.gone.wait())
         session = _header_of(ctx, SESSION_HEADER)
         place = (caller.claim.tenant, caller.claim.person, session, str(ctx.request_id))
         if session:
             self._waiting[place] = waiting
-        waited_s = 0.0
+        loop = asyncio.get_running_loop()
+        began_s, news = loop.time(), asyncio.create_task(reporter.changed.wait())
         try:
             while not waiting.done():
-                await asyncio.wait({waiting, gone}, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
-                waited_s += PROGRESS_S
+                await asyncio.wait({waiting, gone, news}, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     waiting.cancel()  # Its answer, which nobody hears, is that of the next call alike.
                     await asyncio.wait({waiting})
                 elif not waiting.done():
-                    await ctx.session.report_progress(waited_s, message=f"{waited_s:.0f} s")
+                    await reporter.send_report(loop.time() - began_s)
+                    if news.done():
+                        news = asyncio.create_task(reporter.changed.wait())
             if waiting.cancelled():
                 raise DoorRefusal(
                     499, "cancelled", "the request was cancelled", "the call goes on, and stays on record"
                 )
             return waiting.result()
         finally:
+            news.cancel()
             gone.cancel()
             waiting.cancel()
             if self._waiting.get(place) is waiting:

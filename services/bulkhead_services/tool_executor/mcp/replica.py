@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.telemetry.log import Log
-from bulkhead.tools.api import Done, Failed
+from bulkhead.tools.api import Call, Done, Failed
 from bulkhead.tools.mcp_file import McpServer, McpTool, McpToolPin
 from bulkhead.tools.mcp_pins import UnfitTool, clean_line, digest_of
 from bulkhead_services.tool_executor.mcp.answers import ReplicaLost, failure_of, outcome_of
@@ -95,14 +95,14 @@ class ServerReplica:
         if not self.in_flight:
             self._idle.set()
 
-    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed | ReplicaLost:
+    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], call: Call) -> Done | Failed | ReplicaLost:
         """One call. Cancelled by its caller when its time is over."""
         session, loop = self._session, asyncio.get_running_loop()
         if session is None:
             return ReplicaLost(self.problem, sent=False)
         outcome: Done | Failed | ReplicaLost
         try:
-            outcome = outcome_of(tool, await session.call_tool(tool.pin.tool, arguments, key))
+            outcome = outcome_of(tool, await session.call_tool(tool.pin.tool, arguments, call))
         except (MCPError, ValidationError, RuntimeError) as error:
             outcome = failure_of(tool.row.spec.name, error)
         if isinstance(outcome, ReplicaLost):

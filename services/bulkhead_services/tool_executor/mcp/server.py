@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead.runtime.background import cancel_tasks
-from bulkhead.tools.api import Done, Effect, Failed
+from bulkhead.tools.api import Call, Done, Effect, Failed
 from bulkhead.tools.mcp_file import McpServer, McpTool
 from bulkhead_services.tool_executor.mcp.answers import ReplicaLost
 from bulkhead_services.tool_executor.mcp.replica import ServerReplica
@@ -73,7 +73,7 @@ class McpReplicas:
         )
         return f"no replica of the MCP server {self.name} can be used ({reasons})"[:1000]
 
-    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed:
+    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], call: Call) -> Done | Failed:
         """One attempt, over as many replicas as its effect allows."""
         spec, tried = tool.row.spec, list[ServerReplica]()
         repeatable = tool.is_repeatable
@@ -89,7 +89,7 @@ class McpReplicas:
                 break
             tried.append(replica)
             outcome = await self._call_replica(
-                replica, tool, arguments, key, repeatable and self._pick_replica(tool, tried) is not None
+                replica, tool, arguments, call, repeatable and self._pick_replica(tool, tried) is not None
             )
             if not isinstance(outcome, ReplicaLost):
                 return outcome
@@ -109,12 +109,12 @@ class McpReplicas:
         return Failed("unavailable", message[:1500], hint, transient=True, effect=effect)
 
     async def _call_replica(
-        self, replica: ServerReplica, tool: McpTool, arguments: Mapping[str, Any], key: str, may_leave: bool
+        self, replica: ServerReplica, tool: McpTool, arguments: Mapping[str, Any], call: Call, may_leave: bool
     ) -> Done | Failed | ReplicaLost:
         """The call at one replica; left behind when that is lost and another may do it."""
         loop = asyncio.get_running_loop()
         replica.begin_call()
-        began, work = loop.time(), asyncio.create_task(replica.call_tool(tool, arguments, key))
+        began, work = loop.time(), asyncio.create_task(replica.call_tool(tool, arguments, call))
         waiting: set[asyncio.Task[Any]] = {work}
         if may_leave:
             waiting.add(asyncio.create_task(replica.is_lost.wait()))

@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, Implementation, PaginatedRequestParams, RequestParamsMeta, Tool
 from mcp_types import ToolListChangedNotification as ListChanged
 
+from bulkhead.tools.api import Call
 from bulkhead.tools.mcp_file import McpServer
 from bulkhead.tools.mcp_pins import AdvertisedTool
 from bulkhead_contracts import bounds
@@ -46,9 +47,22 @@ class McpSession:
                 break
         return tuple(map(_advertised_tool, tools[: bounds.MAX_MCP_TOOLS + 1]))
 
-    async def call_tool(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
-        """One call. Raises MCPError, ValidationError, RuntimeError."""
-        return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY_FIELD: key}))
+    async def call_tool(self, tool: str, arguments: Mapping[str, Any], call: Call) -> CallToolResult:
+        """One call; its server is asked for progress where somebody wants to hear of it. Raises MCPError,
+        ValidationError, RuntimeError.
+        """
+        report_progress = call.report_progress
+
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            assert report_progress is not None
+            await report_progress(progress, total, message or "")
+
+        return await self._session.call_tool(
+            tool,
+            dict(arguments),
+            progress_callback=on_progress if report_progress is not None else None,
+            meta=cast(RequestParamsMeta, {KEY_FIELD: call.key}),
+        )
 
 
 def _advertised_tool(tool: Tool) -> AdvertisedTool:

@@ -153,7 +153,7 @@ class McpTools(Component):
         if not server.declared.allows_tenant(tenant):
             hint = f"an operator may add the tenant to {tool.server} in the file of MCP servers"
             return Failed("not_granted", f"tenant {tenant} may not use the MCP server {tool.server}", hint)
-        return await server.call_tool(tool, arguments, call.key)
+        return await server.call_tool(tool, arguments, call)
 
 
 def _run_of(tools: McpTools, name: str) -> Run:

@@ -25,7 +25,7 @@ from tests.eventually import until
 from tests.unit.services.tool_executor.conftest import open_gate
 
 PROGRAM = Path(__file__).with_name("mcp_server.py")
-READS = {name: {"effect": "read"} for name in ("where", "add", "picture", "big", "environment", "die")}
+READS = {name: {"effect": "read"} for name in ("where", "add", "picture", "big", "environment", "die", "steps")}
 TOOLS = READS | {"append_once": {"idempotent": True}}
 
 

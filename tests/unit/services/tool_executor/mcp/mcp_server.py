@@ -47,6 +47,13 @@ def made(options: argparse.Namespace) -> MCPServer:
         await asyncio.sleep(wait_s)
         return "written"
 
+    @server.tool(description="Tells of each step; returns whether it was asked to.")
+    async def steps(count: int, ctx: Context[Any, Any], every_s: float = 0.6) -> str:
+        for number in range(1, count + 1):
+            await ctx.report_progress(number, count, f"step\n{number}")
+            await asyncio.sleep(every_s)
+        return str("progress_token" in (ctx.request_context.meta or {}))
+
     @server.tool(description="Fails.")
     async def fail() -> str:
         raise ToolError("there is no such desk")
