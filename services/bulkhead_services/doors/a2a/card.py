@@ -93,7 +93,9 @@ def extended_card(
 
 
 def card_document(agent_card: AgentCard, version: str) -> dict[str, Any]:
-    """The card as JSON, with the names of one version of the protocol; of both for a client that says none."""
+    """The card as JSON, with the names of one version of the protocol. A client that says none speaks 0.3 (A2A 1.0,
+    section 3.6.2); it gets the names of both, for the official 1.0 clients look for a card without saying theirs.
+    """
     if version == VERSIONS[0]:
         document: dict[str, Any] = MessageToDict(agent_card)
         return document

@@ -92,7 +92,7 @@ class A2aRoutes:
         public_card = card.public_card(address, self._quotas.any_push())
         # Of what is said: each signature is another one.
         etag = f'"{hashlib.sha256(public_card.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
-        version = request.headers.get("a2a-version", "")
+        version = ".".join(_named_version(request).split(".")[:2])  # Patch numbers are not considered (A2A, 3.6).
         etag = f'{etag[:-1]}-{version if version in card.VERSIONS else ""}"'
         headers = {"Cache-Control": "private, max-age=300", "ETag": etag, "Vary": "A2A-Version"}
         if request.headers.get("if-none-match") == etag:
@@ -168,8 +168,12 @@ class _ReleasingStream(Response):
 
 def _a2a_version(request: Request) -> str:
     """The version of A2A in which a client has come: the SDK takes a request without a version for one of 0.3."""
-    version = request.headers.get(VERSION_HEADER) or request.query_params.get(VERSION_HEADER, "")
-    return "0.3" if request.url.path.startswith(card.PATH + "/v1/") or not version.startswith("1.") else "1.0"
+    is_before = request.url.path.startswith(card.PATH + "/v1/") or not _named_version(request).startswith("1.")
+    return "0.3" if is_before else "1.0"
+
+
+def _named_version(request: Request) -> str:
+    return request.headers.get(VERSION_HEADER) or request.query_params.get(VERSION_HEADER, "")
 
 
 def _keep_place() -> None:

@@ -7,6 +7,7 @@ import httpx
 import jwt
 import pytest
 from a2a.client import A2ACardResolver
+from a2a.client.card_resolver import parse_agent_card
 from a2a.client.client import ClientConfig
 from a2a.client.client_factory import ClientFactory
 from a2a.compat.v0_3.types import AgentCard as CardBefore
@@ -75,9 +76,12 @@ async def test_a_card_has_the_names_of_the_version_that_its_client_names_and_no_
     async with door(public_url=URL) as http:
         card = {version: (await http.get(CARD, headers={"A2A-Version": version})).json() for version in VERSIONS}
         both = (await http.get(CARD)).json()
+        patched = (await http.get(CARD, params={"A2A-Version": "1.0.1"})).json()
     ParseDict(card["1.0"], AgentCard(), ignore_unknown_fields=False)
     assert CardBefore.model_validate(card["0.3"]).url and "supportedInterfaces" not in card["0.3"]
-    assert {"url", "supportedInterfaces"} <= both.keys() and "url" not in card["1.0"]
+    assert {"url", "supportedInterfaces"} <= both.keys() and "url" not in card["1.0"] and patched == card["1.0"]
+    assert CardBefore.model_validate(both).url == f"{URL}/a2a", "who says no version speaks 0.3"
+    assert {row.protocol_version for row in parse_agent_card(both).supported_interfaces} == set(VERSIONS)
 
 
 async def test_a_card_that_was_changed_on_its_way_or_bears_no_signature_is_refused(tmp_path):
