@@ -109,6 +109,7 @@ ROWS: tuple[Row, ...] = (
     Row(task.TaskQueued, _edges_from("gateway", "gateway", "doors"), "gateway"),
     Row(task.PlaceReturned, _edges_to("gateway", "doors"), "doors"),
     Row(task.PlaceTaken, _edges_to("gateway", "doors"), "doors"),
+    Row(task.PlaceGranted, _edges_from("gateway", "doors"), "gateway"),
     Row(control.SessionEnded, _edges_to("gateway", "gateway"), "gateway"),
     Row(task.PlacesGiven, _edges_to("gateway", "gateway"), "gateway"),
     Row(task.TaskReleased, _edges_to("gateway", "gateway"), "gateway"),

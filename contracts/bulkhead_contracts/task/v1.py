@@ -227,12 +227,21 @@ class PlaceReturned(Body, type="mesh.task.place_returned"):
 
 
 class PlaceTaken(Body, type="mesh.task.place_taken"):
-    """A call of an outside agent's run that gave its place back is in flight: it counts as running again, at once."""
+    """An outside agent's run that gave its place back wants one again for its next call: it waits for its turn, and
+    from until_unix_ms on for no turn. person: the asker, for a gateway that does not know the run any more.
+    """
+
+    person: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
+
+
+class PlaceGranted(Body, type="mesh.task.place_granted"):
+    """An outside agent's run has a place again: its next calls may begin."""
 
 
 class Place(Contract):
     """A task that has a place to run, until it ends or gives it back. queued: it waited, and has a `TaskReleased` of
-    its own.
+    its own. again: it has begun before, and gave its place back.
     """
 
     tenant: Token
@@ -240,6 +249,7 @@ class Place(Contract):
     person: Name
     request: Count
     queued: bool = False
+    again: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class Dropped(Contract):
@@ -257,7 +267,8 @@ class PlacesGiven(Body, type="mesh.task.places_given"):
 
     turn, credit: where the round of the tenants stands, and how many more tasks that tenant may begin in its turn.
     running: who had places just before, told now and then; `snapshot` is the sequence of the newest decision before
-    this one that tells it. through: what the decider had read; waiting_from: no waiting task's `TaskQueued` lies below.
+    this one that tells it. through: what the decider had read; waiting_from: no waiting task's `TaskQueued` or
+    `PlaceTaken` lies below.
 
     Lies in the gateway's inbox under tenant and task `places`: nobody outside can name that subject.
     """

@@ -24,7 +24,7 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import EMBEDDINGS, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepExtended
-from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskRejected
+from bulkhead_contracts.task import PlaceGranted, TaskEnded, TaskQueued, TaskRejected
 from bulkhead_contracts.tool import ToolCallReplied
 
 SERVICE = "doors"
@@ -65,9 +65,10 @@ class RunFeed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
-    more time. queued: the queue when it joined it. held: the halt or breaker that holds its calls back, as far as is
-    known. last_answer: its newest answer in words, where there is one. last_tool_reply: of its newest call of a tool
-    that worked. stored_sequence: of its newest message that this replica has heard of.
+    more time. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
+    has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
+    answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. stored_sequence: of
+    its newest message that this replica has heard of.
     """
 
     prefix = ""
@@ -86,6 +87,7 @@ class RunFeed:
     def _reset_fold(self) -> None:
         self.assigned: StepAssigned | DelegationRequested | None = None
         self.queued: TaskQueued | None = None
+        self.granted_sequence = 0
         self.rejected: TaskRejected | None = None
         self.ended: TaskEnded | None = None
         self.cause = self.actor = self.traceparent = self.grant = ""
@@ -188,13 +190,15 @@ class RunFeed:
                     self._reset_fold()  # The run that had this id before was purged.
                     self.last_unix_ms = message.time_unix_ms
                 head = message.envelope
-                self.assigned, self.rejected = body, None
+                self.assigned, self.rejected, self.queued = body, None, None
                 self.cause, self.actor, self.traceparent, self.grant = head.id, head.actor, head.traceparent, head.grant
                 self.deadline_unix_ms, self.opened_unix_ms = body.deadline_unix_ms, message.time_unix_ms
             case StepExtended():
                 self.deadline_unix_ms, self.grant = body.deadline_unix_ms, message.envelope.grant
             case TaskQueued():
                 self.queued = body
+            case PlaceGranted():
+                self.queued, self.granted_sequence = None, message.sequence
             case TaskRejected():
                 self.rejected = body
             case TaskEnded():

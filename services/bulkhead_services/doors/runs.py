@@ -42,8 +42,6 @@ STOPPED = ("halted", "cancelled")
 """Ends by a ceiling, a halt or a person: no other run follows at once."""
 REJECTED_AGAIN_MS = 5_000
 """A session whose run was rejected opens the next one after so long, and tells the old reason till then."""
-KEEP_IN_LINE_S = 5.0
-"""A run that was not begun in time keeps its place in the queue for so long after the time to ask again."""
 log = Log("doors.runs")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -104,11 +102,12 @@ class RunDirectory:
         return tuple(feed for feed in feeds if feed.assigned is not None)
 
     async def find_or_open(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
-        """The open run, or the delegated step, that a call belongs to. Raises DoorRefusal, BusError."""
+        """The open run with its place, or the delegated step that a call belongs to. Raises DoorRefusal, BusError."""
         if caller.step is not None:
             return await self._steps.held_feed(caller.step)
         feed = await self._find_or_open_run(caller, parsed_call)
         self._check_limits(feed, caller)
+        await self._places.regain_place(feed)
         return feed
 
     def _check_limits(self, feed: RunFeed, caller: Caller) -> None:
@@ -290,11 +289,7 @@ class RunDirectory:
         wait_s = self._settings.open_wait_s
         with self._places.waiting_for(feed) as place:
             if not await self._feeds.wait_until(feed, lambda: feed.is_open or feed.is_over, wait_s):
-                refusal = refusals.run_not_begun(task, feed.queued, wait_s)
-                # Whoever comes again in time goes on waiting where it stood; else the run leaves the queue.
-                keep_s = (refusal.retry_after_s or 0.0) + KEEP_IN_LINE_S
-                place.keep_until_s = asyncio.get_running_loop().time() + keep_s
-                raise refusal
+                raise self._places.refuse_waiting(feed, place)
         if feed.rejected is not None:
             raise refusals.of_rejection(feed.rejected)
         if feed.ended is not None and feed.assigned is None:

@@ -24,6 +24,7 @@ from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.task import (
     PlaceReturned,
     PlacesGiven,
+    PlaceTaken,
     TaskCancelRequested,
     TaskEnded,
     TaskQueued,
@@ -175,6 +176,8 @@ class GatewayService(EdgeComponent):
                 await self._decisions.apply_outside_decision(message, decide_request, self._settings.publishers)
             case PlaceReturned():
                 await self._intake.handle_returned_place(message)
+            case PlaceTaken():
+                await self._intake.handle_wanted_place(message)
             case PlacesGiven() as decision:
                 await self._intake.carry_out_decision(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():

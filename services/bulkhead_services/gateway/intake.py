@@ -22,6 +22,7 @@ from bulkhead_contracts.output import DRAFT, with_stricter_delivery
 from bulkhead_contracts.result import Label, Trust, digest_of, merge_labels
 from bulkhead_contracts.task import (
     Place,
+    PlaceGranted,
     PlacesGiven,
     RequesterClaim,
     TaskCancelRequested,
@@ -207,16 +208,20 @@ class Intake:
 
     async def handle_returned_place(self, message: ReceivedMessage) -> None:
         """An outside agent's run has no call: it leaves the queue, or others get its place. Raises HandBack."""
-        if message.sender != subjects.DOORS or not subjects.is_of_doors(message.task):
-            log.warning("foreign_place_returned", task=message.task, sender=message.sender)
+        if not _is_of_run(message):
             return
         reason = "the agent that asked for it waited for it no longer"
         if await self._admission.withdraw_task(message, reason, "queue_timeout") != "over":
             await self._admission.fill_free_places(message.sequence)
 
+    async def handle_wanted_place(self, message: ReceivedMessage) -> None:
+        """An outside agent's run wants a place again for its next call. Raises HandBack."""
+        if _is_of_run(message):
+            await self._admission.regain_place(message)
+
     async def carry_out_decision(self, message: ReceivedMessage, body: PlacesGiven) -> None:
-        """Carry out a decision about places: tasks begin, or end after too long a wait. Raises BusError."""
-        waited = [place for place in body.given if place.queued]
+        """Carry out a decision about places: tasks begin, go on, or end after too long a wait. Raises BusError."""
+        waited = [place for place in body.given if place.queued or place.again]
         for start in range(0, len(waited), AT_ONCE):
             await asyncio.gather(*(self._release_task(place, message) for place in waited[start : start + AT_ONCE]))
         for row in body.dropped:
@@ -228,6 +233,9 @@ class Intake:
 
     async def _release_task(self, place: Place, message: ReceivedMessage) -> None:
         to: CauseFields = {"tenant": place.tenant, "task": place.task, "cause": message.envelope.id}
+        if place.again:
+            await self._context.publisher.send("doors", PlaceGranted(), **to, index=f"granted/{place.task}")
+            return
         body, index = TaskReleased(request=place.request), f"released/{place.tenant}/{place.task}"
         await self._context.publisher.send("gateway", body, **to, index=index, actor=place.person)
 
@@ -374,3 +382,11 @@ class Intake:
             return await self._writes.write_within(write)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
+
+
+def _is_of_run(message: ReceivedMessage) -> bool:
+    """True for a word of doors about a run of its own."""
+    if message.sender == subjects.DOORS and subjects.is_of_doors(message.task):
+        return True
+    log.warning("foreign_place", task=message.task, sender=message.sender)
+    return False

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from bulkhead_contracts import subjects
-from bulkhead_contracts.task import PlaceTaken, TaskEnded, TaskQueued, TaskSubmitted
+from bulkhead_contracts.task import PlaceReturned, PlaceTaken, TaskEnded, TaskQueued, TaskSubmitted
 from tests.eventually import until
 from tests.integration.doors.test_whole_mesh import HELLO, hangs
 from tests.integration.doors.whole_mesh import KEY, whole_mesh
@@ -52,24 +52,72 @@ async def _contains(here, task: str) -> bool:
     return task in await begun(here)
 
 
-async def test_a_run_takes_a_place_again_with_its_next_call_and_need_not_wait_for_it(tmp_path):
+async def ask_again(here, run: str) -> str:
+    """As a client that does as refusals say."""
+    while True:
+        try:
+            return await ask(here, run)
+        except openai.InternalServerError as refusal:
+            await asyncio.sleep(float(refusal.response.headers["Retry-After"]) / 2)
+
+
+async def returned(here, count: int) -> None:
+    """So many runs have given their places back."""
+
+    async def are_returned() -> bool:
+        return len(await here.bodies(PlaceReturned, "gateway")) >= count
+
+    await until(are_returned)
+
+
+@pytest.mark.slow
+async def test_a_run_that_gave_its_place_back_waits_in_the_line_for_its_next_call(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.doors.refusals.SOON_S", 0.5)
     one_place = {"quota": {"running": 1}}
-    async with whole_mesh(tmp_path, says("yes"), says("yes"), hangs("slow"), policy=one_place) as here:
-        assert await ask(here, "r1") == await ask(here, "r2") == "yes"
-        slow = asyncio.create_task(ask(here, "r1"))
-        admission = here.mesh.running["gateway", "0"].service.component.admission
-        await until(lambda: len(here.provider.asked) == 3)
-        await until(lambda: here.bodies(PlaceTaken, "gateway"))
-        await until(lambda: admission.state.running)
+    answers = [says("yes"), hangs("slow"), says("again")]
+    async with whole_mesh(tmp_path, *answers, policy=one_place, open_wait_s=0.5, abandon_s=0.2) as here:
+        assert await ask(here, "r1") == "yes"
+        await returned(here, 1)
+        slow = asyncio.create_task(ask(here, "r2"))
+        await until(lambda: len(here.provider.asked) == 2)
+        with pytest.raises(openai.InternalServerError) as refused:
+            await ask(here, "r1")
+        assert refused.value.code == "no_place" and refused.value.response.headers["Retry-After"] == "1"
+        assert len(here.provider.asked) == 2, "nothing is paid for before its turn"
         task = await submit(here)
-        queued = await until(lambda: here.bodies(TaskQueued, "gateway"))
-        assert queued[-1].full == "tenant" and not await _contains(here, task)
+        await until(lambda: here.bodies(TaskQueued, "gateway"))
         slow.cancel()
+        assert await ask_again(here, "r1") == "again", "it stood before the task that came later"
+        assert not await _contains(here, task)
+        await until(lambda: _contains(here, task))
+        assert len(await here.bodies(PlaceTaken, "gateway")) == 1, "asked again in time it stands where it stood"
+
+
+@pytest.mark.slow
+async def test_a_run_in_mid_conversation_waits_for_no_turn_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.doors.run_places.TURN_WAIT_MS", 500)
+    one_place = {"quota": {"running": 1}}
+    async with whole_mesh(tmp_path, says("yes"), hangs("slow"), says("again"), policy=one_place) as here:
+        assert await ask(here, "r1") == "yes"
+        await returned(here, 1)
+        slow = asyncio.create_task(ask(here, "r2"))
+        await until(lambda: len(here.provider.asked) == 2)
+        assert await ask(here, "r1") == "again"
+        slow.cancel()
+
+
+async def test_a_run_goes_on_without_a_gateway_that_is_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.doors.run_places.AWAY_S", 0.3)
+    async with whole_mesh(tmp_path, says("yes"), says("again")) as here:
+        assert await ask(here, "r1") == "yes"
+        await returned(here, 1)
+        here.mesh.kill_replica("gateway")
+        assert await ask(here, "r1") == "again"
 
 
 async def test_a_refusal_names_its_wall_and_a_run_that_nobody_asks_for_again_leaves_the_queue(tmp_path, monkeypatch):
     monkeypatch.setattr("bulkhead_services.doors.refusals.SOON_S", 0.5)
-    monkeypatch.setattr("bulkhead_services.doors.runs.KEEP_IN_LINE_S", 0.5)
+    monkeypatch.setattr("bulkhead_services.doors.run_places.KEEP_IN_LINE_S", 0.5)
     one_place = {"quota": {"running": 1}}
     async with whole_mesh(tmp_path, hangs("slow"), policy=one_place, open_wait_s=0.3, abandon_s=60.0) as here:
         slow = asyncio.create_task(ask(here, "r1"))

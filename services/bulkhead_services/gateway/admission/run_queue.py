@@ -7,8 +7,9 @@ is a fold: what stands in the stream is what counts, and a decision counts once 
         |-> queued -> released (its turn) -> runs -> ended
                |-> dropped (cancelled, waited too long)
 
-An outside agent's run has a place while a call of it is in flight: it gives the place back, and takes one again with
-its next call, also beyond the quota. The quota bounds which tasks begin.
+An outside agent's run has a place while a call of it is in flight: it gives the place back, and waits for one again
+before its next call. Tasks that have places may wait for that very run, so that its wait has an end: then it gets a
+place beyond the quota.
 
 Tenants take turns by deficit round robin (Shreedhar and Varghese, 1996) with a task as the unit of cost
 and `weight` as the quantum: nobody knows beforehand what a task will cost. In a tenant's turn the person
@@ -50,7 +51,9 @@ SNAPSHOT_EVERY = 32
 
 @dataclass(frozen=True, slots=True)
 class WaitingTask:
-    """A task without a place. request: sequence of its request; sequence: since when it waits, 0 for not yet."""
+    """A task without a place. request: sequence of its request; sequence: since when it waits, 0 for not yet. again: it
+    had a place before; it is never dropped, and from until_unix_ms on it waits for no turn.
+    """
 
     tenant: str
     task: str
@@ -58,11 +61,13 @@ class WaitingTask:
     request: int
     sequence: int
     until_unix_ms: int
+    again: bool = False
 
     def to_place(self) -> Place:
         """The place that it gets."""
+        queued, again = self.sequence > 0, self.again
         return Place(
-            tenant=self.tenant, task=self.task, person=self.person, request=self.request, queued=self.sequence > 0
+            tenant=self.tenant, task=self.task, person=self.person, request=self.request, queued=queued, again=again
         )
 
 
@@ -91,7 +96,8 @@ class RunQueueState:
     lines: dict[str, dict[str, OrderedDict[str, WaitingTask]]] = field(default_factory=dict)
     """Who waits, by tenant, person and task, the longest waiting first."""
     returned: BoundedDict[Key, Place] = field(default_factory=lambda: BoundedDict(MAX_PAST))
-    """Of runs without a call in flight: the places that they gave back."""
+    """Of runs without a call in flight: the places that they gave back. One that is not known here any more is known
+    again when it wants a place."""
     past: BoundedDict[Key, int] = field(default_factory=lambda: BoundedDict(MAX_PAST))
     released: dict[Key, int] = field(default_factory=dict)
 
@@ -152,7 +158,7 @@ class RunQueueState:
             case PlaceReturned():
                 self._return_place(sequence, key)
             case PlaceTaken():
-                self._take_place(sequence, key)
+                self._queue_again(sequence, key, body)
             case TaskReleased() if key in self.running:
                 self.released[key] = sequence
             case TaskEnded() | TaskRejected():
@@ -169,9 +175,13 @@ class RunQueueState:
 
     def _apply_queued(self, sequence: int, key: Key, body: TaskQueued) -> None:
         if self.standing_of(key, body.request) == "unknown":
-            self._remove_waiting(key)
-            waiting = self.waiting[key] = WaitingTask(*key, body.person, body.request, sequence, body.until_unix_ms)
-            self.lines.setdefault(waiting.tenant, {}).setdefault(waiting.person, OrderedDict())[waiting.task] = waiting
+            self._add_waiting(WaitingTask(*key, body.person, body.request, sequence, body.until_unix_ms))
+
+    def _add_waiting(self, waiting: WaitingTask) -> None:
+        key = (waiting.tenant, waiting.task)
+        self._remove_waiting(key)
+        self.waiting[key] = waiting
+        self.lines.setdefault(waiting.tenant, {}).setdefault(waiting.person, OrderedDict())[waiting.task] = waiting
 
     def _apply_places_given(self, sequence: int, body: PlacesGiven) -> None:
         for place in body.given:
@@ -189,16 +199,20 @@ class RunQueueState:
             self.snapshot, self.since_snapshot = sequence, 0
 
     def _return_place(self, sequence: int, key: Key) -> None:
-        place = self.running.get(key)
+        place, waits = self.running.get(key), self.waiting.get(key)
         if place is not None and sequence > max(self.through, place.request):
             self.returned[key] = self.running.pop(key)
+        elif waits is not None and waits.again:
+            self._remove_waiting(key)
+            self.returned[key] = waits.to_place()
 
-    def _take_place(self, sequence: int, key: Key) -> None:
-        """The run has work again. One that nothing is known of ended, or is known again with its next end."""
-        if sequence > self.through and len(self.running) < bounds.MAX_RUNNING_TASKS:
-            place = self.returned.pop(key, None)
-            if place is not None:
-                self.running[key] = place
+    def _queue_again(self, sequence: int, key: Key, body: PlaceTaken) -> None:
+        if key in self.running or key in self.waiting or key in self.past:
+            return
+        place = self.returned.pop(key, None)
+        person, request = (place.person, place.request) if place is not None else (body.person, 0)
+        if person:
+            self._add_waiting(WaitingTask(*key, person, request, sequence, body.until_unix_ms, again=True))
 
     def _end_task(self, sequence: int, key: Key) -> None:
         returned = self.returned.pop(key, None)
@@ -248,11 +262,14 @@ def decide_places(
     """
     dropped = ([cancelled] if cancelled is not None else []) + _find_overdue(state, now_unix_ms, cancelled)
     dropped = dropped[: bounds.MAX_PLACES_AT_ONCE]
-    dropped_keys = {(drop.tenant, drop.task) for drop in dropped}
-    room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE)
+    overdue = [task for task in state.waiting.values() if task.again and task.until_unix_ms <= now_unix_ms]
+    overdue = overdue[: min(bounds.MAX_PLACES_AT_ONCE, max(0, bounds.MAX_RUNNING_TASKS - len(state.running)))]
+    gone = {(row.tenant, row.task) for row in (*dropped, *overdue)}
+    room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE) - len(overdue)
     starting, turn, credit = _deal_round_robin(
-        _tenant_queues(state, quotas, dropped_keys, newcomer), quotas, room, state.turn, state.credit
+        _tenant_queues(state, quotas, gone, newcomer), quotas, room, state.turn, state.credit
     )
+    starting = overdue + starting
     if not starting and not dropped:
         return None
     tells = not state.snapshot or state.since_snapshot + 1 >= SNAPSHOT_EVERY
@@ -269,13 +286,13 @@ def decide_places(
 
 
 def queued_notice(state: RunQueueState, quotas: RunQuotas, newcomer: WaitingTask) -> TaskQueued:
-    """The notice about a newcomer that gets no place now."""
+    """The notice about a newcomer that gets no place now, or about a run that waits again."""
     tenant_running, limit = state.count_running(newcomer.tenant), quotas.quota_of(newcomer.tenant).running
     tenant_is_full = tenant_running >= limit or len(state.running) < quotas.running
     return TaskQueued(
         request=newcomer.request,
         person=newcomer.person,
-        ahead=state.count_waiting(newcomer.tenant),
+        ahead=state.count_ahead(newcomer) if newcomer.again else state.count_waiting(newcomer.tenant),
         full="tenant" if tenant_is_full else "mesh",
         running=tenant_running if tenant_is_full else len(state.running),
         limit=limit if tenant_is_full else quotas.running,
@@ -287,6 +304,8 @@ def _find_overdue(state: RunQueueState, now_unix_ms: int, cancelled: Dropped | N
     overdue = []
     for line in (line for people in state.lines.values() for line in people.values()):
         for waiting in line.values():
+            if waiting.again:
+                continue
             if waiting.until_unix_ms > now_unix_ms:
                 # In the order of their coming and with one bound per tenant: those behind have waited less. After a
                 # change of the bound some may go later, when they are at the head.

@@ -19,6 +19,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.task import (
     Dropped,
+    PlaceGranted,
     PlaceReturned,
     PlacesGiven,
     PlaceTaken,
@@ -27,6 +28,7 @@ from bulkhead_contracts.task import (
     TaskRejected,
     TaskReleased,
 )
+from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.admission.run_queue import (
     Key,
     RunQueueState,
@@ -126,7 +128,7 @@ class RunSlotAdmission:
             for attempt in range(MAX_TRIES):
                 state = await self._read_on(message.sequence, again=attempt > 0)
                 waiting = state.waiting.get(key)
-                if waiting is None:
+                if waiting is None or waiting.again:
                     return "runs" if key in state.running else "over" if key in state.past else "unknown"
                 dropped = Dropped(
                     tenant=waiting.tenant, task=waiting.task, request=waiting.request, code=code, reason=reason
@@ -135,6 +137,22 @@ class RunSlotAdmission:
                 assert decision is not None
                 await self._append_decision(state, decision)
         raise HandBack(RETRY_S, "others decide about places at the same time")
+
+    async def regain_place(self, message: ReceivedMessage) -> None:
+        """A run that gave its place back wants one again: it is told where it waits, or that it has one already; what
+        is decided about it is told by the decision. Raises HandBack, BusError.
+        """
+        key: Key = (message.tenant, message.task)
+        async with self._lock:
+            notice: Body | None = PlaceGranted() if key in (await self._read_on(message.sequence)).running else None
+        if notice is None:
+            await self.fill_free_places(message.sequence)
+            async with self._lock:
+                state = await self._read_on(message.sequence)
+                waiting = state.waiting.get(key)
+                notice = queued_notice(state, self.quotas, waiting) if waiting is not None else None
+        if notice is not None:
+            await self._context.publisher.send("doors", notice, **message.cause_fields, index="again/doors")
 
     async def read_current(self) -> RunQueueState:
         """The state, read up to the end of the inbox. Raises BusError."""

@@ -19,7 +19,7 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, TextDelta
 from bulkhead_contracts.result import ContentRef, Failure, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
-from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskRequested, TaskStatus
+from bulkhead_contracts.task import PlaceGranted, PlaceTaken, RequesterClaim, TaskEnded, TaskRequested, TaskStatus
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
 from bulkhead_services.doors.service import Doors
@@ -51,10 +51,16 @@ class Gateway(EdgeComponent):
     def __init__(self, context: Context) -> None:
         self.context, self.away, self.rejection = context, False, None
         self.requested: list[tuple[str, TaskRequested]] = []
+        self.wanted: list[PlaceTaken] = []
+        self.has_places = True
         self.planner: Context | None = None
         self.signer: Context | None = None
 
     async def handle_message(self, message: ReceivedMessage) -> None:
+        if isinstance(message.body, PlaceTaken):
+            self.wanted.append(message.body)
+            if self.has_places:
+                await self.context.publisher.send("doors", PlaceGranted(), **message.cause_fields, index="again")
         if not isinstance(message.body, TaskRequested):
             return
         if self.away:

@@ -271,18 +271,67 @@ def test_a_start_reads_from_the_oldest_that_waits_and_takes_nobody_for_running_w
     assert set(anew.running) == {("acme", "last")} and set(anew.waiting) == {("held", "h")}
 
 
-def test_a_place_that_was_given_back_is_for_others_and_is_taken_again_beyond_the_quota():
+def test_a_place_that_was_given_back_is_for_others_and_its_run_waits_for_the_next_one():
     inbox = Inbox({"a": Quota(running=1)})
     assert inbox.ask("a", "run") and not inbox.ask("a", "waits")
     inbox.say(PlaceReturned(), "run", "a")
     assert [place.task for place in inbox.decide().given] == ["waits"]
     assert inbox.state.standing_of(("a", "run"), 1) == "runs", "it begins no second time"
-    inbox.say(PlaceTaken(), "run", "a")
-    assert inbox.state.count_running("a") == 2 and not inbox.ask("a", "behind")
-    inbox.end("a", "waits")
-    assert inbox.decide() is None
+    inbox.say(PlaceTaken(until_unix_ms=LATER), "run", "a")
+    assert inbox.decide() is None and inbox.state.count_running("a") == 1
+    assert inbox.state.standing_of(("a", "run"), 1) == "waits" and not inbox.ask("a", "behind")
+    assert queued_notice(inbox.state, inbox.quotas, inbox.state.waiting["a", "run"]).ahead == 0
+    inbox.say(TaskEnded(status="succeeded"), "waits", "a")
+    [place] = inbox.decide(now=10).given
+    assert (place.task, place.again) == ("run", True), "its caller hears of it, and it is not begun anew"
     inbox.say(PlaceReturned(), "run", "a")
     assert [place.task for place in inbox.decide().given] == ["behind"]
+
+
+def test_a_run_that_waits_again_is_never_dropped_and_waits_for_no_turn_for_ever():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceReturned(), "run", "a")
+    inbox.ask("a", "holds")
+    inbox.say(PlaceTaken(until_unix_ms=100), "run", "a")
+    assert not inbox.ask("a", "behind", until=200)
+    assert inbox.decide(now=99) is None
+    [place] = inbox.decide(now=100).given
+    assert place.task == "run" and inbox.state.count_running("a") == 2, "what holds the places may wait for it"
+    [drop] = inbox.decide(now=200).dropped
+    assert drop.task == "behind"
+
+
+def test_a_run_that_leaves_its_line_waits_no_longer_and_ends_as_any_other():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceReturned(), "run", "a")
+    inbox.ask("a", "holds")
+    inbox.say(PlaceTaken(until_unix_ms=LATER), "run", "a")
+    inbox.say(PlaceReturned(), "run", "a")
+    assert not inbox.state.waiting and inbox.state.standing_of(("a", "run"), 1) == "runs"
+    inbox.say(PlaceTaken(until_unix_ms=LATER), "run", "a")
+    inbox.end("a", "run")
+    assert not inbox.state.waiting and inbox.state.standing_of(("a", "run"), 1) == "over"
+
+
+def test_a_gateway_that_starts_from_a_snapshot_counts_a_run_that_wants_its_place_again():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceReturned(), "run", "a")
+    for number in range(SNAPSHOT_EVERY):
+        inbox.ask("a", f"t{number}")
+        inbox.end("a", f"t{number}")
+    inbox.state = inbox.read_anew()
+    assert inbox.state.standing_of(("a", "run"), 1) == "unknown"
+    inbox.say(PlaceTaken(person="ada", until_unix_ms=LATER), "run", "a")
+    assert [place.task for place in inbox.decide().given] == ["run"]
+    assert not inbox.ask("a", "waits"), "it counts"
+    for number in range(SNAPSHOT_EVERY):
+        inbox.ask("b", f"t{number}")
+        inbox.end("b", f"t{number}")
+    anew = inbox.read_anew()
+    assert (anew.running, anew.waiting) == (inbox.state.running, inbox.state.waiting)
 
 
 def test_a_run_that_has_ended_takes_no_place_again():
