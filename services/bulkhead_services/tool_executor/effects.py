@@ -390,7 +390,9 @@ def _outcome_of_work(
         log.error("tool_blocks", tool=name, **trace, **details)
         message = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
         message += f" ({where})" if where else ""
-        return Failed("tool_blocks", message, f"whoever wrote the tool must mend it: {MEND_HINT}", effect="unknown")
+        hint = f"whoever wrote the tool must mend it: {MEND_HINT}"
+        # A write is repeated under its key, and else uncertain; a read would only hold up the process again.
+        return Failed("tool_blocks", message, hint, transient=tool.spec.effect == "write", effect="unknown")
     message = guard.redact_text(f"{type(error).__name__}: {error}")[:500]
     log.error("tool_raised", tool=name, error=message, where=where, **trace)
     return process_pool.raised_failure(tool, type(error).__name__, where)

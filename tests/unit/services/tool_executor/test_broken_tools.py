@@ -12,6 +12,7 @@ import pytest
 
 from bulkhead.tools.packs import Arguments, Call, Done, Failed
 from bulkhead_services.tool_executor import registry
+from bulkhead_services.tool_executor.watchdog import ToolBlocked
 
 SECRET = "token=hunter2"
 
@@ -102,6 +103,30 @@ async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, capl
     assert reply.outcome == "succeeded", "it was done, late as it is"
     (said,) = [one for one in caplog.records if one.getMessage() == "tool_blocks"]
     assert said.values["tool"] == "counter_increment" and "plain `def run`" in said.values["todo"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "outcome", "tries"),
+    [
+        ("counter_increment", {"name": "n"}, "succeeded", 2),
+        ("counter_increment_unkeyed", {"name": "n"}, "uncertain", 1),
+        ("calculate", {"expression": "1"}, "failed", 1),
+    ],
+)
+async def test_a_write_that_was_interrupted_is_repeated_where_it_has_a_key(
+    counting, tool: str, arguments: dict, outcome: str, tries: int
+) -> None:
+    keys: list[str] = []
+
+    async def blocks_once(arguments: Arguments, call: Call) -> Done:
+        keys.append(call.key)
+        if len(keys) == 1:
+            raise ToolBlocked(tool)
+        return Done("1")
+
+    mistaken(counting, blocks_once, tool)
+    reply = await counting.call(tool, arguments)
+    assert (reply.outcome, reply.usage.tool_calls, len(set(keys))) == (outcome, tries, 1), reply.failure
 
 
 def _hidden(arguments: Arguments, call: Call) -> Done:
