@@ -144,6 +144,7 @@ ROWS: tuple[Row, ...] = (
     Row(step.DelegationRequested, _edges_from("worker", "doors"), "doors"),
     Row(step.DelegationReplied, _edges_from("doors", "worker"), "doors"),
     Row(step.StepTaken, _edges_to("doors", "doors"), "doors"),
+    Row(tool.WriteNoted, _edges_to("doors", "doors"), "doors"),
     Row(step.StepAnswered, _edges_to("doors", "doors"), "doors"),
     Row(delegation.StepTakeRequested, _edges_to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
     Row(delegation.StepTakeReplied, _edges_from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),

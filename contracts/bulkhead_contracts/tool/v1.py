@@ -86,6 +86,16 @@ class ToolProgress(Contract):
     message: Summary = ""
 
 
+class WriteNoted(Body, type="mesh.tool.write_noted"):
+    """Note of doors to all their replicas about an outside agent's write: it begins. heard: its client has the answer.
+    alias: id of a later request that is this call.
+    """
+
+    call_id: Token
+    heard: bool = False
+    alias: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+
+
 class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
     """Notice that nobody waits for this call any more: a tool that can stop what it began elsewhere does. Asks
     for no reply. The envelope's grant is the call's.

@@ -25,7 +25,7 @@ from bulkhead_contracts.result import EMBEDDINGS, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepExtended
 from bulkhead_contracts.task import PlaceGranted, TaskEnded, TaskQueued, TaskRejected
-from bulkhead_contracts.tool import ToolCallReplied
+from bulkhead_contracts.tool import ToolCallReplied, WriteNoted
 
 SERVICE = "doors"
 INBOX = subjects.inbox_stream(SERVICE)
@@ -67,8 +67,9 @@ class RunFeed:
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
     more time. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
     has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
-    answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. stored_sequence: of
-    its newest message that this replica has heard of.
+    answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. unheard: writes
+    whose answers no client has. aliases: calls by ids of later requests that are one of them. stored_sequence: of its
+    newest message that this replica has heard of.
     """
 
     prefix = ""
@@ -97,6 +98,7 @@ class RunFeed:
         self.held: CallDeferred | None = None
         self.last_answer: ModelCallReplied | None = None
         self.last_tool_reply: ToolCallReplied | RetrievalReplied | None = None
+        self.unheard, self.aliases = BoundedDict[str, None](MAX_CALLS), BoundedDict[str, str](MAX_CALLS)
         self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
         self._warnings = BoundedDict[str, tuple[int, str]](MAX_WARNINGS)
@@ -215,6 +217,13 @@ class RunFeed:
                 if body.outcome in ("succeeded", "found"):
                     self.last_tool_reply = body
                 self._set_hold(message, None)
+            case WriteNoted(alias=alias) if alias:
+                self.aliases[alias] = body.call_id
+            case WriteNoted(heard=heard):
+                if heard:
+                    self.unheard.pop(body.call_id, None)
+                else:
+                    self.unheard[body.call_id] = None
             case AgentWarned():
                 text = f"{body.what.rstrip('.')}. What to do: {body.hint}".strip()
                 self._warnings.setdefault(body.trip, (message.time_unix_ms, text))

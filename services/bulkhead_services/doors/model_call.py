@@ -165,8 +165,8 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
 
     # The way of a call
 
-    async def _add_notes(self) -> None:
-        """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
+    async def _prepare_first_request(self) -> None:
+        """Add a last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
         conversation = self.request.conversation
         if not (self._notes and self.warning) or conversation is None or conversation.embeds:
             return

@@ -93,7 +93,7 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
             with feed.being_watched():
                 call_state = feed.calls.get(self.call_id)
                 if call_state is None:
-                    await self._add_notes()
+                    await self._prepare_first_request()
                     await self._send_request(feed.cause, "call")
                 elif call_state.kind != "replied" or (feed.is_open and await self._may_repeat(call_state)):
                     self._heeded = call_state.sequence
@@ -180,8 +180,8 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
 
     # What a call of a model and one of a tool do not have in common
 
-    async def _add_notes(self) -> None:
-        """Add the mesh's own words to a request that is sent for the first time. Raises BusError."""
+    async def _prepare_first_request(self) -> None:
+        """Make ready a request that is sent for the first time. Raises BusError."""
 
     async def _may_repeat(self, call_state: CallState) -> bool:
         """True when its asker was told to send it again after its recorded outcome. Raises BusError."""

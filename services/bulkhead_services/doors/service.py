@@ -123,7 +123,7 @@ class Doors(EdgeComponent):
         await self._server.stop()
         await self._gateway.close_connections()
         await self.calls.close()
-        await self.tool_calls.in_flight.cancel_calls()
+        await self.tool_calls.close()
         for subscription in self._subscriptions:
             await subscription.close()
         await cancel_tasks(*self._tasks)
@@ -218,6 +218,7 @@ class Doors(EdgeComponent):
 
     def _on_live_notice(self, live: LiveMessage) -> None:
         self.calls.on_live_notice(live)
+        self.tool_calls.on_live_notice(live)
         self.steps.on_live_beat(live.subject, live.body)
 
 

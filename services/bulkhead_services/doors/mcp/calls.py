@@ -3,14 +3,15 @@
 In: what an MCP client asked. Out: `ToolCallRequested` (or `RetrievalRequested`) under the run's grant; its outcome from
 the record. The first half of a call's id derives from the run, the tool and its arguments, the second from the client's
 own id of the request. A call that waits for an approval is found by its first half: who asks again, under whatever id,
-asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again.
+asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again. Notes in the
+own inbox (`WriteNoted`) tell every replica of such writes, and live questions whether a client waits for one elsewhere.
 """
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import rfc8785
@@ -22,20 +23,22 @@ from bulkhead.bus.port import BusError, LiveMessage
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import CallFollowers
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import TaskEnded
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.model_call import ANSWER_S, PeerReplicas
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 
-MAX_JOINED = 10_000
+MAX_WRITES = 10_000
 HALF_CHARS = 24
 """Characters of each half of a call's id."""
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
@@ -75,10 +78,17 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
 
     not_stored = "the message broker has not said in time that it stored it"
 
-    def __init__(self, context: Context, settings: Settings, feed: RunFeed, request: ToolRequest) -> None:
+    def __init__(
+        self, context: Context, settings: Settings, feed: RunFeed, request: ToolRequest, *, is_write: bool
+    ) -> None:
         service = "rag" if isinstance(request, RetrievalRequested) else "tool_executor"
         super().__init__(context, settings, feed, request, service)
+        self.is_write = is_write
         self._listeners: list[ProgressListener] = []
+
+    async def _prepare_first_request(self) -> None:
+        if self.is_write:
+            await publish_note(self._context, self.feed, WriteNoted(call_id=self.call_id), f"begun/{self.call_id}")
 
     @contextmanager
     def telling_progress(self, listener: ProgressListener | None) -> Iterator[None]:
@@ -169,6 +179,11 @@ def _list_passages(passages: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+async def publish_note(context: Context, feed: RunFeed, note: WriteNoted, index: str) -> None:
+    """Store a note about a write, for every replica. Raises BusError."""
+    await context.publisher.send("doors", note, tenant=feed.tenant, task=feed.task, cause=feed.cause, index=index)
+
+
 class ToolCalls:
     """The tool door: which call a request is, begun or joined. in_flight: the calls of this replica. announce_use:
     called with the run of each that is begun."""
@@ -183,11 +198,11 @@ class ToolCalls:
     ) -> None:
         self._context, self._settings, self._runs = context, settings, runs
         self.in_flight, self._announce_use = in_flight, announce_use
-        self._joined = BoundedDict[CallKey, str](MAX_JOINED)
-        """Of requests that joined an earlier call: their own ids, and its."""
-        self._unheard = BoundedDict[CallKey, dict[str, int]](MAX_JOINED)
-        """By tenant, task and content: writes that were begun here and whose answers no client has, with the number of
-        those who wait for each."""
+        self._peers = PeerReplicas(context.bus)
+        self._waiting = BoundedDict[CallKey, int](MAX_WRITES)
+        """Of calls that were begun or joined here: how many wait for each."""
+        self._asked = BoundedDict[CallKey, asyncio.Event](MAX_WRITES)
+        """Of writes about which the other replicas are asked: set where a client waits for one."""
 
     async def call_tool(self, caller: Caller, tool_call: ParsedToolCall) -> ToolCallAnswer:
         """Make a call, or find it. Its asker may stop waiting: it goes on. Raises DoorRefusal."""
@@ -196,21 +211,23 @@ class ToolCalls:
         try:
             answered_run = await self._run_answered_before(caller, tool_call, arguments_json)
             feed = answered_run or await self._runs.find_or_open(caller, NO_CONVERSATION)
+            first_half = _first_half(feed, tool_call, arguments_json)
+            abandoned = await self._find_abandoned_writes(feed, first_half)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
-        call_id = self._call_id_of(feed, tool_call, arguments_json)
+        call_id = self._call_id_of(feed, tool_call, arguments_json, abandoned)
         call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
         if call is None:
             request = request_of(tool_call, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
             self.in_flight.check_place(caller.claim)  # Others may have begun in the meantime.
-            call = ToolRunCall(self._context, self._settings, feed, request)
+            is_write = tool_call.tool.effect == "write"
+            call = ToolRunCall(self._context, self._settings, feed, request, is_write=is_write)
             self.in_flight.start_call(call, caller.claim)
             self._announce_use(feed)
         with call.telling_progress(tool_call.on_progress):
-            if tool_call.tool.effect != "write":
-                return await asyncio.shield(call.outcome)
-            return await self._hear_answer(call, _first_half(feed, tool_call, arguments_json))
+            alias = _call_id(feed, tool_call, arguments_json) if tool_call.unique else call_id
+            return await self._hear_answer(call, alias if alias != call_id else "")
 
     def on_live_progress(self, live: LiveMessage) -> None:
         """Progress from `live.tool_executor.<tenant>.<task>`."""
@@ -224,21 +241,63 @@ class ToolCalls:
         if (call := self.in_flight.find_call(tenant, task, progress.call_id)) is not None:
             call.tell_progress(progress)
 
-    async def _hear_answer(self, call: ToolRunCall, first_half: str) -> ToolCallAnswer:
-        """The answer of a write; while no client has heard it, the next call alike is this one. Raises DoorRefusal."""
-        content = (call.feed.tenant, call.feed.task, first_half)
-        unheard = self._unheard.setdefault(content, {})
-        unheard[call.call_id] = unheard.get(call.call_id, 0) + 1
+    async def _hear_answer(self, call: ToolRunCall, alias: str) -> ToolCallAnswer:
+        """The answer of a call. Until a client has that of a write, the next call alike is this one. alias: the id of
+        the request, where this is an earlier call. Raises DoorRefusal."""
+        feed, key = call.feed, (call.feed.tenant, call.feed.task, call.call_id)
+        self._waiting[key] = self._waiting.get(key, 0) + 1
         try:
+            if alias:
+                await self._publish_note(feed, WriteNoted(call_id=call.call_id, alias=alias), f"alias/{alias}")
             answer = await asyncio.shield(call.outcome)
-        except BaseException:
-            if call.call_id in unheard:
-                unheard[call.call_id] -= 1
-            raise
-        unheard.pop(call.call_id, None)
-        if not unheard and self._unheard.get(content) is unheard:
-            del self._unheard[content]
+        finally:
+            self._waiting[key] = self._waiting.get(key, 1) - 1
+        if call.is_write:
+            await self._publish_note(feed, WriteNoted(call_id=call.call_id, heard=True), f"heard/{call.call_id}")
         return answer
+
+    async def _publish_note(self, feed: RunFeed, note: WriteNoted, index: str) -> None:
+        with suppress(BusError):  # Then a call alike is taken for a repeat, which does less harm than a second write.
+            await publish_note(self._context, feed, note, index)
+
+    async def _find_abandoned_writes(self, feed: RunFeed, first_half: str) -> tuple[str, ...]:
+        """Writes of this content whose answers nobody has heard, and for which nobody waits at another replica."""
+        unheard = [call_id for call_id in feed.unheard if call_id.startswith(first_half)]
+        followed = await asyncio.gather(*(self._is_followed_elsewhere(feed, call_id) for call_id in unheard))
+        return tuple(call_id for call_id, is_followed in zip(unheard, followed, strict=True) if not is_followed)
+
+    async def _is_followed_elsewhere(self, feed: RunFeed, call_id: str) -> bool:
+        key = (feed.tenant, feed.task, call_id)
+        if key in self._waiting:
+            return False  # It was begun or joined here.
+        event = self._asked.setdefault(key, asyncio.Event())
+        try:
+            await self._peers.publish_notice(key, CallFollowers(about=call_id))
+            async with asyncio.timeout(min(ANSWER_S, self._settings.abandon_s)):
+                return await event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._asked.pop(key, None)
+
+    def on_live_notice(self, live: LiveMessage) -> None:
+        """A notice from `live.doors.<tenant>.<task>`: a replica, this one perhaps, asks who follows a call, or does."""
+        try:
+            notice = CallFollowers.model_validate_json(live.body)
+        except ValidationError:
+            return
+        tenant, task = live.subject.split(".")[2:4]
+        key = (tenant, task, notice.about)
+        if notice.followed:
+            if (event := self._asked.get(key)) is not None:
+                event.set()
+        elif self._waiting.get(key):
+            self._peers.announce_followed(key)
+
+    async def close(self) -> None:
+        """End all that is in flight here: its askers ask again, elsewhere."""
+        await self._peers.close()
+        await self.in_flight.cancel_calls()
 
     async def _run_answered_before(
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
@@ -257,22 +316,22 @@ class ToolCalls:
         most_ms = max(round(self._settings.call_timeout_s * 1000), tool_call.tool.timeout_ms)
         return min(self._context.clock() + most_ms, feed.deadline_unix_ms)
 
-    def _call_id_of(self, feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -> str:
+    def _call_id_of(
+        self, feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, abandoned: Sequence[str]
+    ) -> str:
         call_id = _call_id(feed, tool_call, arguments_json)
         if tool_call.unique and self.in_flight.is_known_call(feed, call_id):
             return call_id
         if tool_call.keyed:
             self._check_key(feed, call_id)
-        if joined := self._joined.get_refreshed((feed.tenant, feed.task, call_id)):
+        if joined := feed.aliases.get(call_id):
             return joined
         first_half = _first_half(feed, tool_call, arguments_json)
         earlier = self._awaiting_approval(feed, first_half)
         if not (earlier or tool_call.keyed):
-            unheard = self._unheard.get((feed.tenant, feed.task, first_half), {})
-            earlier = next((unheard_id for unheard_id, waiting in unheard.items() if not waiting), "")
+            keys = ((feed.tenant, feed.task, unheard_id) for unheard_id in abandoned)
+            earlier = next((key[2] for key in keys if not self._waiting.get(key)), "")
         if earlier:
-            if tool_call.unique:
-                self._joined[feed.tenant, feed.task, call_id] = earlier
             return earlier
         number = 0
         # Another client of the same key counts its requests alike: what is answered is not asked for again.

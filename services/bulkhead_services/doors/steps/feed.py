@@ -12,7 +12,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAnswered, StepCancelRequested, StepTaken
-from bulkhead_contracts.tool import ToolCallReplied
+from bulkhead_contracts.tool import ToolCallReplied, WriteNoted
 from bulkhead_services.doors.feed import SERVICE, RunFeed
 
 PREFIX_CHARS = 12
@@ -80,7 +80,14 @@ class StepFeed(RunFeed):
                 self._set_hold(message, None)
             case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:
                 self.answered_by, self.answered_sequence = body, message.sequence
-            case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | CallDeferred() | CallResumed():
+            case (
+                ModelCallReplied()
+                | ToolCallReplied()
+                | RetrievalReplied()
+                | CallDeferred()
+                | CallResumed()
+                | WriteNoted()
+            ):
                 if body.call_id.startswith(self.prefix):
                     self._apply_call_message(message)
             case _:

@@ -264,7 +264,7 @@ def decide_places(
     dropped = dropped[: bounds.MAX_PLACES_AT_ONCE]
     overdue = [task for task in state.waiting.values() if task.again and task.until_unix_ms <= now_unix_ms]
     overdue = overdue[: min(bounds.MAX_PLACES_AT_ONCE, max(0, bounds.MAX_RUNNING_TASKS - len(state.running)))]
-    gone = {(row.tenant, row.task) for row in (*dropped, *overdue)}
+    gone = {(row.tenant, row.task) for row in dropped} | {(task.tenant, task.task) for task in overdue}
     room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE) - len(overdue)
     starting, turn, credit = _deal_round_robin(
         _tenant_queues(state, quotas, gone, newcomer), quotas, room, state.turn, state.credit

@@ -87,3 +87,37 @@ async def test_a_replica_that_goes_away_tells_those_who_wait_to_come_again():
         with pytest.raises(DoorRefusal, match="this replica goes away") as told:
             await waiting
         assert (told.value.status, told.value.retry_after_s) == (503, 1.0)
+
+
+PAY = ToolSpec(name="pay", description="Pays.", parameters_json='{"type": "object"}', effect="write")
+
+
+def pay(here: World, request: int, instance: str = "0") -> asyncio.Task[ToolCallAnswer]:
+    asked = ParsedToolCall(PAY, {"sum": 1}, f"request-{request}", unique=True)
+    return asyncio.create_task(here.doors(instance).call_tool(caller(), asked))
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["its client went away", "its replica was killed"])
+async def test_a_write_whose_answer_nobody_heard_is_joined_at_another_replica(killed):
+    async with world() as here:
+        await here.mesh.start("doors", "1")
+        first = pay(here, 1)
+        [stored] = await sent(here, 1)
+        beside = pay(here, 2, "1")
+        [_, other] = await sent(here, 2)  # Somebody waits for the first: this is another act.
+        await answered(here, other)
+        await beside
+        first.cancel()
+        if killed:
+            here.mesh.kill_replica("doors", "0")
+        again = pay(here, 3, "1")
+        await asyncio.sleep(1.2)
+        assert len(await sent(here, 2)) == 2, "nobody waits for it any more: it is the same act"
+        await answered(here, stored)
+        assert (await again).outcome == "succeeded"
+        assert (await pay(here, 3, "1")).outcome == "succeeded", "a request that joined a call is that call"
+        assert len(await sent(here, 2)) == 2
+        last = pay(here, 4, "1")
+        [*_, newest] = await sent(here, 3)
+        await answered(here, newest)
+        assert (await last).outcome == "succeeded", "once it was heard, a call alike is another act"
