@@ -111,6 +111,7 @@ class RunPlaces:
             if not place.asked_sequence:
                 sequence, until_unix_ms = feed.sequence, self._context.clock() + TURN_WAIT_MS
                 body = PlaceTaken(person=feed.actor, until_unix_ms=until_unix_ms)
+                feed.queued = None  # Of a line that it left.
                 await self._tell_gateway((feed.tenant, feed.task), body, "taken")
                 place.asked_sequence = sequence
             wait_s, asked_sequence = self._settings.open_wait_s, place.asked_sequence
