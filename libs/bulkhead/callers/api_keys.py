@@ -18,6 +18,8 @@ from bulkhead_contracts.types import Contract, Name, Sha256, Token
 log = Log("callers.api_keys")
 KEY_PREFIX = "bk_"
 MAX_API_KEYS = 10_000
+PEOPLE_ONLY = frozenset({"approver", "operator"})
+"""Roles that no agent has."""
 
 
 class ApiKey(Contract):
@@ -33,7 +35,7 @@ class ApiKey(Contract):
 
     @model_validator(mode="after")
     def _check_agent_role(self) -> Self:
-        if self.agent and self.role in ("approver", "operator"):
+        if self.agent and self.role in PEOPLE_ONLY:
             raise ValueError(f"an agent's key is {self.role}: give it submitter or auditor, for people alone approve")
         return self
 

@@ -14,6 +14,7 @@ import httpx
 import jwt
 from pydantic import Field, ValidationError, field_validator
 
+from bulkhead.callers.api_keys import PEOPLE_ONLY
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
@@ -95,18 +96,24 @@ class CallerTokens:
                 leeway=settings.jwt_leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            claim_fields = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
-            # RFC 8693: somebody acts for the subject.
-            return RequesterClaim.model_validate(claim_fields | {"via": "jwt", "agent": bool(claims.get("act"))})
+            # RFC 8693: somebody acts for the subject, whatever the claim says of it.
+            claim_fields = {"person": claims["sub"], "via": "jwt", "agent": "act" in claims}
+            claim = RequesterClaim.model_validate(
+                claim_fields | {name: claims.get(name) for name in ("tenant", "role")}
+            )
+            if claim.agent and claim.role in PEOPLE_ONLY:
+                message = f"the token lets an agent act (claim act) as {claim.role}, which people alone may be"
+                raise Unauthenticated(message, "get a token for a submitter or an auditor")
+            return claim
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("the token has expired", "get a new one") from error
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not valid: {error}", "get a token for this mesh") from error
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-            claim = "sub" if field == "person" else field
+            claim_name = "sub" if field == "person" else field
             hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor)"
-            raise Unauthenticated(f"the token's claim {claim} is missing or does not fit", hint) from error
+            raise Unauthenticated(f"the token's claim {claim_name} is missing or does not fit", hint) from error
 
     async def _find_key(self, kid: str) -> jwt.PyJWK | None:
         age = time.monotonic() - self._read_at

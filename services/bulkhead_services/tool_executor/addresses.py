@@ -1,13 +1,17 @@
 """Public IP addresses: the only ones to which content from outside may lead this service.
 
 In: a host, or its addresses. Out: its addresses; the first that is not public. An address inside another (IPv4 in IPv6,
-6to4, Teredo, NAT64) is judged by the inner one.
+6to4, Teredo, NAT64) is judged by the inner one; what the standard library takes for global and nobody routes is not.
 """
 
 import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNROUTED = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
+"""IPv4-compatible, NAT64 of one network, site-local: RFC 4291, 8215, 3879."""
 
 
 def first_non_public(addresses: Iterable[str]) -> str:
@@ -22,8 +26,10 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is not None:
             return is_public(str(inner))
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
+        if ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if any(ip in network for network in _UNROUTED):
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -17,6 +17,7 @@ MAX_INTEGER = 2**63
 _SURROGATE = b"\\ud"
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A string, or what is left of one that does not end: it is not looked through again from each quote in it."""
+MALFORMED = "malformed_json"
 HINT = "send one JSON object in UTF-8"
 
 
@@ -75,6 +76,17 @@ def read_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _malformed_json("the body is not a JSON object")
     return body
+
+
+def read_message(raw: bytes) -> dict[str, Any]:
+    """The object that a body of another protocol holds; {} where it is none, which that protocol's library refuses in
+    its own words. Raises DoorRefusal for what two programs may read differently."""
+    try:
+        return read_object(raw)
+    except DoorRefusal as refusal:
+        if refusal.code == MALFORMED:
+            return {}
+        raise
 
 
 def _check_values(raw: bytes) -> None:
@@ -151,7 +163,7 @@ def _invalid_field(path: str, what: str) -> DoorRefusal:
 
 
 def _malformed_json(what: str) -> DoorRefusal:
-    return DoorRefusal(400, "malformed_json", what, HINT)
+    return DoorRefusal(400, MALFORMED, what, HINT)
 
 
 def _too_deep() -> DoorRefusal:

@@ -5,7 +5,6 @@ id by which their requests can be told from those of others; nothing is kept und
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -17,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bulkhead.callers.authentication import Unauthenticated
 from bulkhead.http_server.bodies import BodyReader
 from bulkhead_contracts import bounds
+from bulkhead_services.doors.forms.strict_json import read_message
 from bulkhead_services.doors.http.hosts import AllowedHosts
 from bulkhead_services.doors.mcp.server import SESSION_HEADER, McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
@@ -99,7 +99,7 @@ class McpHttp:
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
                 disconnected = asyncio.Event()
                 scope.setdefault("state", {}).update(caller=caller, gone=disconnected)
-                opens = session is None and _is_initialize(raw)
+                opens = read_message(raw).get("method") == "initialize" and session is None
                 watch = asyncio.create_task(_set_when_gone(receive, disconnected))
                 try:
                     await self._manager.handle_request(
@@ -132,14 +132,6 @@ async def _set_when_gone(receive: Receive, gone: asyncio.Event) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     gone.set()
-
-
-def _is_initialize(raw: bytes) -> bool:
-    try:
-        parsed = json.loads(raw)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(parsed, dict) and parsed.get("method") == "initialize"
 
 
 def _replay_body(raw: bytes, receive: Receive) -> Receive:

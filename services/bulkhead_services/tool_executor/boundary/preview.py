@@ -28,6 +28,8 @@ _ALIKE_SCRIPTS = frozenset(
     ("LATIN", "CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "CHEROKEE", "LISU", "DESERET", "GEORGIAN")
 )
 """Scripts with letters that look like those of another one of them."""
+_LATIN_LIKE = frozenset("АВЕЅІЈКМНОРСТУХаеѕіјорсухһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονρϲϳ")
+"""Letters of Cyrillic and Greek that are read as Latin ones (Unicode Technical Standard 39, confusables)."""
 _ADDRESS_SIGNS = re.compile(r"[@/\\]|\.\w|^[\d.,+-]+$")
 _LAST_USUAL_LATIN = 0x17F
 
@@ -66,16 +68,20 @@ def _render_value(value: Any) -> str:
         return json.dumps(value)
     escaped = escape_invisible(value[:MAX_VALUE_CHARS])
     suffix = f" ... and {len(value) - MAX_VALUE_CHARS} characters more" if len(value) > MAX_VALUE_CHARS else ""
-    warning = describe_lookalikes(value[:MAX_VALUE_CHARS])
+    warning = describe_lookalikes(value)
     return f'"{escaped}"{suffix}' + (f"  <- {warning}" if warning else "")
 
 
 def describe_lookalikes(text: str) -> str:
     """Names of the letters that may be taken for others: of another script than the rest of their word, of forms that
-    are no usual letters, and any that is not ASCII in an address, a path or a number. "" where there are none."""
+    are no usual letters, any that is not ASCII in an address, a path or a number, and all that are not Latin where each
+    of them reads as a Latin one. "" where there are none."""
     if text.isascii():
         return ""
     letters = dict.fromkeys(letter for token in text.split() for letter in _lookalikes_of(token))
+    foreign = dict.fromkeys(letter for letter in text if not letter.isascii() and letter.isalpha())
+    if _LATIN_LIKE.issuperset(foreign):
+        letters |= foreign
     if not letters:
         return ""
     named = [f"{escape_invisible(letter)} is {unicodedata.name(letter, f'U+{ord(letter):04X}')}" for letter in letters]

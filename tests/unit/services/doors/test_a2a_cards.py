@@ -124,3 +124,11 @@ async def test_an_extended_card_has_a_skill_for_each_role_of_the_tenant(tmp_path
     async with door(tenants_file=tenants, public_url=URL) as http:
         card = (await http.get("/a2a/extendedAgentCard", headers={"A2A-Version": "1.0"})).json()
     assert [skill["id"] for skill in card["skills"]] == ["task", "role.books", "role.desk"], card
+
+
+@pytest.mark.parametrize("path", ["/a2a", "/a2a/message:send"])
+async def test_a_body_that_programs_may_read_differently_is_refused(path: str) -> None:
+    async with door(public_url=URL) as http:
+        headers = {"Content-Type": "application/json", "A2A-Version": "1.0"}
+        refused = await http.post(path, content=b'{"message": {"messageId": "a", "messageId": "b"}}', headers=headers)
+    assert refused.status_code == 400 and "holds the key 'messageId' twice" in refused.json()["error"]["message"]

@@ -9,7 +9,7 @@ from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.settings import Settings
-from tests.integration.doors.desk import Keys, ScriptedDesk
+from tests.integration.doors.desk import KEY, Keys, ScriptedDesk
 
 ISSUER = "https://id.example"
 
@@ -41,3 +41,11 @@ async def test_where_keys_alone_are_taken_nobody_is_sent_to_log_in() -> None:
     async with client("") as http:
         refused = await http.post("/mcp", json={})
         assert "resource_metadata" not in refused.headers["www-authenticate"]
+
+
+async def test_a_body_that_programs_may_read_differently_is_refused() -> None:
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"account": "a", "account": "b"}}'
+    async with client("") as http:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        refused = await http.post("/mcp", content=call, headers=headers)
+    assert refused.status_code == 400 and "holds the key 'account' twice" in refused.text

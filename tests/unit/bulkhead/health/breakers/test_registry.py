@@ -186,6 +186,7 @@ def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
 
     assert [one.failed for one in reply("failed", "provider_error")] == [True]
     assert [one.failed for one in reply("failed", "context_overflow")] == [False]
+    assert [one.failed for one in reply("failed", "request_refused")] == [False]
     assert reply("refused", "refused_by_budget") == []
     assert reply("refused", "deadline_exceeded") == reply("failed", "deadline_exceeded") == []
 

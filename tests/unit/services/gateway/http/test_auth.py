@@ -72,6 +72,12 @@ async def test_a_token_that_an_agent_acts_with_writes_a_models_words(http):
     assert asked.requester.agent and asked.written_by == "model"
 
 
+@pytest.mark.parametrize("role", ["operator", "approver"])
+async def test_no_agent_acts_as_who_decides(http, role):
+    response = await ask(http, token(role=role, act={}))
+    assert response.status_code == 401 and "people alone" in response.text
+
+
 async def test_the_token_goes_to_the_signer_and_the_signers_word_with_the_request(http):
     told = token(role="submitter")
     headers = {"Authorization": f"Bearer {told}", "Idempotency-Key": "k"}

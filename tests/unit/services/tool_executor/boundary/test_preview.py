@@ -34,6 +34,9 @@ def test_a_long_text_does_not_push_the_recipient_out() -> None:
         "b\u043eb@example.com",  # Cyrillic o
         "\u0430\u0440\u0440\u04cf\u0435.com",  # A whole name in Cyrillic
         "\u0391nna",  # Greek capital alpha
+        "\u0410\u0412\u0421 \u041e\u041e\u041e",  # Cyrillic ABC OOO
+        "\u0392\u039f\u0392",  # Greek BOB
+        "a" * 2_000 + " b\u043eb",  # Behind what is shown
         "\u0420\u0430ypal",  # Half of it Cyrillic
         "\u043c\u043e\u0441kva",  # Latin in Cyrillic
         "e\u0501a@example.com",  # Cyrillic komi de
