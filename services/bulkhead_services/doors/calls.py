@@ -23,7 +23,7 @@ from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
 from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas, fetch_allowance
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
-from bulkhead_services.doors.run_call import CallsInFlight
+from bulkhead_services.doors.run_call import CallsInFlight, half_id
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.stored_bytes import StoredBytes
@@ -48,8 +48,6 @@ class ModelCalls:
         self.in_flight = in_flight
         self._peers = PeerReplicas(context.bus)
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
-        self._keys = BoundedDict[tuple[str, str, str], str](MAX_REPEATS)
-        """By tenant, task and idempotency key: the content that it came with."""
         self._contents = ConversationBlobs(context, stored)
         self._responses = ResponseStore(context, self._contents)
 
@@ -126,11 +124,11 @@ class ModelCalls:
         return newest_id
 
     def _keyed_call_id(self, feed: RunFeed, caller: Caller, digest: str) -> str:
-        """The id of a request with a key. Raises DoorRefusal for a key that another request has."""
-        if self._keys.setdefault((feed.tenant, feed.task, caller.idempotency_key), digest) != digest:
-            message = "another request was made under this Idempotency-Key"
-            raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new request")
-        return _call_id(feed, digest, f"key/{caller.idempotency_key}")
+        """The id of a request with a key: what it asks, then the key. Raises DoorRefusal for a key that another request
+        has."""
+        call_id = feed.prefix + half_id(f"{feed.task}/{digest}") + half_id(f"key/{caller.idempotency_key}")
+        self.in_flight.check_key(feed, call_id)
+        return call_id
 
     # The call
 

@@ -18,6 +18,7 @@ who must approve it or a part of the mesh that is away puts it off. A call goes 
 """
 
 import asyncio
+import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +42,8 @@ from bulkhead_services.doors.settings import Settings
 
 STORE_WAIT_S = 15.0
 """So long the broker may take to store a call."""
+HALF_CHARS = 24
+"""Characters of each half of a call's id: what it asks for, and the client's own id of the request."""
 CallKey = tuple[str, str, str]
 """Tenant, task, call."""
 RequestT = TypeVar("RequestT", bound=ModelCallRequested | ToolCallRequested | RetrievalRequested)
@@ -268,6 +271,12 @@ class CallsInFlight(Generic[CallT]):
         """True when a call of this id is on record, or in flight here."""
         return call_id in feed.calls or self.find_call(feed.tenant, feed.task, call_id) is not None
 
+    def check_key(self, feed: RunFeed, call_id: str) -> None:
+        """Refuse a key under which another call of this run was made: the second half of the id. Raises DoorRefusal."""
+        if any(known_id.endswith(call_id[-HALF_CHARS:]) and known_id != call_id for known_id in self.known_calls(feed)):
+            message = "another call was made under this idempotency key, of something else or with other contents"
+            raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new call")
+
     def will_be_answered(self, feed: RunFeed, call_id: str) -> bool:
         """True when it needs no other message to be answered."""
         return feed.has_reply(call_id) or self.find_call(feed.tenant, feed.task, call_id) is not None
@@ -279,3 +288,8 @@ class CallsInFlight(Generic[CallT]):
     async def cancel_calls(self) -> None:
         """End the waiting here: the calls go on, and their askers ask again, elsewhere."""
         await cancel_tasks(*self._work)
+
+
+def half_id(text: str) -> str:
+    """Half of a call's id, of what it derives from."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=HALF_CHARS // 2).hexdigest()

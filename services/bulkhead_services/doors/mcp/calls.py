@@ -8,7 +8,6 @@ own inbox (`WriteNoted`) tell every replica of such writes, and live questions w
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,13 +33,11 @@ from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.model_call import ANSWER_S, PeerReplicas
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
-from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall
+from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall, half_id
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 
 MAX_WRITES = 10_000
-HALF_CHARS = 24
-"""Characters of each half of a call's id."""
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
@@ -323,7 +320,7 @@ class ToolCalls:
         if tool_call.unique and self.in_flight.is_known_call(feed, call_id):
             return call_id
         if tool_call.keyed:
-            self._check_key(feed, call_id)
+            self.in_flight.check_key(feed, call_id)
         if joined := feed.aliases.get(call_id):
             return joined
         first_half = _first_half(feed, tool_call, arguments_json)
@@ -340,15 +337,6 @@ class ToolCalls:
             call_id = _call_id(feed, tool_call, arguments_json, number)
         return call_id
 
-    def _check_key(self, feed: RunFeed, call_id: str) -> None:
-        """Refuse a key under which another call of this run was made. Raises DoorRefusal."""
-        half = len(call_id) - HALF_CHARS
-        if any(
-            known_id.endswith(call_id[half:]) and known_id != call_id for known_id in self.in_flight.known_calls(feed)
-        ):
-            message = "another call was made under this idempotency key, of another tool or with other arguments"
-            raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new call")
-
     def _awaiting_approval(self, feed: RunFeed, first_half: str) -> str:
         """The call of this content that was put off for an approval, and that nobody waits for here; "" for none."""
         for call_id, call_state in feed.calls.items():
@@ -360,15 +348,11 @@ class ToolCalls:
 
 
 def _call_id(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, number: int = 0) -> str:
-    return _first_half(feed, tool_call, arguments_json) + _half_id(f"{tool_call.request}/{number}")
+    return _first_half(feed, tool_call, arguments_json) + half_id(f"{tool_call.request}/{number}")
 
 
 def _first_half(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -> str:
-    return feed.prefix + _half_id(f"{feed.task}/{tool_call.tool.name}/{arguments_json}")
-
-
-def _half_id(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=HALF_CHARS // 2).hexdigest()
+    return feed.prefix + half_id(f"{feed.task}/{tool_call.tool.name}/{arguments_json}")
 
 
 def _canonical_arguments(tool_call: ParsedToolCall) -> str:

@@ -25,6 +25,7 @@ from mcp_types import (
 from starlette.requests import Request
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.callers.authentication import credential_of
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp import mesh_tasks, mesh_tools
@@ -173,7 +174,7 @@ def _caller_of(ctx: Any) -> Caller:
 
 
 def _credential_of(ctx: Any) -> str:
-    return _header_of(ctx, "authorization").partition(" ")[2].strip() or _header_of(ctx, "x-api-key").strip()
+    return credential_of(ctx.request.headers)
 
 
 def _header_of(ctx: Any, name: str) -> str:

@@ -110,9 +110,12 @@ async def test_an_idempotency_key_stands_for_a_call():
     async with world() as here:
         answers = [await here.answer(by=caller(idempotency_key=key)) for key in ("a", "a", "b")]
         assert answers == ["answer 1", "answer 1", "answer 2"]
-        with pytest.raises(DoorRefusal) as refused:
-            await here.answer("another", by=caller(idempotency_key="a"))
-        assert (refused.value.status, refused.value.code) == (422, "idempotency_reused")
+        await here.mesh.start("doors", "1")
+        for instance in ("0", "1"):
+            with pytest.raises(DoorRefusal) as refused:
+                await here.answer("another", by=caller(idempotency_key="a"), instance=instance)
+            assert (refused.value.status, refused.value.code) == (422, "idempotency_reused")
+            assert await here.answer(by=caller(idempotency_key="a"), instance=instance) == "answer 1"
 
 
 async def test_an_idempotency_key_that_comes_twice_at_once_stands_for_one_call():

@@ -77,6 +77,7 @@ class PushConfigRoutes:
         config = PushConfigSet(config_id=name, url=body.url, token=body.token, form=body.form, person=claim.person)
         current = feed.pushes.configs.get(name)
         _require_owner(feed, name, claim)
+        _require_requester(feed, claim)
         if current is None or current.body != config or name in feed.pushes.given_up:
             self._check_room(feed, name)
             await self._store_change(feed, claim, config)
@@ -164,6 +165,15 @@ def _require_owner(feed: InboxFeed, name: str, claim: RequesterClaim) -> None:
         detail = f"the config {name} was set by {config.body.person}, and goes on for that person"
         hint = "set one under another id, or ask that person or an operator to change this one"
         raise Problem(403, "push_not_yours", TITLE, detail, hint)
+
+
+def _require_requester(feed: InboxFeed, claim: RequesterClaim) -> None:
+    """Raises Problem 403 for a task that another person asked for, unless an operator asks: a task has few configs."""
+    request = feed.view.request
+    requester = request.requester if request is not None else None
+    if requester is not None and requester.person != claim.person and claim.role not in OPERATORS.names:
+        detail = f"the task is {requester.person}'s, whose push notifications they are"
+        raise Problem(403, "push_not_yours", TITLE, detail, "stream the task, or ask that person or an operator")
 
 
 def _push_page(feed: InboxFeed, claim: RequesterClaim, policy: PushPolicy) -> PushPage:

@@ -39,3 +39,16 @@ async def test_a_config_is_changed_and_deleted_by_its_owner_or_an_operator_alone
     assert (await http.put(PATH, json={"url": "https://a.example/y"}, headers=MINE)).status_code == 200
     assert (await http.put(PATH, json={"url": "https://ops.example/"}, headers=AUTH)).status_code == 200
     assert (await http.delete(PATH, headers=AUTH)).status_code == 200
+
+
+async def test_a_persons_task_takes_configs_of_that_person_and_of_operators_alone(mesh, http):
+    headers = MINE | {"Idempotency-Key": "k"}
+    task = (await http.post("/v1/tasks", json={"objective": "x"}, headers=headers)).json()["task_id"]
+    await mesh.pump()
+    path, config = f"/v1/tasks/{task}/push/hook", {"url": "https://a.example/x"}
+    refused = await http.put(path, json=config, headers={"Authorization": f"Bearer {OTHERS}"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "push_not_yours") and "sue" in refused.json()[
+        "detail"
+    ]
+    assert (await http.put(path, json=config, headers=MINE)).status_code == 200
+    assert (await http.put(path.replace("hook", "ops"), json=config, headers=AUTH)).status_code == 200
