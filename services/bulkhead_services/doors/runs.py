@@ -40,6 +40,9 @@ LAYOUT = "\t\n\v\f\r"
 STEP = "agent"
 STOPPED = ("halted", "cancelled")
 """Ends by a ceiling, a halt or a person: no other run follows at once."""
+KEY_HOLDS_MS = 24 * 3_600_000
+"""So long an idempotency key of the tool door stands for its call, over the runs of its session."""
+MAX_KEYED_RUNS = 64
 REJECTED_AGAIN_MS = 5_000
 """A session whose run was rejected opens the next one after so long, and tells the old reason till then."""
 log = Log("doors.runs")
@@ -82,9 +85,11 @@ class RunDirectory:
         await feed.refresh()
         return feed if feed.assigned is not None else None
 
-    async def find_recent(self, caller: Caller, parsed_call: ParsedModelCall) -> tuple[RunFeed, ...]:
-        """The newest run that a call could belong to and the one before it, open or not. Raises DoorRefusal,
-        BusError.
+    async def find_recent(
+        self, caller: Caller, parsed_call: ParsedModelCall, *, for_key: bool = False
+    ) -> tuple[RunFeed, ...]:
+        """The newest run that a call could belong to and the one before it, open or not; for_key: those of a day,
+        MAX_KEYED_RUNS at most. Raises DoorRefusal, BusError.
         """
         if caller.step is not None:
             return (await self._steps.held_feed(caller.step),)
@@ -92,19 +97,21 @@ class RunDirectory:
             return (await self.own_run(caller, caller.task),)
         session = session_of(caller, parsed_call)
         number = await self._newest_number(session)
+        oldest = max(1, number - (MAX_KEYED_RUNS if for_key else 2) + 1)
         feeds = [
             self._feeds.run_feed(session[0], self._task_id(session, candidate))
-            for candidate in (number, number - 1)
-            if candidate >= 1
+            for candidate in range(number, oldest - 1, -1)
         ]
-        for feed in feeds:
-            await feed.refresh()
-        return tuple(feed for feed in feeds if feed.assigned is not None)
+        await asyncio.gather(*(feed.refresh() for feed in feeds))
+        since_ms = self._context.clock() - KEY_HOLDS_MS
+        return tuple(feed for feed in feeds if feed.assigned is not None and feed.last_unix_ms >= since_ms)
 
     async def find_or_open(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         """The open run with its place, or the delegated step that a call belongs to. Raises DoorRefusal, BusError."""
         if caller.step is not None:
-            return await self._steps.held_feed(caller.step)
+            feed = await self._steps.held_feed(caller.step)
+            self._check_limits(feed, caller)
+            return feed
         feed = await self._find_or_open_run(caller, parsed_call)
         self._check_limits(feed, caller)
         await self._places.regain_place(feed)

@@ -300,13 +300,16 @@ class ToolCalls:
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
     ) -> RunFeed | None:
         """The run in which this very request was answered, though another has taken its place. Raises BusError,
-        DoorRefusal.
+        DoorRefusal, also for a key that another call has.
         """
         if not tool_call.unique:
             return None
-        for feed in await self._runs.find_recent(caller, NO_CONVERSATION):
-            if self.in_flight.will_be_answered(feed, _call_id(feed, tool_call, arguments_json)):
+        for feed in await self._runs.find_recent(caller, NO_CONVERSATION, for_key=tool_call.keyed):
+            call_id = _call_id(feed, tool_call, arguments_json)
+            if self.in_flight.will_be_answered(feed, call_id):
                 return feed
+            if tool_call.keyed:
+                self.in_flight.check_key(feed, call_id)
         return None
 
     def _deadline_of(self, tool_call: ParsedToolCall, feed: RunFeed) -> int:

@@ -121,3 +121,21 @@ async def test_a_write_whose_answer_nobody_heard_is_joined_at_another_replica(ki
         [*_, newest] = await sent(here, 3)
         await answered(here, newest)
         assert (await last).outcome == "succeeded", "once it was heard, a call alike is another act"
+
+
+async def test_a_key_stands_for_its_call_in_the_runs_that_follow():
+    async with world() as here:
+
+        def keyed(number: int) -> asyncio.Task[ToolCallAnswer]:
+            asked = ParsedToolCall(LOOK, {"number": number}, "key/k", unique=True, keyed=True)
+            return asyncio.create_task(here.doors().call_tool(caller(), asked))
+
+        for run, begun in enumerate((keyed(0), look(here, 1), look(here, 2))):
+            stored = (await sent(here, run + 1))[run]
+            await answered(here, stored)
+            assert (await begun).outcome == "succeeded"
+            await here.planner.end(stored.task, "succeeded")
+        assert (await keyed(0)).outcome == "succeeded" and len(await sent(here, 3)) == 3
+        with pytest.raises(DoorRefusal) as refused:
+            await keyed(1)
+        assert (refused.value.status, refused.value.code) == (422, "idempotency_reused")
