@@ -130,11 +130,13 @@ async def test_a_key_stands_for_its_call_in_the_runs_that_follow():
             asked = ParsedToolCall(LOOK, {"number": number}, "key/k", unique=True, keyed=True)
             return asyncio.create_task(here.doors().call_tool(caller(), asked))
 
-        for run, begun in enumerate((keyed(0), look(here, 1), look(here, 2))):
+        for run in range(3):
+            begun = look(here, run) if run else keyed(0)
             stored = (await sent(here, run + 1))[run]
             await answered(here, stored)
             assert (await begun).outcome == "succeeded"
             await here.planner.end(stored.task, "succeeded")
+        assert len({stored.task for stored in await sent(here, 3)}) == 3
         assert (await keyed(0)).outcome == "succeeded" and len(await sent(here, 3)) == 3
         with pytest.raises(DoorRefusal) as refused:
             await keyed(1)
