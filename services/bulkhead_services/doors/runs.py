@@ -109,9 +109,9 @@ class RunDirectory:
     async def find_or_open(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         """The open run with its place, or the delegated step that a call belongs to. Raises DoorRefusal, BusError."""
         if caller.step is not None:
-            feed = await self._steps.held_feed(caller.step)
-            self._check_limits(feed, caller)
-            return feed
+            step_feed = await self._steps.held_feed(caller.step)
+            self._check_limits(step_feed, caller)
+            return step_feed
         feed = await self._find_or_open_run(caller, parsed_call)
         self._check_limits(feed, caller)
         await self._places.regain_place(feed)
