@@ -70,7 +70,8 @@ class Label(Contract):
     `signature` is the observer's Ed25519 signature (base64url) over tenant, task and the other fields in RFC 8785 form:
     it says nothing of another task. Without it the label counts as untrusted, whatever it says. step_id: of a tool's
     result, under whose step's grant it was called; "" on older ones. signed_by: the gateway, of what a fork takes over:
-    it looked at the observer's signature, which was for the earlier task.
+    it looked at the observer's signature, which was for the earlier task. carries: of a tool's result, the sources that
+    had been shown to whoever wrote what it was read from. partial: not all of the result is there.
     """
 
     sha256: Sha256
@@ -80,6 +81,8 @@ class Label(Contract):
     observed_by: Token
     step_id: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
     signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=operator.not_)] = ""
+    carries: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_CARRIED_SOURCES, exclude_if=operator.not_)] = ()
+    partial: Annotated[bool, Field(exclude_if=operator.not_)] = False
     signature: Annotated[str, Field(max_length=128)] = ""
 
 
