@@ -150,7 +150,9 @@ def _print_approval(approval: dict[str, Any]) -> None:
     out.print(request["preview"], markup=False)
     out.print()
     sources = {
-        value["pointer"]: ", ".join(f"{origin['source']} {origin['name']}".strip() for origin in value["origins"])
+        value["pointer"]: ", ".join(
+            dict.fromkeys(f"{origin['source']} {origin['name']}".strip() for origin in value["origins"])
+        )
         or "nowhere"
         for value in request["values"]
     }

@@ -239,4 +239,5 @@ def _rule_row(rule: CedarRule) -> dict[str, object]:
 
 def _describe_origin(origin: Origin) -> str:
     name = f"{origin.source}:{origin.name}" if origin.name else origin.source
-    return f"{name} field {origin.field}" if origin.match == "field" else name
+    place = f"{name} field {origin.field}" if origin.match == "field" and origin.field else name
+    return f"{place}, found by the plan's rule" if origin.planned else place

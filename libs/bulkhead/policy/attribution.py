@@ -9,17 +9,39 @@ A number `exact`ly stands beside a currency, or in a text that has no amounts of
 where exactly one stands in it; so has each text within JSON, behind its pointer.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
 from bulkhead.policy.dates import days_and_times
-from bulkhead.policy.values import ArgumentValue, ValueKind, form_of, typed_values, values_of, word_form
+from bulkhead.policy.planned_values import (
+    PlannedRules,
+    RecordedField,
+    RecordedResult,
+    calculate_value,
+    calculation_digest,
+    select_fields,
+    selected_value,
+    selection_digest,
+)
+from bulkhead.policy.values import (
+    ArgumentValue,
+    ValueKind,
+    bound_text,
+    covers_pointer,
+    fold_unicode,
+    form_of,
+    typed_values,
+    values_of,
+    word_form,
+)
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
+from bulkhead_contracts.result import digest_of
 
 MAX_SOURCE_CHARS = 128 * 1024
 """Of one text; what lies behind is not looked at, and the attribution is not complete."""
@@ -35,13 +57,16 @@ TRUST: tuple[Source, ...] = ("user", "operator", "retrieved", "tool", "model")
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """A text that stood in the context. name: of the document or tool. call_id: of the call that gave it."""
+    """A text that stood in the context. name: of the document or tool. call_id: of the call that gave it. carries:
+    sources that were shown to whoever wrote it. is_partial: there was more of it."""
 
     text: str
     source: Source
     sha256: str
     name: str = ""
     call_id: str = ""
+    carries: tuple[str, ...] = ()
+    is_partial: bool = False
 
 
 @dataclass(slots=True)
@@ -54,14 +79,23 @@ class _TextIndex:
     typed: frozenset[tuple[ValueKind, str]]
     amounts: frozenset[str]
     fields: dict[tuple[ValueKind, str], list[tuple[str, object]]]
+    is_json: bool
+    is_whole: bool
+    """False where fields are lacking."""
 
 
 def attribute_values(
-    arguments: Mapping[str, object], sources: Sequence[SourceText]
+    arguments: Mapping[str, object],
+    sources: Sequence[SourceText],
+    rules: PlannedRules | None = None,
+    *,
+    is_complete: bool = True,
 ) -> tuple[tuple[ValueOrigin, ...], bool]:
-    """The values of the arguments with their origins, and whether all values and all texts were looked at whole."""
+    """The values of the arguments with their origins, and whether all values and all texts were looked at whole.
+    rules: by which the plan states values. is_complete: False where sources are lacking: then it states none."""
     complete = len(sources) <= MAX_SOURCES and all(len(source.text) <= MAX_SOURCE_CHARS for source in sources)
     texts = [(source, _build_index(source.text[:MAX_SOURCE_CHARS])) for source in sources[:MAX_SOURCES]]
+    planned = _planned_outcomes(rules, texts) if rules is not None and complete and is_complete else {}
     value_origins: list[ValueOrigin] = []
     attributed: set[tuple[str, str]] = set()
     for value in values_of(arguments):
@@ -73,15 +107,128 @@ def attribute_values(
             complete = False
             continue
         attributed.add((value.pointer, value.text))
-        value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, origins=_find_origins(value, texts)))
+        outcomes = [outcome.origin for outcome in planned.get((value.kind, value.form), ()) if outcome.is_of(value)]
+        origins = (*outcomes, *_find_origins(value, texts))[: bounds.MAX_ORIGINS]
+        expected = "" if outcomes or value.role != "leaf" else _expected_text(value.pointer, planned)
+        value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, expected=expected, origins=origins))
     return tuple(value_origins), complete
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedOutcome:
+    """A value that the plan states by a rule, for an argument. raw: of a text, which stands as it is written."""
+
+    argument: str
+    raw: object
+    origin: Origin
+
+    def is_of(self, value: ArgumentValue) -> bool:
+        is_written_alike = value.kind != "text" or self.raw == value.text
+        return value.role != "key" and is_written_alike and covers_pointer(self.argument, value.pointer)
+
+
+PlannedOutcomes = Mapping[tuple[ValueKind, str], Sequence[_PlannedOutcome]]
+
+
+def _expected_text(pointer: str, planned: PlannedOutcomes) -> str:
+    """The one value that the plan's rules find for an argument; "" where they find none or several."""
+    texts = {
+        outcome.raw if isinstance(outcome.raw, str) else form
+        for (_, form), outcomes in planned.items()
+        for outcome in outcomes
+        if covers_pointer(outcome.argument, pointer)
+    }
+    return bound_text(texts.pop().strip()) if len(texts) == 1 else ""
+
+
+def _planned_outcomes(
+    rules: PlannedRules, texts: Sequence[tuple[SourceText, _TextIndex]]
+) -> dict[tuple[ValueKind, str], list[_PlannedOutcome]]:
+    """By kind and form."""
+    selecting, calculated = list(rules.selecting_flows()), list(rules.calculated_values())
+    outcomes: dict[tuple[ValueKind, str], list[_PlannedOutcome]] = {}
+    if not selecting and not calculated:
+        return outcomes
+    # The same result under two labels is one.
+    tool_texts = {
+        (source.name, source.call_id, source.sha256): (source, index)
+        for source, index in texts
+        if source.source == "tool"
+    }
+    named = frozenset(segment for flow in rules.flows for segment in flow.field.split("/"))
+    results = [_recorded_result(*text, named) for text in tool_texts.values()]
+    for flow in selecting:
+        for result, field in selected_value(flow, select_fields(flow, results)):
+            origin = Origin(
+                source="tool",
+                sha256=result.sha256,
+                name=result.tool,
+                match="field",
+                field=field.pointer,
+                call_id=result.step_id,
+                planned=selection_digest(flow),
+            )
+            outcome = _PlannedOutcome(flow.argument, field.raw, origin)
+            outcomes.setdefault((field.kind, field.form), []).append(outcome)
+    for planned in calculated:
+        if (figure := calculate_value(planned, rules, results)) is not None:
+            tools = ", ".join(dict.fromkeys(flow.from_tool for flow in rules.operand_flows(planned)))
+            origin = Origin(
+                source="tool" if tools else "model",
+                sha256=digest_of(planned.calculate),
+                name=(tools or "the plan")[: bounds.MAX_SUMMARY_CHARS],
+                match="field",
+                planned=calculation_digest(planned, rules),
+            )
+            outcomes.setdefault(figure, []).append(_PlannedOutcome(planned.argument, None, origin))
+    return outcomes
+
+
+def _recorded_result(source: SourceText, index: _TextIndex, named: Collection[str]) -> RecordedResult:
+    """The fields of a result. named: segments of pointers that flows have, of which some are made of texts."""
+    fields = {
+        pointer: RecordedField(pointer, kind, form, raw)
+        for (kind, form), places in index.fields.items()
+        for pointer, raw in places
+    }
+    texts = [(field.pointer, field.raw) for field in fields.values() if field.kind == "text"]
+    made = (
+        made_field
+        for pointer, raw in (texts if index.is_json else [("", index.text)])
+        if isinstance(raw, str)
+        for made_field in _fields_within(pointer, raw, named)
+    )
+    fields |= {field.pointer: field for field in itertools.islice(made, MAX_FIELDS)}
+    is_whole = index.is_whole and not source.is_partial and next(made, None) is None
+    return RecordedResult(source.name, source.call_id, source.sha256, fields, is_whole)
+
+
+def _fields_within(pointer: str, text: str, named: Collection[str]) -> Iterator[RecordedField]:
+    """The lines of a text, and all values of a kind in it, in their order."""
+    if "lines" in named:
+        lines = (line for raw in text.splitlines() if (line := raw.strip()))
+        for number, line in enumerate(lines):
+            yield RecordedField(f"{pointer}/lines/{number}", *form_of(line), line)
+    kinds = {kind: f"{name}s" for kind, name in _ONLY if f"{name[1:]}s" in named}
+    if not kinds:
+        return
+    folded = fold_unicode(text)
+    typed = {(kind, form): raw for kind, raw, form in (*typed_values(text), *days_and_times(folded)) if kind in kinds}
+    ordered = sorted(typed.items(), key=lambda item: folded.find(item[1]))
+    counts = dict.fromkeys(kinds, 0)
+    for (kind, form), raw in ordered:
+        place = f"{pointer}{kinds[kind]}/{counts[kind]}"
+        counts[kind] += 1
+        yield RecordedField(place, kind, form, raw)
 
 
 def shown_sources(sources: Sequence[SourceText], *, is_complete: bool = True) -> tuple[str, ...]:
     """The sources in a context by name (`user`, `retrieved:pay.md`, `tool:read_mail`); `unknown` besides where there
     are more."""
     named = {f"{row.source}:{row.name}" if row.source in ("retrieved", "tool") else row.source for row in sources}
-    listed = sorted(name[: bounds.MAX_SUMMARY_CHARS] for name in named)
+    named |= {name for row in sources for name in row.carries}
+    is_complete = is_complete and UNKNOWN_SOURCE not in named
+    listed = sorted(name[: bounds.MAX_SUMMARY_CHARS] for name in named - {UNKNOWN_SOURCE})
     if is_complete and len(listed) < bounds.MAX_SHOWN_SOURCES:
         return tuple(listed)
     return (UNKNOWN_SOURCE, *listed[: bounds.MAX_SHOWN_SOURCES - 1])
@@ -145,7 +292,7 @@ def _whole_text_pattern(text: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _build_index(text: str) -> _TextIndex:
-    scalars = _json_scalars(text)
+    scalars, is_whole = _json_scalars(text)
     if scalars:
         keys = dict.fromkeys(key for pointer, _ in scalars for key in _keys_of(pointer))
         leaves = (leaf if isinstance(leaf, str) else json.dumps(leaf) for _, leaf in scalars)
@@ -167,7 +314,7 @@ def _build_index(text: str) -> _TextIndex:
             lone = [typed_form for typed_form in forms if typed_form[0] == sought_kind]
             if len(lone) == 1 and len(pointer) + len(name) <= MAX_POINTER_CHARS:
                 fields.setdefault(lone[0], []).append((pointer + name, None))
-    return _TextIndex(text, word_form(text), every, frozenset(amounts), fields)
+    return _TextIndex(text, word_form(text), every, frozenset(amounts), fields, scalars is not None, is_whole)
 
 
 _ONLY: tuple[tuple[ValueKind, str], ...] = (
@@ -196,15 +343,17 @@ def _keys_of(pointer: str) -> list[str]:
     return [segment for segment in segments if not segment.isdigit()]
 
 
-def _json_scalars(text: str) -> list[tuple[str, object]] | None:
-    """Pointer and value of each scalar of a JSON text, none of one that reads two ways; None for any other text."""
+def _json_scalars(text: str) -> tuple[list[tuple[str, object]] | None, bool]:
+    """Pointer and value of each scalar of a JSON text, none of one that reads two ways, None for any other text; and
+    whether these are all."""
     if text.lstrip()[:1] not in ("{", "["):
-        return None
+        return None, True
     try:
         pending: list[tuple[str, object]] = [("", json.loads(text, object_pairs_hook=_reject_duplicates))]
     except (ValueError, RecursionError):
-        return []
+        return [], False
     scalars: list[tuple[str, object]] = []
+    is_whole = True
     while pending and len(scalars) < MAX_FIELDS:
         pointer, inner = pending.pop()
         if isinstance(inner, dict):
@@ -214,7 +363,7 @@ def _json_scalars(text: str) -> list[tuple[str, object]] | None:
         else:
             scalars.append((pointer, inner))
             continue
-        pending.extend(
-            (f"{pointer}/{key}", child) for key, child in pairs if len(pointer) + len(key) < MAX_POINTER_CHARS
-        )
-    return scalars
+        short = [(f"{pointer}/{key}", child) for key, child in pairs if len(pointer) + len(key) < MAX_POINTER_CHARS]
+        is_whole = is_whole and len(short) == len(pairs)
+        pending.extend(short)
+    return scalars, is_whole and not pending

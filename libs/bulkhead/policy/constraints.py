@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 import re2
 
 from bulkhead.policy.ruling import CallProposal
-from bulkhead.policy.sinks import covers_pointer, is_trusted_at
+from bulkhead.policy.sinks import is_trusted_at
+from bulkhead.policy.values import covers_pointer
 from bulkhead_contracts import bounds
 from bulkhead_contracts.tool import ToolSpec
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source, shown_sources
+from bulkhead.policy.planned_values import PlannedRules
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
@@ -53,17 +54,19 @@ class RecordPlan(_StrictRecord):
 
 
 class RecordContent(_StrictRecord):
-    """A text that stood in the model's context. step_id: of the step whose call gave it."""
+    """A text that stood in the model's context. step_id: of the step whose call gave it. carries: sources that were
+    shown to whoever wrote it."""
 
     content: str
     source: Source
     name: str = ""
     step_id: str = ""
+    carries: tuple[str, ...] = ()
 
     def as_source_text(self) -> SourceText:
         """The same, ready to be attributed to."""
         digest = hashlib.sha256(self.content.encode("utf-8", "surrogatepass")).hexdigest()
-        return SourceText(self.content, self.source, digest, self.name, self.step_id)
+        return SourceText(self.content, self.source, digest, self.name, self.step_id, self.carries)
 
 
 class RecordCall(_StrictRecord):
@@ -110,7 +113,7 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         raise RecordError(f"call.tool: {call.tool} is not known; declare it in a file and name that with --tools")
     granted = grant.tools or (call.tool,)  # A grant lists at most 64; every tool that is known may be more.
     texts = [source.as_source_text() for source in record.sources]
-    values, _ = attribute_values(call.arguments, texts)
+    values, _ = attribute_values(call.arguments, texts, PlannedRules(call.tool, record.plan.flows, record.plan.calls))
     task = TaskGrant(
         tenant=grant.tenant,
         task="task",

@@ -141,9 +141,10 @@ def _cedar_decimal(value: float) -> str:
     """Four digits behind the point, rounded away from zero: no bound is passed by rounding."""
     try:
         rounded = Decimal(str(value)).quantize(Decimal("0.0001"), rounding=ROUND_UP)
-    except InvalidOperation as error:
-        raise UnfitArguments("a number is larger than policies can compare") from error
-    if abs(rounded) > _DECIMAL:
+        is_comparable = abs(rounded) <= _DECIMAL
+    except InvalidOperation:  # Larger than that, or no number.
+        is_comparable = False
+    if not is_comparable:
         raise UnfitArguments("a number is larger than policies can compare")
     return format(rounded, "f")
 

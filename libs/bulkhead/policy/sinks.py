@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bulkhead.policy.planned_values import PlannedRules, calculation_digest, fits_bounds, selection_digest
 from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import ArgumentValue, form_of, url_form, values_of
+from bulkhead.policy.values import ArgumentValue, covers_pointer, form_of, url_form, values_of
 from bulkhead_contracts import bounds
-from bulkhead_contracts.provenance import Flow, Origin, Sink, SinkKind
+from bulkhead_contracts.provenance import Flow, Origin, PlannedCall, PlannedValue, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _BETWEEN = re.compile(r"[\s,;<>\[\]()]*")
 """What may stand between the addresses of a list."""
+
+
+KnownOrigins = Mapping[tuple[str, str], tuple[Origin, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +50,6 @@ LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
 
 
-def covers_pointer(pattern: str, pointer: str) -> bool:
-    """True when a place lies at or below a pattern, in which `*` is any one key or position."""
-    pattern_parts, pointer_parts = pattern.split("/"), pointer.split("/")
-    return len(pattern_parts) <= len(pointer_parts) and all(
-        want in ("*", have) for want, have in zip(pattern_parts, pointer_parts, strict=False)
-    )
-
-
 def sinks_of(tool: ToolSpec, flows: Iterable[Flow] = ()) -> tuple[Sink, ...]:
     """The declared sinks; of a write that declares none, of a read with egress, and of a call whose result flows on by
     the plan, every argument besides: what chooses the call would choose the value that flows."""
@@ -74,7 +70,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
     findings: dict[tuple[str, str], TaintFinding] = {}
-    if guarded and proposal.planned and (unforeseen := _find_unforeseen(proposal)) is not None:
+    if guarded and proposal.planned and (unforeseen := _find_unforeseen(proposal, origins_by_value)) is not None:
         findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
@@ -87,7 +83,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
                 top_sources |= {
                     _origin_name(origin) for origin in origins_by_value.get((value.pointer, value.text), ())
                 } or {proposal.least_trusted}
-        kind = _sink_kind(leaf.pointer, sinks)
+        kind = sink_kind(leaf.pointer, sinks)
         if kind is None and not guarded:
             continue
         if kind is None and top in declared:
@@ -102,7 +98,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
             kind = kind or "other"  # Undeclared, so nobody has said that it chooses nothing.
             bad = _suspect_values(leaf, parts, kind, proposal, policy, origins_by_value)
             origins = origins_by_value.get((leaf.pointer, leaf.text), ())
-            if kind != "text" and not bad and origins and not any(origin.source in _OWN for origin in origins):
+            if kind != "text" and not bad and not any(origin.source in _OWN for origin in origins):
                 chosen.append(_describe_chosen(leaf, kind, proposal.tool.name, origins))
         for value in bad:
             code = code or kind == "code"
@@ -111,7 +107,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
             )
             findings.setdefault((finding.pointer, finding.text), finding)
     # The gravest first: what is cut is the least, and no rule looks at what was cut.
-    grave = sorted(findings.values(), key=lambda one: _GRAVITY.index(_sink_kind(one.pointer, sinks) or "other"))
+    grave = sorted(findings.values(), key=lambda one: _GRAVITY.index(sink_kind(one.pointer, sinks) or "other"))
     pointers = frozenset(finding.pointer for finding in grave)
     return Taint(
         tuple(grave[: bounds.MAX_FINDINGS]),
@@ -134,8 +130,8 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
     )
 
 
-def _planned_arguments(proposal: CallProposal) -> tuple[str, ...] | None:
-    """Arguments that the plan gives their values, of the planned call that this one is; None where it is none."""
+def _planned_call(proposal: CallProposal, known: KnownOrigins) -> PlannedCall | None:
+    """The call of the plan that this one is; None where it is none."""
     defaults = {
         name: schema["default"]
         for name, schema in declared_arguments(proposal.tool).items()
@@ -145,12 +141,9 @@ def _planned_arguments(proposal: CallProposal) -> tuple[str, ...] | None:
     leaves = [value for value in values_of({**defaults, **proposal.arguments}) if value.role == "leaf"]
     for call in proposal.planned:
         if call.tool == proposal.tool.name and all(
-            any(
-                covers_pointer(planned.argument, leaf.pointer) and _is_same_value(leaf, planned.text) for leaf in leaves
-            )
-            for planned in call.values
+            any(_fits_plan(planned, leaf, proposal, known) for leaf in leaves) for planned in call.values
         ):
-            return tuple(planned.argument for planned in call.values)
+            return call
     return None
 
 
@@ -159,18 +152,29 @@ def _is_same_value(leaf: ArgumentValue, planned: str) -> bool:
     return form_of(planned) == (leaf.kind, leaf.form) or (leaf.kind == "url" and url_form(planned) == leaf.form)
 
 
-def _find_unforeseen(proposal: CallProposal) -> TaintFinding | None:
+def _fits_plan(planned: PlannedValue, leaf: ArgumentValue, proposal: CallProposal, known: KnownOrigins) -> bool:
+    """True for what the plan gives an argument, in its words or by its bounds and its calculation."""
+    if not covers_pointer(planned.argument, leaf.pointer):
+        return False
+    if (planned.text or planned.is_literal) and not _is_same_value(leaf, planned.text):
+        return False
+    if (planned.at_least or planned.at_most) and not fits_bounds(planned, leaf.kind, leaf.form):
+        return False
+    if not planned.calculate:
+        return True
+    digest = calculation_digest(planned, PlannedRules(proposal.tool.name, proposal.flows))
+    return any(origin.planned == digest for origin in known.get((leaf.pointer, leaf.text), ()))
+
+
+def _find_unforeseen(proposal: CallProposal, known: KnownOrigins) -> TaintFinding | None:
     """Finding where the plan foresees no such call, or no further one."""
     tool = proposal.tool.name
     planned = [call for call in proposal.planned if call.tool == tool]
     times = sum(call.times for call in planned)
     if not planned:
         reason = f"the plan foresees no call of {tool} in this step"
-    elif _planned_arguments(proposal) is None:
-        listed = "; ".join(
-            ", ".join(f"{value.argument} {json.dumps(value.text, ensure_ascii=False)}" for value in call.values)
-            for call in planned
-        )
+    elif _planned_call(proposal, known) is None:
+        listed = "; ".join(", ".join(_describe_planned(value) for value in call.values) for call in planned)
         reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
     elif proposal.planned_before >= times:
         reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
@@ -179,7 +183,11 @@ def _find_unforeseen(proposal: CallProposal) -> TaintFinding | None:
     return TaintFinding("", tool, (), reason[: bounds.MAX_REASON_CHARS])
 
 
-KnownOrigins = Mapping[tuple[str, str], tuple[Origin, ...]]
+def _describe_planned(planned: PlannedValue) -> str:
+    text = json.dumps(planned.text, ensure_ascii=False) if planned.text or planned.is_literal else ""
+    bounded = f"{planned.at_least}..{planned.at_most}" if planned.at_least or planned.at_most else ""
+    calculated = f"= {planned.calculate}" if planned.calculate else ""
+    return " ".join(filter(None, (planned.argument, text, bounded, calculated)))
 
 
 def _group_by_leaf(values: Iterable[ArgumentValue]) -> Iterator[tuple[ArgumentValue, list[ArgumentValue]]]:
@@ -196,7 +204,7 @@ def _group_by_leaf(values: Iterable[ArgumentValue]) -> Iterator[tuple[ArgumentVa
         yield leaf, parts
 
 
-def _sink_kind(pointer: str, sinks: tuple[Sink, ...]) -> SinkKind | None:
+def sink_kind(pointer: str, sinks: tuple[Sink, ...]) -> SinkKind | None:
     return next((sink.kind for sink in sinks if covers_pointer(sink.argument, pointer)), None)
 
 
@@ -259,19 +267,29 @@ def _may_flow(
     context = {"tool": proposal.tool.name, "argument": value.pointer, "kind": kind, "field": ""}
     tenant = proposal.task.tenant
     origins = known.get((value.pointer, value.text), ())
+    bound = bool(proposal.planned) and _is_bound_by_plan(proposal.tool, kind)
+    planned = _planned_call(proposal, known) if bound else None
+    if planned is not None and any(
+        not figure.is_literal and value.role == "leaf" and _fits_plan(figure, value, proposal, known)
+        for figure in planned.values
+    ):
+        return True
     if not origins:
         vouched = proposal.values is not None
         return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
-    planned = _planned_arguments(proposal) if proposal.planned and _is_bound_by_plan(proposal.tool, kind) else None
+    arguments = [literal.argument for literal in planned.values] if planned is not None else []
     for origin in origins:
         # The asker wrote it, and for another argument or call.
-        if planned is not None and origin.source == "user" and not _covers_any(planned, value.pointer):
+        if planned is not None and origin.source == "user" and not _covers_any(arguments, value.pointer):
             continue
         # The number of an invoice is no amount, also where the asker said it; none so short, and no day, is an account.
         if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind in _NO_ACCOUNTS):
             continue
         # A path or a command is another one with a dot or a bar more.
         if kind in LITERAL and value.kind == "text" and origin.match == "normalised":
+            continue
+        # What the plan alone lets flow is no word of its source.
+        if origin.planned:
             continue
         if policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
             return True
@@ -290,7 +308,10 @@ def _covers_any(patterns: Iterable[str], pointer: str) -> bool:
 
 
 def _plan_allows(flow: Flow, origin: Origin, value: ArgumentValue, proposal: CallProposal) -> bool:
-    """True when the plan lets this whole field of this earlier call be this argument."""
+    """True when the plan lets this whole field of this earlier call be this argument: where it selects records, the one
+    that it selects."""
+    if flow.operand or origin.planned != (selection_digest(flow) if flow.where else ""):
+        return False
     return (
         origin.match == "field"
         and origin.source == "tool"
@@ -315,18 +336,24 @@ def _build_finding(
     value: ArgumentValue, kind: SinkKind, proposal: CallProposal, origins: tuple[Origin, ...]
 ) -> TaintFinding:
     where = tuple(dict.fromkeys(_origin_name(origin) for origin in origins))
-    if where:
+    if "user" in where:
+        origin_text = "the asker wrote it in another form, or for another argument or call"
+    elif where:
         origin_text = f"it stands in {', '.join(where)} and not in the asker's words"
     elif proposal.values is None:
         origin_text = "no service vouches for where it comes from"
     else:
         origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least_trusted}"
+    rows = (row for row in proposal.values or () if (row.pointer, row.text) == (value.pointer, value.text))
+    if expected := next((row.expected for row in rows), ""):
+        origin_text += f"; by the plan it is {_quote_shortened(expected)}"
     reason = f"{value.pointer} ({kind}) of {proposal.tool.name} would be {_quote_shortened(value.text)}: {origin_text}"
     return TaintFinding(value.pointer, value.text, where, reason[: bounds.MAX_REASON_CHARS])
 
 
 def _describe_chosen(value: ArgumentValue, kind: SinkKind, tool: str, origins: tuple[Origin, ...]) -> str:
-    where = ", ".join(dict.fromkeys(f"{_origin_name(origin)} {origin.field}".strip() for origin in origins))
+    names = dict.fromkeys(f"{_origin_name(origin)} {origin.field}".strip() for origin in origins)
+    where = ", ".join(names) or "the model"
     text = f"{value.pointer} ({kind}) of {tool} is {_quote_shortened(value.text)}, which {where} chose, as the plan or "
     return f"{text}a rule lets it"[: bounds.MAX_REASON_CHARS]
 

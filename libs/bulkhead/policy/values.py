@@ -105,10 +105,10 @@ def _plain_number(text: str) -> str:
         digits = digits.replace(",", "")
     elif digits.count(".") > 1:
         digits = digits.replace(".", "")
-    return _plain_decimal(Decimal(digits.replace(",", ".")))
+    return plain_decimal(Decimal(digits.replace(",", ".")))
 
 
-def _plain_decimal(value: Decimal) -> str:
+def plain_decimal(value: Decimal) -> str:
     """Every digit of the number: `normalize` would round it."""
     written = format(value, "f").lstrip("+")
     written = written.rstrip("0").rstrip(".") if "." in written else written
@@ -255,7 +255,7 @@ def form_of(leaf: object) -> tuple[ValueKind, str]:
             value = Decimal(repr(leaf))
         except (ArithmeticError, ValueError):
             return "text", ""
-        return ("number", _plain_decimal(value)) if value.is_finite() else ("text", "")
+        return ("number", plain_decimal(value)) if value.is_finite() else ("text", "")
     text = fold_unicode(str(leaf)).strip()
     if (moment := moment_form(text)) is not None:
         return moment
@@ -297,6 +297,14 @@ def _leaf_values(pointer: str, leaf: object) -> Iterator[ArgumentValue]:
     if isinstance(leaf, str) and kind == "text":
         for inner_kind, raw, inner in typed_values(leaf):
             yield ArgumentValue(pointer, bound_text(raw), inner_kind, inner, "part")
+
+
+def covers_pointer(pattern: str, pointer: str) -> bool:
+    """True when a place lies at or below a pattern, in which `*` is any one key or position."""
+    pattern_parts, pointer_parts = pattern.split("/"), pointer.split("/")
+    return len(pattern_parts) <= len(pointer_parts) and all(
+        want in ("*", have) for want, have in zip(pattern_parts, pointer_parts, strict=False)
+    )
 
 
 def _escape_key(key: str) -> str:

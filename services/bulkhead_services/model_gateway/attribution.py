@@ -48,10 +48,13 @@ async def attribute_calls(
     for label in job.request.labels:
         if _origin_of(label) is not None and verifier.verify_label(label, job.tenant, job.task):
             labels.setdefault(label.sha256, []).append(label)
-    unshown = await _unshown_texts(job, hands, [label for rows in labels.values() for label in rows], texts)
+    unshown, is_complete = await _unshown_texts(
+        job, hands, [label for rows in labels.values() for label in rows], texts
+    )
     sources = [*_shown_texts(job.request, texts, labels), *unshown]
-
-    attributions = await attributor.attribute_calls(job.tenant, consequential_calls, sources)
+    attributions = await attributor.attribute_calls(
+        job.tenant, consequential_calls, sources, job.authority.step, is_complete=is_complete
+    )
     signed = {
         call.id: hands.signer.sign_attribution(attribution, job.tenant, job.task)
         for call, attribution in zip(consequential_calls, attributions, strict=True)
@@ -97,13 +100,15 @@ def _testified_texts(text: str, labels: Iterable[Label]) -> Iterator[SourceText]
     for label in labels:
         source = _origin_of(label)
         assert source is not None
-        yield SourceText(text, source, label.sha256, label.source or label.kind, label.step_id)
+        name = label.source or label.kind
+        yield SourceText(text, source, label.sha256, name, label.step_id, label.carries, label.partial)
 
 
 async def _unshown_texts(
     job: Job[ModelCallRequested], hands: JobContext, labels: Sequence[Label], texts: Texts
-) -> list[SourceText]:
-    """Texts of documents and tools in the steps on which this one builds: their values come on in others' words."""
+) -> tuple[list[SourceText], bool]:
+    """Texts of documents and tools in the steps on which this one builds: their values come on in others' words; and
+    whether these are all."""
 
     async def read_text(label: Label) -> list[SourceText]:
         ref = ContentRef(author=label.observed_by, sha256=label.sha256, size_bytes=0)
@@ -114,4 +119,5 @@ async def _unshown_texts(
             return []
 
     unshown_labels = [label for label in labels if label.sha256 not in texts and _origin_of(label) != "user"]
-    return [row for rows in await asyncio.gather(*map(read_text, unshown_labels)) for row in rows]
+    texts_by_label = await asyncio.gather(*map(read_text, unshown_labels))
+    return [row for rows in texts_by_label for row in rows], all(texts_by_label)

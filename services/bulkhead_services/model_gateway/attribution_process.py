@@ -28,9 +28,11 @@ from bulkhead.policy.attribution import (
     least_trusted_source,
     shown_sources,
 )
+from bulkhead.policy.planned_values import PlannedRules
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
+from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.provenance import Attribution
 
@@ -51,17 +53,17 @@ ToolAndArguments = tuple[str, str]
 
 
 def attribute_call(
-    call: ToolAndArguments, sources: Sequence[SourceText], *, is_complete: bool = True
+    call: ToolAndArguments, sources: Sequence[SourceText], step: StepGrant | None = None, *, is_complete: bool = True
 ) -> Attribution | None:
-    """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form.
-    is_complete: False
-    where texts are lacking."""
+    """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form. step: whose
+    plan may state values. is_complete: False where texts are lacking."""
     tool, arguments_json = call
     sha256 = arguments_sha256(arguments_json)
     arguments = bounded.load_json(arguments_json or "{}") if sha256 is not None else None
     if sha256 is None or not isinstance(arguments, dict):
         return None
-    values, complete = attribute_values(arguments, sources)
+    rules = PlannedRules(tool, step.flows, step.calls) if step is not None else None
+    values, complete = attribute_values(arguments, sources, rules, is_complete=is_complete)
     call_attribution = Attribution(
         tool=tool,
         arguments_sha256=sha256,
@@ -117,20 +119,27 @@ class Attributor:
             await process.wait()
 
     async def attribute_calls(
-        self, tenant: str, calls: Sequence[ToolCall], sources: Iterable[SourceText]
+        self,
+        tenant: str,
+        calls: Sequence[ToolCall],
+        sources: Iterable[SourceText],
+        step: StepGrant | None = None,
+        *,
+        is_complete: bool = True,
     ) -> list[Attribution | None]:
         """One attribution for each call, as `attribute_call` says."""
         named_calls = [(call.name, call.arguments_json) for call in calls]
-        texts, is_complete = _bounded_texts(sources)
+        texts, is_within_bounds = _bounded_texts(sources)
+        is_complete = is_complete and is_within_bounds
         length = sum(len(source.text) for source in texts) + sum(len(json_text) for _, json_text in named_calls)
         if not self._own_process or length <= INLINE_CHARS:
-            return [attribute_call(call, texts, is_complete=is_complete) for call in named_calls]
+            return [attribute_call(call, texts, step, is_complete=is_complete) for call in named_calls]
         due = self._due[tenant] = max(self._now, self._due.get(tenant, 0)) + 1
         if await self._turn.acquire_slot(tenant, TURN_WAIT_S, None, due):
             try:
                 self._now = due
                 self._due = {name: last for name, last in self._due.items() if last > due}
-                return await self._ask_process(named_calls, texts, is_complete)
+                return await self._ask_process(named_calls, texts, step, is_complete)
             except (TimeoutError, asyncio.IncompleteReadError, OSError, ValueError) as error:
                 log.warning("attribution_given_up", tenant=tenant, chars=length, reason=type(error).__name__)
             finally:
@@ -140,10 +149,11 @@ class Attributor:
         return [unattributed_call(call) for call in named_calls]
 
     async def _ask_process(
-        self, calls: Sequence[ToolAndArguments], texts: Sequence[SourceText], is_complete: bool
+        self, calls: Sequence[ToolAndArguments], texts: Sequence[SourceText], step: StepGrant | None, is_complete: bool
     ) -> list[Attribution | None]:
         """The process's answer. Raises TimeoutError, OSError, ValueError, IncompleteReadError."""
-        frame = _frame_of([calls, [astuple(source) for source in texts], is_complete])
+        grant = step.model_dump(mode="json") if step is not None else None
+        frame = _frame_of([calls, [astuple(source) for source in texts], grant, is_complete])
         try:
             process = self._process or await self._start_process()
             async with asyncio.timeout(self._limit_s):
@@ -196,10 +206,11 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
     answers.flush()
     while len(head := requests.read(FRAME_HEADER.size)) == FRAME_HEADER.size:
         body = requests.read(FRAME_HEADER.unpack(head)[0])
-        calls, texts, is_complete = json.loads(body.decode("utf-8", "surrogatepass"))
+        calls, texts, grant, is_complete = json.loads(body.decode("utf-8", "surrogatepass"))
         sources = [SourceText(*row) for row in texts]
+        step = StepGrant.model_validate(grant) if grant is not None else None
         attributions = [
-            attribute_call((tool, arguments), sources, is_complete=is_complete) for tool, arguments in calls
+            attribute_call((tool, arguments), sources, step, is_complete=is_complete) for tool, arguments in calls
         ]
         answers.write(
             _frame_of(

@@ -157,6 +157,7 @@ def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -
 def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
     """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
     assert state.plan is not None
+    calls = _granted_calls(state, step.plan_step)
     return StepGrant(
         tenant=message.tenant,
         task=message.task,
@@ -167,7 +168,7 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.plan_step.role,
         flows=_granted_flows(state, step.plan_step),
-        calls=_granted_calls(state, step.plan_step),
+        calls=plans.without_figures(calls) if state.is_objective_of_model else calls,
     )
 
 

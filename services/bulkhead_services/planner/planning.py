@@ -130,7 +130,9 @@ def on_model_call_replied(
     text = message.contents.get(body.content.sha256)
     steps, notes = read_reply(body, text, state.tools, state.roles)
     if not state.may_draft_flows:
-        steps = tuple(step.model_copy(update={"flows": ()}) for step in steps)
+        steps = tuple(
+            step.model_copy(update={"flows": (), "calls": plans.without_figures(step.calls)}) for step in steps
+        )
     if (submitted := state.submitted_plan) is not None:
         excess = plans.effects_beyond(steps, submitted.steps, state.tools, state.selectable_delegations)
         notes = (*excess, *notes)[: bounds.MAX_PLAN_NOTES]

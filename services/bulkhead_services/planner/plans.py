@@ -2,9 +2,10 @@
 
 import itertools
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
+from bulkhead.policy.planned_values import PlannedRules, rule_problem
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow, PlannedCall
@@ -158,6 +159,11 @@ def find_flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collecti
         if call.tool not in step.tools:
             detail = f"step {step.id} foresees a call of {call.tool}, which is no tool of it"
             return "unknown_call", f"{detail}: name it in `tools`, or leave the call out"
+    for tool in step.tools:
+        own_flows = tuple(flow for flow in step.flows if flow.tool == tool)
+        own_calls = tuple(call for call in step.calls if call.tool == tool)
+        if reason := rule_problem(PlannedRules(tool, own_flows, own_calls)):
+            return "unfit_rule", f"step {step.id} cannot state a value of {tool}: {reason}"
     flows = flows_of(step, steps)
     size = sum(len(declared.model_dump_json()) for declared in (*flows, *step.calls))
     if size > bounds.MAX_GRANT_FLOWS_BYTES or len(flows) > bounds.MAX_FLOWS:
@@ -165,6 +171,14 @@ def find_flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collecti
         detail = f"the flows into and out of step {step.id}, and its calls, take {size} bytes; {fit}"
         return "too_many_flows", f"{detail}: declare fewer, or split the step"
     return None
+
+
+def without_figures(calls: Iterable[PlannedCall]) -> tuple[PlannedCall, ...]:
+    """The calls with the values alone that stand as they are written. A bound or a calculation lets pass what its
+    writer chose, so that it is a person's to give."""
+    return tuple(
+        call.model_copy(update={"values": tuple(value for value in call.values if value.is_literal)}) for call in calls
+    )
 
 
 def tools_of(

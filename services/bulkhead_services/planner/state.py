@@ -203,7 +203,7 @@ class PlannerState:
     @property
     def may_draft_flows(self) -> bool:
         """True while the model that drafts is told a person's words and this house's alone: neither what steps brought,
-        nor what others say of their own tools and agents. Any other could be talked into a flow."""
+        nor what others say of their own tools and agents. Any other could be talked into a flow, or a figure."""
         sha256 = self.objective.sha256 if self.objective is not None else ""
         is_of_person = any(
             label.kind == "objective" and label.trust == "user" and label.sha256 == sha256 for label in self.labels

@@ -1,200 +1,23 @@
-"""Exact decimal arithmetic. Enters: an expression. Leaves: its value, or Failed.
+"""Values of expressions as text. Enters: an expression. Leaves: the expression with its value, or Failed. Pure."""
 
-Pure, with a parser of its own: what Python's `ast` does with hostile nesting depends on how deep its caller stands.
-Bounded in time: length, depth, digits and exponents are. Sums and products are exact; a quotient that does not
-end is rounded to 28 digits and says so.
+from decimal import ROUND_HALF_UP, Context, Decimal
 
-    sum: product (("+" | "-") product)*          power: atom ["**" unary]
-    product: unary (("*" | "/" | "//" | "%") unary)*   atom: (number | "(" sum ")" | name "(" sum, ... ")") ["%"]
-    unary: ("-" | "+") unary | power
-
-"%" after an atom is a percentage, unless an operand follows: then it is the remainder.
-"""
-
-import re
-from decimal import (
-    ROUND_HALF_UP,
-    Context,
-    Decimal,
-    DecimalException,
-    DivisionByZero,
-    Inexact,
-    InvalidOperation,
-    Overflow,
-)
-
+from bulkhead.policy.arithmetic import ExpressionRefused, evaluate_exactly
 from bulkhead.tools.api import Done, Failed
-from bulkhead_contracts import bounds
 
 ROUNDED_DIGITS = 28
-MAX_DEPTH = 50
-MAX_ROUND_DIGITS = 20
-_SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**"})
-_TOKEN = re.compile(r"\s*(\d+\.\d*|\.\d+|\d+|[A-Za-z_]\w*|\*\*|//|[-+*/%(),]|\S)", re.ASCII)
-_OPERAND = re.compile(r"[\w(.]", re.ASCII)
+_HINTS = {"division_by_zero": "check the divisor", "not_computable": "use smaller numbers"}
 _HINT = "write plain arithmetic: numbers like 1234.50, + - * / // % ** ( ), min, max, abs, round"
-
-
-class _ExpressionRefused(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def evaluate(expression: str) -> Done | Failed:
     """`expression = value`, the value with no more decimals than the numbers in it when that loses nothing."""
-    normalised = " ".join(expression.split())
-    if not 0 < len(normalised) <= bounds.MAX_EXPRESSION_CHARS:
-        return Failed("bad_expression", f"an expression has 1-{bounds.MAX_EXPRESSION_CHARS} characters", _HINT)
-    traps = [DivisionByZero, InvalidOperation, Overflow]
-    context = Context(prec=bounds.MAX_RESULT_DIGITS, rounding=ROUND_HALF_UP, Emax=999, Emin=-999, traps=traps)
-    calculator = _Calculator(_TOKEN.findall(normalised.translate(_SPELLINGS)), context)
     try:
-        value = calculator.evaluate_all()
-    except _ExpressionRefused as refused:
-        return Failed(refused.code, str(refused), _HINT)
-    except DivisionByZero:
-        return Failed("division_by_zero", f"{normalised} divides by zero", "check the divisor")
-    except DecimalException as error:
-        return Failed("not_computable", f"{normalised} has no value here ({type(error).__name__})", _HINT)
-    rounded = bool(context.flags[Inexact])
-    written = _render_value(value, calculator.decimals, rounded)
-    return Done(f"{normalised} = {written}{' (rounded)' if rounded else ''}")
-
-
-class _Calculator:
-    """Reads tokens once, from left to right, and computes as it goes."""
-
-    def __init__(self, tokens: list[str], context: Context) -> None:
-        self._tokens = [*tokens, ""]
-        self._at = 0
-        self._depth = 0
-        self._context = context
-        self.decimals = 0
-        """The most decimals of any number read."""
-
-    def evaluate_all(self) -> Decimal:
-        """All of it."""
-        value = self._read_sum()
-        if self._next_symbol == ",":
-            raise _ExpressionRefused(
-                "bad_expression", "there is a comma outside a function; write 1234.50, not 1,234.50"
-            )
-        if self._next_symbol:
-            raise self._unexpected_token()
-        return value
-
-    @property
-    def _next_symbol(self) -> str:
-        return self._tokens[self._at]
-
-    def _accept_token(self, *symbols: str) -> str:
-        token = self._next_symbol
-        if token not in symbols or not token:
-            return ""
-        self._at += 1
-        return token
-
-    def _unexpected_token(self) -> _ExpressionRefused:
-        token = repr(self._next_symbol[:40]) if self._next_symbol else "the end"
-        return _ExpressionRefused("bad_expression", f"{token} stands where a number, an operator or ( ) should be")
-
-    def _read_sum(self) -> Decimal:
-        value = self._read_product()
-        while sign := self._accept_token("+", "-"):
-            right = self._read_product()
-            value = self._context.add(value, right) if sign == "+" else self._context.subtract(value, right)
-        return value
-
-    def _read_product(self) -> Decimal:
-        context = self._context
-        value = self._read_unary()
-        while operator := self._accept_token("*", "/", "//", "%"):
-            right = self._read_unary()
-            match operator:
-                case "*":
-                    value = context.multiply(value, right)
-                case "/":
-                    value = context.divide(value, right)
-                case "//":
-                    value = context.divide_int(value, right)
-                case _:
-                    value = context.remainder(value, right)
-        return value
-
-    def _read_unary(self) -> Decimal:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _ExpressionRefused("bad_expression", f"it is nested deeper than {MAX_DEPTH}")
-        sign = self._accept_token("-", "+")
-        value = self._read_unary() if sign else self._read_power()
-        self._depth -= 1
-        return self._context.minus(value) if sign == "-" else value
-
-    def _read_power(self) -> Decimal:
-        base = self._read_atom()
-        if not self._accept_token("**"):
-            return base
-        exponent = self._read_unary()
-        if exponent != exponent.to_integral_value() or abs(exponent) > bounds.MAX_EXPONENT:
-            raise _ExpressionRefused("bad_exponent", f"an exponent is a whole number up to {bounds.MAX_EXPONENT}")
-        return self._context.power(base, exponent)
-
-    def _read_atom(self) -> Decimal:
-        token = self._next_symbol
-        if token[:1].isdigit() or (token[:1] == "." and len(token) > 1):
-            value = self._read_number()
-        elif self._accept_token("("):
-            value = self._read_sum()
-            if not self._accept_token(")"):
-                raise self._unexpected_token()
-        elif token.isidentifier():
-            value = self._read_function()
-        else:
-            raise self._unexpected_token()
-        if self._next_symbol == "%" and not _OPERAND.match(self._tokens[self._at + 1]):
-            self._at += 1
-            value = self._context.divide(value, Decimal(100))
-        return value
-
-    def _read_number(self) -> Decimal:
-        token = self._next_symbol
-        self._at += 1
-        if len(token) > bounds.MAX_RESULT_DIGITS:
-            raise _ExpressionRefused("too_large", f"a number has more than {bounds.MAX_RESULT_DIGITS} digits")
-        self.decimals = max(self.decimals, len(token.partition(".")[2]))
-        return Decimal(token)
-
-    def _read_function(self) -> Decimal:
-        name = self._next_symbol
-        self._at += 1
-        if not self._accept_token("("):
-            raise _ExpressionRefused("bad_expression", f"{name[:40]!r} is not a number; put its value in")
-        values: list[Decimal] = []
-        while not self._accept_token(")"):
-            if values and not self._accept_token(","):
-                raise self._unexpected_token()
-            values.append(self._read_sum())
-        match name, values:
-            case "abs", [value]:
-                return self._context.abs(value)
-            case "min", [_, *_]:
-                return min(values)
-            case "max", [_, *_]:
-                return max(values)
-            case "round", [value]:
-                return self._round_value(value, Decimal(0))
-            case "round", [value, digits]:
-                return self._round_value(value, digits)
-        raise _ExpressionRefused("bad_expression", f"there is no function {name[:40]} of {len(values)} numbers")
-
-    def _round_value(self, value: Decimal, digits: Decimal) -> Decimal:
-        if digits != digits.to_integral_value() or not 0 <= digits <= MAX_ROUND_DIGITS:
-            raise _ExpressionRefused("bad_expression", f"round takes 0-{MAX_ROUND_DIGITS} digits")
-        # Rounding that was asked for is no loss to report, so it has a context of its own.
-        rounding_context = self._context.copy()
-        rounding_context.prec = bounds.MAX_RESULT_DIGITS + MAX_ROUND_DIGITS
-        return value.quantize(Decimal(1).scaleb(-int(digits)), context=rounding_context)
+        outcome = evaluate_exactly(expression)
+    except ExpressionRefused as refused:
+        return Failed(refused.code, str(refused), _HINTS.get(refused.code, _HINT))
+    written = _render_value(outcome.value, outcome.decimals, outcome.is_rounded)
+    return Done(f"{' '.join(expression.split())} = {written}{' (rounded)' if outcome.is_rounded else ''}")
 
 
 def _render_value(value: Decimal, decimals: int, rounded: bool) -> str:

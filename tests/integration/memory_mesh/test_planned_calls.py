@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bulkhead.policy.planned_values import PlannedRules, calculation_digest
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from tests.replay.stage import call, offline_model, plan, stage, use
@@ -75,3 +76,28 @@ async def test_the_offline_model_foresees_what_its_objective_names(tmp_path: Pat
     values = (PlannedValue(argument="/amount", text="2"), PlannedValue(argument="/name", text="kept"))
     assert proposals[0].planned == (PlannedCall(tool="counter_increment", values=values),)
     assert proposals[0].arguments == {"name": "kept", "amount": 2}
+
+
+async def test_a_figure_that_the_plan_calculates_is_signed_as_its_outcome(tmp_path: Path) -> None:
+    proposals: list[CallProposal] = []
+
+    def permit_all(proposal: CallProposal) -> CallRuling:
+        proposals.append(proposal)
+        return CallRuling("permit", "all", "c" * 64)
+
+    figure = {"argument": "/amount", "calculate": "3 * 14"}
+    step = {"id": "a", "title": "Count", "instruction": "Count kept.", "acceptance": "It is counted."}
+    foreseen = [{"tool": "counter_increment", "values": [figure], "times": 2}]
+    figures = {"steps": [{**step, "tools": ["counter_increment"], "calls": foreseen}]}
+    async with stage(tmp_path, rule=permit_all) as on, on.client() as ann:
+        amounts = [use(call("counter_increment", name="kept", amount=amount)) for amount in (42, 43)]
+        on.model.will(a=[*amounts, says("Here is a.")])
+        task = await ann.submit("Count kept, three times fourteen.", plan=figures)
+        assert (await task.result(30))["status"] == "succeeded"
+    planned = PlannedCall(tool="counter_increment", values=(PlannedValue.model_validate(figure),), times=2)
+    digest = calculation_digest(planned.values[0], PlannedRules("counter_increment", (), (planned,)))
+    outcomes = [
+        [origin.planned for value in proposal.values or () if value.pointer == "/amount" for origin in value.origins]
+        for proposal in proposals
+    ]
+    assert outcomes == [[digest], []]

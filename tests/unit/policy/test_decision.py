@@ -334,3 +334,8 @@ def test_the_sources_of_a_context_are_named_and_said_to_be_not_all() -> None:
     assert shown_sources(texts, is_complete=False)[0] == "unknown"
     many = [said("a", "retrieved", f"{number}.md") for number in range(100)]
     assert shown_sources(many)[0] == "unknown" and len(shown_sources(many)) == bounds.MAX_SHOWN_SOURCES
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), 1e300])
+def test_a_number_that_policies_cannot_compare_is_refused(amount: float) -> None:
+    assert ruled(PAY, {"iban": IBAN, "amount": amount}, ASKED) == ("forbid", "unfit_arguments")

@@ -64,7 +64,7 @@ async def test_tenants_take_turns_however_many_requests_one_brings(attributor, m
     served: list[str] = []
     free = asyncio.Event()
 
-    async def asked(said, texts, whole):
+    async def asked(said, texts, step, whole):
         served.append(texts[0].text[0])
         await free.wait()
         return [None]

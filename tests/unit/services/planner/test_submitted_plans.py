@@ -83,6 +83,25 @@ def test_a_plan_foresees_calls_of_a_steps_own_tools(play):
     assert "unknown_call" in str(play.outputs)
 
 
+@pytest.mark.parametrize("trust", ["user", "untrusted"])
+def test_a_figure_is_a_persons_to_give(play, trust):
+    label = Label(sha256="0" * 64, kind="objective", trust=trust, observed_by="gateway")
+    literal = PlannedValue(argument="/to", text="anna")
+    figures = (PlannedValue(argument="/amount", at_most="9"), PlannedValue(argument="/day", calculate="2026-01-01 + 1"))
+    paying = PlannedCall(tool="pay", values=(literal, *figures))
+    step = READS.steps[0].model_copy(update={"tools": ("pay",), "calls": (paying,)})
+    submit(play, plan=Plan(steps=(step,)), tools=GRANTED, labels=(label,))
+    [granted] = play.send_of(StepAssigned).step_grant.calls
+    assert granted.values == ((literal, *figures) if trust == "user" else (literal,))
+
+
+def test_a_rule_that_can_state_no_value_is_refused_with_the_plan(play):
+    paying = PlannedCall(tool="pay", values=(PlannedValue(argument="/amount", calculate="net * 2"),))
+    step = READS.steps[0].model_copy(update={"tools": ("pay",), "calls": (paying,)})
+    submit(play, plan=Plan(steps=(step,)), tools=GRANTED)
+    assert "unfit_rule" in str(play.outputs) and "'net' is not a number" in str(play.outputs)
+
+
 def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):
     failed_three_times(play, READS, replan="none")
     ended = play.only_output(TaskEnded)
