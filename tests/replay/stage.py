@@ -232,12 +232,12 @@ async def stage(
     *,
     logic: int = 1,
     logics: Any = LOGICS,
-    rule: RulingFunction = permitted,
+    rule: RulingFunction | None = permitted,
     executor: dict[str, Any] | None = None,
     **model: Any,
 ) -> AsyncIterator[Stage]:
     """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. rule: the policy of
-    calls. executor, model: settings of those."""
+    calls; None for the files of the executor's `policy_dir`. executor, model: settings of those."""
     (folder / "tenants.yaml").write_text(
         yaml.safe_dump(
             {

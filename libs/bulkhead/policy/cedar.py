@@ -29,6 +29,7 @@ from bulkhead_contracts.tool import ToolSpec
 MAX_RULE_CHARS = 64
 MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""
+_SHOWN = re.compile(r"\bshown\b")
 _ANNOTATED = re.compile(r"[A-Za-z0-9_.: -]{1,40}", re.ASCII)
 
 
@@ -135,6 +136,10 @@ class CedarPolicy:
             answer = self._evaluate_rules(tenant, request, schema.flow_entities(source, name, tenant))
             is_trusted = self._trusted[key] = answer.effect == "permit"
         return is_trusted
+
+    def reads_shown(self, tenant: str) -> bool:
+        """True where a rule of the tenant looks at the sources that an agent was shown."""
+        return any(_SHOWN.search(rule.text) for rule in self.rules_of(tenant))
 
     def rules_of(self, tenant: str) -> tuple[CedarRule, ...]:
         """The rules that apply in a tenant, the house's first."""

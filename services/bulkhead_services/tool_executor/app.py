@@ -3,6 +3,7 @@ notices and events come in, `outbound` posts them, and push notifications; `mcp`
 remote agents.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import httpx
@@ -63,11 +64,12 @@ def build(
         offered += [tool.spec for tool in agents.offered_tools()]
         cancel_handlers = {ToolCallCancelRequested: agents.on_cancel_requested}
     policy_details: dict[str, object] | None = None
+    keeps_labels: Callable[[str], bool] = lambda tenant: False
     if rule is None:
         policy = CedarPolicy.load_folder(settings.policy_dir, offered, POLICY_DIR)
-        rule = partial(decide, policy=policy)
+        rule, keeps_labels = partial(decide, policy=policy), policy.reads_shown
         policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
-    gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000)
+    gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000, keeps_labels)
     pushes = PushSender(context, TenantQuotas(settings.tenants_file), runner)
     post_handlers: SideHandlers = {
         **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.on_post_requested),

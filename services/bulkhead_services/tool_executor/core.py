@@ -175,7 +175,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
         attempts = await self._make_attempts(job, context, tool, arguments)
         if attempts.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
             attempts = replace(attempts, outcome=checked, maybe_done=False)
-        reply = await reply_to_call(job, context, tool, attempts, max(0, context.now_unix_ms() - started))
+        reply = await reply_to_call(
+            job, context, tool, attempts, max(0, context.now_unix_ms() - started), gate_pass.carries
+        )
         ruling_fields = {"rule": gate_pass.ruling.rule, "policy_sha256": gate_pass.ruling.policy_sha256}
         isolation_field = {"isolation": self._runner.isolation_of(tool)}
         return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": gate_pass.approval_id})

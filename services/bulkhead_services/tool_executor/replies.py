@@ -32,12 +32,18 @@ class CallAttempts:
 
 
 async def reply_to_call(
-    job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
+    job: Job[ToolCallRequested],
+    context: JobContext,
+    tool: RegisteredTool,
+    attempts: CallAttempts,
+    spent_ms: int,
+    carries: tuple[str, ...] = (),
 ) -> ToolCallReplied:
-    """The reply to a call that was made: with its result, whose content goes to the blobs, or with its failure."""
+    """The reply to a call that was made: with its result, whose content goes to the blobs, or with its failure.
+    carries: sources of earlier tasks that its result may be made of."""
     outcome = attempts.outcome
     if isinstance(outcome, Done):
-        fields = await _result_fields(job, context, tool, outcome)
+        fields = await _result_fields(job, context, tool, outcome, carries)
     else:
         message, hint = without_sensitive(outcome.message), without_sensitive(outcome.hint)
         if attempts.maybe_done:
@@ -59,7 +65,7 @@ async def reply_to_call(
 
 
 async def _result_fields(
-    job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, done: Done
+    job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, done: Done, carries: tuple[str, ...]
 ) -> dict[str, Any]:
     """The fields of a result, bounded; its content goes to the blobs."""
     raw, bound = done.text.encode("utf-8", "replace"), tool.row.max_output_bytes
@@ -72,9 +78,6 @@ async def _result_fields(
         job.tenant, text, summary=summarise(without_sensitive(text)) if sensitive_kinds else None
     )
     step_id = job.request.step_id  # Of its grant, as was looked at before.
-    label = Label(
-        sha256=content.sha256, kind="tool_result", source=tool.spec.name, observed_by=OBSERVER, step_id=step_id
-    )
     lacks: list[Omission] = []
     if done.truncated or len(raw) > bound:
         lacks.append(Omission(reason="truncated", what=output, detail=f"output_truncated: cut at {bound} bytes"))
@@ -84,6 +87,15 @@ async def _result_fields(
     for omitted in done.omitted[: bounds.MAX_OMISSIONS - 2]:
         detail = f"left out: {without_sensitive(omitted)}"[: bounds.MAX_REASON_CHARS]
         lacks.append(Omission(reason="pruned", what=output, detail=detail))
+    label = Label(
+        sha256=content.sha256,
+        kind="tool_result",
+        source=tool.spec.name,
+        observed_by=OBSERVER,
+        step_id=step_id,
+        carries=carries,
+        partial=bool(lacks),
+    )
     return {
         "outcome": "succeeded",
         "content": content,

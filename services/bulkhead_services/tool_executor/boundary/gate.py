@@ -5,7 +5,7 @@ where it is not. Nothing was begun before.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from bulkhead_services.tool_executor.boundary.approvals import (
     approval_id_of,
     canonicalize_and_digest,
 )
+from bulkhead_services.tool_executor.boundary.place_labels import PlaceLabels
 from bulkhead_services.tool_executor.boundary.preview import escape_invisible, render_preview
 from bulkhead_services.tool_executor.registry import RegisteredTool
 
@@ -47,18 +48,29 @@ IsolationOf = Callable[[RegisteredTool], Isolation]
 
 @dataclass(frozen=True, slots=True)
 class GatePass:
-    """Under which ruling a call is made, and whose approval."""
+    """Under which ruling a call is made, and whose approval. carries: sources that were shown to whoever wrote where
+    the call reads."""
 
     ruling: CallRuling
     approval_id: str = ""
+    carries: tuple[str, ...] = ()
 
 
 class Gate:
-    """See the module. ttl_ms: how long a person may take; the task may have less time for all its approvals."""
+    """See the module. ttl_ms: how long a person may take; the task may have less time for all its approvals.
+    keeps_labels: of a tenant, whose rules ask which sources were shown."""
 
-    def __init__(self, context: Context, rule: RulingFunction, isolation_of: IsolationOf, ttl_ms: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        rule: RulingFunction,
+        isolation_of: IsolationOf,
+        ttl_ms: int,
+        keeps_labels: Callable[[str], bool] = lambda tenant: False,
+    ) -> None:
         self._context, self._rule, self._isolation_of, self._ttl_ms = context, rule, isolation_of, ttl_ms
         self.approvals = CallApprovals(context)
+        self._place_labels, self._keeps_labels = PlaceLabels(context), keeps_labels
 
     async def admit_call(self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments) -> GatePass:
         """The ruling under which the call may be made now. Raises JobRefused, Deferred, HandBack."""
@@ -78,6 +90,10 @@ class Gate:
         calls_before = await self._calls_before(job, tool)
         planned_before = await self._planned_before(job, tool)
         proposal = self._build_proposal(job, tool, arguments, calls_before, planned_before)
+        carries: tuple[str, ...] = ()
+        if self._keeps_labels(job.tenant):
+            carries = await self._place_labels.find_sources(job.tenant, arguments)
+            proposal = replace(proposal, shown=tuple(dict.fromkeys((*proposal.shown, *carries))))
         ruling = self._rule(proposal)
         if ruling.effect == "forbid":
             raise JobRefused(_forbidden_failure(tool, ruling))
@@ -89,7 +105,10 @@ class Gate:
             await self._count_once(job, "calls", tool.spec.name, request.call_id, tool.spec.most_calls)
         if planned_name := _planned_name(job, tool):
             await self._count_once(job, "planned", planned_name, request.call_id, bounds.MAX_PLANNED_CALLS)
-        return GatePass(ruling, approval_id)
+        if self._keeps_labels(job.tenant):
+            # Before the call: what it writes is never there without its label.
+            await self._place_labels.add_sources(job.tenant, tool.spec, arguments, proposal.shown)
+        return GatePass(ruling, approval_id, carries)
 
     def _build_proposal(
         self,
