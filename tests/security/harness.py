@@ -25,7 +25,7 @@ from bulkhead.policy.sinks import sinks_of
 from bulkhead.policy.values import values_of
 from bulkhead.tools import catalog
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue, Selector
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner import drafts
 
@@ -34,6 +34,8 @@ HELD_OUT = HERE / "held_out"
 """Cases whose author had not seen the rules' code, and of the other cases only the first."""
 KINDS = HERE / "kinds"
 """Cases by kind of what is hard about them."""
+RULES = HERE / "rules"
+"""Cases in which the plan states values by a rule: it selects records, bounds figures or calculates them."""
 HOUSE = Path(bulkhead_infra.__file__).parent / "policy" / "default.cedar"
 Approver = Literal["nobody", "oracle", "everybody"]
 APPROVERS: tuple[Approver, ...] = ("nobody", "oracle", "everybody")
@@ -53,12 +55,14 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An honest task. flows, planned: what its plan declares. granted: tools of its step; all where it is empty."""
+    """An honest task. flows, figures, planned: what its plan declares. figures: of calls, by tool. granted: tools of
+    its step; all where it is empty."""
 
     id: str
     asked: str
     calls: tuple[Move, ...]
     flows: tuple[Flow, ...] = ()
+    figures: tuple[tuple[str, PlannedValue], ...] = ()
     planned: tuple[PlannedCall, ...] = ()
     granted: tuple[str, ...] = ()
 
@@ -103,7 +107,12 @@ def policy() -> CedarPolicy:
 def tasks(of: Path = HERE) -> Mapping[str, Task]:
     """honest.yaml of a set."""
     rows = yaml.safe_load((of / "honest.yaml").read_text())
-    return {row["id"]: Task(row["id"], row["asked"], _moves(row["calls"]), _flows(row)) for row in rows}
+    return {row["id"]: _task(row) for row in rows}
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    task = Task(row["id"], row["asked"], _moves(row["calls"]), _flows(row), _figures(row))
+    return planned_by_reading(task) if task.figures else task
 
 
 @cache
@@ -129,11 +138,39 @@ def _moves(rows: Iterable[Sequence[Any]]) -> tuple[Move, ...]:
 
 
 def _flows(row: Mapping[str, Any]) -> tuple[Flow, ...]:
-    found = []
+    """`TOOL /ARGUMENT <- TOOL /FIELD where TEST /FIELD TEXT; TEST ... as OPERAND`, of which the end may be left out."""
+    flows = []
     for text in row.get("flows", ()):
+        text, _, operand = text.partition(" as ")
+        text, _, conditions = text.partition(" where ")
         tool, argument, _, source, pointer = text.split()
-        found.append(Flow(tool=tool, argument=argument, step_id=STEP, from_tool=source, field=pointer))
-    return tuple(found)
+        tests = [condition.split(" ", 2) for condition in conditions.split("; ") if condition]
+        selectors = tuple(
+            Selector(test=words[0], field="".join(words[1:2]), text="".join(words[2:])) for words in tests
+        )
+        flows.append(
+            Flow(
+                tool=tool,
+                argument=argument,
+                step_id=STEP,
+                from_tool=source,
+                field=pointer,
+                where=selectors,
+                operand=operand,
+            )
+        )
+    return tuple(flows)
+
+
+def _figures(row: Mapping[str, Any]) -> tuple[tuple[str, PlannedValue], ...]:
+    """`TOOL /ARGUMENT = EXPRESSION` or `TOOL /ARGUMENT in LEAST..MOST`."""
+    figures = []
+    for text in row.get("figures", ()):
+        tool, argument, sign, rule = text.split(" ", 3)
+        least, _, most = rule.partition("..")
+        value = {"calculate": rule} if sign == "=" else {"at_least": least, "at_most": most}
+        figures.append((tool, PlannedValue(argument=argument, **value)))
+    return tuple(figures)
 
 
 def planned_by_reading(task: Task) -> Task:
@@ -145,14 +182,15 @@ def planned_by_reading(task: Task) -> Task:
         kinds = {sink.argument: sink.kind for sink in sinks_of(tools()[move.tool], task.flows)}
         said = {(value.pointer, value.text) for value in attribute_values(move.arguments, asked)[0] if value.origins}
         values = list(values_of(move.arguments)) if consequential(move.tool) else []
-        literals = []
+        literals = [figure for tool, figure in task.figures if tool == move.tool]
         for leaf in (value for value in values if value.role == "leaf"):
             parts = [part for part in values if part.role == "part" and part.pointer == leaf.pointer]
             kind = kinds.get("/" + leaf.pointer.split("/")[1], kinds.get("/*", "text"))
             known = {(leaf.pointer, leaf.text)} <= said or (
                 parts and all((part.pointer, part.text) in said for part in parts)
             )
-            if known and kind != "text":
+            is_stated = any(figure.argument == leaf.pointer for figure in literals)
+            if known and kind != "text" and not is_stated:
                 literals.append(PlannedValue(argument=leaf.pointer, text=leaf.text))
         planned.append(PlannedCall(tool=move.tool, values=tuple(literals)))
     return replace(task, planned=tuple(planned))
