@@ -207,6 +207,11 @@ def drafted(task: Task, of: Path = HERE) -> Task:
                 {"argument": argument, "text": text}
                 for argument, text in (given.items() if isinstance(given, dict) else given)
             ],
+            "figures": [
+                figure.model_dump(include={"argument", "at_least", "at_most", "calculate"})
+                for name, figure in _figures(row)
+                if name == tool
+            ],
             "times": times[0] if times else 1,
         }
         for tool, given, *times in row.get("calls", ())

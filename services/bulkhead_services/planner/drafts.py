@@ -15,7 +15,7 @@ from bulkhead.flow.schema_places import list_places
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
-from bulkhead_contracts.provenance import Flow, PlannedCall
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.planner.plans import (
@@ -159,9 +159,16 @@ class DraftStep(BaseModel):
 
 class DraftCall(PlannedCall):
     """A call that a model foresees. A field that is not known might be a value under another name: without it the call
-    would be bound by less than was meant."""
+    would be bound by less than was meant. figures: values that are bounded or calculated, apart from those that are
+    copied."""
 
     model_config = ConfigDict(extra="forbid")
+    figures: Annotated[tuple[PlannedValue, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+
+    def as_planned(self) -> PlannedCall:
+        """The call with all its values; a figure without a rule says nothing."""
+        stated = tuple(figure for figure in self.figures if not figure.is_literal)
+        return PlannedCall(tool=self.tool, values=(*self.values, *stated), times=self.times)
 
 
 class StepBound(BaseModel):
@@ -304,16 +311,53 @@ def _read_bound(row: dict[str, Any], name: str, ids: Mapping[str, str], notes: l
     flows, calls = row.get("flows") or (), row.get("calls") or ()
     if isinstance(flows, list):
         flows = [
-            flow | {"step_id": ids.get(_name_of(flow.get("step_id")), "")} if isinstance(flow, dict) else flow
+            flow
+            | {"step_id": ids.get(_name_of(flow.get("step_id")), "")}
+            | {"where": [_read_test(test) for test in _rows_of(flow, "where")]}
+            if isinstance(flow, dict)
+            else flow
             for flow in flows
         ]
+    if isinstance(calls, list):
+        calls = [
+            call | {"figures": [_read_figure(figure) for figure in _rows_of(call, "figures")]}
+            if isinstance(call, dict)
+            else call
+            for call in calls
+        ]
     try:
-        return StepBound.model_validate({"flows": flows, "calls": calls}).model_dump()
+        bound = StepBound.model_validate({"flows": flows, "calls": calls})
+        return {"flows": bound.flows, "calls": tuple(call.as_planned() for call in bound.calls)}
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         reason = f"{'.'.join(map(str, problem['loc']))}: {describe_error(problem)}"
         notes.append(_bound_note(name, reason))
         return {}
+
+
+def _rows_of(row: Mapping[str, Any], name: str) -> list[Any]:
+    rows = row.get(name) or []
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _read_test(test: Any) -> Any:
+    """`is /sender Kim Roe`, `ends_with .tmp`, `last` as a selector."""
+    if not isinstance(test, str):
+        return test
+    kind, _, over = test.strip().partition(" ")
+    field, _, text = over.partition(" ") if over.startswith("/") else ("", "", over)
+    return {"test": kind, "field": field, "text": text.strip()}
+
+
+def _read_figure(figure: Any) -> Any:
+    """`/amount = net * 2` or `/amount 10..20` as a planned value."""
+    if not isinstance(figure, str):
+        return figure
+    argument, _, rule = figure.strip().partition(" ")
+    if rule.startswith("="):
+        return {"argument": argument, "calculate": rule[1:].strip()}
+    least, dots, most = rule.partition("..")
+    return {"argument": argument, "at_least": least.strip(), "at_most": most.strip()} if dots else figure
 
 
 def _bound_note(name: str, reason: str) -> PlanNote:

@@ -107,7 +107,12 @@ def _foreseen_calls(task: str, tools: Sequence[str], offered: str) -> list[dict[
     }
     named = [(call.name, json.loads(call.arguments)) for call in named_calls(task, schemas)]
     return [
-        {"tool": name, "values": [_planned_value(key, value) for key, value in given.items()], "times": 1}
+        {
+            "tool": name,
+            "values": [_planned_value(key, value) for key, value in given.items()],
+            "figures": [],
+            "times": 1,
+        }
         for name, given in named
     ]
 

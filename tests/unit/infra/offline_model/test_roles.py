@@ -76,8 +76,8 @@ def test_a_plan_foresees_the_calls_that_its_objective_names() -> None:
     calls = [call for step in json.loads(said(body))["steps"] for call in step["calls"]]
     values = [{"argument": "/name", "text": "two words"}, {"argument": "/amount", "text": "3"}]
     assert calls == [
-        {"tool": "count", "values": values, "times": 1},
-        {"tool": "count", "values": [{"argument": "/name", "text": "b"}], "times": 1},
+        {"tool": "count", "values": values, "figures": [], "times": 1},
+        {"tool": "count", "values": [{"argument": "/name", "text": "b"}], "figures": [], "times": 1},
     ]
 
 

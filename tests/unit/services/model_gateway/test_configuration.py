@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part
+from bulkhead_contracts.provenance import Flow, PlannedValue
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.app import build
 from bulkhead_services.model_gateway.attempts import RetryPolicy
@@ -31,12 +32,12 @@ RELEASED = {
     "checker.judge.short@2": "1c1c2a690e48395bae9c93d20aec19f6c4004543acc8187018a00cacfbe12815",
     "checker.judge@2": "634a0d191f148aedd78f60d4f8d5bdb93d890c3ff21fcfda1ddec853407ff2c9",
     "checker.judge@1": "adc3545a3ad4464eb41286a5e39d882d497794abb989a26135a2a986343828a5",
-    "planner.draft@2": "4d7e068ab6a0070c4dc927015387c50e6f45da50cdcbb4fa9563be9f19ba39d6",
-    "planner.revise@2": "4d0d166fd7dee66fa5f0a5ee9af3ef49be36c53b8929f3ab1a4e458fd7b12e63",
+    "planner.draft@2": "143d517dd04f774ada8bd5ff9e7e3fdc5dec5aea1b4c70c8f97ec5645a1afd43",
+    "planner.revise@2": "101d51af8d8d3fc78ecc750a37737174b10cabd5f27a9e4948c7527a42902cf1",
     "planner.draft.roles.short@1": "49ece12f697caa2fe284125f0e4c4f7636e06877752c4e3e8ee9cf19ea813b49",
-    "planner.draft.roles@2": "fe34e1eba97b00292c4df5a2f28d94f8768dc24159923637e7314cf1ccb96b8e",
+    "planner.draft.roles@2": "9329860816d0ae275c083dda168edbee1d0fcd5a09a58008a327489b02b04f5f",
     "planner.revise.roles.short@1": "5f5a4bc4f7c54e3269429528227df57da49a050b1d105b12ee11fe9c0b34a697",
-    "planner.revise.roles@2": "57dcde98e946a06e785dbdcaefd6b7e1107245e2e5090d7d747519034fee112c",
+    "planner.revise.roles@2": "ade80b506273a0d7c8e010211a358157b07d814febb46c1631e6e23977c500ac",
     "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
 }
 
@@ -188,12 +189,15 @@ def test_schemas_hold_the_limits_and_strict_mode():
 
 def test_what_fits_the_plan_schema_is_a_plan():
     call = {"tool": "pay", "values": [{"argument": "/to", "text": "Ann"}], "times": 2}
-    flow = {"tool": "pay", "argument": "/n", "step_id": "a", "from_tool": "read", "field": "/n"}
+    flow = {"tool": "pay", "argument": "/n", "step_id": "a", "from_tool": "read", "field": "/rows/*/n", "operand": "n"}
+    where = [{"test": "is", "field": "/name", "text": "x"}, {"test": "last"}]
     step = {"id": "a", "title": "t", "instruction": "i", "tools": [], "inputs": [], "acceptance": "x"}
-    step |= {"calls": [call], "flows": [flow]}
+    step |= {"calls": [call | {"figures": ["/n = 2 * n"]}], "flows": [flow | {"where": ["is /name x", "last"]}]}
     jsonschema_rs.validate(Prompts().schemas["plan"], {"steps": [step]})
     (parsed,), notes = drafts.parse(json.dumps({"steps": [step]}))
-    assert (parsed.calls[0].model_dump(mode="json"), parsed.flows[0].model_dump()) == (call, flow) and not notes
+    assert not notes and parsed.flows == (Flow.model_validate(flow | {"where": where}),)
+    [foreseen] = parsed.calls
+    assert foreseen.values == (PlannedValue(argument="/to", text="Ann"), PlannedValue(argument="/n", calculate="2 * n"))
 
 
 # Prices

@@ -159,7 +159,7 @@ async def test_a_result_that_is_left_out_is_told_to_the_model_and_not_cited(prov
 
 
 async def test_when_the_least_does_not_fit_nothing_is_sent(provider):
-    async with desk(provider, context_tokens=3_800) as d:
+    async with desk(provider, context_tokens=4_000) as d:
         tools = Part(kind="tools", text=prose(12_000))
         reply = await d.ask(d.request(parts=(tools,)))
         assert reply.outcome == "failed" and reply.failure.code == "context_overflow" and reply.failure.hint

@@ -51,6 +51,40 @@ def test_a_draft_says_what_its_steps_may_change():
     assert step.calls == (PLANNED,) and step.flows == (Flow(**FLOW),) and not notes
 
 
+FIGURE = "/body ..9"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (FIGURE, {"at_most": "9"}),
+        ("/body 1..9", {"at_least": "1", "at_most": "9"}),
+        ("/body = 2 * 4.50", {"calculate": "2 * 4.50"}),
+        ({"argument": "/body", "at_least": "1"}, {"at_least": "1"}),
+    ],
+)
+def test_a_draft_bounds_figures(written, value):
+    (step,), notes = read(STEP | {"calls": [CALL | {"figures": [written, "/body .."]}]})
+    assert step.calls[0].values == (*PLANNED.values, PlannedValue(argument="/body", **value)) and not notes
+
+
+@pytest.mark.parametrize(
+    ("written", "selector"),
+    [
+        ("is /name Ann Roe", ("is", "/name", "Ann Roe")),
+        ("ends_with .tmp", ("ends_with", "", ".tmp")),
+        ("largest /size", ("largest", "/size", "")),
+        ("last", ("last", "", "")),
+        ({"test": "last"}, ("last", "", "")),
+    ],
+)
+def test_a_draft_selects_records(written, selector):
+    flow = FLOW | {"field": "/rows/*/to", "where": [written], "operand": ""}
+    (step,), notes = read(STEP | {"calls": [CALL], "flows": [flow]})
+    [read_selector] = step.flows[0].where
+    assert (read_selector.test, read_selector.field, read_selector.text) == selector and not notes
+
+
 def test_a_flow_names_its_step_as_the_draft_does():
     steps, notes = read(
         {"id": "step one", "tools": ["read"]},
@@ -77,6 +111,10 @@ def test_a_flow_names_its_step_as_the_draft_does():
         ({"calls": [CALL], "flows": [{"tool": "mail"}]}, "argument"),
         ({"calls": [CALL], "flows": [FLOW | {"tool": "pay"}]}, "both must be there"),
         ({"flows": [FLOW]}, "no call is foreseen"),
+        ({"calls": [CALL | {"figures": ["/body = net * 2"]}]}, "'net' is not a number"),
+        ({"calls": [CALL | {"figures": ["/body about 9"]}]}, "figures"),
+        ({"calls": [CALL], "flows": [FLOW | {"where": ["best"]}]}, "where"),
+        ({"calls": [CALL], "flows": [FLOW | {"where": ["is /n"]}]}, "lacks the text"),
         ({"calls": [CALL] * 33}, "calls"),
         ({"calls": [CALL] * 20}, "fit into its grant"),
     ],
@@ -105,13 +143,15 @@ def label_of(play: Playbook, trust: str = "user") -> Label:
 
 def drafted(play: Playbook, **more: object) -> None:
     submit(play, **{"tools": (READ, MAIL), "labels": (label_of(play),), **more})
-    answers(play, draft(STEP | {"calls": [CALL], "flows": [FLOW]}))
+    answers(play, draft(STEP | {"calls": [CALL | {"figures": [FIGURE]}], "flows": [FLOW]}))
 
 
 def test_the_drafted_bound_stands_in_the_grant(play):
     drafted(play)
     grant = play.send_of(StepAssigned).step_grant
-    assert grant.calls == (PLANNED,) and grant.flows == (Flow(**FLOW),)
+    figure = PlannedValue(argument="/body", at_most="9")
+    assert grant.calls == (PLANNED.model_copy(update={"values": (*PLANNED.values, figure)}),)
+    assert grant.flows == (Flow(**FLOW),)
     assert [tool.name for tool in play.only_output(StepAssigned).tools if tool.feeds] == ["read"]
     play.replays()
 
@@ -131,7 +171,7 @@ def test_the_drafted_bound_stands_in_the_grant(play):
         "one that nobody vouches for",
     ],
 )
-def test_nothing_flows_by_a_draft_of_others_words(play, told):
+def test_nothing_flows_and_no_figure_counts_by_a_draft_of_others_words(play, told):
     told = {"labels": (label_of(play, told.pop("trust")),)} if "trust" in told else told
     drafted(play, **told)
     assert play.only_output(PlanAdopted).plan.steps[0].flows == ()
