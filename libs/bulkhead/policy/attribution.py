@@ -192,14 +192,14 @@ def _recorded_result(source: SourceText, index: _TextIndex, named: Collection[st
         for pointer, raw in places
     }
     texts = [(field.pointer, field.raw) for field in fields.values() if field.kind == "text"]
-    made = (
-        made_field
+    text_fields = (
+        text_field
         for pointer, raw in (texts if index.is_json else [("", index.text)])
         if isinstance(raw, str)
-        for made_field in _fields_within(pointer, raw, named)
+        for text_field in _fields_within(pointer, raw, named)
     )
-    fields |= {field.pointer: field for field in itertools.islice(made, MAX_FIELDS)}
-    is_whole = index.is_whole and not source.is_partial and next(made, None) is None
+    fields |= {field.pointer: field for field in itertools.islice(text_fields, MAX_FIELDS)}
+    is_whole = index.is_whole and not source.is_partial and next(text_fields, None) is None
     return RecordedResult(source.name, source.call_id, source.sha256, fields, is_whole)
 
 

@@ -46,8 +46,8 @@ class PlannedRules:
 
     def operand_flows(self, planned: PlannedValue) -> tuple[Flow, ...]:
         """Fields over which a planned value is calculated."""
-        same = (flow for flow in self.flows if flow.tool == self.tool and flow.argument == planned.argument)
-        return tuple(flow for flow in same if flow.operand)
+        operands = (flow for flow in self.flows if flow.operand and flow.tool == self.tool)
+        return tuple(flow for flow in operands if flow.argument == planned.argument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,11 @@ def _list_records(pattern: Sequence[str], results: Iterable[RecordedResult]) -> 
             record = "/".join(segments)
             if len(segments) < len(pattern) or record in seen:
                 continue
-            if all(wanted in ("*", segment) for wanted, segment in zip(pattern, segments, strict=True)):
+            pairs = list(zip(pattern, segments, strict=True))
+            if all(pattern_segment in ("*", segment) for pattern_segment, segment in pairs):
                 seen.add(record)
-                starred = zip(pattern, segments, strict=True)
-                yield _Record(result, record, tuple(segment for wanted, segment in starred if wanted == "*"))
+                places = tuple(segment for pattern_segment, segment in pairs if pattern_segment == "*")
+                yield _Record(result, record, places)
 
 
 def _narrow_records(records: Sequence[_Record], selector: Selector) -> Sequence[_Record]:

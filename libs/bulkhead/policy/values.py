@@ -303,7 +303,7 @@ def covers_pointer(pattern: str, pointer: str) -> bool:
     """True when a place lies at or below a pattern, in which `*` is any one key or position."""
     pattern_parts, pointer_parts = pattern.split("/"), pointer.split("/")
     return len(pattern_parts) <= len(pointer_parts) and all(
-        want in ("*", have) for want, have in zip(pattern_parts, pointer_parts, strict=False)
+        pattern_part in ("*", part) for pattern_part, part in zip(pattern_parts, pointer_parts, strict=False)
     )
 
 
