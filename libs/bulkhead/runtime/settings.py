@@ -108,6 +108,12 @@ class ServiceSettings(BaseSettings):
         """
         return []
 
+    def needed_modules(self) -> tuple[str, ...]:
+        """Large modules that these settings need: imported before the broker is called, which gives up who is silent
+        for a few seconds.
+        """
+        return ()
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource

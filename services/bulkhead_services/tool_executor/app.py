@@ -49,7 +49,7 @@ def build(
     cancel_handlers: SideHandlers = {}
     components: list[Component] = []
     offered = [row.spec for row in declared]
-    # The SDKs of MCP and A2A are a second of a core to import: before the service is ready, and where they are used.
+    # What these need was imported before the broker was called: Settings.needed_modules.
     if settings.mcp_file is not None:
         from bulkhead_services.tool_executor.mcp.tools import McpTools
 

@@ -105,6 +105,11 @@ class Settings(ServiceSettings):
         way = "name its URL and secret in BULKHEAD_WEBHOOKS, or take it out of BULKHEAD_WEBHOOK_EVENTS"
         return [f"{tenant} is to be told events and has no webhook: {way}" for tenant in missing]
 
+    def needed_modules(self) -> tuple[str, ...]:
+        """The SDKs of MCP and A2A, of which each is seconds of a busy core to import, where they are used."""
+        of_files = {"mcp": self.mcp_file, "a2a": self.agents_file}
+        return tuple(f"bulkhead_services.tool_executor.{name}.tools" for name, file in of_files.items() if file)
+
     def configured_names(self) -> frozenset[str]:
         """Names of the settings that tools may require and that are set."""
         own_settings = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}

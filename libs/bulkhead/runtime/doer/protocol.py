@@ -130,7 +130,10 @@ class JobStop:
         return Failure.from_text(self.code, self.reason, hint)
 
 
-_STOP_HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
+_STOP_HINTS = {
+    "halted": "an operator must lift the halt",
+    "deadline_exceeded": "nothing was done: ask again, or give the task a longer deadline",
+}
 SideHandlers = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[None]]]
 """Handlers of messages that ask for no reply, by type. One may raise HandBack: its message comes back, and holds up
 nothing but itself."""

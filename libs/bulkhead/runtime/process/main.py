@@ -131,6 +131,8 @@ async def serve(service: str, build: BuildComponent, settings: ServiceSettings) 
     for module in LATE_IMPORTS:
         with suppress(ImportError):
             importlib.import_module(module)
+    for module in settings.needed_modules():
+        importlib.import_module(module)
     identity = ServiceIdentity.load(settings.identity_dir, service, nkey=settings.nats_token_file is None)
     bus = await JetStreamBus.connect(
         settings.nats_url,

@@ -42,6 +42,8 @@ NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
 ProgressListener = Callable[[ToolProgress], None]
+PASSING = frozenset({"breaker_open", "busy", "deadline_exceeded", "unavailable"})
+"""Codes of calls that were not made, for reasons that pass: the same request again is made then."""
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
 
@@ -102,6 +104,9 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
         """Tell all who wait for it."""
         for listener in self._listeners:
             listener(progress)
+
+    async def _may_repeat(self, call_state: CallState) -> bool:
+        return await _was_put_off(self.feed, self.call_id)
 
     def _answer_wait_s(self) -> float:
         return max(0.0, (self.request.deadline_unix_ms - self._context.clock()) / 1000) + MARGIN_S
@@ -306,7 +311,9 @@ class ToolCalls:
             return None
         for feed in await self._runs.find_recent(caller, NO_CONVERSATION, for_key=tool_call.keyed):
             call_id = _call_id(feed, tool_call, arguments_json)
-            if self.in_flight.will_be_answered(feed, call_id):
+            if self.in_flight.will_be_answered(feed, call_id) and (
+                feed.is_open or not await _was_put_off(feed, call_id)
+            ):
                 return feed
             if tool_call.keyed:
                 self.in_flight.check_key(feed, call_id)
@@ -348,6 +355,17 @@ class ToolCalls:
             if is_waiting and not is_followed and call_id.startswith(first_half):
                 return call_id
         return ""
+
+
+async def _was_put_off(feed: RunFeed, call_id: str) -> bool:
+    """True for a call with the recorded outcome that it was not made, for a reason that passes. Raises BusError."""
+    if not feed.has_reply(call_id):
+        return False
+    try:
+        reply = await feed.reply_of(call_id)
+    except LookupError:
+        return False
+    return reply.outcome in ("refused", "failed") and reply.failure is not None and reply.failure.code in PASSING
 
 
 def _call_id(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, number: int = 0) -> str:

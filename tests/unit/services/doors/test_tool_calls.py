@@ -5,7 +5,11 @@ import asyncio
 import pytest
 
 from bulkhead.bus.port import StoredMessage
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_contracts.types import Body
+from bulkhead_services.doors.mcp import calls as tool_calls
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
@@ -14,8 +18,8 @@ from tests.unit.services.doors.doors_world import TENANT, World, caller, world
 LOOK = ToolSpec(name="look", description="Looks.", parameters_json='{"type": "object"}')
 
 
-def look(here: World, number: int) -> asyncio.Task[ToolCallAnswer]:
-    asked = ParsedToolCall(LOOK, {"number": number}, f"request-{number}", unique=True)
+def look(here: World, number: int, **more: object) -> asyncio.Task[ToolCallAnswer]:
+    asked = ParsedToolCall(LOOK.model_copy(update=more), {"number": number}, f"request-{number}", unique=True)
     return asyncio.create_task(here.doors().call_tool(caller(), asked))
 
 
@@ -30,11 +34,18 @@ async def sent(here: World, count: int) -> list[StoredMessage]:
     return found
 
 
-async def answered(here: World, stored: StoredMessage) -> None:
+async def answered(here: World, stored: StoredMessage, refused: str = "") -> None:
     request = ToolCallRequested.model_validate_json(stored.body)
     reply = ToolCallReplied(call_id=request.call_id, step_id=request.step_id, outcome="succeeded")
+    if refused:
+        failure = Failure.from_text(refused, "nothing was done")
+        reply = reply.model_copy(update={"outcome": "refused", "failure": failure, "standing": "failed"})
+    await tell(here, stored, reply)
+
+
+async def tell(here: World, stored: StoredMessage, body: Body) -> None:
     publisher, task = here.mesh.context("tool_executor").publisher, stored.subject.split(".")[-1]
-    await publisher.send("doors", reply, tenant=TENANT, task=task, cause=stored.ce_id, index="reply")
+    await publisher.send("doors", body, tenant=TENANT, task=task, cause=stored.ce_id, index="reply")
 
 
 @pytest.mark.parametrize(
@@ -141,3 +152,36 @@ async def test_a_key_stands_for_its_call_in_the_runs_that_follow():
         with pytest.raises(DoorRefusal) as refused:
             await keyed(1)
         assert (refused.value.status, refused.value.code) == (422, "idempotency_reused")
+
+
+@pytest.mark.parametrize(
+    ("code", "sent_in_all"), [("deadline_exceeded", 2), ("unavailable", 2), ("approval_denied", 1)]
+)
+async def test_the_same_request_again_is_made_where_it_was_not_for_a_reason_that_passes(code, sent_in_all):
+    async with world() as here:
+        first = look(here, 1)
+        [stored] = await sent(here, 1)
+        await answered(here, stored, refused=code)
+        assert (await first).outcome == "refused"
+        again = look(here, 1)
+        requested = await sent(here, sent_in_all)
+        if sent_in_all == 2:
+            requests = [ToolCallRequested.model_validate_json(message.body) for message in requested]
+            assert requests[0].call_id == requests[1].call_id, "it is one call to whoever keeps records"
+            assert requests[1].deadline_unix_ms >= requests[0].deadline_unix_ms
+            await answered(here, requested[1])
+        assert (await again).outcome == ("succeeded" if sent_in_all == 2 else "refused")
+        assert len(await sent(here, 1)) == sent_in_all
+
+
+async def test_a_call_that_waits_for_a_person_until_its_time_is_over_says_so(monkeypatch):
+    monkeypatch.setattr(tool_calls, "MARGIN_S", 0.5)
+    async with world(call_timeout_s=0.2, hold_s=60.0) as here:
+        waiting = look(here, 1, timeout_ms=200)
+        [stored] = await sent(here, 1)
+        request = ToolCallRequested.model_validate_json(stored.body)
+        put_off = {"after_ms": 60_000, "paused": True, "code": "approval_wanted", "reason": "a person is asked"}
+        await tell(here, stored, CallDeferred(call_id=request.call_id, step_id=request.step_id, **put_off))
+        with pytest.raises(DoorRefusal, match="a person is asked") as told:
+            await waiting
+        assert told.value.code == "approval_wanted", "and not that its outcome is unknown"
