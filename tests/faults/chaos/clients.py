@@ -25,6 +25,7 @@ from tests.faults.fixtures.errand import TENANT as PLANNED
 
 NOT_WAITING = "not_waiting"
 LATEST_DECISION_S = 6.0
+NOT_FOUND, UNREAD_S = 404, 0.3
 META = "io.bulkhead/"
 PROTOCOL = "2025-11-25"
 UNCERTAIN = ("uncertain", "outcome_unknown")
@@ -388,6 +389,15 @@ class PublishedClient(TaskClient):
         async with Mesh.on_bus(self.world.mesh.nats_url, key, "demo", PUBLISHING) as bus:
             task = await bus.publish(f"What is 17 * 23? ({request.key})", key=request.key)
         return self.world.client(PUBLISHING).task(task)
+
+    async def _follow(self, request: ClientRequest, task: Task) -> dict[str, Any]:
+        while True:
+            try:
+                return await task.result()
+            except Refused as error:
+                if error.status != NOT_FOUND:
+                    raise
+            await asyncio.sleep(UNREAD_S)  # The gateway has not read it yet.
 
     def _judge(self, request: ClientRequest, document: Mapping[str, Any]) -> None:
         if "391" not in (document["answer"] or ""):

@@ -152,14 +152,10 @@ def compare_log(
     told = Counter(
         (row["usage"]["prompt_tokens"], row["usage"]["completion_tokens"]) for row in provider_log if row["usage"]
     )
-    breaches = [
-        f"{count} calls are charged {pair}, which the provider never told" for pair, count in (charged - told).items()
-    ]
+    breaches = [f"{count} calls are charged {pair}, never told" for pair, count in (charged - told).items()]
     untold = told - charged
     if untold.total() > len(guessed):
-        breaches.append(
-            f"the provider answered {untold.total()} more calls than were charged, {len(guessed)} are estimated"
-        )
+        breaches.append(f"{untold.total()} answers of the provider are charged nowhere; {len(guessed)} are estimated")
     if (missing := sum(sum(pair) * count for pair, count in untold.items())) > sum(guessed):
         breaches.append(f"{missing} tokens that the provider counts are charged by {sum(guessed)}")
     return breaches

@@ -66,6 +66,11 @@ class ClientRequest:
         return any(attempt.outcome == "served" for attempt in self.attempts)
 
     @property
+    def took_s(self) -> float:
+        """Time from its first try to its end."""
+        return self.attempts[-1].ended_s - self.attempts[0].began_s if self.attempts else 0.0
+
+    @property
     def key(self) -> str:
         """The idempotency key of the round."""
         return f"{self.name}-{self.round}"

@@ -19,6 +19,7 @@ from tests.faults.chaos.world import ChaosWorld, CpuLoad, draws_of, follow_sched
 
 TELL_EVERY_S, READ_LOG_EVERY_S = 5.0, 1.0
 BETWEEN_S = (0.2, 2.0)
+SHOWN_SLOWEST = 3
 QUIET_LOAD = 4
 """So many processes more that compute make everything take about as long again."""
 
@@ -96,6 +97,8 @@ class ChaosReport:
         lines += [
             f"  refused: {', '.join(f'{code} ({count})' for code, count in self.count_refusals().items()) or 'nobody'}"
         ]
+        slowest = sorted(self.requests, key=lambda request: -request.took_s)[:SHOWN_SLOWEST]
+        lines += [f"  slowest: {request.kind} {request.name} {request.took_s:.0f} s" for request in slowest]
         lines += [f"BROKEN {breach}" for breach in self.breaches]
         return "\n".join([*lines, "every law holds" if not self.breaches else f"{len(self.breaches)} breaches"])
 
