@@ -10,7 +10,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate planted security bench live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate chaos planted security bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -82,6 +82,9 @@ simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [
 	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(SCHEDULE),--schedule $(SCHEDULE)) $(if $(TRACE),--trace) $(ARGS)
+
+chaos: setup ## Kill and stop everything under clients of every kind (SEED=7 ARGS="--seconds 300 --load 20 --json")
+	@$(BIN)/python -m tests.faults.chaos --seed $(SEED) $(ARGS)
 
 render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, reference pages, READMEs' messages)
 	@$(BIN)/python -m bulkhead_infra.render

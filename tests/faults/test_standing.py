@@ -1,13 +1,12 @@
-"""One mesh that stands while services die at each of their crash points, die with the broker and Redis at moments that
-a seed draws, and stand still: nobody can tell from the result.
+"""One mesh that stands while services die at each of their crash points, and stand still: nobody can tell from the
+result.
 
 The crash points are the runtime's own list (`crashing.POINTS`); a point that a task never passes fails, so that the
-list is true. `FAULT_ROUNDS=200` for more random kills, `FAULT_SEED=n` to begin elsewhere; the id of a test is its seed.
+list is true. Kills at moments that a seed draws are in `chaos`.
 """
 
 import asyncio
 import os
-import random
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -23,7 +22,6 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Usage
-from bulkhead_infra.local.supervisor import START_ORDER
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_waits
 from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
@@ -170,52 +168,6 @@ async def _is_uncertain(errand: Errand) -> None:
     assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
     assert "person" in document["failure"]["hint"], document["failure"]
     assert errand.counted() == 0
-
-
-# kill -9 at moments and in pairs that a seed draws
-
-
-FIRST = int(os.environ.get("FAULT_SEED", "1"))
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "12"))
-VICTIMS = (*START_ORDER, *START_ORDER, "broker", "broker", "redis", "redis", "redis, emptied")
-LATEST_S = 0.4
-"""An errand takes half of that: some are over when the blow falls."""
-
-
-async def _kill(world: Standing, victim: str) -> None:
-    match victim:
-        case "broker":
-            await world.mesh.kill_broker()
-            await world.mesh.restart_broker()
-        case "redis" | "redis, emptied":
-            await world.mesh.kill_redis(empty=victim != "redis")
-        case service:
-            await world.mesh.kill_replica(service)
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
-@pytest.mark.nightly
-async def test_whatever_dies_changes_nothing(standing: Standing, seed: int) -> None:
-    draw = random.Random(seed)
-    victims = draw.sample(VICTIMS, draw.choice((1, 1, 2)))
-    blows = [(one, draw.uniform(0, LATEST_S)) for one in dict.fromkeys(victims)]
-    print(f"seed {seed}: {blows}")
-    errands = [Errand(standing) for _ in range(draw.choice((1, 2, 3)))]
-
-    async def blow(victim: str, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        await _kill(standing, victim)
-
-    struck = [asyncio.create_task(blow(*one)) for one in blows]
-    for errand in errands:
-        await errand.submit_until_taken()
-    await asyncio.gather(*struck)
-    for errand in errands:
-        await errand.ends_rightly()
-        await errand.said_once()
-    await standing.mesh.wait_until_ready(30)
-    await nothing_waits(standing)
 
 
 # A consumer that does not keep up: frozen with a message in hand, or deaf while others shout at it

@@ -19,9 +19,10 @@ import psutil
 from bulkhead.client.mesh import UNENDED
 from bulkhead.journal.history import build_entries
 from bulkhead.journal.reader import read_journal, read_pages
+from bulkhead_cli.replay.replay import replay_task
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted
-from tests.e2e.fixtures.money import read_money
+from tests.e2e.fixtures.money import compare_ledger
 from tests.faults.chaos.requests import Attempt, ClientRequest
 from tests.faults.chaos.schedule import EVERYTHING, Blow
 from tests.faults.chaos.world import ASKING, PUBLISHING, SERVERS, TENANTS, WORKING, ChaosWorld
@@ -112,37 +113,56 @@ def judge_writes(world: ChaosWorld, requests: Iterable[ClientRequest]) -> list[s
     return breaches
 
 
-# Money
+# Tasks and their money
 
 
-async def judge_money(world: ChaosWorld, provider_log: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """Facts and ledger agree in each task, and what is charged is what the provider told, or the worst case."""
+async def judge_tasks(world: ChaosWorld, provider_log: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """In each task no message is stored twice, deciders say the same again, facts and ledger agree; and what is charged
+    is what the provider told, or the worst case."""
     breaches: list[str] = []
-    charged: Counter[tuple[int, int]] = Counter()
-    guessed: list[int] = []
+    calls = ModelCharges()
     async with world.bus() as bus:
         for tenant in TENANTS:
             for row in await world.client(tenant, "operator").tasks(10_000):
                 task = str(row["task_id"])
-                money = await read_money(bus, world.mesh.redis_url, tenant, task)
-                breaches += [f"money of {task}: {problem}" for problem in money.problems()]
-                reserved: dict[str, Reserved] = {}
-                settled: dict[str, Settled] = {}
-                for entry in build_entries(await read_journal(bus, task)):
-                    match entry.body:
-                        case Reserved() if entry.body.service == "model_gateway":
-                            reserved[entry.body.reservation_id] = entry.body
-                        case Settled():
-                            settled[entry.body.reservation_id] = entry.body
-                for name, reservation in reserved.items():
-                    usage = settled[name].usage if name in settled else None
-                    if usage is None or settled[name].estimated:
-                        guessed.append(reservation.amount.tokens)
-                    elif usage.estimated_tokens:
-                        guessed.append(usage.input_tokens + usage.output_tokens)
-                    elif usage.model_calls or usage.input_tokens:
-                        charged[usage.input_tokens, usage.output_tokens] += 1
-    return breaches + compare_log(charged, guessed, provider_log.values())
+                stored = await read_journal(bus, task)
+                places = Counter((message.subject, message.ce_id) for message in stored)
+                entries = build_entries(stored)
+                money = await compare_ledger(entries, world.mesh.redis_url, tenant, task)
+                calls.add_facts(entry.body for entry in entries)
+                replay = await replay_task(bus, task)
+                problems = [*money.problems(), *map(str, replay.divergences)]
+                problems += [f"{subject} holds {name} twice" for (subject, name), count in places.items() if count > 1]
+                breaches += [f"task {task} of {tenant}: {problem}" for problem in problems]
+    return breaches + compare_log(calls.told, calls.guessed, provider_log.values())
+
+
+class ModelCharges:
+    """Calls of models as they are charged. told: tokens in and out, as the provider told them. guessed: tokens of calls
+    of which it told nothing, or not all."""
+
+    def __init__(self) -> None:
+        self.told: Counter[tuple[int, int]] = Counter()
+        self.guessed: list[int] = []
+
+    def add_facts(self, facts: Iterable[object]) -> None:
+        """Add the reservations of a task, and what became of them."""
+        reserved: dict[str, Reserved] = {}
+        settled: dict[str, Settled] = {}
+        for fact in facts:
+            match fact:
+                case Reserved() if fact.service == "model_gateway":
+                    reserved[fact.reservation_id] = fact
+                case Settled():
+                    settled[fact.reservation_id] = fact
+        for name, reservation in reserved.items():
+            usage = settled[name].usage if name in settled else None
+            if usage is None or settled[name].estimated:
+                self.guessed.append(reservation.amount.tokens)
+            elif usage.estimated_tokens:
+                self.guessed.append(usage.input_tokens + usage.output_tokens)
+            elif usage.model_calls or usage.input_tokens:
+                self.told[usage.input_tokens, usage.output_tokens] += 1
 
 
 def compare_log(
