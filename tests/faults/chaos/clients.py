@@ -288,6 +288,8 @@ class TaskClient(ChaosClient):
             failure = document["failure"] or {}
             words = f"task {task.id} {document['status']}: {failure.get('message')} ({failure.get('hint')})"
             raise NotServed(f"task {failure.get('code', '')}", words, is_final=True)
+        if request.writes.get(request.key) == "open":
+            request.writes[request.key] = "acknowledged"
         self._judge(request, document)
 
     async def _submit(self, request: ClientRequest) -> Task:
@@ -308,7 +310,7 @@ class PlannedClient(TaskClient):
     async def _submit(self, request: ClientRequest) -> Task:
         errand = Errand(self.world)
         errand.name = request.key
-        request.writes[errand.name] = "acknowledged"
+        request.writes[errand.name] = "open"
         return await errand.submit()
 
     def _judge(self, request: ClientRequest, document: Mapping[str, Any]) -> None:
@@ -322,7 +324,7 @@ class LeasingClient(TaskClient):
     kind, tenant = "task, leasing", PLANNED
 
     async def _submit(self, request: ClientRequest) -> Task:
-        request.writes[request.key] = "acknowledged"
+        request.writes[request.key] = "open"
         text = f"One after the other, use acquire_lease resource=crm:account:42, counter_increment name={request.key}."
         step = {"id": "book", "title": "Book it", "instruction": text, "acceptance": "Booked.", "inputs": []}
         plan = {"steps": [step | {"tools": ["acquire_lease", "counter_increment"]}]}
@@ -339,7 +341,7 @@ class ApprovedClient(TaskClient):
         self.kind, self._decision = f"task, {decision}", decision
 
     async def _submit(self, request: ClientRequest) -> Task:
-        request.writes[request.key] = "acknowledged" if self._decision == "granted" else "forbidden"
+        request.writes[request.key] = "open" if self._decision == "granted" else "forbidden"
         step: dict[str, Any] = {"id": "s1", "title": "Count", "tools": ["counter_increment"], "inputs": []}
         step |= {"instruction": f"Use counter_increment with name={request.key} amount=1.", "acceptance": "Counted."}
         return await self.world.submit(

@@ -97,19 +97,22 @@ def _is_asking(attempt: Attempt) -> bool:
 # Writes
 
 
-def judge_writes(world: ChaosWorld, requests: Iterable[ClientRequest]) -> list[str]:
-    """No write was made twice, none that was acknowledged is lost, none was made that a person denied."""
+def count_writes(world: ChaosWorld) -> Counter[str]:
+    """How often each write was made, as the outside world counts it."""
     made = Counter(str(row["name"]) for row in world.counter.entries if not row["repeat"])
     lines = world.mcp_log.read_text().splitlines() if world.mcp_log.exists() else []
     made.update(line.split()[1] for line in lines if line.split()[0] in SERVERS)
+    return made
+
+
+def judge_writes(made: Mapping[str, int], requests: Iterable[ClientRequest]) -> list[str]:
+    """No write was made twice, none that was acknowledged is lost, none was made that a person denied."""
     breaches = []
     for request in requests:
         for name, standing in request.writes.items():
             due = {"acknowledged": (1,), "forbidden": (0,)}.get(standing, (0, 1))
-            if standing == "acknowledged" and not request.is_served:
-                due = (0, 1)
-            if made[name] not in due:
-                breaches.append(f"{request.kind} {request.name}: write {name} ({standing}) was made {made[name]} times")
+            if (count := made.get(name, 0)) not in due:
+                breaches.append(f"{request.kind} {request.name}: write {name} ({standing}) was made {count} times")
     return breaches
 
 

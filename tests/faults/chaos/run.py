@@ -108,8 +108,10 @@ async def run_chaos(plan: ChaosPlan, folder: Path, progress: Callable[[str], Non
     report = ChaosReport(plan, draw_schedule(plan.seed, plan.seconds, plan.gap_s))
     async with ChaosWorld(folder, plan.wait_s) as world:
         quiet_findings = await oracle.judge_doctor(world)
+        run = _ChaosRun(plan, world, report, progress)
         with CpuLoad(plan.load):
-            await _ChaosRun(plan, world, report, progress).play(quiet_findings)
+            await run.play()
+        await run.judge(quiet_findings)
     return report
 
 
@@ -128,8 +130,8 @@ class _ChaosRun:
         """Seconds since the beginning."""
         return time.monotonic() - self._began
 
-    async def play(self, quiet_findings: Sequence[str]) -> None:
-        """Blows and clients at once, then the laws. quiet_findings: of the doctor before the first blow."""
+    async def play(self) -> None:
+        """Blows and clients at once, until every client is served or the grace is over."""
         plan, world, report = self._plan, self._world, self._report
         self._tell(f"the mesh stands at {world.mesh.directory}; seed {plan.seed}, {len(report.blows)} blows")
         sets = [all_clients(world, draws_of(plan.seed, number)) for number in range(plan.at_once)]
@@ -144,7 +146,6 @@ class _ChaosRun:
             self._calm_since = self.clock()
             self._tell(f"{self.clock():6.1f} s  the last blow has fallen; {plan.grace_s:g} s of grace")
             await asyncio.wait(asking, timeout=plan.grace_s)
-            await world.mend()
         finally:
             for task in (*asking, *beside):
                 task.cancel()
@@ -155,14 +156,15 @@ class _ChaosRun:
             for task, error in zip(asking, ends, strict=True)
             if isinstance(error, Exception)
         ]
-        await self._judge(quiet_findings)
 
-    async def _judge(self, quiet_findings: Sequence[str]) -> None:
+    async def judge(self, quiet_findings: Sequence[str]) -> None:
+        """Read the laws. quiet_findings: of the doctor before the first blow."""
         report, world = self._report, self._world
+        await world.mend()
         self._tell(f"{self.clock():6.1f} s  the laws are read")
         setting = oracle.Setting(report.blows, 1 + self._plan.load / QUIET_LOAD)
         report.breaches += oracle.judge_requests(report.requests, setting)
-        report.breaches += oracle.judge_writes(world, report.requests)
+        report.breaches += oracle.judge_writes(oracle.count_writes(world), report.requests)
         report.breaches += await oracle.judge_remains(world, self._plan.wait_s * 1.5 + 15)
         await self._read_log()
         report.breaches += await oracle.judge_tasks(world, self._provider_log)

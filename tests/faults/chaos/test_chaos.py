@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos.oracle import Setting, compare_log, judge_requests
-from tests.faults.chaos.requests import Attempt, ClientRequest
+from tests.faults.chaos.oracle import Setting, compare_log, judge_requests, judge_writes
+from tests.faults.chaos.requests import Attempt, ClientRequest, WriteStanding
 from tests.faults.chaos.run import ChaosPlan, run_chaos
 from tests.faults.chaos.schedule import DECK, Blow, draw_schedule
 
@@ -75,6 +75,25 @@ def test_what_a_client_is_told_is_judged_by_the_blows(
 def test_who_is_never_served_is_told_with_the_last_words() -> None:
     [line] = judge_requests([request(Attempt(1.0, 2.0, "refused", "approval_wanted", "a person is asked"))], QUIET)
     assert "was never served; told last: refused approval_wanted a person is asked" in line
+
+
+@pytest.mark.parametrize(
+    ("standing", "count", "is_well"),
+    [
+        ("acknowledged", 1, True),
+        ("acknowledged", 0, False),
+        ("acknowledged", 2, False),
+        ("uncertain", 0, True),
+        ("uncertain", 1, True),
+        ("open", 2, False),
+        ("forbidden", 0, True),
+        ("forbidden", 1, False),
+    ],
+)
+def test_writes_are_counted_outside(standing: WriteStanding, count: int, is_well: bool) -> None:
+    writer = request(SERVED, kind="mcp")
+    writer.writes["w1"] = standing
+    assert (judge_writes({"w1": count}, [writer]) == []) == is_well
 
 
 def test_the_ledger_is_held_against_the_providers_log() -> None:
