@@ -120,6 +120,7 @@ class Doors(EdgeComponent):
     async def stop(self) -> None:
         """Finish the requests; what is in flight then is asked for again, elsewhere."""
         self._a2a.close()
+        self.steps.open.close()
         await self._server.stop()
         await self._gateway.close_connections()
         await self.calls.close()

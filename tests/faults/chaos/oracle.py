@@ -33,6 +33,7 @@ RETURN_S = 20.0
 PLACES = re.compile(r'^bulkhead_tasks_places\{.*?"(running|waiting)".*?\} (\d+)', re.M)
 OWNED = re.compile(r"bulkhead-(?:tool|mcp)-(\d+)\.\d+-")
 PAUSE_S = 0.5
+TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +282,16 @@ async def _kept_leases(world: ChaosWorld) -> Any:
                     case LeaseEnded():
                         kept.discard(entry.body.lease_id)
     return sorted(kept)
+
+
+def judge_logs(world: ChaosWorld) -> list[str]:
+    """Whatever no service foresaw: a traceback in its log."""
+    breaches = []
+    for log in sorted((world.mesh.directory / "logs").glob("*.log")):
+        for part in log.read_text(errors="replace").split(TRACEBACK)[1:]:
+            error = next((line for line in part.splitlines() if line and not line.startswith((" ", "\t"))), "")
+            breaches.append(f"{log.name}: a traceback that ends with: {error}")
+    return breaches
 
 
 async def judge_doctor(world: ChaosWorld) -> list[str]:

@@ -168,6 +168,7 @@ class _ChaosRun:
         report.breaches += await oracle.judge_remains(world, self._plan.wait_s * 1.5 + 15)
         await self._read_log()
         report.breaches += await oracle.judge_tasks(world, self._provider_log)
+        report.breaches += oracle.judge_logs(world)
         findings = await oracle.judge_doctor(world)
         report.breaches += [finding for finding in findings if finding not in quiet_findings]
         self._tell(f"{self.clock():6.1f} s  done")

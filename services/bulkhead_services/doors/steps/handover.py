@@ -98,8 +98,8 @@ class StepHandOvers:
     # Taking
 
     async def take_step(self, identity: WorkerIdentity, role: str, holder: str, wait_s: float) -> HandedStep | None:
-        """A step of this identity (role "": of any role), oldest first; None when there is none for so long. Raises
-        DoorRefusal, BusError.
+        """A step of this identity (role "": of any role), oldest first; None when there is none for so long, or this
+        replica goes away. Raises DoorRefusal, BusError.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
@@ -109,7 +109,7 @@ class StepHandOvers:
                 if self._is_for(open_, role) and (step := await self._try_taking(hand_over, open_, holder)):
                     return step
             left_s = until - loop.time()
-            if left_s <= 0:
+            if left_s <= 0 or self.open.is_closing:
                 return None
             try:
                 # A holder may fall silent meanwhile, which nobody says.

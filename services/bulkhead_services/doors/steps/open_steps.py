@@ -64,6 +64,8 @@ class OpenSteps:
         """Up to where a task is to be read, and how often that was tried."""
         self._news = asyncio.Event()
         self._wakes = WeakValueDictionary[WorkerIdentity, asyncio.Event]()
+        self.is_closing = False
+        """True when nobody may wait here any more."""
 
     def step_feed(self, tenant: str, task: str, call_id: str) -> StepFeed:
         """The feed of a hand-over, perhaps empty."""
@@ -93,6 +95,12 @@ class OpenSteps:
         """Let those look again who wait for a step of this identity."""
         if (event := self._wakes.pop(identity, None)) is not None:
             event.set()
+
+    def close(self) -> None:
+        """Let all who wait for a step go: they ask again, at another replica."""
+        self.is_closing = True
+        for identity in list(self._wakes):
+            self.wake_waiters(identity)
 
     async def of_task(self, tenant: str, task: str, sequence: int) -> list[HandOverKey] | None:
         """Those of a task, from the inbox up to this message, however many its identity has; None when a follower lags.

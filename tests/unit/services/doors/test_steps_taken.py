@@ -44,6 +44,15 @@ async def test_a_holder_that_goes_while_its_taking_is_stored_leaves_the_step_fre
         assert (await here.take(3.0)).number == 2, "and not only after 15 s"
 
 
+async def test_who_waits_for_a_step_is_let_go_by_a_replica_that_goes_away():
+    async with steps_world() as here:
+        waiting = asyncio.create_task(here.take(60.0))
+        await asyncio.sleep(0)
+        here.desk().open.close()
+        async with asyncio.timeout(3):
+            assert await waiting is None and await here.take(60.0) is None
+
+
 async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_first_is_counted(tmp_path):
     (tmp_path / "tenants.yaml").write_text("tenants: {demo: {quota: {request_bytes_per_day: 1048576}}}")
     async with steps_world(tenants_file=tmp_path / "tenants.yaml") as here:
