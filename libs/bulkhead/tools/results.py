@@ -21,6 +21,8 @@ from bulkhead_contracts.tool import Sensitive
 
 MALFORMED, TOO_LARGE, ERROR_BODY = "malformed_output", "output_too_large", "error_body"
 OWNER_HINT = "whoever wrote the tool must look: its answer cannot be relied on"
+RETRY_HINT = "try again in 15 s; its operator sees more with `bulkhead doctor`"
+"""Of what is away. Who pauses so long between calls is no loop to the watcher (LoopThresholds.look_gap_ms)."""
 _REPLACEMENT = "[credential {}]"
 _MARK = "[credential "
 MIN_SECRET_CHARS = 4

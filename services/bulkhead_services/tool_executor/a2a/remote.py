@@ -29,6 +29,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import UnfitCard, digest_of
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done, Failed
+from bulkhead.tools.results import RETRY_HINT
 from bulkhead_services.tool_executor.a2a import http
 from bulkhead_services.tool_executor.a2a.answers import (
     ASKING_STATES,
@@ -202,7 +203,7 @@ class PinnedAgent:
         self, fault: AgentFault | None, answer: AgentAnswerFold, row: RemoteTask, empty_reconnects: int
     ) -> Failed | None:
         """The end of a call that is not to be followed further; None where it is."""
-        name, hint = self.tool.row.spec.name, "try again later; its operator sees more with `bulkhead doctor`"
+        name, hint = self.tool.row.spec.name, RETRY_HINT
         if fault is None:
             if row.task:
                 return None  # Its stream ended, or it has none: it is asked for.
@@ -277,8 +278,7 @@ class PinnedAgent:
                     digest = digest_of(await read_card(self._http, self.tool.declared.card))
                 except (CardUnreadable, UnfitCard) as error:
                     self._record_failure(str(error))
-                    message, hint = f"{name} was not begun: {error}", "try again later, or go another way"
-                    return Failed("unavailable", message[:1500], hint, transient=True)
+                    return Failed("unavailable", f"{name} was not begun: {error}"[:1500], RETRY_HINT, transient=True)
                 self.card_changed = digest != self.tool.pin.digest
                 self._next_card_check_s = loop.time() + (CHANGED_CARD_CHECK_S if self.card_changed else CARD_CHECK_S)
         return quarantine_refusal(self.tool) if self.card_changed else None

@@ -11,6 +11,7 @@ from typing import Any
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.api import Call, Done, Effect, Failed
 from bulkhead.tools.mcp_file import McpServer, McpTool
+from bulkhead.tools.results import RETRY_HINT
 from bulkhead_services.tool_executor.mcp.answers import ReplicaLost
 from bulkhead_services.tool_executor.mcp.replica import ServerReplica
 
@@ -105,8 +106,7 @@ class McpReplicas:
             or f"no replica of the MCP server {self.name} offers {tool.pin.tool} as pinned"
         )
         effect: Effect = "unknown" if maybe_sent else "none"
-        hint = "try again later; its operator sees more with `bulkhead doctor`"
-        return Failed("unavailable", message[:1500], hint, transient=True, effect=effect)
+        return Failed("unavailable", message[:1500], RETRY_HINT, transient=True, effect=effect)
 
     async def _call_replica(
         self, replica: ServerReplica, tool: McpTool, arguments: Mapping[str, Any], call: Call, may_leave: bool

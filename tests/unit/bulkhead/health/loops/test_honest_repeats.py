@@ -1,5 +1,6 @@
 """Honest work that repeats itself, each next to the loop that it resembles."""
 
+import re
 import uuid
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bulkhead.health.chatter import ChatterDetector
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import DEFAULT
+from bulkhead.tools.results import RETRY_HINT
 from tests.unit.bulkhead.health.loops.test_detectors import Run
 
 WORDS = ("amber", "basil", "cedar", "dahlia", "elder", "fennel", "garlic", "hazel", "iris", "juniper", "kale", "laurel")
@@ -77,6 +79,14 @@ def test_of_an_error_that_passes_nobody_knows_how_patient_it_was() -> None:
         for _ in range(rounds):
             run.call("a", "put", {"key": "k"}, error, error=True, after_ms=0)
         assert bool(run.stopped) is stops, (error, rounds)
+
+
+def test_who_pauses_as_a_tool_that_is_away_asks_for_is_no_loop() -> None:
+    [pause_s] = re.findall(r"again in (\d+) s", RETRY_HINT)
+    run = Run()
+    for _ in range(DEFAULT.loops.patient_stop - 1):
+        run.call("a", "append", {"text": "x"}, "unavailable: no replica", error=True, after_ms=1_000 * int(pause_s))
+    assert run.stopped == []
 
 
 @pytest.mark.parametrize(
