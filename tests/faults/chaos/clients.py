@@ -28,6 +28,7 @@ LATEST_DECISION_S = 6.0
 NOT_FOUND, UNREAD_S = 404, 0.3
 META = "io.bulkhead/"
 PROTOCOL = "2025-11-25"
+AGAIN = re.compile(r"again in (\d+) s")
 UNCERTAIN = ("uncertain", "outcome_unknown")
 
 
@@ -208,9 +209,11 @@ class McpClient(ChaosClient):
         is_lost = code in UNCERTAIN or meta.get(META + "outcome") == "uncertain"
         if is_lost and not self._is_keyed:
             request.writes[text] = "uncertain"
+        pause = AGAIN.search(words)
         raise NotServed(
-            (meta.get(META + "outcome", "") == "uncertain" and "uncertain") or code,
+            "uncertain" if meta.get(META + "outcome") == "uncertain" else code,
             words,
+            float(pause[1]) if pause else 0.0,
             is_final=is_lost and (not self._is_keyed or code != "outcome_unknown"),
         )
 

@@ -33,6 +33,8 @@ RETURN_S = 20.0
 PLACES = re.compile(r'^bulkhead_tasks_places\{.*?"(running|waiting)".*?\} (\d+)', re.M)
 OWNED = re.compile(r"bulkhead-(?:tool|mcp)-(\d+)\.\d+-")
 PAUSE_S = 0.5
+ACCUSATIONS = ("loop_stopped", "halted", "bad_grant", "refused_by_policy", "refused_by_budget")
+"""Codes of what no client of these does."""
 TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -83,6 +85,8 @@ def _problem_of(attempt: Attempt, request: ClientRequest, setting: Setting, last
             return "" if any(blow.victim in hit for blow in near) else f"a connection is lost: {attempt.text}"
         case "refused" if not attempt.code or not attempt.text:
             return f"a refusal without code or words: {_words_of(attempt)}"
+        case "refused" if attempt.code in ACCUSATIONS:
+            return f"blamed for what others did: {_words_of(attempt)}"
         case "refused" if request.is_late and attempt.began_s > last_s + setting.return_s and not _is_asking(attempt):
             return f"refused when all was well again: {_words_of(attempt)}"
         case "refused" if not near and not _is_asking(attempt):

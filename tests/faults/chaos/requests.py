@@ -16,7 +16,7 @@ from bulkhead.client import Refused, Unreachable
 
 Outcome = Literal["served", "refused", "lost", "silent", "wrong"]
 WriteStanding = Literal["open", "acknowledged", "uncertain", "forbidden"]
-PAUSE_S, MAX_PAUSE_S = 0.5, 10.0
+PAUSE_S, MAX_PAUSE_S = 0.5, 15.0
 
 
 class NotServed(Exception):
@@ -112,7 +112,7 @@ async def pursue_request(
             return
         request.round += final
         await asyncio.sleep(max(min(again_s, MAX_PAUSE_S), pause_s))
-        pause_s = min(MAX_PAUSE_S / 2, 1.5 * pause_s)
+        pause_s = min(MAX_PAUSE_S / 3, 1.5 * pause_s)
 
 
 def _error_code(body: object) -> str:

@@ -60,6 +60,7 @@ def test_what_a_client_is_told_on_a_quiet_mesh_is_judged(attempt: Attempt, breac
         ("doors", Attempt(9.0, 11.0, "lost", "", "ReadError"), False, ""),
         ("rag", Attempt(9.0, 11.0, "lost", "", "ReadError"), False, "a connection is lost"),
         ("rag", Attempt(9.0, 11.0, "refused", "unavailable", "rag is away"), False, ""),
+        ("rag", Attempt(9.0, 11.0, "refused", "loop_stopped", "it failed 4 times"), False, "blamed"),
         ("rag", Attempt(19.0, 20.0, "refused", "unavailable", "rag is away"), True, ""),
         ("rag", Attempt(59.0, 60.0, "refused", "no_place", "a place is waited for"), True, "all was well again"),
     ],
