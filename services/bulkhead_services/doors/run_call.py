@@ -129,9 +129,9 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
             elif feed.ended is not None:
                 self._heed_run_end(feed.ended, now_s)
             if now_s >= self._overdue_s:
-                # Put off, it is not made: its asker learns what it waits for.
-                is_put_off = self.phase is Phase.DEFERRED and deferral is not None
-                raise self._refuse_deferral(deferral) if is_put_off else self._refuse_overdue()
+                if self.phase is Phase.DEFERRED and deferral is not None:
+                    raise self._refuse_deferral(deferral)  # It is not made: its asker learns what it waits for.
+                raise self._refuse_overdue()
             next_s = self._overdue_s
             if self.phase is Phase.DEFERRED and deferral is not None:
                 if now_s >= patience_s:

@@ -246,7 +246,7 @@ async def _taken_places(world: ChaosWorld) -> Any:
 
 
 async def _held_calls(world: ChaosWorld) -> Any:
-    held = {}
+    held: dict[str, Any] = {}
     for tenant in TENANTS:
         page = await world.client(tenant, "operator").get("/v1/spend", {"by": "task", "limit": "100"})
         held |= {row["name"]: row["held"] for row in page["rows"] if row["held"]["calls"]}

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,7 @@ class _ChaosRun:
             request = ClientRequest(client.kind, name, tenant=client.tenant, fronts=client.fronts)
             request.is_late = self._calm_since is not None
             self._report.requests.append(request)
-            await pursue_request(
-                request, lambda asked=request: client.ask(asked), self.clock, 2 * self._plan.wait_s + 30
-            )
+            await pursue_request(request, partial(client.ask, request), self.clock, 2 * self._plan.wait_s + 30)
             if request.is_late:
                 return
             await asyncio.sleep(client.draw.uniform(*BETWEEN_S))
