@@ -14,7 +14,6 @@ from tests.faults.chaos.run import ChaosPlan, run_chaos
 from tests.faults.chaos.schedule import DECK, Blow, draw_schedule
 
 FIRST = int(os.environ.get("CHAOS_SEED", "1"))
-NIGHTLY_LOAD = 20
 QUIET = Setting((), patience=1.0)
 SERVED = Attempt(30.0, 31.0, "served")
 
@@ -117,13 +116,11 @@ async def test_every_client_is_served_or_told_the_truth(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("load", [0, NIGHTLY_LOAD])
-async def test_every_client_is_served_or_told_the_truth_for_minutes(tmp_path: Path, load: int) -> None:
-    """A seed that no night had before: the number of the workflow's run."""
-    seed = int(os.environ.get("GITHUB_RUN_NUMBER", "2")) * 2 + bool(load)
-    plan = ChaosPlan(seed, seconds=180, grace_s=240 if load else 90, gap_s=8 if load else 2, load=load)
+async def test_every_client_is_served_or_told_the_truth_for_minutes(tmp_path: Path) -> None:
+    """A seed that no night had before. A starved machine is a job of its own: it would starve the tests beside it."""
+    plan = ChaosPlan(int(os.environ.get("GITHUB_RUN_NUMBER", "2")), seconds=180, grace_s=90, gap_s=2, at_once=2)
     report = await run_chaos(plan, tmp_path, print)
     print(report.as_text())
     assert report.breaches == [] and report.requests
