@@ -162,9 +162,7 @@ class MessagesClient(ModelClient):
 
 class McpClient(ChaosClient):
     """An agent that writes by a tool of an outside MCP server. is_keyed: it names its calls, and the tool honours the
-    key of the mesh; reconnects: it comes again with a new session, else with the one that it had. Without a key and
-    with a new session nobody can tell that its call is a repeat, where doors died: it takes a lost write for uncertain.
-    """
+    key of the mesh; reconnects: it comes again with a new session, else with the one that it had."""
 
     tenant = TOOLING
 
@@ -184,9 +182,6 @@ class McpClient(ChaosClient):
 
     async def ask(self, request: ClientRequest) -> None:
         tool = self.draw.choice([name for name in MCP_TOOLS if name.endswith("_once") == self._is_keyed])
-        if self._reconnects and not self._is_keyed and request.attempts and request.attempts[-1].outcome == "lost":
-            request.writes[request.key] = "uncertain"
-            request.round += 1
         text = request.key
         await self._write(request, tool, text, {"text": text, "wait_s": round(self.draw.uniform(0, 0.6), 1)})
 
