@@ -139,7 +139,7 @@ async def judge_tasks(world: ChaosWorld, provider_log: Mapping[int, Mapping[str,
                 money = await compare_ledger(entries, world.mesh.redis_url, tenant, task)
                 calls.add_facts(entry.body for entry in entries)
                 replay = await replay_task(bus, task)
-                problems = [*money.problems(), *map(str, replay.divergences)]
+                problems = [*money.problems(may_lapse=True), *map(str, replay.divergences)]
                 problems += [f"{subject} holds {name} twice" for (subject, name), count in places.items() if count > 1]
                 breaches += [f"task {task} of {tenant}: {problem}" for problem in problems]
     return breaches + compare_log(calls.told, calls.guessed, provider_log.values())
