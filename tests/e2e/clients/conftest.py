@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -36,17 +35,16 @@ async def mesh(provider: ScriptedProvider, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def installing() -> AsyncIterator["asyncio.Task[Programs]"]:
-    """The programs, as they are being installed: pytest keeps its own folders, and these are over a gigabyte."""
+async def installing(tmp_path_factory: pytest.TempPathFactory) -> "asyncio.Task[Programs]":
+    """The programs, as they are being installed."""
     need("packages")
-    with tempfile.TemporaryDirectory(prefix="bulkhead-clients-") as folder:
-        programs = Programs(Path(folder))
+    programs = Programs(tmp_path_factory.mktemp("homes"))
 
-        async def install() -> Programs:
-            await asyncio.to_thread(programs.install)
-            return programs
+    async def install() -> Programs:
+        await asyncio.to_thread(programs.install)
+        return programs
 
-        yield asyncio.create_task(install())
+    return asyncio.create_task(install())
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

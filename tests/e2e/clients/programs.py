@@ -5,6 +5,7 @@ program has a home of its own, and no network but this machine: what it fetches 
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fresh_venv import FreshVenv
+from tests.paths import ROOT
 
 HERE = Path(__file__).parent
+INSTALLED = ROOT / ".clients"
 MANIFEST, LOCK = HERE / "package.json", HERE / "package-lock.json"
-PYTHON: Mapping[str, str] = {}
-"""Requirement by the name of a program."""
+PYTHON: Mapping[str, str] = {"aider": "aider-chat==0.86.2"}
+"""Requirement by the name of a program; aider pins all that it needs itself."""
 INSTALL_TIMEOUT_S = 170
 RUN_TIMEOUT_S = 90
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -37,39 +40,42 @@ class Ended:
 
 
 class Programs:
-    """folder: programs lie there, and each run has a folder of its own there."""
+    """homes: each run has a folder of its own there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._venvs: dict[str, FreshVenv] = {}
+    def __init__(self, homes: Path) -> None:
+        self._homes = homes
+        self._venvs = {name: INSTALLED / name for name in PYTHON}
 
     def install(self) -> None:
-        """All of them. Raises CalledProcessError: npm could not."""
+        """All of them, unless they are there: over a gigabyte, which `make clean` removes. Raises AssertionError."""
+        wanted = hashlib.sha256(LOCK.read_bytes() + repr(PYTHON).encode()).hexdigest()
+        stamp = INSTALLED / "installed.sha256"
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        shutil.rmtree(INSTALLED, ignore_errors=True)
+        INSTALLED.mkdir()
         for file in (MANIFEST, LOCK):
-            shutil.copy(file, self._folder)
+            shutil.copy(file, INSTALLED)
         command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"]
-        npm = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        npm = subprocess.Popen(command, cwd=INSTALLED, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             for name, requirement in PYTHON.items():
-                (self._folder / name).mkdir()
-                self._venvs[name] = FreshVenv(self._folder / name)
-                self._venvs[name].install(requirement, is_locked=False)
+                self._venvs[name].mkdir()
+                FreshVenv(self._venvs[name]).install(requirement, is_locked=False)
             said, _ = npm.communicate(timeout=INSTALL_TIMEOUT_S)
         finally:
             npm.kill()
         assert npm.returncode == 0, said
+        stamp.write_text(wanted)
 
-    def of_npm(self, name: str) -> Path:
-        """A program by the name of its command."""
-        return self._folder / "node_modules" / ".bin" / name
-
-    def of_python(self, name: str, command: str) -> Path:
-        """A command of the venv of PYTHON's name."""
-        return self._venvs[name].bin / command
+    def search_path(self) -> str:
+        """PATH, with the programs before all others."""
+        folders = [INSTALLED / "node_modules" / ".bin", *(venv / "venv" / "bin" for venv in self._venvs.values())]
+        return os.pathsep.join([*map(str, folders), os.environ["PATH"]])
 
     def make_workplace(self, name: str, files: Mapping[str, str]) -> Path:
         """An empty home with a folder `work` that holds these files. Returns that folder."""
-        work = self._folder / "homes" / name / "work"
+        work = self._homes / name / "work"
         work.mkdir(parents=True)
         for path, text in files.items():
             (work / path).write_text(text)
@@ -77,11 +83,11 @@ class Programs:
 
     async def run(self, work: Path, *words: str | Path, stdin: str = "", **environ: str) -> Ended:
         """Run in a folder of `make_workplace` until it ends. Raises TimeoutError."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
         process = await asyncio.create_subprocess_exec(
             *map(str, words),
             cwd=work,
-            env={**kept, **NO_NETWORK, "HOME": str(work.parent), **environ},
+            env={**kept, **NO_NETWORK, "PATH": self.search_path(), "HOME": str(work.parent), **environ},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

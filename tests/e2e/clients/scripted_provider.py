@@ -34,6 +34,8 @@ class ScriptedProvider:
         self._scripts: dict[str, Sequence[Turn]] = {}
         self._seen: list[tuple[str, SeenRequest]] = []
         self._lock = threading.Lock()
+        self.calls, self.tokens = 0, 0
+        """All that it was paid for."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"provider": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -63,10 +65,10 @@ class ScriptedProvider:
         marker, turn = self._next_turn(request)
         with self._lock:
             self._seen.append((marker, request))
-            number = len(self._seen)
-        spoken = turn.text + "".join(call.text for call in turn.calls)
-        sizes = (len(json.dumps(body)) // BYTES_PER_TOKEN, len(spoken) // BYTES_PER_TOKEN + 1)
-        return Answer(turn, number, str(body["model"]), *sizes)
+            spoken = turn.text + "".join(call.text for call in turn.calls)
+            sizes = (len(json.dumps(body)) // BYTES_PER_TOKEN, len(spoken) // BYTES_PER_TOKEN + 1)
+            self.calls, self.tokens = self.calls + 1, self.tokens + sum(sizes)
+            return Answer(turn, self.calls, str(body["model"]), *sizes)
 
     def _next_turn(self, request: SeenRequest) -> tuple[str, Turn]:
         for marker, turns in self._scripts.items():

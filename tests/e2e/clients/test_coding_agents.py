@@ -1,52 +1,77 @@
-"""Coding agents as people install them: each reads a file, edits it and says so, in one run of the mesh.
+"""Coding agents as people install them and as the page on them tells: each reads a file, edits it and says so.
 
-The script knows a program's tools by name; whether it has them, its own words and its history tell.
+The script knows a program's tools by name; whether a program used them, its file and its history tell.
 """
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.clients import mesh as names
 from tests.e2e.clients.answers import Call, Turn
 from tests.e2e.clients.mesh import ClientMesh
-from tests.e2e.clients.programs import Ended, Programs
+from tests.e2e.clients.page import Setup, read_setups
+from tests.e2e.clients.programs import Programs
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
-NOTES = {"notes.txt": "The kiln fires at 1180 degrees.\n"}
-EDITED = "The kiln fires at 1210 degrees.\n"
+BEFORE, AFTER = "The kiln fires at 1180 degrees.", "The kiln fires at 1210 degrees."
+PATCH = "*** Begin Patch\n*** Update File: {}\n@@\n-{}\n+{}\n*** End Patch"
 DONE = "The notes say 1210 degrees now."
-TASK = "{marker}: correct 1180 to 1210 in notes.txt."
+SETUPS = read_setups()
+Script = Callable[[str], tuple[Turn, ...]]
+"""Turns of a session, by the path of the file."""
 
 
-def check_session(mesh: ClientMesh, marker: str, work: Path, ended: Ended, api: str) -> None:
-    """The file is edited, the program told the last words, and the provider saw every result of a tool."""
+def _script(read: Callable[[str], Call], edit: Callable[[str], Call]) -> Script:
+    return lambda path: (Turn(calls=(read(path),)), Turn("Found it.", (edit(path),)), Turn(DONE))
+
+
+def _aider(path: str) -> tuple[Turn, ...]:
+    """No tools: an edit is a block of text, and one that does not fit is told to the model."""
+    blocks = [
+        f"notes.txt\n```text\n<<<<<<< SEARCH\n{old}\n=======\n{AFTER}\n>>>>>>> REPLACE\n```\n" for old in ("x", BEFORE)
+    ]
+    return Turn(blocks[0]), Turn(blocks[1] + DONE)
+
+
+SCRIPTS: dict[str, Script] = {
+    "opencode": _script(
+        lambda path: Call("read", {"filePath": path}),
+        lambda path: Call("edit", {"filePath": path, "oldString": BEFORE, "newString": AFTER}),
+    ),
+    # It edits with another tool where the model's name is one of GPT-5's.
+    "opencode-openai-responses": _script(
+        lambda path: Call("read", {"filePath": path}),
+        lambda path: Call("apply_patch", {"patchText": PATCH.format(path, BEFORE, AFTER)}),
+    ),
+    "qwen-code": _script(
+        lambda path: Call("read_file", {"file_path": path}),
+        lambda path: Call("edit", {"file_path": path, "old_string": BEFORE, "new_string": AFTER}),
+    ),
+    "aider": _aider,
+    "cline": _script(
+        lambda path: Call("read_files", {"files": [{"path": path}]}),
+        lambda path: Call("apply_patch", {"input": PATCH.format(path, BEFORE, AFTER)}),
+    ),
+}
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: f"{setup.program}-{setup.api}")
+async def test_a_coding_agent_holds_a_session_with_tools(mesh: ClientMesh, programs: Programs, setup: Setup) -> None:
+    marker = f"{setup.program}-{setup.api}"
+    work, key = programs.make_workplace(marker, {"notes.txt": f"{BEFORE}\n"}), mesh.make_key(marker)
+    script = SCRIPTS.get(marker, SCRIPTS.get(setup.program))
+    assert script is not None, f"no script for {setup.program}"
+    turns = script(str(work / "notes.txt"))
+    mesh.provider.play(marker, *turns)
+    calls, tokens = mesh.provider.calls, mesh.provider.tokens
+    ended = await programs.run(work, "bash", "-ec", setup.fill_in(mesh.local.doors_url, key, marker))
     assert ended.code == 0 and DONE in ended.output, ended.output
-    assert (work / "notes.txt").read_text() == EDITED, ended.output
+    assert (work / "notes.txt").read_text() == f"{AFTER}\n", ended.output
     assert not mesh.provider.faults
     seen = mesh.provider.requests_of(marker)
-    assert [request.api for request in seen] == [api] * 3, seen
-    assert "1180" in seen[1].results[0] and len(seen[2].results) == 2, seen[2].results
-
-
-@pytest.mark.parametrize(
-    ("model", "api", "package"),
-    [(names.CHAT, "openai-chat", "@ai-sdk/openai-compatible"), (names.ANTHROPIC, "anthropic", "@ai-sdk/anthropic")],
-)
-async def test_opencode(mesh: ClientMesh, programs: Programs, model: str, api: str, package: str) -> None:
-    marker = f"opencode-{api}"
-    work, key = programs.make_workplace(marker, NOTES), mesh.make_key(marker)
-    path = str(work / "notes.txt")
-    edit = {"filePath": path, "oldString": "1180", "newString": "1210"}
-    mesh.provider.play(
-        marker, Turn(calls=(Call("read", {"filePath": path}),)), Turn(calls=(Call("edit", edit),)), Turn(DONE)
-    )
-    url = mesh.openai_url if api == "openai-chat" else f"{mesh.anthropic_url}/v1"
-    provider = {"npm": package, "options": {"baseURL": url, "apiKey": key}, "models": {model: {}}}
-    (work / "opencode.json").write_text(json.dumps({"provider": {"bulkhead": provider}}))
-    ended = await programs.run(
-        work, programs.of_npm("opencode"), "run", "-m", f"bulkhead/{model}", TASK.format(marker=marker)
-    )
-    check_session(mesh, marker, work, ended, api)
+    assert [request.api for request in seen] == [setup.api] * len(turns), ended.output
+    if turns[0].calls:
+        assert "1180" in seen[1].results[0] and len(seen[2].results) == 2, seen[2].results
+    charged = await mesh.read_spending(marker)
+    assert charged == (mesh.provider.calls - calls, mesh.provider.tokens - tokens)
