@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from bulkhead_contracts.model import AnswerPart
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal
 
-_WHOLE = ("signature", "redacted")
+_WHOLE = ("signature", "redacted", "block")
 """Kinds that are told in one piece."""
 _Block = tuple[str, str]
 """Kind and id; a signature is of the block of its thoughts."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from bulkhead.model_apis.allowed import CHAT_OPTIONS, CHEAP_TIERS
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.sse import to_json
@@ -21,16 +22,6 @@ NOT_ANSWERED = {
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 KEPT_HERE = ("user", "metadata", "store", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 """They name the run, or say what a provider should keep; the record is the mesh's own."""
-_SAMPLING = (
-    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "logit_bias"),
-    *("frequency_penalty", "presence_penalty", "repetition_penalty", "chat_template_kwargs"),
-)
-_PASSED_ON = (
-    *_SAMPLING,
-    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
-    *("reasoning_effort", "reasoning_summary", "thinking", "verbosity", "service_tier"),
-)
-"""Options that a provider gets: the most output tokens bound what each of them can cost."""
 _OWN_PROVIDER = "the settings of the mesh say which provider is called, and with which key"
 _BY_MAX_TOKENS = "the reservation bounds thoughts and answer together"
 _INSTEAD = {
@@ -56,7 +47,7 @@ _UNLISTED = (
     "leave it out; the page on agents lists what is passed on",
 )
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CHOICES = ("none", "auto", "required")
+CHOICES = ("none", "auto", "required")
 
 
 def check_sizes(parsed_call: ParsedModelCall) -> None:
@@ -99,7 +90,7 @@ def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
     if budget is not None and most is not None and budget >= most:
         problem = f"must be less than the most output tokens ({most}), which it is part of, and is {budget}"
         raise unfit_field(thinking.field_path("budget_tokens"), problem)
-    thinking.get_choice("display", ("summarized", "omitted"))
+    thinking.get_choice("display", ("summarized", "omitted", "updates"))
     refuse_unlisted(thinking)
     return thinking.as_dict()
 
@@ -111,11 +102,10 @@ def options_of(body: Fields, most: int | None = None) -> dict[str, Any]:
         body.get_raw(name)
     if body.get_raw("modalities") not in (None, ["text"]):
         raise unsupported_field(body.field_path("modalities"), "answers are text", "leave it out, or send ['text']")
-    refuse_unlisted(body, _PASSED_ON)
+    refuse_unlisted(body, CHAT_OPTIONS)
     options = body.remaining_fields()
     check_thinking(body, most)
-    if body.get_text("service_tier") not in (None, "auto", "default", "flex"):
-        raise unsupported_field(body.field_path("service_tier"), "dearer tiers have no price here", "send default")
+    check_tier(body)
     body.get_number("temperature", 0, 2)
     body.get_number("top_p", 0, 1)
     body.get_number("frequency_penalty", -2, 2)
@@ -131,6 +121,12 @@ def options_of(body: Fields, most: int | None = None) -> dict[str, Any]:
     _check_choice(body, named)
     _check_format(body)
     return options
+
+
+def check_tier(body: Fields) -> None:
+    """The tier of a call: one that has a price."""
+    if body.get_text("service_tier") not in (None, *CHEAP_TIERS):
+        raise unsupported_field(body.field_path("service_tier"), "dearer tiers have no price here", "send default")
 
 
 def check_function(function: Fields, named: set[str]) -> None:
@@ -177,7 +173,7 @@ def _check_tools(body: Fields) -> set[str]:
 def _check_choice(body: Fields, named: set[str]) -> None:
     value = body.get_raw("tool_choice")
     if not isinstance(value, dict):
-        body.get_choice("tool_choice", _CHOICES)
+        body.get_choice("tool_choice", CHOICES)
         return
     choice = Fields(value, body.field_path("tool_choice"))
     if choice.require_text("type") != "function":
