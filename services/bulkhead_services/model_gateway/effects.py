@@ -250,7 +250,7 @@ class HttpProvider(Deployments):
         if is_translated:
             chat, gaps = view_in_chat_form(chat)
         if form.is_openai_chat:
-            check_reasoning_summary(chat.payload)
+            check_reasoning_summary(chat.payload, gaps if is_translated else None)
         elif is_embedding(chat.payload):
             raise UnsupportedInput("embeddings")
         else:

@@ -103,6 +103,10 @@ def _native_request(chat: Chat) -> ProviderRequest:
     options = {name: value for name, value in chat.payload.items() if name != BETAS and value is not None}
     parameters = {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     payload = {"model": chat.model, "max_tokens": chat.output_tokens, "stream": True, **parameters, **options}
+    thinking = mapping_of(options.get("thinking"))
+    if isinstance(budget := thinking.get("budget_tokens"), int) and budget >= chat.output_tokens:
+        # The model's own bound is below what was asked for: thoughts are a part of it.
+        payload["thinking"] = {**thinking, "budget_tokens": chat.output_tokens - 1}
     body, betas = encode_payload(payload), chat.payload.get(BETAS) or ()
     return ProviderRequest(
         PATH,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.model_apis.allowed import ANTHROPIC, CHAT
+from bulkhead.model_apis.allowed import ANTHROPIC, CHAT, CHEAP_TIERS
 from bulkhead.model_apis.anthropic_view import view_anthropic
 from bulkhead.model_apis.chat_view import NO_WORD
 from bulkhead.model_apis.gaps import Gap
@@ -17,17 +17,12 @@ from bulkhead.model_apis.responses_view import view_responses
 from bulkhead_services.model_gateway.providers.fields import mapping_of, plain_text, rows_of
 from bulkhead_services.model_gateway.providers.port import Chat
 
-CALLER_OPTIONS = frozenset({"user", "metadata", "prompt_cache_key", "safety_identifier", "service_tier"})
-"""Options that no answer depends on."""
 DEFAULT_VALUES: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
-    "store": (False,),
-    "modalities": (["text"],),
-    "logprobs": (False,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "tool_choice": ("auto",),
     "parallel_tool_calls": (True,),
+    "service_tier": CHEAP_TIERS,
 }
 """Values that say what holds without them."""
 SYSTEM_ROLES = ("system", "developer")
@@ -61,10 +56,10 @@ def narrow_chat(
     thinks = "thinking" in option_names
     parameters, payload = dict(chat.parameters), {"messages": _narrow_messages(chat.payload["messages"], thinks, gaps)}
     for name, value in chat.payload.items():
-        if name == "messages" or value is None or name in CALLER_OPTIONS or value in DEFAULT_VALUES.get(name, ()):
+        if name == "messages" or value is None or value in DEFAULT_VALUES.get(name, ()):
             continue
         if name == REASONING_SUMMARY and name not in option_names:
-            check_reasoning_summary(chat.payload)
+            check_reasoning_summary(chat.payload, gaps if lenient else None)
             continue
         if name in parameter_names:
             parameters[name] = [value] if name == "stop" and isinstance(value, str) else value
@@ -96,11 +91,15 @@ def data_of(part: Mapping[str, Any]) -> tuple[str, str]:
     return head.removeprefix("data:").partition(";")[0] or "application/pdf", data
 
 
-def check_reasoning_summary(payload: Mapping[str, Any]) -> None:
+def check_reasoning_summary(payload: Mapping[str, Any], gaps: list[Gap] | None) -> None:
     """Judge the `reasoning.summary` of a call for an API without a word for it: `auto` holds there, for whatever
-    reasoning comes is given back; no other value can be kept. Raises UnsupportedInput.
+    reasoning comes is given back; no other value can be kept. Raises UnsupportedInput where it takes no gaps.
     """
-    if (summary := payload.get(REASONING_SUMMARY)) not in (None, "auto"):
+    if (summary := payload.get(REASONING_SUMMARY)) in (None, "auto"):
+        return
+    if gaps is not None:
+        gaps.append(Gap("the option reasoning.summary", NO_WORD))
+    else:
         raise UnsupportedInput(f"{str(summary)[:32]!r} as reasoning.summary, only 'auto'")
 
 

@@ -237,7 +237,7 @@ async def test_what_no_model_gateway_takes_is_refused_at_once():
     async with world() as here:
         bad = [
             (asked(messages=()), 400),
-            (asked(*["x"] * (bounds.MAX_CONVERSATION + 1)), 400),
+            (asked(*["x"] * (bounds.MAX_CONVERSATION_ROWS + 1)), 400),
             (asked(model="m" * 65), 404),
             (asked(model=""), 404),
             (asked("x" * bounds.MAX_BLOB_BYTES), 413),

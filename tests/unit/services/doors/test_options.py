@@ -58,7 +58,7 @@ def test_what_is_on_no_list_is_refused_by_name_with_a_remedy(form: str, name: st
         *(("responses", name) for name in ("max_tokens", "max_completion_tokens", "n", "seed", "stop", "messages")),
         *(("responses", name) for name in ("reasoning_effort", "response_format", "thinking", "logit_bias", "top_k")),
         *(("embeddings", name) for name in ("max_tokens", "messages", "temperature", "tools")),
-        *(("messages", name) for name in ("max_output_tokens", "n", "seed", "top_k", "background")),
+        *(("messages", name) for name in ("max_output_tokens", "n", "seed", "background")),
     ],
 )
 def test_the_names_of_one_form_are_no_options_of_another(form: str, name: str) -> None:
@@ -83,7 +83,8 @@ def test_what_real_clients_send_is_passed_on_or_kept() -> None:
     body = {"temperature": 0.2, "service_tier": "auto", "client_metadata": {"v": "1"}, "background": False, **kept}
     del body["logprobs"], body["api_key"]
     answered = OpenAIResponseForm(FORMS["responses"][1] | body)
-    assert answered.parsed_call.options == {"temperature": 0.2, "service_tier": "auto"}
+    passed = {"temperature": 0.2, "service_tier": "auto", "prompt_cache_key": "k"}
+    assert answered.parsed_call.options == passed
     vectors = Embeddings(FORMS["embeddings"][1] | {"dimensions": 8, "user": "u", "input_type": "query"})
     assert vectors.parsed_call.options == {"dimensions": 8, "input_type": "query"}
 
