@@ -100,17 +100,18 @@ def medium_of(part: Mapping[str, Any]) -> Medium | None:
             return Medium("document", _text_or_none(file.get("file_data") if isinstance(file, dict) else None))
         case "input_file":
             return Medium("document", _text_or_none(part.get("file_data")))
-        case "image" | "document" as kind:
+        case "image" | "document":
             source = part.get("source")
             fields = source if isinstance(source, dict) else {}
-            if kind == "document" and fields.get("type") in ("text", "content"):
+            is_image = part["type"] == "image"
+            if not is_image and fields.get("type") in ("text", "content"):
                 return None
             data = fields.get("data") if fields.get("type") == "base64" else None
-            return Medium(kind, _text_or_none(data), str(fields.get("media_type")))
+            return Medium("image" if is_image else "document", _text_or_none(data), str(fields.get("media_type")))
         case None if isinstance(part.get("inlineData"), dict):
             media_type = str(part["inlineData"].get("mimeType"))
-            kind = "image" if media_type.startswith("image/") else "document"
-            return Medium(kind, _text_or_none(part["inlineData"].get("data")), media_type)
+            is_image = media_type.startswith("image/")
+            return Medium("image" if is_image else "document", _text_or_none(part["inlineData"].get("data")), media_type)
     return None
 
 

@@ -82,10 +82,9 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
             return _rejected_fault(
                 "malformed_conversation", "there is no input to embed", "send `input` as OpenAI has it"
             )
-    is_row = {ANTHROPIC: _has_role, RESPONSES: bool}.get(conversation.api, _is_message)
     for place, ref in enumerate(conversation.messages if inputs is None else (), 1):
         row = read_object(texts[ref.sha256])
-        if row is None or not is_row(row) or not _is_shallow(row):
+        if row is None or not _is_message(conversation.api, row) or not _is_shallow(row):
             reason = f"message {place} of the conversation is no chat message"
             return _rejected_fault("malformed_conversation", reason, "send messages as the API has them")
         rows.append(row)
@@ -185,11 +184,9 @@ def _rejected_fault(code: str, message: str, hint: str) -> ProviderFault:
     return ProviderFault(code, message, hint, consumed=False, refused=True)
 
 
-def _has_role(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("role"), str)
-
-
-def _is_message(message: Mapping[str, Any]) -> bool:
+def _is_message(api: ModelApi, message: Mapping[str, Any]) -> bool:
+    if api == RESPONSES:
+        return True
     calls = message.get("tool_calls") or ()
     return (
         isinstance(message.get("role"), str)
