@@ -111,7 +111,9 @@ def medium_of(part: Mapping[str, Any]) -> Medium | None:
         case None if isinstance(part.get("inlineData"), dict):
             media_type = str(part["inlineData"].get("mimeType"))
             is_image = media_type.startswith("image/")
-            return Medium("image" if is_image else "document", _text_or_none(part["inlineData"].get("data")), media_type)
+            return Medium(
+                "image" if is_image else "document", _text_or_none(part["inlineData"].get("data")), media_type
+            )
     return None
 
 

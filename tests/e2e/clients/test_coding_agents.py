@@ -35,6 +35,14 @@ def _aider(path: str) -> tuple[Turn, ...]:
 
 
 SCRIPTS: dict[str, Script] = {
+    "Claude Code": _script(
+        lambda path: Call("Read", {"file_path": path}),
+        lambda path: Call("Edit", {"file_path": path, "old_string": BEFORE, "new_string": AFTER}),
+    ),
+    "Codex": _script(
+        lambda path: Call("exec_command", {"cmd": f"cat {path}"}),
+        lambda path: Call("apply_patch", PATCH.format(path, BEFORE, AFTER)),
+    ),
     "opencode": _script(
         lambda path: Call("read", {"filePath": path}),
         lambda path: Call("edit", {"filePath": path, "oldString": BEFORE, "newString": AFTER}),
@@ -58,7 +66,7 @@ SCRIPTS: dict[str, Script] = {
 
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: f"{setup.program}-{setup.api}")
 async def test_a_coding_agent_holds_a_session_with_tools(mesh: ClientMesh, programs: Programs, setup: Setup) -> None:
-    marker = f"{setup.program}-{setup.api}"
+    marker = f"{setup.program}-{setup.api}".replace(" ", "-")
     work, key = programs.make_workplace(marker, {"notes.txt": f"{BEFORE}\n"}), mesh.make_key(marker)
     script = SCRIPTS.get(marker, SCRIPTS.get(setup.program))
     assert script is not None, f"no script for {setup.program}"

@@ -25,8 +25,17 @@ def test_parts_of_anthropics_messages() -> None:
             "role": "user",
             "content": [
                 {"type": "text", "text": "Go on."},
-                {"type": "tool_result", "tool_use_id": "t", "is_error": True, "content": [{"type": "text", "text": "No"}]},
-                {"type": "tool_result", "tool_use_id": "u", "content": [{"type": "tool_reference", "tool_name": "late"}]},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "is_error": True,
+                    "content": [{"type": "text", "text": "No"}],
+                },
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "u",
+                    "content": [{"type": "tool_reference", "tool_name": "late"}],
+                },
             ],
         },
     ]
@@ -69,7 +78,18 @@ def test_items_of_a_response() -> None:
 _NAMES = (
     *("role", "type", "content", "text", "source", "data", "media_type", "tool", "definition", "name", "input"),
     *("output", "image_url", "file_data", "tools", "tool_choice", "arguments", "summary", "title", "tool_use_id"),
-    *("system", "thinking", "output_config", "context_management", "edits", "betas", "text", "reasoning", "file", "url"),
+    *(
+        "system",
+        "thinking",
+        "output_config",
+        "context_management",
+        "edits",
+        "betas",
+        "text",
+        "reasoning",
+        "file",
+        "url",
+    ),
 )
 _WORDS = (
     *("user", "assistant", "system", "developer", "text", "image", "document", "tool_result", "tool_use", "base64"),
@@ -85,9 +105,7 @@ _rows = st.lists(
 )
 
 
-@given(
-    st.sampled_from(["", "anthropic", "openai-responses"]), _rows, st.dictionaries(st.sampled_from(_NAMES), _values)
-)
+@given(st.sampled_from(["", "anthropic", "openai-responses"]), _rows, st.dictionaries(st.sampled_from(_NAMES), _values))
 def test_nothing_that_an_agent_sends_ends_a_session(api: ModelApi, rows: list[Any], options: dict[str, Any]) -> None:
     payload = {"messages": rows, **options}
     bound_payload(api, payload, {})

@@ -139,7 +139,14 @@ CLAUDE_SAID = [
 CODEX_SAID: list[dict[str, Any]] = [
     {"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_text", "text": "Hm."}], "encrypted_content": "e"},
     {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c_2", "name": "apply_patch", "input": "*** Begin"},
-    {"type": "function_call", "id": "fc_1", "call_id": "c_3", "name": "spawn", "namespace": "agents", "arguments": "{}"},
+    {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "c_3",
+        "name": "spawn",
+        "namespace": "agents",
+        "arguments": "{}",
+    },
     {"type": "function_call", "id": "fc_2", "call_id": "c_4", "name": "look", "arguments": '{"a": 1}'},
 ]
 
@@ -356,7 +363,7 @@ async def test_items_are_said_in_another_api_with_their_images_and_their_gaps(pr
         (x,) = provider.asked
     assert IMAGE in x.sent.decode() and "agents__spawn" in x.sent.decode()
     assert {row.what for row in reply.completeness.omissions} >= {
-        *("an encrypted thought", "the option verbosity", "the tool local_shell", "the tool tool_search"),
+        *("an encrypted thought", "the option verbosity", "the tool local_shell", "the tool tool_search")
     }
 
 
