@@ -23,6 +23,8 @@ CHAT_OPTIONS = frozenset(
 EMBEDDING_OPTIONS = frozenset(("encoding_format", "dimensions", "input_type", "truncate"))
 BETAS = "betas"
 """Option that holds the values of the header `anthropic-beta`."""
+INTERLEAVED = "interleaved-thinking-"
+"""Beginning of the beta under which a budget of thoughts spans several requests."""
 NATIVE_OPTIONS: Mapping[str, frozenset[str]] = {
     ANTHROPIC: frozenset(
         (

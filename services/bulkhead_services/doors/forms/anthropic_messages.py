@@ -5,7 +5,7 @@ In: the body of a request. Out: what is asked, as it came; then the answer as a 
 
 from typing import Any
 
-from bulkhead.model_apis.allowed import ANTHROPIC, BETAS, NATIVE_OPTIONS, left_out_tools
+from bulkhead.model_apis.allowed import ANTHROPIC, BETAS, INTERLEAVED, NATIVE_OPTIONS, left_out_tools
 from bulkhead.model_apis.native_answers import native_blocks
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AnswerPart, ToolCall
@@ -140,12 +140,13 @@ def _check_options(body: Fields, most: int) -> None:
     body.get_integer("top_k", 0, bounds.MAX_ASKED_OUTPUT_TOKENS)
     body.get_texts("stop_sequences", 64)
     _check_tool_choice(body, _check_tools(body))
-    check_thinking(body, most)
+    betas = body.get_texts(BETAS, bounds.MAX_PARTS) or []
+    # Between calls of tools thoughts may go on in the next request, so that a budget spans several.
+    check_thinking(body, None if any(beta.startswith(INTERLEAVED) for beta in betas) else most)
     if body.get_choice("service_tier", ("auto", "standard_only")) == "standard_only":
         raise unsupported_field("service_tier", "the provider's account says which tier is used", "leave it out")
     for name in ("context_management", "cache_control"):
         body.get_object(name)
-    body.get_texts(BETAS, bounds.MAX_PARTS)
     if output := body.get_object("output_config"):
         if form := output.get_object("format"):
             if form.require_text("type") != "json_schema":

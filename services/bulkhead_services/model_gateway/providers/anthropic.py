@@ -4,7 +4,7 @@ messages of one that asks in this form are passed on, and the whole answer is ke
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.model_apis.allowed import BETAS
+from bulkhead.model_apis.allowed import BETAS, INTERLEAVED
 from bulkhead.model_apis.native_answers import block_json, is_told_in_parts
 from bulkhead_contracts.model import AnswerPart
 from bulkhead_contracts.result import Usage
@@ -103,11 +103,12 @@ def _native_request(chat: Chat) -> ProviderRequest:
     options = {name: value for name, value in chat.payload.items() if name != BETAS and value is not None}
     parameters = {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     payload = {"model": chat.model, "max_tokens": chat.output_tokens, "stream": True, **parameters, **options}
-    thinking = mapping_of(options.get("thinking"))
-    if isinstance(budget := thinking.get("budget_tokens"), int) and budget >= chat.output_tokens:
+    betas = chat.payload.get(BETAS) or ()
+    thinking, is_spanning = mapping_of(options.get("thinking")), any(beta.startswith(INTERLEAVED) for beta in betas)
+    if isinstance(budget := thinking.get("budget_tokens"), int) and budget >= chat.output_tokens and not is_spanning:
         # The model's own bound is below what was asked for: thoughts are a part of it.
         payload["thinking"] = {**thinking, "budget_tokens": chat.output_tokens - 1}
-    body, betas = encode_payload(payload), chat.payload.get(BETAS) or ()
+    body = encode_payload(payload)
     return ProviderRequest(
         PATH,
         body,

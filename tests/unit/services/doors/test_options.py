@@ -102,3 +102,45 @@ def test_a_thinking_budget_is_part_of_what_is_reserved(form: str) -> None:
 @pytest.mark.parametrize("tier", ["priority", "scale", "standard_only", "x"])
 def test_a_tier_without_a_price_is_refused(form: str, tier: str) -> None:
     assert refusal_of(form, service_tier=tier).field == "service_tier"
+
+
+def test_a_budget_of_interleaved_thoughts_spans_several_requests() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 2_000}
+    betas = ["interleaved-thinking-2025-05-14"]
+    read, body = FORMS["messages"]
+    assert read(body | {"thinking": thinking, "betas": betas}).parsed_call.options["thinking"] == thinking
+
+
+def test_what_coding_agents_send_is_passed_on_as_it_came() -> None:
+    """Claude Code 2.1.332 and Codex 0.169.0, in the shapes that they were seen to send."""
+    claude: dict[str, Any] = {
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        "tools": [{"name": "Later", "input_schema": {"type": "object"}, "defer_loading": True}],
+        "thinking": {"type": "adaptive", "display": "updates"},
+        "output_config": {"effort": "high"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "top_k": 4,
+    }
+    rows = [*MESSAGES, {"role": "system", "content": "Go on.", "output_config": {"effort": "low"}}]
+    asked = AnthropicMessageForm(FORMS["messages"][1] | claude | {"messages": rows}).parsed_call
+    assert (asked.api, asked.options, list(asked.messages)) == ("anthropic", claude, rows)
+    codex: dict[str, Any] = {
+        "tools": [
+            {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}},
+            {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]},
+            *({"type": "tool_search", "execution": "client"}, {"type": "local_shell"}, {"type": "web_search"}),
+        ],
+        "reasoning": {"effort": "medium", "summary": "auto", "context": "all_turns"},
+        "include": ["reasoning.encrypted_content"],
+        "text": {"verbosity": "low"},
+        "prompt_cache_key": "k",
+    }
+    items = [
+        {"type": "additional_tools", "role": "developer", "tools": codex["tools"][:2]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": "e"},
+        {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "x"},
+    ]
+    left = {"store": False, "client_metadata": {"a": "b"}}
+    response = OpenAIResponseForm(FORMS["responses"][1] | codex | left | {"input": items}).parsed_call
+    assert (response.api, response.options, list(response.messages)) == ("openai-responses", codex, items)
+    assert response.left_out == ("web_search",) and not asked.left_out
