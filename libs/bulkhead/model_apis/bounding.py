@@ -57,6 +57,9 @@ def bound_payload(api: ModelApi, payload: dict[str, Any], pdfs: PdfSizes) -> lis
     text_type, gaps = _TEXT_TYPES.get(api, "text"), list[Gap]()
     for parts in part_lists(payload):
         for place, part in enumerate(parts):
+            if isinstance(part, dict) and fields_of(part.get("citations")).get("enabled"):
+                gaps.append(Gap("the citations of a document", "answers that are streamed here hold none"))
+                del part["citations"]
             if (gap := _gap_of_part(api, part)) is not None:
                 gaps.append(gap)
                 parts[place] = {"type": text_type, "text": gap.text}

@@ -386,3 +386,13 @@ async def test_a_note_of_the_mesh_is_said_in_each_api(provider):
         sent.append(provider.asked[-1].body)
     assert sent[0]["messages"][-1]["content"][-1] == {"type": "text", "text": "Note of Bulkhead."}
     assert sent[1]["input"][-1] == {"type": "message", "role": "developer", "content": "Note of Bulkhead."}
+
+
+async def test_citations_are_left_out_by_name_for_a_stream_holds_none(provider):
+    provider.will(claude)
+    row = document(pdf(["one"]))
+    row["content"][0]["content"][1]["citations"] = {"enabled": True}
+    async with desk(provider, **at(provider, "anthropic")) as d:
+        reply = await asked(d, await call(d, "anthropic", *MESSAGES[:3], row))
+    assert "citations" not in provider.asked[0].body["messages"][3]["content"][0]["content"][1]
+    assert [gap.what for gap in reply.completeness.omissions] == ["the citations of a document"]
