@@ -5,12 +5,13 @@ program has a home of its own, and no network but this machine: what it fetches 
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from tests.paths import ROOT
 
 HERE = Path(__file__).parent
 INSTALLED = ROOT / ".clients"
+NPM = INSTALLED / "npm"
 MANIFEST, LOCK = HERE / "package.json", HERE / "package-lock.json"
-PYTHON: Mapping[str, str] = {"aider": "aider-chat==0.86.2"}
+PYTHON: Mapping[str, str] = {"aider": "aider-chat==0.86.2", "smolagents": "smolagents[openai]==1.26.0"}
 """Requirement by the name of a program; aider pins all that it needs itself."""
 INSTALL_TIMEOUT_S = 170
 RUN_TIMEOUT_S = 90
@@ -48,30 +50,29 @@ class Programs:
 
     def install(self) -> None:
         """All of them, unless they are there: over a gigabyte, which `make clean` removes. Raises AssertionError."""
-        wanted = hashlib.sha256(LOCK.read_bytes() + repr(PYTHON).encode()).hexdigest()
-        stamp = INSTALLED / "installed.sha256"
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
-        shutil.rmtree(INSTALLED, ignore_errors=True)
-        INSTALLED.mkdir()
-        for file in (MANIFEST, LOCK):
-            shutil.copy(file, INSTALLED)
+        INSTALLED.mkdir(exist_ok=True)
         command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"]
-        npm = subprocess.Popen(command, cwd=INSTALLED, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        try:
+        with _renewed(NPM, LOCK.read_text()) as is_new, ThreadPoolExecutor() as pool:
+            if is_new:
+                for file in (MANIFEST, LOCK):
+                    shutil.copy(file, NPM)
+                npm = pool.submit(
+                    subprocess.run, command, cwd=NPM, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
+                )
             for name, requirement in PYTHON.items():
-                self._venvs[name].mkdir()
-                FreshVenv(self._venvs[name]).install(requirement, is_locked=False)
-            said, _ = npm.communicate(timeout=INSTALL_TIMEOUT_S)
-        finally:
-            npm.kill()
-        assert npm.returncode == 0, said
-        stamp.write_text(wanted)
+                with _renewed(self._venvs[name], requirement) as is_new_venv:
+                    if is_new_venv:
+                        FreshVenv(self._venvs[name]).install(requirement, is_locked=False)
+            assert not is_new or npm.result().returncode == 0, npm.result().stderr
 
     def search_path(self) -> str:
         """PATH, with the programs before all others."""
-        folders = [INSTALLED / "node_modules" / ".bin", *(venv / "venv" / "bin" for venv in self._venvs.values())]
+        folders = [NPM / "node_modules" / ".bin", *(venv / "venv" / "bin" for venv in self._venvs.values())]
         return os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+
+    def python_of(self, name: str) -> Path:
+        """The interpreter of one of PYTHON's programs."""
+        return self._venvs[name] / "venv" / "bin" / "python"
 
     def make_workplace(self, name: str, files: Mapping[str, str]) -> Path:
         """An empty home with a folder `work` that holds these files. Returns that folder."""
@@ -81,24 +82,37 @@ class Programs:
             (work / path).write_text(text)
         return work
 
-    async def run(self, work: Path, *words: str | Path, stdin: str = "", **environ: str) -> Ended:
-        """Run in a folder of `make_workplace` until it ends. Raises TimeoutError."""
+    async def run(self, work: Path, *words: str | Path, **environ: str) -> Ended:
+        """Run in a folder of `make_workplace` until it ends. Raises AssertionError: it takes too long."""
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
-        process = await asyncio.create_subprocess_exec(
-            *map(str, words),
-            cwd=work,
-            env={**kept, **NO_NETWORK, "PATH": self.search_path(), "HOME": str(work.parent), **environ},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(stdin.encode()), RUN_TIMEOUT_S)
-        finally:
-            if process.returncode is None:
+        report = work.parent / "output.txt"
+        with report.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *map(str, words),
+                cwd=work,
+                env={**kept, **NO_NETWORK, "PATH": self.search_path(), "HOME": str(work.parent), **environ},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                code = await asyncio.wait_for(process.wait(), RUN_TIMEOUT_S)
+            except TimeoutError:
                 process.kill()
-        assert process.returncode is not None
-        return Ended(process.returncode, output.decode(errors="replace"))
+                raise AssertionError(f"not over after {RUN_TIMEOUT_S} s: {report.read_text()}") from None
+        return Ended(code, report.read_text(errors="replace"))
+
+
+@contextmanager
+def _renewed(folder: Path, wanted: str) -> Iterator[bool]:
+    """An empty folder to install into (True), unless it holds what is wanted already (False)."""
+    stamp = folder / "installed"
+    is_new = not (stamp.exists() and stamp.read_text() == wanted)
+    if is_new:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    yield is_new
+    stamp.write_text(wanted)
 
 
 def pinned_versions() -> dict[str, str]:
