@@ -145,11 +145,11 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
 class ModelCallReplied(Body, type="mesh.model.call_replied"):
     """Answer of the model, or why there is none.
 
-    Failure codes: rate_limited, provider_error, timeout, truncated_stream, error_body, malformed_json,
-    malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused,
-    length, refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route,
-    bad_grant, unreachable, no_answer (the model thought and said nothing); of an outside agent's call also
-    unsupported_parameter, malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any
+    Failure codes: rate_limited, provider_error, request_refused (by the provider), timeout, truncated_stream,
+    error_body, malformed_json, malformed_arguments, context_overflow, content_filter (the provider withheld the
+    answer), model_refused, length, refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model,
+    unknown_route, bad_grant, unreachable, no_answer (the model thought and said nothing); of an outside agent's
+    call also unsupported_parameter, malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any
     more).
 
     changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the

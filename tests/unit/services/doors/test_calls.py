@@ -196,6 +196,7 @@ async def test_failures_are_refusals_by_name():
         "unknown_route": (404, False),
         "context_overflow": (400, False),
         "provider_error": (502, False),
+        "request_refused": (400, False),
         "rate_limited": (429, True),
     }
     async with world() as here:
