@@ -115,9 +115,23 @@ def _renewed(folder: Path, wanted: str) -> Iterator[bool]:
     stamp.write_text(wanted)
 
 
-def pinned_versions() -> dict[str, str]:
-    """Version by package, of what is installed from npm and from PyPI."""
+PROGRAMS = {
+    "@anthropic-ai/claude-code": "Claude Code",
+    "@openai/codex": "Codex",
+    "@qwen-code/qwen-code": "qwen-code",
+    "opencode-ai": "opencode",
+}
+"""Names under which people know some packages of npm."""
+
+
+def pinned_versions() -> dict[str, tuple[str, str]]:
+    """Package and version by program, of what is installed from npm and from PyPI."""
     packages = json.loads(LOCK.read_text())["packages"]
-    of_npm = {name: packages[f"node_modules/{name}"]["version"] for name in packages[""]["dependencies"]}
-    rows = (requirement.partition("==") for requirement in PYTHON.values())
-    return of_npm | {name.partition("[")[0]: version for name, _, version in rows}
+    versions = {
+        PROGRAMS.get(package, package): (package, packages[f"node_modules/{package}"]["version"])
+        for package in packages[""]["dependencies"]
+    }
+    for program, requirement in PYTHON.items():
+        package, _, version = requirement.partition("==")
+        versions[program] = package.partition("[")[0], version
+    return versions

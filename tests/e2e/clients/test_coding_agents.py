@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.clients.answers import Call, Turn
+from tests.e2e.clients.clients_table import ClientRow, check_row
 from tests.e2e.clients.mesh import ClientMesh
 from tests.e2e.clients.page import Setup, read_setups
-from tests.e2e.clients.programs import Programs
+from tests.e2e.clients.programs import Programs, pinned_versions
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
@@ -18,6 +19,7 @@ BEFORE, AFTER = "The kiln fires at 1180 degrees.", "The kiln fires at 1210 degre
 PATCH = "*** Begin Patch\n*** Update File: {}\n@@\n-{}\n+{}\n*** End Patch"
 DONE = "The notes say 1210 degrees now."
 SETUPS = read_setups()
+PACKAGES = {name: f"`{package}` {version}" for name, (package, version) in pinned_versions().items()}
 Script = Callable[[str], tuple[Turn, ...]]
 """Turns of a session, by the path of the file."""
 
@@ -81,5 +83,8 @@ async def test_a_coding_agent_holds_a_session_with_tools(mesh: ClientMesh, progr
     assert [request.api for request in seen] == [setup.api] * len(turns), ended.output
     if turns[0].calls:
         assert "1180" in seen[1].results[0] and len(seen[2].results) == 2, seen[2].results
+    works = "tools, streamed" if turns[0].calls else "edits as text, streamed"
+    assert all(request.body.get("stream") for request in seen), "it does not stream"
+    check_row(ClientRow("Coding agents", (setup.program, PACKAGES[setup.program], setup.api), (works,)))
     charged = await mesh.read_spending(marker)
     assert charged == (mesh.provider.calls - calls, mesh.provider.tokens - tokens)

@@ -65,6 +65,10 @@ def test_the_names_of_one_form_are_no_options_of_another(form: str, name: str) -
     assert refusal_of(form, **{name: 1}).field == name
 
 
+def test_an_empty_object_asks_for_the_defaults_and_is_refused_too() -> None:
+    assert refusal_of("chat", web_search_options={}).field == "web_search_options"
+
+
 def test_what_real_clients_send_is_passed_on_or_kept() -> None:
     sampling = {"temperature": 0.2, "top_p": 0.9, "top_k": 4, "seed": 7, "stop": ["END"], "logit_bias": {"50256": -100}}
     how = {"reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "parallel_tool_calls": False}

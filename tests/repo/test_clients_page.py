@@ -1,0 +1,24 @@
+"""The page on clients shows what is pinned: each program of tests/e2e/clients with its version, each setup that people
+are told, each SDK."""
+
+from importlib.metadata import version
+
+from tests.e2e.clients.clients_table import rows_of
+from tests.e2e.clients.page import read_setups
+from tests.e2e.clients.programs import pinned_versions
+
+
+def test_each_setup_has_a_row_with_the_version_that_is_pinned() -> None:
+    packages = pinned_versions()
+    setups = {(setup.program, "`{}` {}".format(*packages[setup.program]), setup.api) for setup in read_setups()}
+    assert {tuple(row[:3]) for row in rows_of("Coding agents")} == setups
+
+
+def test_each_pinned_program_has_a_row() -> None:
+    shown = {row[0] for section in ("Coding agents", "Loops") for row in rows_of(section)}
+    assert shown == pinned_versions().keys()
+
+
+def test_the_sdks_are_those_that_are_installed() -> None:
+    shown = {row[0].partition(",")[0] for row in rows_of("SDKs")}
+    assert shown == {f"`{name}` {version(name)}" for name in ("anthropic", "openai")}
