@@ -226,12 +226,18 @@ class AnswerPart(Contract):
     """A part of an answer. id: of a tool call, or the place of a block of signed thoughts; name: of the tool.
 
     reasoning: thoughts that nobody signed; thinking, signature, redacted: of a block that its provider takes back.
-    block: JSON of a block or an item that has no other kind, in the API in which it was asked; id: its place.
+    block: JSON of a block or an item that has no kind of its own, in the API in which it was asked; id: its place.
     """
 
-    kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call", "block"] = "text"
+    kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call"] = "text"
     id: Annotated[Token | Literal[""], Field(exclude_if=operator.not_)] = ""
     name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    block: Annotated[bool, Field(exclude_if=operator.not_)] = False
+
+    @property
+    def told_kind(self) -> str:
+        """Its kind; `block` of a whole one."""
+        return "block" if self.block else self.kind
 
 
 TEXT = AnswerPart()

@@ -4,11 +4,14 @@ by name, and for the model gateway, which trusts no door.
 An option stands here when the most output tokens and the bytes of the request bound what it can cost.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from bulkhead.model_apis.gaps import Gap
 from bulkhead_contracts.model import ModelApi
 
+PROVIDER_RUNS = "its provider runs it, which has no price here; give the agent a tool of its own"
 CHAT: ModelApi = ""
 ANTHROPIC: ModelApi = "anthropic"
 RESPONSES: ModelApi = "openai-responses"
@@ -39,6 +42,13 @@ NATIVE_OPTIONS: Mapping[str, frozenset[str]] = {
         )
     ),
 }
+NESTED_OPTIONS: Mapping[str, frozenset[str]] = {
+    "thinking": frozenset(("type", "budget_tokens", "display")),
+    "output_config": frozenset(("effort", "format", "task_budget")),
+    "reasoning": frozenset(("effort", "summary", "generate_summary", "context")),
+    "text": frozenset(("format", "verbosity")),
+}
+"""Fields of the options that are objects."""
 CHEAP_TIERS = ("auto", "default", "flex")
 """Values of `service_tier` that have a price here."""
 INCLUDED = ("reasoning.encrypted_content",)
@@ -59,21 +69,22 @@ PASSED_BETAS = frozenset(
 """Values of `anthropic-beta` that neither call another model nor cost beside the tokens."""
 PASSED_EDITS = ("clear_thinking_", "clear_tool_uses_")
 """Beginnings of the kinds of `context_management.edits` that cost nothing beside."""
-_CLIENT_TOOLS: Mapping[str, tuple[str, ...]] = {
-    ANTHROPIC: ("custom", "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_"),
-    RESPONSES: ("function", "custom", "namespace", "tool_search", "local_shell", "shell", "apply_patch"),
+_CLIENT_TOOLS = {
+    CHAT: re.compile("function"),
+    ANTHROPIC: re.compile(
+        r"custom|(?:bash|text_editor|computer|memory)_\d{8}|tool_search_tool_(?:regex|bm25)(?:_\d{8})?"
+    ),
+    RESPONSES: re.compile("function|custom|namespace|tool_search|local_shell|shell|apply_patch"),
 }
-"""Beginnings of the kinds of tools that the agent runs itself, or that search the request alone."""
+"""Kinds of tools that the agent runs itself, or that search the request alone."""
 
 
-def is_passed_tool(api: str, tool: object) -> bool:
+def is_passed_tool(api: ModelApi, tool: object) -> bool:
     """True for a tool that is passed on: what a provider runs itself has no price here."""
     if not isinstance(tool, dict):
         return False
     kind = tool.get("type", "custom" if api == ANTHROPIC else None)
-    if api == ANTHROPIC:
-        return isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS[api])
-    if not isinstance(kind, str) or kind not in _CLIENT_TOOLS.get(api, ("function",)):
+    if not isinstance(kind, str) or not _CLIENT_TOOLS[api].fullmatch(kind):
         return False
     if kind == "namespace":
         inner = tool.get("tools")
@@ -82,11 +93,28 @@ def is_passed_tool(api: str, tool: object) -> bool:
     return kind != "shell" or _is_local(tool.get("environment"))
 
 
-def left_out_tools(api: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the tools of a request that are not passed on."""
+def unlisted_option(options: Mapping[str, Any], listed: Collection[str]) -> str:
+    """Name of the first option that is not passed on, or of a field of it; "" when all are."""
+    for name, value in options.items():
+        if name not in listed and value is not None:
+            return name
+        fields = value if isinstance(value, dict) and name in NESTED_OPTIONS else {}
+        for field, inner in fields.items():
+            if field not in NESTED_OPTIONS[name] and inner is not None:
+                return f"{name}.{field}"
+    return ""
+
+
+def left_out_tools(api: ModelApi, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tools of a request that are not passed on, with the reason."""
     tools = options.get("tools")
     rows = tools if isinstance(tools, list) else ()
-    return tuple(tool_name(tool) for tool in rows if not is_passed_tool(api, tool))
+    return tuple(str(gap_of_tool(tool)) for tool in rows if not is_passed_tool(api, tool))
+
+
+def gap_of_tool(tool: object) -> Gap:
+    """The words for a tool that its provider runs."""
+    return Gap(f"the tool {tool_name(tool)}", PROVIDER_RUNS)
 
 
 def tool_name(tool: object) -> str:
@@ -96,4 +124,4 @@ def tool_name(tool: object) -> str:
 
 
 def _is_local(environment: object) -> bool:
-    return environment is None or (isinstance(environment, dict) and environment.get("type") == "local")
+    return isinstance(environment, dict) and environment.get("type") == "local"

@@ -13,6 +13,7 @@ from bulkhead.model_apis.allowed import (
     PASSED_BETAS,
     PASSED_EDITS,
     RESPONSES,
+    gap_of_tool,
     is_passed_tool,
     tool_name,
 )
@@ -21,7 +22,6 @@ from bulkhead.model_apis.gaps import Gap
 from bulkhead.model_apis.media import PdfSizes, part_lists, replace_uncounted
 from bulkhead_contracts.model import ModelApi
 
-PROVIDER_RUNS = "its provider runs it, which has no price here; give the agent a tool of its own"
 UNKNOWN_KIND = "its kind is not among those whose tokens have a bound"
 UNPRICED = "it may cost more than the tokens of the request, and has no price here"
 _PARTS: Mapping[str, frozenset[str]] = {
@@ -49,12 +49,16 @@ _ITEMS = frozenset(
     )
 )
 _MESSAGE_FIELDS = ("role", "content", "cache_control", "output_config", "clear_at")
-_TEXT_TYPES: Mapping[str, str] = {RESPONSES: "input_text"}
+
+
+def text_type_of(api: ModelApi) -> str:
+    """The kind of a part of text."""
+    return "input_text" if api == RESPONSES else "text"
 
 
 def bound_payload(api: ModelApi, payload: dict[str, Any], pdfs: PdfSizes) -> list[Gap]:
     """Leave out what has no bound. payload: messages and options, changed in place."""
-    text_type, gaps = _TEXT_TYPES.get(api, "text"), list[Gap]()
+    text_type, gaps = text_type_of(api), list[Gap]()
     for parts in part_lists(payload):
         for place, part in enumerate(parts):
             if isinstance(part, dict) and fields_of(part.get("citations")).get("enabled"):
@@ -69,6 +73,13 @@ def bound_payload(api: ModelApi, payload: dict[str, Any], pdfs: PdfSizes) -> lis
     elif api == ANTHROPIC:
         payload["messages"] = [_bound_message(row, gaps) for row in payload["messages"]]
     _bound_tools(api, payload, gaps)
+    for name in ("system", "instructions"):
+        words = payload.get(name, "")
+        if isinstance(words, list) and all(block.get("type") == "text" for block in objects_in(words)):
+            payload[name] = objects_in(words)
+        elif not isinstance(words, str):
+            gaps.append(Gap(f"the option {name}", UNKNOWN_KIND))
+            del payload[name]
     if api == ANTHROPIC:
         _bound_anthropic_options(payload, gaps)
     return gaps
@@ -80,7 +91,7 @@ def _gap_of_part(api: ModelApi, part: object) -> Gap | None:
         return Gap(f"a part of the type {str(kind)[:32]}", UNKNOWN_KIND)
     definition = fields_of(fields_of(fields_of(part).get("tool")).get("definition"))
     if kind == "tool_addition" and definition and not is_passed_tool(api, definition):
-        return Gap(f"the tool {tool_name(definition)}", PROVIDER_RUNS)
+        return gap_of_tool(definition)
     return None
 
 
@@ -94,7 +105,7 @@ def _bound_item(row: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in _ITEMS:
         gaps.append(Gap(f"an item of the type {str(kind)[:32]}", UNKNOWN_KIND))
         return {"type": "message", "role": "developer", "content": gaps[-1].text}
-    if kind != "additional_tools":
+    if "tools" not in row:
         return row
     return row | {"tools": _passed_rows(row.get("tools"), lambda tool: is_passed_tool(RESPONSES, tool), gaps)}
 
@@ -115,7 +126,7 @@ def _bound_tools(api: ModelApi, payload: dict[str, Any], gaps: list[Gap]) -> Non
 
 def _passed_rows(value: object, is_passed: Callable[[object], bool], gaps: list[Gap]) -> list[dict[str, Any]]:
     rows = objects_in(value)
-    gaps += [Gap(f"the tool {tool_name(row)}", PROVIDER_RUNS) for row in rows if not is_passed(row)]
+    gaps += [gap_of_tool(row) for row in rows if not is_passed(row)]
     return [row for row in rows if is_passed(row)]
 
 

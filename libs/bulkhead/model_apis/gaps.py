@@ -13,6 +13,9 @@ class Gap:
     what: str
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
     @property
     def text(self) -> str:
         """The words that stand in its place."""

@@ -35,6 +35,11 @@ class PdfSize:
     problem: str = ""
 
 
+_MARKS = tuple(
+    f'"{name}"'.encode()
+    for name in ("image", "image_url", "input_image", "file", "input_file", "document", "inlineData")
+)
+"""A body that has none of them has no image and no document."""
 PdfSizes = Mapping[str, PdfSize]
 """By the sha256 of the file."""
 
@@ -93,11 +98,14 @@ def medium_of(part: Mapping[str, Any]) -> Medium | None:
         case "image_url":
             image = part.get("image_url")
             return Medium("image", _data_url(image.get("url") if isinstance(image, dict) else None))
+        case "input_image" | "input_file" if part.get("file_id") or part.get("file_url"):
+            return Medium("image" if part["type"] == "input_image" else "document", None)
         case "input_image":
             return Medium("image", _data_url(part.get("image_url")))
         case "file":
             file = part.get("file")
-            return Medium("document", _text_or_none(file.get("file_data") if isinstance(file, dict) else None))
+            is_inline = isinstance(file, dict) and not file.get("file_id")
+            return Medium("document", _text_or_none(file.get("file_data")) if is_inline else None)
         case "input_file":
             return Medium("document", _text_or_none(part.get("file_data")))
         case "image" | "document":
@@ -131,7 +139,7 @@ def _nested_lists(parts: list[Any]) -> Iterator[list[Any]]:
     for part in parts:
         if not isinstance(part, dict):
             continue
-        inner = part.get("content") if part.get("type") == "tool_result" else None
+        inner = part.get("content") if part.get("type") in ("tool_result", "search_result") else None
         if part.get("type") == "document" and isinstance(part.get("source"), dict):
             inner = part["source"].get("content")
         if isinstance(inner, list):
@@ -158,9 +166,30 @@ def replace_uncounted(payload: dict[str, Any], pdfs: PdfSizes, text_type: str) -
     return gaps
 
 
+def drop_largest(row: Mapping[str, Any], most_bytes: int, text_type: str) -> tuple[Mapping[str, Any], list[Gap]]:
+    """A message without as many of its images and documents, the largest first, as are too much for its bound."""
+    gaps, size = list[Gap](), len(_to_json(row))
+    if size <= most_bytes:
+        return row, gaps
+    row = json.loads(_to_json(row))
+    places = [
+        (len(medium.data), parts, place, medium.kind)
+        for parts in part_lists({"messages": [row]})
+        for place, part in enumerate(parts)
+        if isinstance(part, dict) and (medium := medium_of(part)) is not None and medium.data is not None
+    ]
+    for chars, parts, place, kind in sorted(places, key=lambda entry: -entry[0]):
+        if size <= most_bytes:
+            break
+        gaps.append(Gap(kind, f"its message is larger than {most_bytes} bytes"))
+        parts[place] = {"type": text_type, "text": gaps[-1].text}
+        size -= chars
+    return row, gaps
+
+
 def without_media(body: bytes) -> tuple[bytes, list[Medium]]:
     """A body without its images and PDFs, and those: they do not count by their bytes."""
-    if not any(mark in body for mark in (b'"image', b'"file', b'"document', b'"input_', b'"inlineData"')):
+    if not any(mark in body for mark in _MARKS):
         return body, []
     payload, media = json.loads(body), list[Medium]()
     for parts in part_lists(payload):
@@ -171,7 +200,7 @@ def without_media(body: bytes) -> tuple[bytes, list[Medium]]:
                 parts[place] = {}
     if not media:
         return body, media
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), media
+    return _to_json(payload), media
 
 
 def estimate_body(counter: TokenCounter, body: bytes, pdfs: PdfSizes) -> int:
@@ -217,6 +246,10 @@ def _pdf_text(medium: Medium, pdfs: PdfSizes) -> bytes:
 def _pdf_tokens(medium: Medium, pdfs: PdfSizes, page_image: int, text_tokens: int, page_text: int) -> int:
     pages = _pdf_size(medium, pdfs).pages
     return pages * page_image + max(text_tokens, pages * page_text)
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _rows(payload: Mapping[str, Any], name: str) -> list[Any]:

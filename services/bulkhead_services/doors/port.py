@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bulkhead.callers.step_keys import StepKey
-from bulkhead.model_apis.native_answers import block_json, is_told_in_parts, native_blocks
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts, native_blocks
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ModelApi, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
@@ -129,7 +129,7 @@ def _native_pieces(answer: ModelCallAnswer) -> Iterator[AnswerPiece]:
     calls, thoughts, text = iter(answer.tool_calls), iter(enumerate(answer.signed_thoughts)), answer.text
     for number, block in enumerate(native_blocks(answer.native)):
         if not is_told_in_parts(block):
-            yield AnswerPiece(AnswerPart(kind="block", id=str(number)), block_json(block))
+            yield AnswerPiece(block_part(number), block_json(block))
         elif block["type"] in ("tool_use", "function_call"):
             if (call := next(calls, None)) is not None:
                 yield AnswerPiece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json)

@@ -230,7 +230,7 @@ class HttpProvider(Deployments):
             output_tokens=chat.output_tokens,
             adopted=chat.adopted,
             native=bool(chat.api),
-            gaps=gaps,
+            gaps=(*gaps, *outgoing.gaps),
         )
 
     def objection(self, chat: Chat) -> str:

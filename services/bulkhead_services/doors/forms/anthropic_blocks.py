@@ -3,7 +3,7 @@
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms.fields import Fields, unfit_field
+from bulkhead_services.doors.forms.fields import Fields, refuse_unknown_kind, unfit_field
 
 ROLES = ("user", "assistant", "system")
 
@@ -24,6 +24,8 @@ def check_system(body: Fields) -> None:
     """The system's words: a text, or blocks of text."""
     if isinstance(body.get_raw("system"), list):
         for block in body.get_objects("system", bounds.MAX_PARTS) or ():
+            if block.require_text("type") != "text":
+                refuse_unknown_kind(block, "type", ("text",))
             block.require_any_text("text")
     else:
         body.get_text("system")

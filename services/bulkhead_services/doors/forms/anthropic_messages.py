@@ -68,7 +68,7 @@ class AnthropicMessageForm:
             "content": content,
             **_end_of(answer),
             "usage": _render_usage(answer.usage),
-            **marks_of(answer),
+            **marks_of(answer, self.parsed_call),
         }
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -91,19 +91,19 @@ class AnthropicMessageForm:
         signed are no block of this API."""
         return (
             b""
-            if piece.part.kind == "reasoning"
+            if piece.part.told_kind == "reasoning"
             else b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
         )
 
     def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
-        block: _Block = ("thinking" if part.kind == "signature" else part.kind, part.id)
+        block: _Block = ("thinking" if part.told_kind == "signature" else part.told_kind, part.id)
         events = b""
         if self._blocks[-1:] != [block]:
             events = self._end_open_block() + _block_begins(len(self._blocks), _initial_block(part, text))
             self._blocks.append(block)
         index = len(self._blocks) - 1
-        match part.kind:
+        match part.told_kind:
             case "text":
                 events += _delta_event(index, {"type": "text_delta", "text": text})
             case "thinking":
@@ -125,7 +125,7 @@ class AnthropicMessageForm:
         delta = _end_of(answer)
         edits = {name: delta.pop(name) for name in ("context_management",) if name in delta}
         usage = _render_usage(answer.usage)
-        ended = {"type": "message_delta", "delta": delta, "usage": usage, **edits, **marks_of(answer)}
+        ended = {"type": "message_delta", "delta": delta, "usage": usage, **edits, **marks_of(answer, self.parsed_call)}
         return b"".join([*events, sse.named_event(ended), sse.named_event({"type": "message_stop"})])
 
     def render_failure(self, refusal: DoorRefusal) -> bytes:
@@ -155,7 +155,6 @@ def _check_options(body: Fields, most: int) -> None:
             form.require_object("schema")
         output.get_choice("effort", _EFFORTS)
         output.get_object("task_budget")
-        refuse_unlisted(output)
 
 
 def _check_tools(body: Fields) -> set[str]:
@@ -224,7 +223,7 @@ def _render_usage(usage: Usage) -> dict[str, Any]:
 
 def _initial_block(part: AnswerPart, text: str) -> dict[str, Any]:
     """A block at its beginning."""
-    match part.kind:
+    match part.told_kind:
         case "call":
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
         case "redacted":

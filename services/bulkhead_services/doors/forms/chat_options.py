@@ -3,9 +3,12 @@
 import hashlib
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
-from bulkhead.model_apis.allowed import CHAT_OPTIONS, CHEAP_TIERS
+from bulkhead.model_apis.allowed import CHAT_OPTIONS, CHEAP_TIERS, NESTED_OPTIONS, unlisted_option
+from bulkhead.model_apis.bounding import text_type_of
+from bulkhead.model_apis.media import drop_largest
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.sse import to_json
@@ -59,6 +62,15 @@ def check_sizes(parsed_call: ParsedModelCall) -> None:
             raise DoorRefusal(413, "too_large", problem, "send smaller images, or fewer in one message", field=name)
 
 
+def fit_messages(parsed_call: ParsedModelCall) -> ParsedModelCall:
+    """The same call, without images and documents that have no room in their message: one that is refused would be
+    refused for ever, with the whole history that it stands in."""
+    text_type, left_out = text_type_of(parsed_call.api), list(parsed_call.left_out)
+    fitted = [drop_largest(message, bounds.MAX_BLOB_BYTES, text_type) for message in parsed_call.messages]
+    left_out += [str(gap) for _, gaps in fitted for gap in gaps]
+    return replace(parsed_call, messages=tuple(message for message, _ in fitted), left_out=tuple(left_out))
+
+
 def session_of(body: Fields) -> str:
     """A name of the conversation that the body holds: metadata.session, prompt_cache_key, or user."""
     metadata = body.get_object("metadata")
@@ -72,11 +84,12 @@ def session_name(text: str) -> str:
 
 
 def refuse_unlisted(body: Fields, listed: Collection[str] = ()) -> None:
-    """Refuse the first field that nobody took and that is not on this list, by its name. Raises DoorRefusal."""
-    for name in body.remaining_fields():
-        if name not in listed:
-            objection, hint = _INSTEAD.get(name, _UNLISTED)
-            raise unsupported_field(body.field_path(name), objection, hint)
+    """Refuse the first field that nobody took and that is not on this list, or a field of one that is, by its name.
+    Raises DoorRefusal."""
+    nested = {name: value for name, value in body.as_dict().items() if name in listed and name in NESTED_OPTIONS}
+    if name := unlisted_option(body.remaining_fields(), listed) or unlisted_option(nested, listed):
+        objection, hint = _INSTEAD.get(name, _UNLISTED)
+        raise unsupported_field(body.field_path(name), objection, hint)
 
 
 def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
@@ -91,7 +104,6 @@ def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
         problem = f"must be less than the most output tokens ({most}), which it is part of, and is {budget}"
         raise unfit_field(thinking.field_path("budget_tokens"), problem)
     thinking.get_choice("display", ("summarized", "omitted", "updates"))
-    refuse_unlisted(thinking)
     return thinking.as_dict()
 
 

@@ -66,7 +66,7 @@ class ChatCompletion:
             "model": answer.model,
             "choices": [choice],
             "usage": _render_usage(answer.usage),
-            **marks_of(answer),
+            **marks_of(answer, self.parsed_call),
         }
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -81,7 +81,7 @@ class ChatCompletion:
 
     def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
-        match part.kind:
+        match part.told_kind:
             case "text":
                 return self._render_chunk({"content": text})
             case "reasoning" | "thinking":
@@ -105,7 +105,7 @@ class ChatCompletion:
         """The last pieces, the reason of the end, usage."""
         events = [
             *map(self._render_part_piece, self._order.drain_waiting()),
-            self._render_chunk({}, _finish_reason(answer), marks_of(answer)),
+            self._render_chunk({}, _finish_reason(answer), marks_of(answer, self.parsed_call)),
         ]
         if self.parsed_call.include_usage:
             events.append(sse.data_event({**self._chunk_head(), "choices": [], "usage": _render_usage(answer.usage)}))
@@ -128,10 +128,11 @@ class ChatCompletion:
         return sse.data_event(chunk | dict(more or {}))
 
 
-def marks_of(answer: ModelCallAnswer) -> dict[str, Any]:
+def marks_of(answer: ModelCallAnswer, parsed_call: ParsedModelCall) -> dict[str, Any]:
     """A field beside the API's own, in an answer that is not all that it could be."""
     marks: dict[str, Any] = {"degraded": answer.degraded} if answer.degraded else {}
-    marks |= {"left_out": list(answer.left_out)} if answer.left_out else {}
+    left_out = list(dict.fromkeys((*parsed_call.left_out, *answer.left_out)))
+    marks |= {"left_out": left_out} if left_out else {}
     return {"bulkhead": marks} if marks else {}
 
 

@@ -133,7 +133,7 @@ class OpenAIResponseForm:
             output=output,
             usage=_render_usage(answer.usage),
             incomplete_details={"reason": "max_output_tokens"} if cut else None,
-            **marks_of(answer),
+            **marks_of(answer, self.parsed_call),
         )
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -147,7 +147,9 @@ class OpenAIResponseForm:
     def render_piece(self, piece: AnswerPiece) -> bytes:
         """A piece of an item, which begins with its first one and ends where another begins."""
         part = piece.part
-        if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
+        if part.told_kind in ("signature", "redacted") or (
+            part.told_kind in ("reasoning", "thinking") and not self._summarised
+        ):
             return b""
         return b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
 
@@ -160,7 +162,7 @@ class OpenAIResponseForm:
         item.pieces.append(text)
         if item.is_told_at_its_end:
             return events
-        name = {"text": "output_text", "call": "function_call_arguments"}.get(part.kind, "reasoning_summary_text")
+        name = {"text": "output_text", "call": "function_call_arguments"}.get(part.told_kind, "reasoning_summary_text")
         extra_fields: dict[str, Any] = {"logprobs": []} if part == TEXT else {}
         return events + self._render_event(f"response.{name}.delta", **item.at, delta=text, **extra_fields)
 
@@ -211,14 +213,14 @@ class OpenAIResponseForm:
     def _item_begins(self, part: AnswerPart, text: str) -> tuple[bytes, "_OutputItem"]:
         """The last item ends, and another one begins. text: its first piece; of a block the whole."""
         events = self._item_ends(self._items[-1]) if self._items else b""
-        begun = part.kind if part.kind in ("text", "call", "block") else "reasoning"
+        begun = part.told_kind if part.told_kind in ("text", "call", "block") else "reasoning"
         before = self._begun[begun]
         self._begun[begun] += 1
-        tool = self._named_tools.get(part.name) if part.kind == "call" else None
+        tool = self._named_tools.get(part.name) if part.told_kind == "call" else None
         item = _OutputItem(part, f"{self._id}_{before}" if before else self._id, len(self._items), text, tool)
         self._items.append(item)
         events += self._render_event("response.output_item.added", output_index=item.index, item=item.initial_body())
-        if part.kind in ("call", "block"):
+        if part.told_kind in ("call", "block"):
             return events, item
         kind = "content_part" if part == TEXT else "reasoning_summary_part"
         return events + self._render_event(f"response.{kind}.added", **item.at, part=item.content_part("")), item
@@ -227,7 +229,7 @@ class OpenAIResponseForm:
         text, item_body = item.joined_text, item.full_body()
         if item.is_told_at_its_end:
             done = self._tell_whole(item, item_body)
-        elif item.part.kind == "call":
+        elif item.part.told_kind == "call":
             done = self._render_event(
                 "response.function_call_arguments.done", **item.at, name=item.part.name, arguments=text
             )
@@ -281,13 +283,11 @@ def _check_options(body: Fields) -> None:
             form.require_text("name", bounds.MAX_NAME_CHARS)
             form.get_object("schema")
         text.get_choice("verbosity", ("low", "medium", "high"))
-        refuse_unlisted(text)
     if reasoning := body.get_object("reasoning"):
         reasoning.get_choice("effort", EFFORTS)
         for name in ("summary", "generate_summary"):
             reasoning.get_choice(name, _SUMMARIES)
         reasoning.get_text("context", bounds.MAX_NAME_CHARS)
-        refuse_unlisted(reasoning)
 
 
 def _check_tools(tools: list[Fields]) -> set[str]:
@@ -340,10 +340,10 @@ class _OutputItem:
     ) -> None:
         self.part, self._name, self.index, self._tool = part, name, index, tool
         self.pieces: list[str] = []
-        self._block: dict[str, Any] = dict(read_object(first_text.encode())) if part.kind == "block" else {}
-        self.is_told_at_its_end = part.kind == "block" or tool is not None
+        self._block: dict[str, Any] = dict(read_object(first_text.encode())) if part.told_kind == "block" else {}
+        self.is_told_at_its_end = part.told_kind == "block" or tool is not None
         self.at: dict[str, Any] = {"item_id": self.full_body().get("id"), "output_index": index}
-        if part.kind not in ("call", "block"):
+        if part.told_kind not in ("call", "block"):
             self.at["content_index" if part == TEXT else "summary_index"] = 0
 
     @property
@@ -364,7 +364,7 @@ class _OutputItem:
 
     def full_body(self) -> dict[str, Any]:
         """The item with all that came of it."""
-        match self.part.kind:
+        match self.part.told_kind:
             case "block":
                 return self._block
             case "call":

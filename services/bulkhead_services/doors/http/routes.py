@@ -20,7 +20,6 @@ from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticat
 from bulkhead.callers.step_keys import StepKeys
 from bulkhead.http_server.bodies import BodyReader, BodyRefused
 from bulkhead.model_apis.allowed import BETAS
-from bulkhead.model_apis.bounding import PROVIDER_RUNS
 from bulkhead.model_apis.media import estimate_body
 from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.component import Pool
@@ -28,7 +27,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
-from bulkhead_services.doors.forms.chat_options import check_sizes
+from bulkhead_services.doors.forms.chat_options import check_sizes, fit_messages
 from bulkhead_services.doors.forms.fields import Fields
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
@@ -37,6 +36,7 @@ from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.http.answers import (
+    ANTHROPIC,
     JSON,
     AnswerStream,
     api_of,
@@ -138,7 +138,8 @@ class DoorsHttp:
                 body = form.render_answer(answer)
             except DoorRefusal as refusal:
                 return _render_refusal(request, refusal, call)
-            return _render_answer(request, body, spending_headers(call.run_spending) | left_out_header(answer.left_out))
+            left_out = list(dict.fromkeys((*form.parsed_call.left_out, *answer.left_out)))
+            return _render_answer(request, body, spending_headers(call.run_spending) | left_out_header(left_out))
         finally:
             release()
 
@@ -148,6 +149,7 @@ class DoorsHttp:
         async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
             form = read(_body_of(request, raw))
             if len(raw) > bounds.MAX_BLOB_BYTES:
+                form.parsed_call = fit_messages(form.parsed_call)
                 check_sizes(form.parsed_call)
             call = await run_unless_disconnected(self._desk.begin_model_call(caller, form.parsed_call), request.receive)
         form.parsed_call = replace(form.parsed_call, messages=(), options={}, kept_as=call.kept_as)
@@ -158,7 +160,7 @@ class DoorsHttp:
     ) -> Response:
         headers = spending_headers(call.run_spending) | {
             api_of(request.url.path).request_id_header: _request_id(request),
-            **left_out_header([f"the tool {name}: {PROVIDER_RUNS}" for name in form.parsed_call.left_out]),
+            **left_out_header(form.parsed_call.left_out),
         }
         return AnswerStream(call, form, headers, lambda refusal: _render_refusal(request, refusal, call), release)
 
@@ -242,7 +244,7 @@ def _keep_place() -> None:
 def _body_of(request: Request, raw: bytes) -> dict[str, Any]:
     """The body, with what Anthropic's API has in a header. Raises DoorRefusal."""
     body = read_object(_check_encoding(request, raw))
-    if betas := request.headers.get("anthropic-beta", ""):
+    if api_of(request.url.path) is ANTHROPIC and (betas := request.headers.get("anthropic-beta", "")):
         body[BETAS] = [beta.strip() for beta in betas.split(",") if beta.strip()]
     return body
 

@@ -14,6 +14,7 @@ from bulkhead.model_apis.allowed import (
     EMBEDDING_OPTIONS,
     NATIVE_OPTIONS,
     RESPONSES,
+    unlisted_option,
 )
 from bulkhead.model_apis.gaps import Gap, count_gaps
 from bulkhead.model_apis.media import estimate_body, tokens_to_reserve, without_media
@@ -92,11 +93,9 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
     if options is None or not _is_shallow(options):
         return _rejected_fault("malformed_conversation", "the options of the call are no JSON object", "send an object")
     listed = NATIVE_OPTIONS.get(conversation.api, CHAT_OPTIONS if inputs is None else EMBEDDING_OPTIONS)
-    for name, value in options.items():
-        if name not in listed and value is not None:
-            return _rejected_fault(
-                "unsupported_parameter", f"the parameter {name} is not passed on: {_UNLISTED}", f"leave {name} out"
-            )
+    if name := unlisted_option(options, listed):
+        problem = f"the parameter {name} is not passed on: {_UNLISTED}"
+        return _rejected_fault("unsupported_parameter", problem, f"leave {name} out")
     if options.get("service_tier") not in (None, *CHEAP_TIERS):
         problem = f"the parameter service_tier is not passed on: {_UNPRICED_TIER}"
         return _rejected_fault("unsupported_parameter", problem, "leave service_tier out")

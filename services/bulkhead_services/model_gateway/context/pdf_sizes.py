@@ -17,7 +17,7 @@ PARSER = ParserLimits(memory_mib=256, timeout_s=15.0)
 PARSERS = 2
 """One of them is out of reach for each single tenant."""
 MAX_CHARS = 1_000_000
-MAX_KEPT = 64
+MAX_KEPT = 16
 MAX_PDFS = 16
 
 

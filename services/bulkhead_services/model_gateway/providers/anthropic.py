@@ -4,9 +4,9 @@ messages of one that asks in this form are passed on, and the whole answer is ke
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.model_apis.allowed import BETAS, INTERLEAVED
-from bulkhead.model_apis.native_answers import block_json, is_told_in_parts
-from bulkhead_contracts.model import AnswerPart
+from bulkhead.model_apis.allowed import BETAS
+from bulkhead.model_apis.gaps import Gap
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import (
@@ -104,10 +104,11 @@ def _native_request(chat: Chat) -> ProviderRequest:
     parameters = {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     payload = {"model": chat.model, "max_tokens": chat.output_tokens, "stream": True, **parameters, **options}
     betas = chat.payload.get(BETAS) or ()
-    thinking, is_spanning = mapping_of(options.get("thinking")), any(beta.startswith(INTERLEAVED) for beta in betas)
-    if isinstance(budget := thinking.get("budget_tokens"), int) and budget >= chat.output_tokens and not is_spanning:
-        # The model's own bound is below what was asked for: thoughts are a part of it.
-        payload["thinking"] = {**thinking, "budget_tokens": chat.output_tokens - 1}
+    thinking, gaps = mapping_of(options.get("thinking")), list[Gap]()
+    most_thoughts = chat.output_tokens - 1
+    if isinstance(budget := thinking.get("budget_tokens"), int) and budget > most_thoughts:
+        payload["thinking"] = {**thinking, "budget_tokens": most_thoughts}
+        gaps.append(Gap(f"the budget of thoughts beyond {most_thoughts} tokens", "the reservation bounds them"))
     body = encode_payload(payload)
     return ProviderRequest(
         PATH,
@@ -115,6 +116,7 @@ def _native_request(chat: Chat) -> ProviderRequest:
         writes_cache=b'"cache_control"' in body,
         caches_1h=b'"1h"' in body,
         headers={"anthropic-beta": ",".join(betas)} if betas else {},
+        gaps=tuple(gaps),
     )
 
 
@@ -235,7 +237,7 @@ class MessagesAssembly(Assembly):
 
     def _tell_block(self, place: int, block: dict[str, Any]) -> None:
         if not is_told_in_parts(block):
-            self._queue_piece(AnswerPart(kind="block", id=str(place)), block_json(block))
+            self._queue_piece(block_part(place), block_json(block))
 
     def _keep_end(self, fields: dict[str, Any]) -> None:
         self._end |= {name: fields[name] for name in _END_FIELDS if fields.get(name) is not None}

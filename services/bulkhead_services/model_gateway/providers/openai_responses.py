@@ -3,8 +3,7 @@ in this form: its items are passed on, and given back, as they are."""
 
 from typing import Any
 
-from bulkhead.model_apis.native_answers import block_json, is_told_in_parts
-from bulkhead_contracts.model import AnswerPart
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
@@ -154,7 +153,7 @@ class ResponsesAssembly(Assembly):
         if self._outgoing.native and index is not None and len(self._output) < MAX_ITEMS:
             self._output[index] = item
             if not is_told_in_parts(item):
-                self._queue_piece(AnswerPart(kind="block", id=str(index)), block_json(item))
+                self._queue_piece(block_part(index), block_json(item))
                 return
         if index in self._heard:
             return

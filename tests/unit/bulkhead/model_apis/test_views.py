@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,3 +114,54 @@ def test_nothing_that_an_agent_sends_ends_a_session(api: ModelApi, rows: list[An
     for view in (view_anthropic, view_responses):
         seen = view(payload["messages"], options)
         assert all(isinstance(row.get("role"), str) for row in seen.messages)
+
+
+@pytest.mark.parametrize(
+    ("api", "tool", "passed"),
+    [
+        ("anthropic", {"name": "f", "input_schema": {}}, True),
+        ("anthropic", {"type": "bash_20250124", "name": "bash"}, True),
+        ("anthropic", {"type": "tool_search_tool_bm25_20251119", "name": "s"}, True),
+        ("anthropic", {"type": "bash_code_execution_20250825", "name": "bash"}, False),
+        ("anthropic", {"type": "web_fetch_20250910", "name": "web_fetch"}, False),
+        ("anthropic", {"type": ["custom"], "name": "f"}, False),
+        ("openai-responses", {"type": "shell", "environment": {"type": "local"}}, True),
+        ("openai-responses", {"type": "shell", "environment": {"type": "container_auto"}}, False),
+        ("openai-responses", {"type": "shell"}, False),
+        ("openai-responses", {"type": "namespace", "name": "n", "tools": [{"type": "code_interpreter"}]}, False),
+        ("openai-responses", {"type": "mcp", "server_url": "u"}, False),
+        ("", {"type": "function", "function": {"name": "f"}}, True),
+        ("", {"type": "custom", "custom": {"name": "f"}}, False),
+    ],
+)
+def test_tools_of_the_agent_pass_and_those_of_a_provider_do_not(api: ModelApi, tool: dict[str, Any], passed: bool):
+    payload = {"messages": [{"role": "user", "content": "x"}], "tools": [tool]}
+    gaps = bound_payload(api, payload, {})
+    assert payload.get("tools") == ([tool] if passed else None) and len(gaps) == int(not passed)
+    if api == "openai-responses":
+        for name in ("additional_tools", "tool_search_output"):
+            rows: dict[str, Any] = {"messages": [{"type": name, "tools": [tool]}]}
+            assert len(bound_payload(api, rows, {})) == int(not passed)
+            assert rows["messages"][0]["tools"] == ([tool] if passed else [])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_image", "file_id": "f", "image_url": "data:image/png;base64,iVBORw0KGgo="},
+        {"type": "input_file", "file_url": "https://example.com/a.pdf", "file_data": "JVBERi0="},
+        {"type": "input_audio", "input_audio": {}},
+    ],
+)
+def test_what_lies_elsewhere_is_left_out_though_something_stands_beside_it(part: dict[str, Any]) -> None:
+    payload: dict[str, Any] = {"messages": [{"type": "function_call_output", "call_id": "c", "output": [part]}]}
+    [gap] = bound_payload("openai-responses", payload, {})
+    assert payload["messages"][0]["output"] == [{"type": "input_text", "text": gap.text}]
+
+
+def test_words_of_the_system_are_text() -> None:
+    url = {"type": "document", "text": "", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    for api, name in (("anthropic", "system"), ("openai-responses", "instructions")):
+        payload: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], name: [url]}
+        [gap] = bound_payload(api, payload, {})  # type: ignore[arg-type]
+        assert name not in payload and gap.what == f"the option {name}"

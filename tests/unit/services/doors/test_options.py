@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms import errors
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
+from bulkhead_services.doors.forms.chat_options import check_sizes, fit_messages
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm
@@ -147,4 +149,25 @@ def test_what_coding_agents_send_is_passed_on_as_it_came() -> None:
     left = {"store": False, "client_metadata": {"a": "b"}}
     response = OpenAIResponseForm(FORMS["responses"][1] | codex | left | {"input": items}).parsed_call
     assert (response.api, response.options, list(response.messages)) == ("openai-responses", codex, items)
-    assert response.left_out == ("web_search",) and not asked.left_out
+    [left_out] = response.left_out
+    assert left_out.startswith("the tool web_search: its provider runs it") and not asked.left_out
+
+
+@pytest.mark.parametrize("form", ["chat", "responses", "messages"])
+def test_a_picture_too_large_for_its_message_leaves_its_name_there(form: str) -> None:
+    data = "A" * (bounds.MAX_BLOB_BYTES - 100)
+    small, large = (
+        {
+            "chat": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text}"}},
+            "responses": {"type": "input_image", "image_url": f"data:image/png;base64,{text}"},
+            "messages": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": text}},
+        }[form]
+        for text in ("A" * 400, data)
+    )
+    read, body = FORMS[form]
+    rows = [{"role": "user", "content": [small, large]}, {"role": "user", "content": "x"}]
+    call = fit_messages(read(body | {"input" if form == "responses" else "messages": rows}).parsed_call)
+    check_sizes(call)
+    kept, gap = call.messages[0]["content"]
+    assert kept == small and gap["text"].startswith("[image left out: its message is larger than 4194304 bytes")
+    assert call.left_out == ("image: its message is larger than 4194304 bytes",) and call.messages[1] == rows[1]

@@ -12,7 +12,7 @@ from bulkhead_contracts.model import AnswerPart, Conversation, ModelApi, ModelCa
 from bulkhead_services.doors.port import ModelCallAnswer
 from bulkhead_services.model_gateway.prices import PriceTable
 from tests.answer_set.documents import pdf
-from tests.unit.services.model_gateway.gateway_desk import Desk, desk, until
+from tests.unit.services.model_gateway.gateway_desk import Desk, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, says
 from tests.unit.services.model_gateway.test_conversations import asked, canonical, image_part, png
 
@@ -209,7 +209,7 @@ async def test_a_message_reaches_its_provider_as_it_came_and_its_answer_comes_ba
     assert x.body == sent | added and f'"messages":[{",".join(map(canonical, MESSAGES))}]'.encode() in x.sent
     assert x.headers["anthropic-beta"] == ",".join(OPTIONS["betas"])
     assert native == {"content": CLAUDE_SAID, "stop_reason": "tool_use", "context_management": {"applied_edits": []}}
-    assert reply.completeness.complete and [part.kind for part in told] == [
+    assert reply.completeness.complete and [part.told_kind for part in told] == [
         *("thinking", "signature", "block", "block", "text", "call")
     ]
 
@@ -226,13 +226,15 @@ async def test_items_reach_their_provider_as_they_came_and_its_items_come_back_s
         assert await hear_parts(d, live, sum(map(len, told.values()))) == told, "live and record are one"
     added = {"model": "m1", "max_output_tokens": 2_000, "stream": True, "store": False, "input": list(ITEMS)}
     assert x.body == CODEX | added and native == {"output": CODEX_SAID}
-    assert [part.kind for part in told] == ["block", "block", "block", "call"] and reply.completeness.complete
+    assert [part.told_kind for part in told] == ["block", "block", "block", "call"] and reply.completeness.complete
 
 
 async def test_what_is_on_no_list_is_refused_though_doors_let_it_pass(provider):
     async with desk(provider, **at(provider, "anthropic")) as d:
-        for number, name in enumerate(("mcp_servers", "container", "speed", "max_tokens", "stream", "model")):
-            options = OPTIONS | {name: "x"}
+        names = ("mcp_servers", "container", "speed", "max_tokens", "stream", "model", "thinking.effort_tokens")
+        for number, name in enumerate(names):
+            outer, _, inner = name.partition(".")
+            options = OPTIONS | {outer: {inner: "x"} if inner else "x"}
             reply = await asked(d, await call(d, "anthropic", *MESSAGES, options=options, call_id=f"c{number}"))
             assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
             assert f"the parameter {name} is not passed on" in reply.failure.message
@@ -333,8 +335,9 @@ async def test_a_budget_of_thoughts_fits_into_what_the_model_may_write(provider)
     provider.will(claude)
     async with desk(provider, **at(provider, "anthropic")) as d:
         options = {"thinking": {"type": "enabled", "budget_tokens": 31_999}}
-        await asked(d, await call(d, "anthropic", MESSAGES[0], options=options))
+        reply = await asked(d, await call(d, "anthropic", MESSAGES[0], options=options))
     assert provider.asked[0].body["thinking"] == {"type": "enabled", "budget_tokens": 1_999}
+    assert [gap.what for gap in reply.completeness.omissions] == ["the budget of thoughts beyond 1999 tokens"]
 
 
 # Another API
