@@ -30,8 +30,8 @@ from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_sett
 from bulkhead_services.model_gateway.providers.narrowing import (
     UnsupportedInput,
     check_reasoning_summary,
+    in_chat_form,
     narrow_chat,
-    view_in_chat_form,
 )
 from bulkhead_services.model_gateway.providers.port import (
     Chat,
@@ -248,7 +248,7 @@ class HttpProvider(Deployments):
             return chat, ()
         gaps, is_translated = list[Gap](), bool(chat.api)
         if is_translated:
-            chat, gaps = view_in_chat_form(chat)
+            chat, gaps = in_chat_form(chat)
         if form.is_openai_chat:
             check_reasoning_summary(chat.payload, gaps if is_translated else None)
         elif is_embedding(chat.payload):

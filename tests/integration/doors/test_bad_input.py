@@ -208,6 +208,11 @@ async def test_a_body_above_its_bound():
         assert (await client.post(CHAT, json=large)).status_code == 200
         part["image_url"]["url"] = image + "A" * 2_000
         answer = await client.post(CHAT, json=large)
+        left_out = ["image: its message is larger than 4194304 bytes"]
+        assert answer.status_code == 200 and answer.json()["bulkhead"] == {"left_out": left_out}
+        assert answer.headers["X-Bulkhead-Left-Out"] == left_out[0]
+        large["messages"] = [{"role": "user", "content": "x" * bounds.MAX_BLOB_BYTES}]
+        answer = await client.post(CHAT, json=large)
         assert (answer.status_code, answer.json()["error"]["param"]) == (413, "messages[0]")
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from bulkhead.flow.content import LISTED, in_list, list_of
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
-from bulkhead.model_apis.anthropic_view import view_anthropic
-from bulkhead.model_apis.responses_view import view_responses
+from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
@@ -47,7 +46,7 @@ class ConversationBlobs:
         refs = (*before, *stored_refs[: len(raw)])
         if len(refs) > bounds.MAX_CONVERSATION_ROWS:
             raise too_many_messages(len(refs))
-        chat = _chat_messages(parsed_call, messages)
+        chat = view_in_chat_form(parsed_call.api, messages, {}).messages
         return Conversation(
             messages=refs,
             options=stored_refs[-1] if options else None,
@@ -87,17 +86,6 @@ class ConversationBlobs:
             listed = ref.media_type == REFERENCES
             refs += in_list(ref, await self._context.blobs.get(tenant, ref)) if listed else (ref,)
         return tuple(refs)
-
-
-def _chat_messages(parsed_call: ParsedModelCall, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The messages as the watcher reads them."""
-    match parsed_call.api:
-        case "anthropic":
-            return view_anthropic(messages, {}).messages
-        case "openai-responses":
-            return view_responses(messages, {}).messages
-        case _:
-            return messages
 
 
 def too_many_messages(count: int) -> DoorRefusal:

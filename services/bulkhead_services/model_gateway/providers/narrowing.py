@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.model_apis.allowed import ANTHROPIC, CHAT, CHEAP_TIERS
-from bulkhead.model_apis.anthropic_view import view_anthropic
+from bulkhead.model_apis.allowed import CHAT, CHEAP_TIERS
 from bulkhead.model_apis.chat_view import NO_WORD
 from bulkhead.model_apis.gaps import Gap
 from bulkhead.model_apis.media import medium_of
-from bulkhead.model_apis.responses_view import view_responses
+from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead_services.model_gateway.providers.fields import mapping_of, plain_text, rows_of
 from bulkhead_services.model_gateway.providers.port import Chat
 
@@ -34,10 +33,10 @@ class UnsupportedInput(ValueError):
     """A parameter or a part of a message that this form has no word for."""
 
 
-def view_in_chat_form(chat: Chat) -> tuple[Chat, list[Gap]]:
+def in_chat_form(chat: Chat) -> tuple[Chat, list[Gap]]:
     """A chat of another API in OpenAI's form, and what that does not say."""
     options = {name: value for name, value in chat.payload.items() if name != "messages"}
-    view = (view_anthropic if chat.api == ANTHROPIC else view_responses)(chat.payload["messages"], options)
+    view = view_in_chat_form(chat.api, chat.payload["messages"], options)
     return replace(chat, api=CHAT, payload={"messages": view.messages, **view.options}), view.gaps
 
 
