@@ -1,21 +1,24 @@
-"""The page on coding agents: what it tells people to type is what the tests run.
+"""The pages on coding agents and on chat front ends: what they tell people to type is what the tests run.
 
-In: docs/how-to/coding-agents.md. Out: the routes of its mesh, and a block of shell by program and API.
+In: a page. Out: the routes of its mesh, and a block of shell by program and API.
 """
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.e2e.clients.conversation import Api
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "coding-agents.md"
+CHATS_PAGE = PAGE.with_name("chat-front-ends.md")
 APIS: dict[str, Api] = {
     "By chat completions": "openai-chat",
     "By Anthropic's messages": "anthropic",
     "By responses": "openai-responses",
 }
-ADDRESS, KEY, PROMPT = "http://127.0.0.1:8090", "bk_...", "Correct 1180 to 1210 in notes.txt."
+ADDRESS, KEY = "http://127.0.0.1:8090", "bk_..."
+PROMPTS = ("Correct 1180 to 1210 in notes.txt.", "What is shown?")
 _BLOCK = re.compile(r"^(By [^\n]+):\n\n```sh\n(.*?)^```", re.M | re.S)
 
 
@@ -29,13 +32,14 @@ class Setup:
 
     def fill_in(self, address: str, key: str, marker: str) -> str:
         """The block as it runs. marker: is written into the prompt."""
-        assert PROMPT in self.shell and ADDRESS in self.shell and KEY in self.shell, self.shell
-        return self.shell.replace(ADDRESS, address).replace(KEY, key).replace(PROMPT, f"{marker}: {PROMPT}")
+        (prompt,) = [prompt for prompt in PROMPTS if prompt in self.shell]
+        assert ADDRESS in self.shell and KEY in self.shell, self.shell
+        return self.shell.replace(ADDRESS, address).replace(KEY, key).replace(prompt, f"{marker}: {prompt}")
 
 
-def read_setups() -> list[Setup]:
-    """All that the page has, in its order."""
-    sections = re.split(r"^## ", PAGE.read_text(), flags=re.M)[1:]
+def read_setups(page: Path = PAGE) -> list[Setup]:
+    """All that a page has, in its order."""
+    sections = re.split(r"^## ", page.read_text(), flags=re.M)[1:]
     return [
         Setup(section.partition("\n")[0], APIS[name], shell)
         for section in sections

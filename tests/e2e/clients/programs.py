@@ -22,9 +22,13 @@ HERE = Path(__file__).parent
 INSTALLED = ROOT / ".clients"
 NPM = INSTALLED / "npm"
 MANIFEST, LOCK = HERE / "package.json", HERE / "package-lock.json"
-PYTHON: Mapping[str, str] = {"aider": "aider-chat==0.86.2", "smolagents": "smolagents[openai]==1.26.0"}
+PYTHON: Mapping[str, str] = {
+    "aider": "aider-chat==0.86.2",
+    "llm": "llm==0.36",
+    "smolagents": "smolagents[openai]==1.26.0",
+}
 """Requirement by the name of a program; aider pins all that it needs itself."""
-INSTALL_TIMEOUT_S = 170
+INSTALL_TIMEOUT_S = 400
 RUN_TIMEOUT_S = 90
 CLOSED_PORT = "http://127.0.0.1:9"
 NO_NETWORK = {
