@@ -1,5 +1,5 @@
-"""What of a model call is passed on, by the API in which an agent asks: the one table for doors, which refuse the rest
-by name, and for the model gateway, which trusts no door.
+"""The table of what is passed on of a model call, by the API in which an agent asks: doors refuse the rest by name, and
+the model gateway trusts no door.
 
 An option stands here when the most output tokens and the bytes of the request bound what it can cost.
 """

@@ -104,8 +104,8 @@ def medium_of(part: Mapping[str, Any]) -> Medium | None:
             return Medium("image", _data_url(part.get("image_url")))
         case "file":
             file = part.get("file")
-            is_inline = isinstance(file, dict) and not file.get("file_id")
-            return Medium("document", _text_or_none(file.get("file_data")) if is_inline else None)
+            fields = file if isinstance(file, dict) else {}
+            return Medium("document", None if fields.get("file_id") else _text_or_none(fields.get("file_data")))
         case "input_file":
             return Medium("document", _text_or_none(part.get("file_data")))
         case "image" | "document":

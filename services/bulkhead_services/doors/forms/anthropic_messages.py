@@ -187,8 +187,8 @@ def _check_tool_choice(body: Fields, named: set[str]) -> None:
 def _end_of(answer: ModelCallAnswer) -> dict[str, Any]:
     """Fields of a message that has ended: as its provider told them, else in its API's words."""
     finish = _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
-    told = {name: value for name, value in answer.native.items() if name != "content"}
-    return {"stop_reason": finish, "stop_sequence": None} | told
+    end_fields = {name: value for name, value in answer.native.items() if name != "content"}
+    return {"stop_reason": finish, "stop_sequence": None} | end_fields
 
 
 def _tool_use(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:

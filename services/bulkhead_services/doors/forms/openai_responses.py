@@ -80,8 +80,8 @@ class OpenAIResponseForm:
         body.get_raw("client_metadata")  # It tells a client's vendor of the client.
         passed = NATIVE_OPTIONS[RESPONSES]
         refuse_unlisted(body, (*passed, *KEPT_HERE))
-        given = body.as_dict()
-        options = {name: given[name] for name in given if name in passed and given[name] is not None}
+        body_fields = body.as_dict()
+        options = {name: body_fields[name] for name in body_fields if name in passed and body_fields[name] is not None}
         self.parsed_call = ParsedModelCall(
             model,
             rows,
@@ -95,9 +95,9 @@ class OpenAIResponseForm:
             api=RESPONSES,
             left_out=left_out_tools(RESPONSES, options),
         )
-        self._echo = {name: given[name] for name in _ECHOED if given.get(name) is not None}
-        self._tools, self._choice = given.get("tools") or [], given.get("tool_choice") or "auto"
-        self._parallel, self._metadata = given.get("parallel_tool_calls"), given.get("metadata") or {}
+        self._echo = {name: body_fields[name] for name in _ECHOED if body_fields.get(name) is not None}
+        self._tools, self._choice = body_fields.get("tools") or [], body_fields.get("tool_choice") or "auto"
+        self._parallel, self._metadata = body_fields.get("parallel_tool_calls"), body_fields.get("metadata") or {}
         self._named_tools = _tools_by_flat_name(self._tools, rows)
         self._id, self._created, self._sequence = "", 0, 0
         self._items: list[_OutputItem] = []
@@ -105,7 +105,8 @@ class OpenAIResponseForm:
         """Items of each kind."""
         self._order = BlockOrder()
         self._summarised = bool(
-            (given.get("reasoning") or {}).get("summary") or (given.get("reasoning") or {}).get("generate_summary")
+            (body_fields.get("reasoning") or {}).get("summary")
+            or (body_fields.get("reasoning") or {}).get("generate_summary")
         )
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
@@ -246,18 +247,18 @@ class OpenAIResponseForm:
         return done + self._render_event("response.reasoning_summary_part.done", **at, part=part)
 
     def _tell_whole(self, item: "_OutputItem", item_body: dict[str, Any]) -> bytes:
-        """What an item says, in one piece."""
+        """The events of an item that comes whole."""
         events = b""
         for name, (event, field) in _WHOLE_TEXTS.items():
             if item_body["type"] == name and isinstance(text := item_body.get(field), str):
                 events += self._render_event(f"response.{event}.delta", **item.at, delta=text)
                 events += self._render_event(f"response.{event}.done", **item.at, **{field: text})
         for place, part in enumerate(objects_in(item_body.get("summary"))):
-            at, text = item.at | {"summary_index": place}, str(part.get("text"))
+            place_fields, text = item.at | {"summary_index": place}, str(part.get("text"))
             empty = {"type": "summary_text", "text": ""}
             events += self._render_event("response.reasoning_summary_part.added", **at, part=empty)
-            events += self._render_event("response.reasoning_summary_text.delta", **at, delta=text)
-            events += self._tell_summary(at, text)
+            events += self._render_event("response.reasoning_summary_text.delta", **place_fields, delta=text)
+            events += self._tell_summary(place_fields, text)
         return events
 
     def _call_item(self, call_id: str, name: str, arguments: str) -> dict[str, Any]:

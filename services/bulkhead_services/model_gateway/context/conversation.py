@@ -115,8 +115,8 @@ def add_notes(api: ModelApi, rows: list[dict[str, Any]], notes: list[dict[str, A
     # Not every model takes words of the system there.
     content = rows[-1].get("content")
     blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    told = [{"type": "text", "text": note["content"]} for note in notes]
-    return [*rows[:-1], {**rows[-1], "content": [*blocks, *told]}]
+    note_blocks = [{"type": "text", "text": note["content"]} for note in notes]
+    return [*rows[:-1], {**rows[-1], "content": [*blocks, *note_blocks]}]
 
 
 def encode_oversized_calls(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -> bytes | str:
@@ -153,7 +153,7 @@ def render_conversation(source: RenderSource, counter: TokenCounter) -> Rendered
 
 
 def omissions_of(gaps: Iterable[Gap]) -> list[Omission]:
-    """What is left out of a conversation, each kind once."""
+    """Parts that are left out of a conversation, each kind once."""
     return [
         Omission(
             reason="pruned",

@@ -159,12 +159,12 @@ def _tool_of(function: dict[str, Any]) -> dict[str, Any]:
 
 def _message_blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     content = message.get("content")
-    shown: Any = content if isinstance(content, str) else [_block_of(part) for part in content_parts(content)]
+    blocks_shown: Any = content if isinstance(content, str) else [_block_of(part) for part in content_parts(content)]
     if message["role"] == "tool":
-        return "user", [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": shown}]
+        return "user", [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": blocks_shown}]
     blocks: list[dict[str, Any]] = [dict(block) for block in message.get("thinking_blocks", ())]
-    if shown:  # The provider refuses empty text.
-        blocks += [{"type": "text", "text": shown}] if isinstance(shown, str) else shown
+    if blocks_shown:  # The provider refuses empty text.
+        blocks += [{"type": "text", "text": blocks_shown}] if isinstance(blocks_shown, str) else blocks_shown
     for call in message.get("tool_calls", ()):
         arguments = read_object(call["function"]["arguments"]) or {}
         blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments})

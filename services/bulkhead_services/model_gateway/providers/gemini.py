@@ -80,14 +80,14 @@ def _declaration_of(function: dict[str, Any]) -> dict[str, Any]:
 
 def _message_parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
     content = message.get("content")
-    shown = [_part_of(part) for part in content_parts(content)] if content else []
+    shown_parts = [_part_of(part) for part in content_parts(content)] if content else []
     if message["role"] == "tool":
-        text = plain_text(content if isinstance(content, str) else [part for part in shown if "text" in part])
+        text = plain_text(content if isinstance(content, str) else [part for part in shown_parts if "text" in part])
         document = read_object(text)
         response = document if document is not None else {"result": text}
         result = {"functionResponse": {"name": names.get(message["tool_call_id"], "tool"), "response": response}}
-        return [result, *(part for part in shown if "text" not in part)]
-    parts = shown
+        return [result, *(part for part in shown_parts if "text" not in part)]
+    parts = shown_parts
     for call in message.get("tool_calls", ()):
         function = call["function"]
         call_fields = {"name": function["name"], "args": read_object(function["arguments"]) or {}}

@@ -66,10 +66,10 @@ def _native_request(chat: Chat) -> ProviderRequest:
 
 def _message_items(message: dict[str, Any]) -> list[dict[str, Any]]:
     content = message.get("content")
-    shown: Any = content if isinstance(content, str) else [_part_of(part) for part in content_parts(content)]
+    content_shown: Any = content if isinstance(content, str) else [_part_of(part) for part in content_parts(content)]
     if message["role"] == "tool":
-        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": shown}]
-    items = [{"role": message["role"], "content": shown}] if shown else []
+        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": content_shown}]
+    items = [{"role": message["role"], "content": content_shown}] if content_shown else []
     for call in message.get("tool_calls", ()):
         items.append({"type": "function_call", "call_id": call["id"], **call["function"]})
     return items
