@@ -104,10 +104,8 @@ class OpenAIResponseForm:
         self._begun = Counter[str]()
         """Items of each kind."""
         self._order = BlockOrder()
-        self._summarised = bool(
-            (body_fields.get("reasoning") or {}).get("summary")
-            or (body_fields.get("reasoning") or {}).get("generate_summary")
-        )
+        reasoning = body_fields.get("reasoning") or {}
+        self._summarised = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A response."""
