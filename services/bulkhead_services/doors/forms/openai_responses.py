@@ -254,7 +254,7 @@ class OpenAIResponseForm:
         for place, part in enumerate(objects_in(item_body.get("summary"))):
             place_fields, text = item.at | {"summary_index": place}, str(part.get("text"))
             empty = {"type": "summary_text", "text": ""}
-            events += self._render_event("response.reasoning_summary_part.added", **at, part=empty)
+            events += self._render_event("response.reasoning_summary_part.added", **place_fields, part=empty)
             events += self._render_event("response.reasoning_summary_text.delta", **place_fields, delta=text)
             events += self._tell_summary(place_fields, text)
         return events
