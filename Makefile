@@ -120,4 +120,4 @@ lock: setup ## Renew the lock files, for every Python and system at once (ARGS=-
 	@$(LOCK) $(ARGS) --no-deps infra/bulkhead_infra/small_model/requirements.in -o infra/bulkhead_infra/small_model/requirements.lock
 
 clean: ## Remove the venv and all local state
-	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .coverage .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH_VENV) .clients site .bulkhead .coverage .pytest_cache .ruff_cache .mypy_cache

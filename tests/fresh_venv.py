@@ -55,8 +55,10 @@ class FreshVenv:
         self.empty = folder / "empty"
         self.empty.mkdir()
 
-    def install(self, *requirements: str) -> None:
-        options = ["--quiet", "--python", str(self.bin / "python"), "--constraint", str(ROOT / "requirements.lock")]
+    def install(self, *requirements: str, is_locked: bool = True) -> None:
+        """is_locked: dependencies are those of requirements.lock; else as the requirements have them."""
+        options = ["--quiet", "--python", str(self.bin / "python")]
+        options += ["--constraint", str(ROOT / "requirements.lock")] if is_locked else []
         done = self.run(sys.executable, "-m", "uv", "pip", "install", *options, *requirements)
         assert done.returncode == 0, done.stderr
 

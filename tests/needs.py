@@ -111,6 +111,10 @@ NEEDS: dict[str, Need] = {
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),
     "namespaces": Need(can_cut_networks, "root and apt-get install iproute2 iptables"),
     "node": Need(lambda: _installed("node", "npm"), "Node.js 20 or newer with npm"),
+    "packages": Need(
+        lambda: _installed("node", "npm") and _succeeds("npm", "ping"),
+        "Node.js 20 or newer with npm, and a registry that npm reaches",
+    ),
     "prometheus": Need(lambda: _installed("promtool", "prometheus"), "apt-get install prometheus"),
     "public-suites": Need(
         lambda: bool(os.environ.get("BULKHEAD_REFERENCE_MCP")),

@@ -61,6 +61,7 @@ MAX_GRANT_FLOWS_BYTES = 1024  # that one step's plan declares: they stand in its
 # Agent loop
 MAX_TURNS_PER_STEP = 12  # model turns
 MAX_CONVERSATION = 1_000  # messages that an outside agent sends in one call
+MAX_CONVERSATION_ROWS = 4_000  # that such a call has in all: older ones stand in lists
 MAX_CONVERSATION_BYTES = 16 * 1024 * 1024  # of them and the options together
 MAX_ACT_ARGUMENTS_CHARS = 2_000  # of a tool call that an outside agent made; of a longer one the digest
 LISTED_REFERENCES = 32  # of messages, in one list that stands for them
@@ -204,6 +205,7 @@ MAX_TRIP_EVIDENCE = 64
 # Documents
 MAX_DOCUMENT_TEXT_CHARS = 4_000_000  # of extracted text: a small PDF can unfold into a very large text
 MAX_PDF_PAGES = 2_000
+MAX_ASKED_PDF_PAGES = 600  # of one that an outside agent shows a model
 MAX_CHUNKS_PER_DOCUMENT = 20_000
 MAX_QUERY_TERMS = 32
 MAX_CANDIDATES = 200  # chunks that are ranked for one query

@@ -18,6 +18,8 @@ DEFAULT_TIER = "default"
 UNKNOWN_ROUTE = "unknown_route"
 """Code of a call whose tier no route of the model gateway serves."""
 
+ModelApi = Literal["", "anthropic", "openai-responses"]
+"""API in which an outside agent asks; "" is OpenAI's chat form."""
 PartKind = Literal[
     "objective", "step", "input", "notes", "passage", "answer", "acceptance", "tools", "context", "tool_result"
 ]
@@ -90,15 +92,15 @@ class OutsideAct(Contract):
 class Conversation(Contract):
     """Messages of an outside agent to a model, as they are.
 
-    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form; one whose
-    media type is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here.
-    options: a blob with a JSON object in the same form: tools, response_format, temperature, ... and fields
-    that nobody here knows. acts: what the agent did since the model's last answer, for the watcher;
-    more_acts: what did not fit there, with arguments of MAX_NAME_CHARS at most, of longer ones their sha256.
-    thread: digest of what people said before the first answer; it tells the conversations of one run apart.
-    notes: so many of the last messages are of the mesh. reads_calls: its asker takes tool calls as a content,
-    too. embeds: its one message holds texts or tokens (`input`) of which vectors are asked; the answer's
-    content (`EMBEDDINGS`) lists them as the provider gave them.
+    api: whose form they have. messages: a blob of doors each, that holds one message (of OpenAI's responses one item)
+    as canonical JSON; one whose media type is `REFERENCES` lists so many of them, and of a long conversation only
+    the newest stand here. options: a blob with a JSON object in the same form: tools, temperature, ... acts:
+    what the agent did since the model's last answer, for the watcher; more_acts: what did not fit there, with
+    arguments of MAX_NAME_CHARS at most, of longer ones their sha256. thread: digest of what people said before the
+    first answer; it tells the conversations of one run apart. notes: so many of the last messages are of the mesh,
+    in the chat form. reads_calls: its asker takes tool calls as a content, too. embeds: its one message holds texts
+    or tokens (`input`) of which vectors are asked; the answer's content (`EMBEDDINGS`) lists them as the provider
+    gave them.
     """
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
@@ -109,6 +111,7 @@ class Conversation(Contract):
     notes: Annotated[Count, Field(exclude_if=operator.not_)] = 0
     embeds: Annotated[bool, Field(exclude_if=operator.not_)] = False
     more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=operator.not_)] = ()
+    api: Annotated[ModelApi, Field(exclude_if=operator.not_)] = ""
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):
@@ -142,11 +145,11 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
 class ModelCallReplied(Body, type="mesh.model.call_replied"):
     """Answer of the model, or why there is none.
 
-    Failure codes: rate_limited, provider_error, timeout, truncated_stream, error_body, malformed_json,
-    malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused,
-    length, refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route,
-    bad_grant, unreachable, no_answer (the model thought and said nothing); of an outside agent's call also
-    unsupported_parameter, malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any
+    Failure codes: rate_limited, provider_error, request_refused (by the provider), timeout, truncated_stream,
+    error_body, malformed_json, malformed_arguments, context_overflow, content_filter (the provider withheld the
+    answer), model_refused, length, refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model,
+    unknown_route, bad_grant, unreachable, no_answer (the model thought and said nothing); of an outside agent's
+    call also unsupported_parameter, malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any
     more).
 
     changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the
@@ -157,7 +160,8 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     nothing. calls: of an answer whose tool calls are more or longer than `tool_calls` holds, all of them
     (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list of Anthropic's thinking blocks as the
     provider signed them (it wants them back with the results of the calls), or of one block of reasoning that
-    another provider let be seen.
+    another provider let be seen. native: to an outside agent that asked in its provider's own API, the whole answer as
+    a JSON object of that API.
     """
 
     call_id: Token
@@ -189,6 +193,7 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     cached: Annotated[bool, Field(exclude_if=operator.not_)] = False
     calls: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
     thoughts: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
+    native: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
 
 
 class CallAbandoned(Contract):
@@ -221,11 +226,18 @@ class AnswerPart(Contract):
     """A part of an answer. id: of a tool call, or the place of a block of signed thoughts; name: of the tool.
 
     reasoning: thoughts that nobody signed; thinking, signature, redacted: of a block that its provider takes back.
+    block: JSON of a block or an item that has no kind of its own, in the API in which it was asked; id: its place.
     """
 
     kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call"] = "text"
     id: Annotated[Token | Literal[""], Field(exclude_if=operator.not_)] = ""
     name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    block: Annotated[bool, Field(exclude_if=operator.not_)] = False
+
+    @property
+    def told_kind(self) -> str:
+        """Its kind; `block` of a whole one."""
+        return "block" if self.block else self.kind
 
 
 TEXT = AnswerPart()

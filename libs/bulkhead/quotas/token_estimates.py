@@ -5,13 +5,8 @@ are not public or are fetched at run time, so that none is used: the rates are m
 13 kinds of text (tests/unit/bulkhead/token_counts.json) and stand above every count there.
 """
 
-import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
-
-from bulkhead.quotas.image_tokens import PixelSize, size_of_data_url
 
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
@@ -112,41 +107,3 @@ class TokenCounter:
         self._highest = max(self._highest, ratio)
         # More than was thought counts at once: what does not fit is refused. Less counts slowly.
         self._average = max(ratio, self._average + WEIGHT * (ratio - self._average))
-
-
-def chat_tokens(counter: TokenCounter, body: bytes) -> int:
-    """Tokens of a body in OpenAI's chat form, estimated."""
-    text, images = without_images(body)
-    return counter.estimate(text) + len(images) * IMAGE_TOKENS
-
-
-def without_images(body: bytes) -> tuple[bytes, list[PixelSize | None]]:
-    """A body in OpenAI's chat form without the images in it, and their sizes (None: it cannot be read): they do not
-    count by their bytes. Only what stands in an image's place is one: in a text the same words are text."""
-    images: list[PixelSize | None] = []
-    if b'"image_url"' not in body:
-        return body, images
-    payload = json.loads(body)
-    for message in payload.get("messages", ()):
-        for part in parts_of(message):
-            if part.get("type") != "image_url":
-                continue
-            images.append(image_size(part))
-            if images[-1] is not None:
-                part["image_url"]["url"] = ""
-    if not images:
-        return body, images
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), images
-
-
-def image_size(part: Mapping[str, Any]) -> PixelSize | None:
-    """Size of the image of a part; None where it does not stand in it, or cannot be read."""
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else None
-    return size_of_data_url(url) if isinstance(url, str) else None
-
-
-def parts_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a message's content; none where it is one text."""
-    content = message.get("content")
-    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

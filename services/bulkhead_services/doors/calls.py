@@ -83,7 +83,7 @@ class ModelCalls:
         # A caller without a run leaves nothing in the store, which is everybody's.
         known_run = await runs.find_known(caller, parsed_call) if caller.retry else None
         feed = known_run or await runs.find_or_open(caller, parsed_call)
-        continuation = (previous.messages, previous.answer, previous.thread) if previous is not None else ((), None, "")
+        continuation = (previous.messages, previous.answer, previous.thread) if previous is not None else ((), (), "")
         conversation = await self._contents.store_conversation(tenant, parsed_call, *continuation)
         digest = _content_digest(parsed_call, conversation)
         conversation = await self._contents.fold_into_lists(tenant, conversation)
@@ -187,7 +187,7 @@ def _check_request(parsed_call: ParsedModelCall) -> None:
     """Refuse what no model gateway takes."""
     if not parsed_call.messages:
         raise DoorRefusal(400, "no_messages", "the conversation is empty", "send a message at least")
-    if len(parsed_call.messages) > bounds.MAX_CONVERSATION:
+    if len(parsed_call.messages) > bounds.MAX_CONVERSATION_ROWS:
         raise too_many_messages(len(parsed_call.messages))
     if not 1 <= len(parsed_call.model) <= bounds.MAX_NAME_CHARS:
         message = f"a model's name has 1-{bounds.MAX_NAME_CHARS} characters"

@@ -30,7 +30,7 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.types import Contract
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.answer_text import AnswerText
-from bulkhead_services.doors.conversations.tool_calls import calls_of, thoughts_of
+from bulkhead_services.doors.conversations.tool_calls import calls_of, native_answer_of, thoughts_of
 from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
 from bulkhead_services.doors.run_call import CallKey, Phase, RunCall
@@ -172,7 +172,7 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
             return
         messages = conversation.messages
         count = sum(bounds.LISTED_REFERENCES if message.media_type == REFERENCES else 1 for message in messages)
-        if count >= bounds.MAX_CONVERSATION:
+        if count >= bounds.MAX_CONVERSATION_ROWS:
             return
         raw = json.dumps({"content": NOTE.format(self.warning), "role": "system"}, ensure_ascii=False)
         note = await self._context.blobs.put(self.feed.tenant, raw, "application/json", summary="")
@@ -223,6 +223,7 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
                 text = await self._context.blobs.get_text(self.feed.tenant, reply.content)
             calls = await calls_of(self._context.blobs, self.feed.tenant, reply)
             thoughts = await thoughts_of(self._context.blobs, self.feed.tenant, reply)
+            native = await native_answer_of(self._context.blobs, self.feed.tenant, reply)
         except (LookupError, BlobMissing, BlobCorrupt, ValueError) as error:
             message = f"the answer of call {self.call_id} cannot be read any more: {error}"
             raise DoorRefusal(502, "content_missing", message, "send the request in another run") from error
@@ -236,6 +237,10 @@ class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
             created_unix_ms=call_state.time_unix_ms,
             degraded=reply.standing_reason if reply.standing == "degraded" else "",
             thoughts=thoughts,
+            native=native,
+            left_out=tuple(
+                f"{gap.what}: {gap.detail}" for gap in reply.completeness.omissions if gap.reason == "pruned"
+            ),
         )
 
     async def _refuse_failure(self, failure: Failure | None) -> DoorRefusal:

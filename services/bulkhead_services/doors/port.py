@@ -1,27 +1,32 @@
-"""The seam between the HTTP side and the bus side. In: a caller and a request that a form has read, in
-OpenAI's chat form. Out: a call whose text can be followed and whose answer can be awaited, or a
-DoorRefusal.
+"""The seam between the HTTP side and the bus side. In: a caller and a request that a form has read. Out: a call whose
+text can be followed and whose answer can be awaited, or a DoorRefusal.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bulkhead.callers.step_keys import StepKey
-from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ToolCall
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts, native_blocks
+from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ModelApi, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
+
+_THOUGHT_KINDS: tuple[tuple[Literal["thinking", "signature", "redacted"], str], ...] = (
+    ("thinking", "thinking"),
+    ("signature", "signature"),
+    ("redacted", "data"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedModelCall:
     """One model call as a form read it; every value can be written as JSON.
 
-    messages: in OpenAI's chat form. options: the same, without model, messages, stream*, and the bound of the output.
+    messages: in the form of `api`. options: the same, without model, messages, stream*, and the bound of the output.
     session: a name of the conversation that the body holds; "" where it holds none. previous: id of the response that
     the messages go on from. keep: a later request may go on from this one; then kept_as is its id, once it is stored.
-    instructed: the first message is instructions, which count for this call alone. embeds: vectors are asked of the
-    `input` of its one message.
+    embeds: vectors are asked of the `input` of its one message. left_out: tools that no provider is sent.
     """
 
     model: str
@@ -34,8 +39,9 @@ class ParsedModelCall:
     previous: str = ""
     keep: bool = False
     kept_as: str = ""
-    instructed: bool = False
     embeds: bool = False
+    api: ModelApi = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,9 @@ class AnswerPiece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelCallAnswer:
-    """A model's answer. thoughts: Anthropic's thinking blocks, or blocks of reasoning that nobody signed."""
+    """A model's answer. thoughts: Anthropic's thinking blocks, or blocks of reasoning that nobody signed. native: the
+    whole of it in the API in which it was asked, where its provider speaks that. left_out: parts of the request that no
+    provider was sent."""
 
     call_id: str
     model: str
@@ -84,6 +92,8 @@ class ModelCallAnswer:
     created_unix_ms: int
     degraded: str = ""
     thoughts: tuple[Mapping[str, str], ...] = ()
+    native: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def reasoning(self) -> str:
@@ -99,18 +109,38 @@ class ModelCallAnswer:
     @property
     def parts(self) -> tuple[AnswerPiece, ...]:
         """All of it, each part whole, in the order in which models tell them."""
+        if self.native:
+            return tuple(_native_pieces(self))
         unsigned = "".join(block.get("text", "") for block in self.thoughts if block.get("type") == "reasoning")
         pieces = [AnswerPiece(REASONING, unsigned)]
         for place, block in enumerate(self.signed_thoughts):
-            pieces.append(AnswerPiece(AnswerPart(kind="thinking", id=str(place)), block.get("thinking", "")))
-            pieces.append(AnswerPiece(AnswerPart(kind="signature", id=str(place)), block.get("signature", "")))
-            pieces.append(AnswerPiece(AnswerPart(kind="redacted", id=str(place)), block.get("data", "")))
+            for kind, name in _THOUGHT_KINDS:
+                pieces.append(AnswerPiece(AnswerPart(kind=kind, id=str(place)), block.get(name, "")))
         pieces.append(AnswerPiece(TEXT, self.text))
         calls = [
             AnswerPiece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json)
             for call in self.tool_calls
         ]
         return (*(piece for piece in pieces if piece.text), *calls)
+
+
+def _native_pieces(answer: ModelCallAnswer) -> Iterator[AnswerPiece]:
+    """Pieces in the order of the blocks; all text stands where the first of it does."""
+    calls, thoughts, text = iter(answer.tool_calls), iter(enumerate(answer.signed_thoughts)), answer.text
+    for number, block in enumerate(native_blocks(answer.native)):
+        if not is_told_in_parts(block):
+            yield AnswerPiece(block_part(number), block_json(block))
+        elif block["type"] in ("tool_use", "function_call"):
+            if (call := next(calls, None)) is not None:
+                yield AnswerPiece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json)
+        elif block["type"] in ("thinking", "redacted_thinking"):
+            place, thought = next(thoughts, (0, {}))
+            for kind, name in _THOUGHT_KINDS:
+                if piece := thought.get(name):
+                    yield AnswerPiece(AnswerPart(kind=kind, id=str(place)), piece)
+        elif text:
+            yield AnswerPiece(TEXT, text)
+            text = ""
 
 
 class DoorRefusal(Exception):

@@ -27,6 +27,7 @@ _STATUS = {
     "unknown_model": 404,
     "context_overflow": 400,
     "unsupported_parameter": 400,
+    "request_refused": 400,
     "content_filter": 400,
     "rate_limited": 429,
     "timeout": 504,

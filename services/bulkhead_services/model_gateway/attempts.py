@@ -17,7 +17,7 @@ from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.abandoned import ABANDONED
 from bulkhead_services.model_gateway.charges import JobSpending, amount_of, estimate_usage, replace_cost, worst_case
-from bulkhead_services.model_gateway.context.conversation import learn_token_count, tokens_to_reserve
+from bulkhead_services.model_gateway.context.conversation import body_tokens_to_reserve, learn_token_count, omissions_of
 from bulkhead_services.model_gateway.context.fitting import does_not_fit_fault, fit_request
 from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, RenderedRequest, RenderSource
 from bulkhead_services.model_gateway.prices import Price
@@ -325,8 +325,9 @@ class ModelAttempts:
             outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
             price = model.price_before(model.price, rendered.payload.get("service_tier"))
-            tokens, image_tokens = tokens_to_reserve(model.counter, model.name, outgoing.body, adopted=rendered.adopted)
-            worst = worst_case(price, tokens, output_tokens, outgoing.writes_cache, image_tokens)
+            tokens, image_tokens = body_tokens_to_reserve(model.counter, model.name, outgoing.body, rendered)
+            caching = (outgoing.writes_cache, image_tokens, outgoing.caches_1h)
+            worst = worst_case(price, tokens, output_tokens, *caching)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(
@@ -343,7 +344,10 @@ class ModelAttempts:
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return DEADLINE_PASSED if late else ABANDONED
             call = _ReservedCall(model, price, outgoing, reservation, worst)
-            return await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
+            result = await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
+            if isinstance(result, ModelAnswer) and outgoing.gaps:
+                result = replace(result, omissions=(*result.omissions, *omissions_of(outgoing.gaps)))
+            return result
 
     async def _call_provider(
         self,
@@ -420,7 +424,7 @@ def _chat_of(model: Model, rendered: RenderedRequest, output_tokens: int) -> Cha
     # What an agent says itself stands over what its route says.
     parameters = {name: value for name, value in model.parameters.items() if name not in rendered.payload}
     call_fields = model.name, rendered.payload, output_tokens, parameters
-    return Chat(*call_fields, stable_messages=rendered.stable_messages, adopted=rendered.adopted)
+    return Chat(*call_fields, stable_messages=rendered.stable_messages, adopted=rendered.adopted, api=rendered.api)
 
 
 def _with_too_late_hint(fault: ProviderFault) -> ProviderFault:

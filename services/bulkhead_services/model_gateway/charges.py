@@ -57,10 +57,24 @@ def replace_cost(usage: Usage, price: Price) -> Usage:
     return usage.model_copy(update={"cost_usd_micros": cost})
 
 
-def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool, image_tokens: int = 0) -> Usage:
-    """The dearest use that a call may have: what is reserved. image_tokens: of the input, those of images."""
+def worst_case(
+    price: Price,
+    input_tokens: int,
+    output_tokens: int,
+    writes_cache: bool,
+    image_tokens: int = 0,
+    caches_1h: bool = False,
+) -> Usage:
+    """The dearest use that a call may have: what is reserved. image_tokens: of the input, those of images. caches_1h:
+    what is written to a cache may stay there for an hour."""
     written = input_tokens if writes_cache else 0
-    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written)
+    usage = Usage(
+        model_calls=1,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=written if caches_1h else 0,
+    )
     classes: tuple[dict[str, int], ...] = ({}, {"reasoning_tokens": output_tokens})
     if image_tokens and not written:
         classes += tuple(class_tokens | {"input_image_tokens": image_tokens} for class_tokens in classes)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from bulkhead.grants import Verifier
+from bulkhead.model_apis.bounding import bound_payload
 from bulkhead.runtime.component import Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
@@ -29,10 +30,12 @@ from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Model, ModelA
 from bulkhead_services.model_gateway.attribution import attribute_calls
 from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.context.conversation import (
+    encode_native_answer,
     encode_oversized_calls,
     name_first_unreadable,
     payload_of,
 )
+from bulkhead_services.model_gateway.context.pdf_sizes import PdfSizeReader
 from bulkhead_services.model_gateway.context.render import RenderSource, missing_required_parts
 from bulkhead_services.model_gateway.effects import HttpProvider, read_contents, whole_conversation
 from bulkhead_services.model_gateway.live_text import live_publisher
@@ -82,7 +85,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         self._routes, self._prompts, self._providers = routes, prompts, providers
         self._retry_policy, self._data_policies = retry_policy, data_policies
         self._abandoned_calls, self._verifier, self._attributor = abandoned_calls, verifier, attributor
-        self._cache = cache
+        self._cache, self._pdf_sizes = cache, PdfSizeReader()
         self.rpc: RpcTable = {ModelsRequested: self.on_models_requested}
 
     async def start(self) -> None:
@@ -151,7 +154,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             return self._fault_reply(request, whole_job)
         job, request = whole_job, whole_job.request
         texts, missing = await read_contents(job, hands)
-        source = self._render_source(request, prompt, route, texts, missing)
+        source = await self._render_source(job, prompt, route, texts, missing)
         if isinstance(source, ProviderFault):
             return self._fault_reply(request, source)
         abandoned = self._abandoned_calls.event_of(job)
@@ -224,15 +227,16 @@ class ModelGateway(Doer[ModelCallRequested]):
         by_model = (route for route in self._routes.values() if route.primary.name == request.tier)
         return next(by_model, self._routes.get(self._unknown_models))
 
-    def _render_source(
+    async def _render_source(
         self,
-        request: ModelCallRequested,
+        job: Job[ModelCallRequested],
         prompt: PromptVersion | None,
         route: Route,
         texts: Mapping[str, str],
         missing: frozenset[str],
     ) -> RenderSource | ProviderFault:
         """The rendering's source, or why there is none."""
+        request = job.request
         parts = missing_required_parts(request, missing)
         unreadable_part = f"the {parts[0].kind} part" if parts else ""
         if request.conversation is not None:
@@ -242,7 +246,15 @@ class ModelGateway(Doer[ModelCallRequested]):
             return ProviderFault("content_missing", message, "submit the task again")
         if request.conversation is not None:
             payload = payload_of(request.conversation, texts)
-            return payload if isinstance(payload, ProviderFault) else RenderSource("", request, texts, payload=payload)
+            if isinstance(payload, ProviderFault):
+                return payload
+            if request.conversation.embeds:
+                return (
+                    payload if isinstance(payload, ProviderFault) else RenderSource("", request, texts, payload=payload)
+                )
+            pdfs = await self._pdf_sizes.read_sizes(job.tenant, payload)
+            gaps = tuple(bound_payload(request.conversation.api, payload, pdfs))
+            return RenderSource("", request, texts, payload=payload, gaps=gaps, pdfs=pdfs)
         assert prompt is not None
         schema = None
         if request.response != "text":
@@ -283,6 +295,7 @@ class ModelGateway(Doer[ModelCallRequested]):
                 update={**source_fields, "model": answer.model or model.name, "changes": reading.changes}
             )
         content, raw = await self._store_contents(job, hands, answer, reading)
+        native = encode_native_answer(answer.native)
         labels = (hands.signer.sign_label(_reply_label(content, model), job.tenant, job.task),) if content else ()
         prompt_id, digest = self._prompt_name_and_digest(request)
         return ModelCallReplied(
@@ -299,6 +312,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             thoughts=await hands.blobs.put(job.tenant, json.dumps(answer.thoughts), "application/json", summary="")
             if answer.thoughts
             else None,
+            native=await hands.blobs.put(job.tenant, native, "application/json", summary="") if native else None,
             finish=answer.finish,
             standing="degraded" if degraded else "ok",
             standing_reason=degraded[: bounds.MAX_SUMMARY_CHARS],

@@ -14,6 +14,7 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.flow.content import in_list
+from bulkhead.model_apis.gaps import Gap
 from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
@@ -26,7 +27,12 @@ from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting_name
-from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_reasoning_summary, narrow_chat
+from bulkhead_services.model_gateway.providers.narrowing import (
+    UnsupportedInput,
+    check_reasoning_summary,
+    in_chat_form,
+    narrow_chat,
+)
 from bulkhead_services.model_gateway.providers.port import (
     Chat,
     GenerationProgress,
@@ -155,7 +161,7 @@ class HttpEndpoint:
                     "POST",
                     outgoing.path,
                     content=outgoing.body,
-                    headers={"content-type": "application/json"},
+                    headers={"content-type": "application/json", **outgoing.headers},
                     timeout=timeout,
                 ) as response,
             ):
@@ -214,31 +220,43 @@ class HttpProvider(Deployments):
     def build_request(self, chat: Chat) -> ProviderRequest:
         """One call in this provider's wire form."""
         tier = self._settings.tier_of(chat.payload.get("service_tier"))
-        chat = self._translatable_chat(chat)
+        chat, gaps = self._translate_chat(chat)
         if tier and self._settings.api in OPENAI_APIS and not is_embedding(chat.payload):
             chat = replace(chat, parameters={**chat.parameters, "service_tier": tier})
         outgoing = FORMS[self._settings.api].build_request(replace(chat, limit_field=self._settings.limit_field))
-        return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens, adopted=chat.adopted)
+        return replace(
+            outgoing,
+            call_ids=call_ids(chat),
+            output_tokens=chat.output_tokens,
+            adopted=chat.adopted,
+            native=bool(chat.api),
+            gaps=(*gaps, *outgoing.gaps),
+        )
 
     def objection(self, chat: Chat) -> str:
         """Part of an outside agent's call that the vendor's API cannot say; "" when it can say all."""
         try:
-            self._translatable_chat(chat)
+            self._translate_chat(chat)
         except UnsupportedInput as error:
             return f"provider {self.name} ({self._settings.api}) does not take {error}"
         return ""
 
-    def _translatable_chat(self, chat: Chat) -> Chat:
-        """The chat in words that the form translates. Raises UnsupportedInput."""
+    def _translate_chat(self, chat: Chat) -> tuple[Chat, tuple[Gap, ...]]:
+        """The chat in words that the form translates, and what it does not say. Raises UnsupportedInput."""
         form = FORMS[self._settings.api]
-        if not chat.adopted:
-            return chat
+        if not chat.adopted or (chat.api and chat.api == self._settings.api):
+            return chat, ()
+        gaps, is_translated = list[Gap](), bool(chat.api)
+        if is_translated:
+            chat, gaps = in_chat_form(chat)
         if form.is_openai_chat:
-            check_reasoning_summary(chat.payload)
-            return chat
-        if is_embedding(chat.payload):
+            check_reasoning_summary(chat.payload, gaps if is_translated else None)
+        elif is_embedding(chat.payload):
             raise UnsupportedInput("embeddings")
-        return narrow_chat(chat, form.parameter_names, form.option_names, form.max_temperature)
+        else:
+            names = form.parameter_names, form.option_names
+            chat = narrow_chat(chat, *names, form.max_temperature, gaps, lenient=is_translated)
+        return chat, tuple(gaps)
 
 
 async def _receive_response(

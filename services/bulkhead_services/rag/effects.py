@@ -9,9 +9,7 @@ import json
 import math
 import os
 import sqlite3
-import sys
 from array import array
-from asyncio.subprocess import DEVNULL, PIPE
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from typing import Any, TypeVar
 import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead.documents.parser_process import ParserLimits, run_parser
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.text.document_forms import OFFICE_FORMS, Form, form_of
 from bulkhead_contracts import bounds as contract_bounds
@@ -134,26 +133,10 @@ class FileLibrary:
 
     async def _run_parser(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings
-        parser_limits = settings.parse_memory_mib, math.ceil(settings.parse_timeout_s)
-        bounds = (*parser_limits, contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
+        limits = ParserLimits(settings.parse_memory_mib, settings.parse_timeout_s)
+        bounds = (contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
         async with self._parsing.hold_slot(tenant):
-            # An environment of its own: the parser of a hostile file must not see this service's secrets.
-            program = (sys.executable, "-m", "bulkhead_services.rag.reader", form, *map(str, bounds))
-            env = {"PYTHONPATH": os.pathsep.join(sys.path)}
-            child = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env)
-            try:
-                out, _ = await asyncio.wait_for(child.communicate(data), settings.parse_timeout_s)
-            except TimeoutError:
-                out = b""
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
-        if not out:
-            most = f"{settings.parse_timeout_s:g} s or {settings.parse_memory_mib} MiB"
-            message = f"reading it as {form} took more than {most}, or crashed the parser (exit {child.returncode})"
-            return Failure.from_text("damaged_document", message, SAVE_AGAIN_HINT)
-        answer: dict[str, Any] = json.loads(out)
+            answer = await run_parser("bulkhead_services.rag.reader", form, data, limits, *bounds)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
             hint = hints.get(answer["code"], SAVE_AGAIN_HINT)

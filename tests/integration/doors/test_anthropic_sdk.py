@@ -6,6 +6,8 @@ import base64
 import anthropic
 import pytest
 
+from bulkhead.model_apis.anthropic_view import view_anthropic
+from bulkhead.model_apis.chat_view import ChatView
 from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, TASK, Reply, calls, served, text
 
@@ -20,6 +22,11 @@ ASK = {"model": "large", "max_tokens": 50, "messages": [{"role": "user", "conten
 def client(door, **more):
     """The SDK with its own defaults: two retries."""
     return anthropic.AsyncAnthropic(base_url=door.anthropic, api_key=KEY, **more)
+
+
+def chat_of(asked) -> ChatView:
+    """The request as a provider of another API is sent it."""
+    return view_anthropic(asked.messages, asked.options)
 
 
 async def test_a_message():
@@ -37,8 +44,10 @@ async def test_a_message():
         usage = found.usage
         assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (100, 20, 30)
         asked = door.desk.asked[0]
-        assert asked.messages[0] == {"role": "system", "content": "Be brief.\n\nBe kind."}
-        assert asked.options == {"temperature": 0.5, "stop": ["END"]} and asked.max_output_tokens == 50
+        assert asked.options == {"temperature": 0.5, "stop_sequences": ["END"], "system": system}
+        chat = chat_of(asked)
+        assert chat.messages[0] == {"role": "system", "content": "Be brief.\n\nBe kind."} and not chat.gaps
+        assert chat.options == {"temperature": 0.5, "stop": ["END"]} and asked.max_output_tokens == 50
         assert asked.session == "u-7" and raw.headers["x-bulkhead-task"] == TASK
         assert raw.headers["request-id"].startswith("req_")
 
@@ -69,8 +78,9 @@ async def test_a_conversation_with_tools():
         choice = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
         second = await sdk.messages.create(**ASK | {"messages": history}, tools=[TOOL], tool_choice=choice)
         assert second.content[0].text == "sunny"
-        assert door.desk.asked[0].options["tool_choice"] == "required"
-        asked = door.desk.asked[1]
+        assert chat_of(door.desk.asked[0]).options["tool_choice"] == "required"
+        assert door.desk.asked[1].messages[2]["content"] == results, "as it came"
+        asked = chat_of(door.desk.asked[1])
         assert asked.options["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
         assert asked.options["parallel_tool_calls"] is False
         function = asked.options["tools"][0]["function"]
@@ -87,7 +97,9 @@ async def test_thinking_is_asked_for_and_an_effort_too():
         await sdk.messages.create(**ASK | {"max_tokens": 4_000}, thinking=thinking, output_config={"effort": "low"})
         await sdk.messages.create(**ASK, thinking={"type": "disabled"})
         one, two = door.desk.asked
-        assert one.options == {"thinking": thinking, "reasoning_effort": "low"} and not two.options
+        assert one.options == {"thinking": thinking, "output_config": {"effort": "low"}}
+        assert chat_of(one).options == {"reasoning_effort": "low"} and not chat_of(two).options
+        assert [gap.what for gap in chat_of(one).gaps] == ["the option thinking"] and not chat_of(two).gaps
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -110,7 +122,7 @@ async def test_thoughts_beside_a_call_stand_first_and_come_back_as_they_were(str
         result = {"type": "tool_result", "tool_use_id": first.content[3].id, "content": "22 C"}
         history = [*ASK["messages"], {"role": "assistant", "content": first.content}]
         await sdk.messages.create(**given | {"messages": [*history, {"role": "user", "content": [result]}]})
-        assert door.desk.asked[1].messages[1]["thinking_blocks"] == list(thoughts)
+        assert door.desk.asked[1].messages[1]["content"][:2] == list(thoughts)
 
 
 async def test_text_and_a_tool_in_one_message():
@@ -129,7 +141,7 @@ async def test_images_become_data_urls():
     content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
     async with served() as door, client(door) as sdk:
         await sdk.messages.create(**ASK | {"messages": [{"role": "user", "content": content}]})
-        image, said = door.desk.asked[0].messages[0]["content"]
+        image, said = chat_of(door.desk.asked[0]).messages[0]["content"]
         assert image == {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
         assert said == {"type": "text", "text": "What is it?"}
 
@@ -184,9 +196,9 @@ async def test_a_stream_that_breaks_raises_after_its_text():
     "more, field",
     [
         ({"thinking": {"type": "enabled", "budget_tokens": -1}}, "thinking.budget_tokens"),
-        ({"extra_body": {"top_k": 5}}, "top_k"),
+        ({"extra_body": {"top_k": -5}}, "top_k"),
+        ({"extra_body": {"inference_geo": "us"}}, "inference_geo"),
         ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [TOOL, TOOL]}, "tools[1].name"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "rain"}}, "tool_choice.name"),
     ],
@@ -210,8 +222,8 @@ async def test_tokens_are_estimated_without_a_call():
         seen = await sdk.messages.count_tokens(**ask | {"messages": [{"role": "user", "content": said}]})
         assert 5 < short.input_tokens < 40 and 200 < more.input_tokens < 800
         assert 2_000 < seen.input_tokens < 2_100, "an image does not count by its bytes"
-        with pytest.raises(anthropic.BadRequestError, match="top_k"):
-            await sdk.messages.count_tokens(**ask, extra_body={"top_k": 5})
+        with pytest.raises(anthropic.BadRequestError, match="speed"):
+            await sdk.messages.count_tokens(**ask, extra_body={"speed": "fast"})
         async with anthropic.AsyncAnthropic(base_url=door.anthropic, api_key="bk_wrong") as other:
             with pytest.raises(anthropic.AuthenticationError):
                 await other.messages.count_tokens(**ask)

@@ -72,7 +72,7 @@ async def test_a_body_that_is_no_request(path, body, code, said):
     "more, field",
     [
         ({"messages": []}, "messages"),
-        ({"messages": [USER] * 1_001}, "messages"),
+        ({"messages": [USER] * 4_001}, "messages"),
         ({"messages": [USER, 7]}, "messages[1]"),
         ({"messages": [{"role": "robot", "content": ""}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
@@ -119,11 +119,8 @@ async def test_a_field_that_does_not_fit_is_named(more, field):
         ({"previous_response_id": 7}, "previous_response_id"),
         ({"background": True}, "background"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
-        (
-            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-            "input[0].content[0].file_id",
-        ),
-        ({"tools": [{"type": "file_search"}]}, "tools[0].type"),
+        ({"input": [{"type": "custom_tool_call", "name": "f", "input": "x"}]}, "input[0].call_id"),
+        ({"text": {"speed": 1}}, "text.speed"),
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"reasoning": {"summary": "long"}}, "reasoning.summary"),
@@ -210,6 +207,11 @@ async def test_a_body_above_its_bound():
         large = {"model": "m", "messages": [{"role": "user", "content": [part]}] * 2}
         assert (await client.post(CHAT, json=large)).status_code == 200
         part["image_url"]["url"] = image + "A" * 2_000
+        answer = await client.post(CHAT, json=large)
+        left_out = ["image: its message is larger than 4194304 bytes"]
+        assert answer.status_code == 200 and answer.json()["bulkhead"] == {"left_out": left_out}
+        assert answer.headers["X-Bulkhead-Left-Out"] == left_out[0]
+        large["messages"] = [{"role": "user", "content": "x" * bounds.MAX_BLOB_BYTES}]
         answer = await client.post(CHAT, json=large)
         assert (answer.status_code, answer.json()["error"]["param"]) == (413, "messages[0]")
 

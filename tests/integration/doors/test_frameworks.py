@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, Reply, calls, served, text
 
@@ -47,7 +48,7 @@ async def test_pydantic_ai(api):
         found = await agent.run("How is it in Rome?")
         assert found.output == Report(city="Rome", degrees=22)
         assert found.usage.input_tokens and found.usage.output_tokens == 60
-        first, second = door.desk.asked
+        first, second = (view_in_chat_form(one.api, one.messages, one.options) for one in door.desk.asked)
         assert {row["function"]["name"] for row in first.options["tools"]} == {"weather", "final_result"}
         assert second.messages[-1]["content"] == "22 C in Rome" and second.messages[-1]["role"] == "tool"
         async with Agent(model).run_stream("And now?") as streamed:
@@ -72,7 +73,8 @@ async def test_openai_agents(api):
         agent = agents.Agent(name="reporter", instructions="Be brief.", tools=[tool], model=kind("large", sdk))
         found = await agents.Runner.run(agent, "How is it in Rome?")
         assert found.final_output == "22 degrees"
-        result = door.desk.asked[1].messages[-1]
+        asked = door.desk.asked[1]
+        result = view_in_chat_form(asked.api, asked.messages, {}).messages[-1]
         assert (result["role"], result["tool_call_id"], result["content"]) == ("tool", "call_1", "22 C in Rome")
         streamed = agents.Runner.run_streamed(agent, "And now?")
         events = [event async for event in streamed.stream_events()]

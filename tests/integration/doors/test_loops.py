@@ -47,6 +47,29 @@ async def test_an_agent_that_loops_is_warned_then_stopped(tmp_path):
         assert (await here.ended("halted")).failure.code == "loop_stopped"
 
 
+async def converse(here: Whole, reply: str) -> None:
+    """Someone who gives the same reply to each answer, and hands back as text whatever the model said."""
+    client, messages = here.client(), list[Any]([ASK])
+    for number in range(MOST // 4):
+        answer = (await client.chat.completions.create(model="default", messages=messages)).choices[0].message
+        text = answer.content or f"Calling tools: [{{'id': 'call_{number}', 'name': 'lookup', 'arguments': {{}}}}]"
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": reply}]
+
+
+async def test_a_loop_that_a_framework_writes_as_text_is_stopped(tmp_path):
+    async with whole_mesh(tmp_path, same_call(), watch=True) as here:
+        with pytest.raises(openai.PermissionDeniedError, match="called lookup with the same arguments") as stopped:
+            await converse(here, "Observation: nothing new")
+        assert stopped.value.code == "loop_stopped" and len(here.provider.asked) <= 6
+
+
+@pytest.mark.parametrize("reply", [ASK["content"], "and now?"])
+async def test_a_person_who_repeats_a_question_is_not_stopped(tmp_path, reply):
+    async with whole_mesh(tmp_path, says("Like this:\n```sh\nls\n```"), watch=True) as here:
+        await converse(here, reply)
+        assert await here.bodies(AgentWarned, "doors") == []
+
+
 def same_call() -> Any:
     return calls({"id": "call_0", "name": "lookup", "arguments": "{}"})
 

@@ -7,6 +7,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from bulkhead.model_apis.chat_view import ChatView
+from bulkhead.model_apis.responses_view import view_responses
 from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, READER, TASK, Reply, calls, served, text
 
@@ -106,7 +108,7 @@ async def test_structured_output_is_parsed():
         assert form["type"] == "json_schema" and form["json_schema"]["name"] == "City"
         again = await sdk.responses.parse(model="large", input="hi", text_format=City)
         assert again.output_parsed == City(name="Rome", people=3)
-        assert door.desk.asked[1].options["response_format"] == form
+        assert chat_of(door.desk.asked[1]).options["response_format"] == form
 
 
 async def test_the_synchronous_client():
@@ -131,6 +133,11 @@ async def test_the_synchronous_client():
         assert response.output_text == "hello"
 
 
+def chat_of(asked) -> ChatView:
+    """The request as a provider of another API is sent it."""
+    return view_responses(asked.messages, asked.options)
+
+
 async def test_a_response():
     async with served(text("hel", "lo")) as door, client(door) as sdk:
         found = await sdk.responses.create(
@@ -141,8 +148,9 @@ async def test_a_response():
         assert found.usage.output_tokens_details.reasoning_tokens == 7
         assert found.metadata == {"session": "s-9"} and found.instructions == "Be brief."
         asked = door.desk.asked[0]
-        assert asked.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"})
-        assert asked.max_output_tokens == 40 and asked.session == "s-9" and asked.options == {}
+        chat = chat_of(asked)
+        assert chat.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+        assert asked.max_output_tokens == 40 and asked.session == "s-9" and chat.options == {}
 
 
 async def test_a_response_goes_on_from_another_unless_it_is_not_stored():
@@ -152,9 +160,9 @@ async def test_a_response_goes_on_from_another_unless_it_is_not_stored():
         assert (first.store, second.store) == (True, False) and second.previous_response_id == first.id
         assert (first.id, second.id) == ("resp_kept_c1", "resp_c2")
         one, two = door.desk.asked
-        assert (one.keep, one.previous, one.instructed) == (True, "", True)
-        assert (two.keep, two.previous, two.instructed) == (False, first.id, False)
-        assert two.messages == ({"role": "user", "content": "go on"},) and not two.options
+        assert (one.keep, one.previous, one.options) == (True, "", {"instructions": "Be brief."})
+        assert (two.keep, two.previous) == (False, first.id)
+        assert two.messages == ({"type": "message", "role": "user", "content": "go on"},) and not two.options
 
 
 async def test_a_response_streamed():
@@ -194,8 +202,8 @@ async def test_tools_in_a_response():
         again = await sdk.responses.create(model="large", input=history, tools=[flat])
         assert again.output_text == "sunny"
         function = TOOL["function"] | {"strict": True}
-        assert door.desk.asked[0].options["tools"] == [{"type": "function", "function": function}]
-        assert door.desk.asked[1].messages[1:] == (
+        assert chat_of(door.desk.asked[0]).options["tools"] == [{"type": "function", "function": function}]
+        assert chat_of(door.desk.asked[1]).messages[1:] == [
             {
                 "role": "assistant",
                 "content": None,
@@ -208,7 +216,7 @@ async def test_tools_in_a_response():
                 ],
             },
             {"role": "tool", "tool_call_id": "call_1", "content": "22 C"},
-        )
+        ]
 
 
 THOUGHT = Reply(("42",), finish="stop", thoughts=({"type": "reasoning", "text": "Six times seven."},))
@@ -234,8 +242,8 @@ async def test_a_response_holds_a_summary_of_reasoning_where_one_is_asked_for():
             streamed = await stream.get_final_response()
         echo = [item.model_dump(exclude_none=True) for item in streamed.output]
         await sdk.responses.create(model="large", input=[*echo, {"role": "user", "content": "And 7 * 7?"}])
-        assert [one["role"] for one in door.desk.asked[-1].messages] == ["assistant", "user"]
-        assert door.desk.asked[1].options["reasoning_summary"] == "auto"
+        assert [one["role"] for one in chat_of(door.desk.asked[-1]).messages] == ["assistant", "user"]
+        assert chat_of(door.desk.asked[1]).options["reasoning_summary"] == "auto"
     assert [item.type for item in plain.output] == ["message"]
     for response in (whole, streamed):
         assert [item.type for item in response.output] == ["reasoning", "message"]

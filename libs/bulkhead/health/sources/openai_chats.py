@@ -50,7 +50,7 @@ def _conversation_rows(messages: object, task: str) -> Iterator[Row]:
             "id": f"{task} #{number}"[:MAX_NAME_CHARS],
             "time_unix_ms": time if isinstance(time, int) and time > 10**11 else 0,
         }
-        text, role = _content_text(message.get("content")), message.get("role")
+        text, role = content_text(message.get("content")), message.get("role")
         if role == ASSISTANT:
             agent = str(message.get("name") or ASSISTANT)[:MAX_NAME_CHARS] or ASSISTANT
             calls = [*_object_list(message.get("tool_calls")), *_object_list(message.get("function_call"))]
@@ -81,14 +81,14 @@ def _call_fields(call: Mapping[str, object], answers: Mapping[str, Mapping[str, 
     row: dict[str, object] = {"action": str(name)[:MAX_NAME_CHARS] or "tool", "arguments": arguments}
     answer = answers.get(str(call.get("id")))
     if answer is not None:
-        result = _content_text(answer.get("content"))
+        result = content_text(answer.get("content"))
         row["result"] = result
         if is_failure(result):
             row["error"] = True
     return row
 
 
-def _content_text(content: object) -> str:
+def content_text(content: object) -> str:
     """The text of a content: a text, or a list of parts."""
     if isinstance(content, str):
         return content

@@ -1,16 +1,17 @@
 """Messages as blobs: each is stored once, however often it is sent.
 
-In: messages and options in OpenAI's chat form. Out: a Conversation of their references, or a DoorRefusal
+In: messages and options in the form of their API. Out: a Conversation of their references, or a DoorRefusal
 (413, 429).
 """
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bulkhead.flow.content import LISTED, in_list, list_of
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
+from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
@@ -28,29 +29,33 @@ class ConversationBlobs:
         self._context, self._stored = context, stored
 
     async def store_conversation(
-        self, tenant: str, parsed_call: ParsedModelCall, before: tuple[ContentRef, ...], answer: Any, thread: str
+        self,
+        tenant: str,
+        parsed_call: ParsedModelCall,
+        before: tuple[ContentRef, ...],
+        answer: Sequence[Mapping[str, Any]],
+        thread: str,
     ) -> Conversation:
-        """The conversation by reference. before: messages that stand already, which `answer` ends, and their thread;
-        instructions come before all of them. Raises BusError, DoorRefusal.
+        """The conversation by reference. before: messages that stand already, which `answer` ends, and their thread.
+        Raises BusError, DoorRefusal.
         """
-        messages: list[Mapping[str, Any]] = list(parsed_call.messages)
-        if answer is not None:
-            messages.insert(int(parsed_call.instructed), answer)
+        messages = [*answer, *parsed_call.messages]
         raw = [_blob_bytes(row, f"message {number}") for number, row in enumerate(messages, 1)]
         options = [_blob_bytes(parsed_call.options, "what is beside the messages")] if parsed_call.options else []
         stored_refs = await self.store_blobs(tenant, *raw, *options)
-        sent_refs, first = stored_refs[: len(raw)], int(parsed_call.instructed)
-        refs = (*sent_refs[:first], *before, *sent_refs[first:])
-        if len(refs) > bounds.MAX_CONVERSATION:
+        refs = (*before, *stored_refs[: len(raw)])
+        if len(refs) > bounds.MAX_CONVERSATION_ROWS:
             raise too_many_messages(len(refs))
+        chat = view_in_chat_form(parsed_call.api, messages, {}).messages
         return Conversation(
             messages=refs,
             options=stored_refs[-1] if options else None,
             reads_calls=True,
-            acts=(acts := acts_of(messages))[: bounds.MAX_CALLS_PER_TURN],
+            acts=(acts := acts_of(chat))[: bounds.MAX_CALLS_PER_TURN],
             more_acts=acts[bounds.MAX_CALLS_PER_TURN :],
-            thread=thread or thread_of(messages),
+            thread=thread or thread_of(chat),
             embeds=parsed_call.embeds,
+            api=parsed_call.api,
         )
 
     async def store_blobs(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
@@ -85,7 +90,7 @@ class ConversationBlobs:
 
 def too_many_messages(count: int) -> DoorRefusal:
     """More messages than a model gateway takes."""
-    message = f"the conversation has {count} messages, and may have {bounds.MAX_CONVERSATION}"
+    message = f"the conversation has {count} messages, and may have {bounds.MAX_CONVERSATION_ROWS}"
     return DoorRefusal(400, "too_many_messages", message, "send its newest part")
 
 

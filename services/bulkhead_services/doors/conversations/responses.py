@@ -13,13 +13,15 @@ from pydantic import ConfigDict
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.flow.content import LISTED
+from bulkhead.model_apis.allowed import RESPONSES
+from bulkhead.model_apis.native_answers import native_blocks
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.types import Contract, Token
 from bulkhead_services.doors.conversations.contents import ConversationBlobs
-from bulkhead_services.doors.conversations.tool_calls import calls_of, in_chat_form
+from bulkhead_services.doors.conversations.tool_calls import calls_of, native_answer_of
 from bulkhead_services.doors.feed import SERVICE, RunFeed
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.runs import RunDirectory
@@ -31,23 +33,22 @@ MARK = b"response\n"
 
 
 class KeptResponse(Contract):
-    """Record of a response. instructed: the first message is its instructions, which count for it alone."""
+    """Record of a response."""
 
     model_config = ConfigDict(extra="forbid")
 
     task: Token
     call_id: Token
-    instructed: bool
     conversation: Conversation
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousResponse:
-    """Response that a request goes on from. answer: in the chat form. thread: of the conversation."""
+    """Response that a request goes on from. answer: its items. thread: of the conversation."""
 
     feed: RunFeed
     messages: tuple[ContentRef, ...]
-    answer: dict[str, Any]
+    answer: list[dict[str, Any]]
     thread: str
 
 
@@ -63,9 +64,7 @@ class ResponseStore:
         """Keep a response that is asked for; its id, or "". Raises BusError, DoorRefusal."""
         if not parsed_call.keep:
             return ""
-        record = KeptResponse(
-            task=feed.task, call_id=call_id, instructed=parsed_call.instructed, conversation=conversation
-        )
+        record = KeptResponse(task=feed.task, call_id=call_id, conversation=conversation)
         [ref] = await self._contents.store_blobs(feed.tenant, MARK + record.model_dump_json().encode())
         return f"resp_{ref.sha256}"
 
@@ -81,6 +80,8 @@ class ResponseStore:
             if not raw.startswith(MARK):
                 raise ValueError(name)
             record = KeptResponse.model_validate_json(raw.removeprefix(MARK))
+            if record.conversation.api != RESPONSES:
+                raise ValueError(name)
             feed = await runs.own_run(caller, record.task)
             answer = await self._recorded_answer(feed, record.call_id)
             messages = await self._contents.expand_lists(tenant, record.conversation)
@@ -88,19 +89,25 @@ class ResponseStore:
             raise _unknown_response(name) from refusal
         except (BlobMissing, BlobCorrupt, ValueError, LookupError) as error:
             raise _unknown_response(name) from error
-        return PreviousResponse(feed, messages[int(record.instructed) :], answer, record.conversation.thread)
+        return PreviousResponse(feed, messages, answer, record.conversation.thread)
 
-    async def _recorded_answer(self, feed: RunFeed, call_id: str) -> dict[str, Any]:
-        """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, ValueError, BusError."""
+    async def _recorded_answer(self, feed: RunFeed, call_id: str) -> list[dict[str, Any]]:
+        """An answer on record as items. Raises LookupError, BlobMissing, BlobCorrupt, ValueError, BusError."""
         if not feed.has_reply(call_id):
             raise LookupError(call_id)
         reply = await feed.model_reply_of(call_id)
         if reply.outcome != "answered":
             raise LookupError(call_id)
-        text = await self._context.blobs.get_text(feed.tenant, reply.content) if reply.content is not None else ""
-        calls = await calls_of(self._context.blobs, feed.tenant, reply)
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
-        return message | ({"tool_calls": in_chat_form(calls)} if calls else {})
+        blobs, tenant = self._context.blobs, feed.tenant
+        if native := native_blocks(await native_answer_of(blobs, tenant, reply)):
+            return native
+        text = await blobs.get_text(tenant, reply.content) if reply.content is not None else ""
+        calls = await calls_of(blobs, tenant, reply)
+        items = [{"type": "message", "role": "assistant", "content": text}] if text or not calls else []
+        return items + [
+            {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments_json}
+            for call in calls
+        ]
 
 
 def _unknown_response(name: str) -> DoorRefusal:

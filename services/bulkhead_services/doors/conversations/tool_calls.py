@@ -1,10 +1,7 @@
-"""The tool calls and thoughts of an answer, where they are contents of their own.
-
-In: a reply. Out: its calls; as messages have them; its thoughts.
-"""
+"""The tool calls, thoughts and own form of an answer, where they are contents of their own. In: a reply."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bulkhead.blobs import Blobs
@@ -23,9 +20,9 @@ async def thoughts_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tup
     return tuple(json.loads(await blobs.get_text(tenant, reply.thoughts))) if reply.thoughts is not None else ()
 
 
-def in_chat_form(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
-    """Calls as a message has them."""
-    return [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
-        for call in calls
-    ]
+async def native_answer_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> Mapping[str, Any]:
+    """A reply in its provider's own form; {} where none is kept. Raises as `calls_of` does."""
+    value = json.loads(await blobs.get_text(tenant, reply.native)) if reply.native is not None else {}
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value

@@ -1,20 +1,27 @@
-"""Anthropic's messages, translated to OpenAI's chat form and back. Pure.
+"""Anthropic's messages, checked and passed on. Pure.
 
-In: the body of a request. Out: what is asked in the chat form; then the answer as a message or as its events. Fields
-without a counterpart in the chat form are refused by name; `cache_control` is a hint that changes no answer.
+In: the body of a request. Out: what is asked, as it came; then the answer as a message or as its events.
 """
 
 from typing import Any
 
+from bulkhead.model_apis.allowed import ANTHROPIC, BETAS, INTERLEAVED, NATIVE_OPTIONS, left_out_tools
+from bulkhead.model_apis.native_answers import native_blocks
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AnswerPart, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
-from bulkhead_services.doors.forms.anthropic_blocks import messages_of
+from bulkhead_services.doors.forms.anthropic_blocks import check_system, messages_of
 from bulkhead_services.doors.forms.block_order import BlockOrder
-from bulkhead_services.doors.forms.chat_options import check_function, check_thinking, check_tool_count, session_name
+from bulkhead_services.doors.forms.chat_options import (
+    check_function,
+    check_thinking,
+    check_tool_count,
+    refuse_unlisted,
+    session_name,
+)
 from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
-from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
+from bulkhead_services.doors.forms.openai_chat import marks_of, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
@@ -22,7 +29,6 @@ _Block = tuple[str, str]
 """Kind and id of a block of a message."""
 _ENDS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
-_NO_COUNTERPART = "OpenAI's chat form, in which calls are recorded, has no counterpart of this field"
 
 
 class AnthropicMessageForm:
@@ -33,31 +39,36 @@ class AnthropicMessageForm:
         model = model_of(body)
         most = body.require_present("max_tokens", body.get_integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS))
         messages = messages_of(body)
-        options = _chat_options(body, most)
+        _check_options(body, most)
         stream = bool(body.get_flag("stream"))
         metadata = body.get_object("metadata")
         session = session_name((metadata.get_text("user_id") or "") if metadata else "")
-        body.get_raw("cache_control")
-        body.refuse_remaining(_NO_COUNTERPART)
-        self.parsed_call = ParsedModelCall(model, messages, options, most, stream, True, session)
+        refuse_unlisted(body, NATIVE_OPTIONS[ANTHROPIC])
+        options = {name: value for name, value in body.as_dict().items() if name in NATIVE_OPTIONS[ANTHROPIC]}
+        options = {name: value for name, value in options.items() if value is not None}
+        left_out = left_out_tools(ANTHROPIC, options)
+        self.parsed_call = ParsedModelCall(
+            model, messages, options, most, stream, True, session, api=ANTHROPIC, left_out=left_out
+        )
         self._blocks: list[_Block] = []
         self._order = BlockOrder()
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A message."""
-        content: list[dict[str, Any]] = [dict(block) for block in answer.signed_thoughts]
-        content += [{"type": "text", "text": answer.text}] if answer.text else []
-        content += [_tool_use(call, _tool_input(call)) for call in answer.tool_calls]
+        content = native_blocks(answer.native)
+        if not content:
+            content = [dict(block) for block in answer.signed_thoughts]
+            content += [{"type": "text", "text": answer.text}] if answer.text else []
+            content += [_tool_use(call, _tool_input(call)) for call in answer.tool_calls]
         return {
             "id": f"msg_{answer.call_id}",
             "type": "message",
             "role": "assistant",
             "model": answer.model,
             "content": content,
-            "stop_reason": _stop_reason(answer),
-            "stop_sequence": None,
+            **_end_of(answer),
             "usage": _render_usage(answer.usage),
-            **degraded_field(answer),
+            **marks_of(answer, self.parsed_call),
         }
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -80,19 +91,19 @@ class AnthropicMessageForm:
         signed are no block of this API."""
         return (
             b""
-            if piece.part.kind == "reasoning"
+            if piece.part.told_kind == "reasoning"
             else b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
         )
 
     def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
-        block: _Block = ("thinking" if part.kind == "signature" else part.kind, part.id)
+        block: _Block = ("thinking" if part.told_kind == "signature" else part.told_kind, part.id)
         events = b""
         if self._blocks[-1:] != [block]:
             events = self._end_open_block() + _block_begins(len(self._blocks), _initial_block(part, text))
             self._blocks.append(block)
         index = len(self._blocks) - 1
-        match part.kind:
+        match part.told_kind:
             case "text":
                 events += _delta_event(index, {"type": "text_delta", "text": text})
             case "thinking":
@@ -102,7 +113,7 @@ class AnthropicMessageForm:
             case "call":
                 events += _delta_event(index, {"type": "input_json_delta", "partial_json": text})
             case _:
-                pass  # A redacted block comes whole, with its beginning.
+                pass  # Others come whole, with their beginning.
         return events
 
     def _end_open_block(self) -> bytes:
@@ -111,13 +122,10 @@ class AnthropicMessageForm:
     def render_end(self, answer: ModelCallAnswer) -> bytes:
         """The last block ends, then the reason of the end and the usage."""
         events = [*map(self._render_part_piece, self._order.drain_waiting()), self._end_open_block()]
-        delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
-        ended = {
-            "type": "message_delta",
-            "delta": delta,
-            "usage": _render_usage(answer.usage),
-            **degraded_field(answer),
-        }
+        delta = _end_of(answer)
+        edits = {name: delta.pop(name) for name in ("context_management",) if name in delta}
+        usage = _render_usage(answer.usage)
+        ended = {"type": "message_delta", "delta": delta, "usage": usage, **edits, **marks_of(answer, self.parsed_call)}
         return b"".join([*events, sse.named_event(ended), sse.named_event({"type": "message_stop"})])
 
     def render_failure(self, refusal: DoorRefusal) -> bytes:
@@ -125,86 +133,62 @@ class AnthropicMessageForm:
         return sse.named_event(errors.anthropic_body(refusal, ""))
 
 
-def _chat_options(body: Fields, most: int) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+def _check_options(body: Fields, most: int) -> None:
+    check_system(body)
     for name in ("temperature", "top_p"):
-        if (value := body.get_number(name, 0, 1)) is not None:
-            options[name] = value
-    if stop := body.get_texts("stop_sequences", 64):
-        options["stop"] = stop
-    if tools := _chat_tools(body):
-        options["tools"] = tools
-    options |= _tool_choice(body, {tool["function"]["name"] for tool in tools})
-    thinking = check_thinking(body, most)
-    if thinking.get("type", "disabled") != "disabled":
-        options["thinking"] = thinking
+        body.get_number(name, 0, 1)
+    body.get_integer("top_k", 0, bounds.MAX_ASKED_OUTPUT_TOKENS)
+    body.get_texts("stop_sequences", 64)
+    _check_tool_choice(body, _check_tools(body))
+    betas = body.get_texts(BETAS, bounds.MAX_PARTS) or []
+    # Between calls of tools thoughts may go on in the next request, so that a budget spans several.
+    check_thinking(body, None if any(beta.startswith(INTERLEAVED) for beta in betas) else most)
     if body.get_choice("service_tier", ("auto", "standard_only")) == "standard_only":
-        raise unsupported_field("service_tier", _NO_COUNTERPART, "leave it out")
+        raise unsupported_field("service_tier", "the provider's account says which tier is used", "leave it out")
+    for name in ("context_management", "cache_control"):
+        body.get_object(name)
     if output := body.get_object("output_config"):
         if form := output.get_object("format"):
-            options["response_format"] = _response_format(form)
-        if effort := output.get_choice("effort", _EFFORTS):
-            options["reasoning_effort"] = effort
-        output.refuse_remaining(_NO_COUNTERPART)
-    return options
+            if form.require_text("type") != "json_schema":
+                problem = "the one format is json_schema"
+                raise unsupported_field(form.field_path("type"), problem, "send type: json_schema")
+            form.require_object("schema")
+        output.get_choice("effort", _EFFORTS)
+        output.get_object("task_budget")
 
 
-def _response_format(form: Fields) -> dict[str, Any]:
-    if form.require_text("type") != "json_schema":
-        raise unsupported_field(form.field_path("type"), "the one format is json_schema", "send type: json_schema")
-    schema = form.require_object("schema")
-    named = {"name": "answer", "strict": True, "schema": schema.as_dict()}
-    return {"type": "json_schema", "json_schema": named}
-
-
-def _chat_tools(body: Fields) -> list[dict[str, Any]]:
+def _check_tools(body: Fields) -> set[str]:
+    """Names of the tools that can be chosen."""
     named: set[str] = set()
-    tools = []
     for tool in check_tool_count(body):
         kind = tool.get_text("type") or "custom"
-        if kind != "custom":
-            problem = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool of the provider's own"
-            raise unsupported_field(
-                tool.field_path("type"), problem, "send tools with an input_schema, which the agent runs"
-            )
-        schema = tool.require_object("input_schema")
-        function: dict[str, Any] = {"name": tool.get_raw("name"), "parameters": schema.as_dict()}
-        for name in ("description", "strict"):
-            if (value := tool.get_raw(name)) is not None:
-                function[name] = value
-        check_function(Fields(function, tool.at), named)
-        for name in ("cache_control", "eager_input_streaming"):
-            tool.get_raw(name)
-        tool.refuse_remaining(_NO_COUNTERPART)
-        tools.append({"type": "function", "function": function})
-    return tools
+        if kind == "custom":
+            schema = tool.require_object("input_schema")
+            function = {"name": tool.get_raw("name"), "parameters": schema.as_dict()}
+            function |= {name: tool.get_raw(name) for name in ("description", "strict")}
+            check_function(Fields(function, tool.at), named)
+        else:
+            named.add(tool.get_text("name", bounds.MAX_SUMMARY_CHARS) or kind)
+    return named
 
 
-def _tool_choice(body: Fields, named: set[str]) -> dict[str, Any]:
+def _check_tool_choice(body: Fields, named: set[str]) -> None:
     choice = body.get_object("tool_choice")
     if choice is None:
-        return {}
-    options: dict[str, Any] = {}
-    match choice.get_choice("type", ("auto", "any", "tool", "none")):
-        case "auto" | "none" as mode:
-            options["tool_choice"] = mode
-        case "any":
-            options["tool_choice"] = "required"
-        case "tool":
-            name = choice.require_text("name")
-            if name not in named:
-                raise unfit_field(choice.field_path("name"), "is not among the tools")
-            options["tool_choice"] = {"type": "function", "function": {"name": name}}
-        case _:
-            raise unfit_field(choice.field_path("type"), "is missing")
-    if (alone := choice.get_flag("disable_parallel_tool_use")) is not None:
-        options["parallel_tool_calls"] = not alone
-    choice.refuse_remaining(_NO_COUNTERPART)
-    return options
+        return
+    if (kind := choice.get_choice("type", ("auto", "any", "tool", "none"))) is None:
+        raise unfit_field(choice.field_path("type"), "is missing")
+    if kind == "tool" and choice.require_text("name") not in named:
+        raise unfit_field(choice.field_path("name"), "is not among the tools")
+    choice.get_flag("disable_parallel_tool_use")
+    refuse_unlisted(choice)
 
 
-def _stop_reason(answer: ModelCallAnswer) -> str:
-    return _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
+def _end_of(answer: ModelCallAnswer) -> dict[str, Any]:
+    """Fields of a message that has ended: as its provider told them, else in its API's words."""
+    finish = _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
+    end_fields = {name: value for name, value in answer.native.items() if name != "content"}
+    return {"stop_reason": finish, "stop_sequence": None} | end_fields
 
 
 def _tool_use(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -239,11 +223,13 @@ def _render_usage(usage: Usage) -> dict[str, Any]:
 
 def _initial_block(part: AnswerPart, text: str) -> dict[str, Any]:
     """A block at its beginning."""
-    match part.kind:
+    match part.told_kind:
         case "call":
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
         case "redacted":
             return {"type": "redacted_thinking", "data": text}
+        case "block":
+            return dict(read_object(text.encode()))
         case "text":
             return {"type": "text", "text": ""}
         case _:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from bulkhead_contracts.model import AnswerPart
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal
 
-_WHOLE = ("signature", "redacted")
+_WHOLE = ("signature", "redacted", "block")
 """Kinds that are told in one piece."""
 _Block = tuple[str, str]
 """Kind and id; a signature is of the block of its thoughts."""
@@ -66,7 +66,7 @@ class BlockOrder:
         if block != self._open:
             yield from self._release_sealed()
             self._open_block(block)
-        if piece.part.kind in _WHOLE:
+        if piece.part.told_kind in _WHOLE:
             self._sealed[piece.part] = self._sealed.get(piece.part, "") + piece.text
             return
         if block[0] == "call":
@@ -90,4 +90,4 @@ class BlockOrder:
 
 
 def _block_of(part: AnswerPart) -> _Block:
-    return ("thinking" if part.kind == "signature" else part.kind, part.id)
+    return ("thinking" if part.told_kind == "signature" else part.told_kind, part.id)

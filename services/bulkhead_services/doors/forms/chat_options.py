@@ -3,8 +3,12 @@
 import hashlib
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
+from bulkhead.model_apis.allowed import CHAT_OPTIONS, CHEAP_TIERS, NESTED_OPTIONS, unlisted_option
+from bulkhead.model_apis.bounding import text_type_of
+from bulkhead.model_apis.media import drop_largest
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.sse import to_json
@@ -21,16 +25,6 @@ NOT_ANSWERED = {
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 KEPT_HERE = ("user", "metadata", "store", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 """They name the run, or say what a provider should keep; the record is the mesh's own."""
-_SAMPLING = (
-    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "logit_bias"),
-    *("frequency_penalty", "presence_penalty", "repetition_penalty", "chat_template_kwargs"),
-)
-_PASSED_ON = (
-    *_SAMPLING,
-    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
-    *("reasoning_effort", "reasoning_summary", "thinking", "verbosity", "service_tier"),
-)
-"""Options that a provider gets: the most output tokens bound what each of them can cost."""
 _OWN_PROVIDER = "the settings of the mesh say which provider is called, and with which key"
 _BY_MAX_TOKENS = "the reservation bounds thoughts and answer together"
 _INSTEAD = {
@@ -56,7 +50,7 @@ _UNLISTED = (
     "leave it out; the page on agents lists what is passed on",
 )
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CHOICES = ("none", "auto", "required")
+CHOICES = ("none", "auto", "required")
 
 
 def check_sizes(parsed_call: ParsedModelCall) -> None:
@@ -66,6 +60,15 @@ def check_sizes(parsed_call: ParsedModelCall) -> None:
         if len(to_json(part).encode()) > bounds.MAX_BLOB_BYTES:
             problem = f"{name} is larger than {bounds.MAX_BLOB_BYTES} bytes"
             raise DoorRefusal(413, "too_large", problem, "send smaller images, or fewer in one message", field=name)
+
+
+def fit_messages(parsed_call: ParsedModelCall) -> ParsedModelCall:
+    """The same call, without images and documents that have no room in their message: one that is refused would be
+    refused for ever, with the whole history that it stands in."""
+    text_type, left_out = text_type_of(parsed_call.api), list(parsed_call.left_out)
+    fitted = [drop_largest(message, bounds.MAX_BLOB_BYTES, text_type) for message in parsed_call.messages]
+    left_out += [str(gap) for _, gaps in fitted for gap in gaps]
+    return replace(parsed_call, messages=tuple(message for message, _ in fitted), left_out=tuple(left_out))
 
 
 def session_of(body: Fields) -> str:
@@ -81,11 +84,12 @@ def session_name(text: str) -> str:
 
 
 def refuse_unlisted(body: Fields, listed: Collection[str] = ()) -> None:
-    """Refuse the first field that nobody took and that is not on this list, by its name. Raises DoorRefusal."""
-    for name in body.remaining_fields():
-        if name not in listed:
-            objection, hint = _INSTEAD.get(name, _UNLISTED)
-            raise unsupported_field(body.field_path(name), objection, hint)
+    """Refuse the first field that nobody took and that is not on this list, or a field of one that is, by its name.
+    Raises DoorRefusal."""
+    nested = {name: value for name, value in body.as_dict().items() if name in listed and name in NESTED_OPTIONS}
+    if name := unlisted_option(body.remaining_fields(), listed) or unlisted_option(nested, listed):
+        objection, hint = _INSTEAD.get(name, _UNLISTED)
+        raise unsupported_field(body.field_path(name), objection, hint)
 
 
 def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
@@ -99,8 +103,7 @@ def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
     if budget is not None and most is not None and budget >= most:
         problem = f"must be less than the most output tokens ({most}), which it is part of, and is {budget}"
         raise unfit_field(thinking.field_path("budget_tokens"), problem)
-    thinking.get_choice("display", ("summarized", "omitted"))
-    refuse_unlisted(thinking)
+    thinking.get_choice("display", ("summarized", "omitted", "updates"))
     return thinking.as_dict()
 
 
@@ -111,11 +114,10 @@ def options_of(body: Fields, most: int | None = None) -> dict[str, Any]:
         body.get_raw(name)
     if body.get_raw("modalities") not in (None, ["text"]):
         raise unsupported_field(body.field_path("modalities"), "answers are text", "leave it out, or send ['text']")
-    refuse_unlisted(body, _PASSED_ON)
+    refuse_unlisted(body, CHAT_OPTIONS)
     options = body.remaining_fields()
     check_thinking(body, most)
-    if body.get_text("service_tier") not in (None, "auto", "default", "flex"):
-        raise unsupported_field(body.field_path("service_tier"), "dearer tiers have no price here", "send default")
+    check_tier(body)
     body.get_number("temperature", 0, 2)
     body.get_number("top_p", 0, 1)
     body.get_number("frequency_penalty", -2, 2)
@@ -131,6 +133,12 @@ def options_of(body: Fields, most: int | None = None) -> dict[str, Any]:
     _check_choice(body, named)
     _check_format(body)
     return options
+
+
+def check_tier(body: Fields) -> None:
+    """The tier of a call: one that has a price."""
+    if body.get_text("service_tier") not in (None, *CHEAP_TIERS):
+        raise unsupported_field(body.field_path("service_tier"), "dearer tiers have no price here", "send default")
 
 
 def check_function(function: Fields, named: set[str]) -> None:
@@ -177,7 +185,7 @@ def _check_tools(body: Fields) -> set[str]:
 def _check_choice(body: Fields, named: set[str]) -> None:
     value = body.get_raw("tool_choice")
     if not isinstance(value, dict):
-        body.get_choice("tool_choice", _CHOICES)
+        body.get_choice("tool_choice", CHOICES)
         return
     choice = Fields(value, body.field_path("tool_choice"))
     if choice.require_text("type") != "function":

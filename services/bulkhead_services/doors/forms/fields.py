@@ -143,9 +143,9 @@ class Fields:
         return value
 
     def refuse_fields(self, reasons: Mapping[str, str]) -> None:
-        """Refuse fields by name, unless they ask for nothing. reasons: by the field's name."""
+        """Refuse fields by name, unless they ask for nothing. An empty object asks for the defaults."""
         for name, reason in reasons.items():
-            if self.get_raw(name) not in (None, False, [], {}):
+            if self.get_raw(name) not in (None, False, []):
                 raise unsupported_field(self.field_path(name), reason)
 
     def refuse_remaining(self, why: str) -> None:

@@ -66,7 +66,7 @@ class ChatCompletion:
             "model": answer.model,
             "choices": [choice],
             "usage": _render_usage(answer.usage),
-            **degraded_field(answer),
+            **marks_of(answer, self.parsed_call),
         }
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -81,7 +81,7 @@ class ChatCompletion:
 
     def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
-        match part.kind:
+        match part.told_kind:
             case "text":
                 return self._render_chunk({"content": text})
             case "reasoning" | "thinking":
@@ -105,7 +105,7 @@ class ChatCompletion:
         """The last pieces, the reason of the end, usage."""
         events = [
             *map(self._render_part_piece, self._order.drain_waiting()),
-            self._render_chunk({}, _finish_reason(answer), degraded_field(answer)),
+            self._render_chunk({}, _finish_reason(answer), marks_of(answer, self.parsed_call)),
         ]
         if self.parsed_call.include_usage:
             events.append(sse.data_event({**self._chunk_head(), "choices": [], "usage": _render_usage(answer.usage)}))
@@ -128,9 +128,12 @@ class ChatCompletion:
         return sse.data_event(chunk | dict(more or {}))
 
 
-def degraded_field(answer: ModelCallAnswer) -> dict[str, Any]:
+def marks_of(answer: ModelCallAnswer, parsed_call: ParsedModelCall) -> dict[str, Any]:
     """A field beside the API's own, in an answer that is not all that it could be."""
-    return {"bulkhead": {"degraded": answer.degraded}} if answer.degraded else {}
+    marks: dict[str, Any] = {"degraded": answer.degraded} if answer.degraded else {}
+    left_out = list(dict.fromkeys((*parsed_call.left_out, *answer.left_out)))
+    marks |= {"left_out": left_out} if left_out else {}
+    return {"bulkhead": marks} if marks else {}
 
 
 def tool_calls(answer: ModelCallAnswer) -> list[dict[str, Any]]:
@@ -166,7 +169,7 @@ def _nonzero_counts(counts: dict[str, int]) -> dict[str, int]:
 
 
 def _message_rows(body: Fields) -> list[Fields]:
-    rows = body.get_objects("messages", bounds.MAX_CONVERSATION)
+    rows = body.get_objects("messages", bounds.MAX_CONVERSATION_ROWS)
     if not rows:
         raise unfit_field("messages", "is missing" if rows is None else "is empty", "send at least one message")
     return rows

@@ -6,6 +6,7 @@ In: the body of a request. Out: one message that holds its inputs; then the vect
 import json
 from typing import Any
 
+from bulkhead.model_apis.allowed import EMBEDDING_OPTIONS
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.chat_options import KEPT_HERE, refuse_unlisted, session_of
 from bulkhead_services.doors.forms.fields import Fields, unfit_field
@@ -15,7 +16,6 @@ from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer, ParsedMod
 
 MAX_INPUTS = 2_048
 MAX_DIMENSIONS = 65_536
-_PASSED_ON = ("encoding_format", "dimensions", "input_type", "truncate")
 
 
 class Embeddings(UnstreamedForm):
@@ -27,7 +27,7 @@ class Embeddings(UnstreamedForm):
         body.get_choice("encoding_format", ("float", "base64"))
         body.get_integer("dimensions", 1, MAX_DIMENSIONS)
         session = session_of(body)
-        options = {name: value for name in _PASSED_ON if (value := body.get_raw(name)) is not None}
+        options = {name: value for name in EMBEDDING_OPTIONS if (value := body.get_raw(name)) is not None}
         for name in KEPT_HERE:
             body.get_raw(name)
         refuse_unlisted(body)

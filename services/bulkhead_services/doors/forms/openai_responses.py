@@ -1,19 +1,34 @@
-"""OpenAI's responses, translated to the chat form and back. Pure.
+"""OpenAI's responses, checked and passed on. Pure.
 
-In: the body of a request. Out: what is asked in the chat form; then the answer as a response or as its events.
+In: the body of a request. Out: what is asked, as it came; then the answer as a response or as its events.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bulkhead.model_apis.allowed import INCLUDED, NATIVE_OPTIONS, RESPONSES, left_out_tools
+from bulkhead.model_apis.chat_view import flat_tool_name, objects_in
+from bulkhead.model_apis.native_answers import native_blocks
+from bulkhead.model_apis.responses_view import FREE_TEXT, named_tools
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.block_order import BlockOrder
-from bulkhead_services.doors.forms.chat_options import KEPT_HERE, options_of, refuse_unlisted, session_of
-from bulkhead_services.doors.forms.fields import Fields, refuse_unknown_kind, unfit_field, unsupported_field
-from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
+from bulkhead_services.doors.forms.chat_options import (
+    CHOICES,
+    EFFORTS,
+    KEPT_HERE,
+    check_function,
+    check_tier,
+    check_tool_count,
+    refuse_unlisted,
+    session_of,
+)
+from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
+from bulkhead_services.doors.forms.openai_chat import marks_of, model_of
+from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 _REFUSED = {
@@ -25,16 +40,11 @@ _REFUSED = {
     "top_logprobs": "answers hold no log probabilities",
     "moderation": "answers hold no scores of the provider's moderation",
 }
-_NOTHING_TO_ADD = ("reasoning.encrypted_content",)
-_OTHER_NAMES = {
-    "response_format.json_schema": "text.format",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-    ".function": "",
+_WHOLE_TEXTS = {
+    "custom_tool_call": ("custom_tool_call_input", "input"),
+    "function_call": ("function_call_arguments", "arguments"),
 }
-"""Names of the chat form, by which options are checked, and those of this API."""
-_LISTED = (*KEPT_HERE, "temperature", "top_p", "parallel_tool_calls", "service_tier")
-"""Fields that both forms have under the same name."""
+"""Events that tell what an item says, and the field that holds it."""
 _SUMMARIES = ("auto", "concise", "detailed")
 _ECHOED = (
     "instructions",
@@ -48,7 +58,6 @@ _ECHOED = (
     "previous_response_id",
 )
 _ROLES = ("user", "assistant", "system", "developer")
-_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 _NOT_KEPT = {"item_reference": "items are not kept here; send the item itself"}
 
 
@@ -59,9 +68,8 @@ class OpenAIResponseForm:
         body = Fields(value)
         model = model_of(body)
         body.refuse_fields(_REFUSED)
-        _check_kept(body)
-        chat = _chat_options(body)
-        messages = messages_of(body)
+        _check_options(body)
+        rows = items_of(body)
         stream = bool(body.get_flag("stream"))
         if of_stream := body.get_object("stream_options"):
             of_stream.refuse_fields({"include_obfuscation": "pieces are sent as they come"})
@@ -69,16 +77,14 @@ class OpenAIResponseForm:
         most = body.get_integer("max_output_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
         previous = body.get_text("previous_response_id", bounds.MAX_SUMMARY_CHARS) or ""
         keep = body.get_flag("store") is not False
-        # `tools` and the like are translated; of the rest, names are the same in both forms.
         body.get_raw("client_metadata")  # It tells a client's vendor of the client.
-        refuse_unlisted(body, _LISTED)
-        try:
-            options = options_of(Fields(body.remaining_fields() | chat), most)
-        except DoorRefusal as refusal:
-            raise _with_api_names(refusal) from refusal
+        passed = NATIVE_OPTIONS[RESPONSES]
+        refuse_unlisted(body, (*passed, *KEPT_HERE))
+        body_fields = body.as_dict()
+        options = {name: body_fields[name] for name in body_fields if name in passed and body_fields[name] is not None}
         self.parsed_call = ParsedModelCall(
             model,
-            messages,
+            rows,
             options,
             most,
             stream,
@@ -86,26 +92,30 @@ class OpenAIResponseForm:
             session_of(body),
             previous=previous,
             keep=keep,
-            instructed=bool(body.get_raw("instructions")),
+            api=RESPONSES,
+            left_out=left_out_tools(RESPONSES, options),
         )
-        self._echo = {name: body.as_dict()[name] for name in _ECHOED if body.as_dict().get(name) is not None}
-        self._tools, self._choice = body.as_dict().get("tools") or [], body.as_dict().get("tool_choice") or "auto"
-        self._parallel = body.as_dict().get("parallel_tool_calls")
-        self._metadata = body.as_dict().get("metadata") or {}
+        self._echo = {name: body_fields[name] for name in _ECHOED if body_fields.get(name) is not None}
+        self._tools, self._choice = body_fields.get("tools") or [], body_fields.get("tool_choice") or "auto"
+        self._parallel, self._metadata = body_fields.get("parallel_tool_calls"), body_fields.get("metadata") or {}
+        self._named_tools = _tools_by_flat_name(self._tools, rows)
         self._id, self._created, self._sequence = "", 0, 0
         self._items: list[_OutputItem] = []
         self._begun = Counter[str]()
         """Items of each kind."""
         self._order = BlockOrder()
-        self._summarised = "reasoning_summary" in chat
+        reasoning = body_fields.get("reasoning") or {}
+        self._summarised = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A response."""
-        summed = self._summarised and answer.reasoning
-        output = [_reasoning_item(answer.call_id, answer.reasoning)] if summed else []
-        if answer.text or not answer.tool_calls:
-            output.append(_message_item(f"msg_{answer.call_id}", answer.text))
-        output += [_function_call(call.id, call.name, call.arguments_json) for call in answer.tool_calls]
+        output = native_blocks(answer.native)
+        if not output:
+            summed = self._summarised and answer.reasoning
+            output = [_reasoning_item(answer.call_id, answer.reasoning)] if summed else []
+            if answer.text or not answer.tool_calls:
+                output.append(_message_item(f"msg_{answer.call_id}", answer.text))
+            output += [self._call_item(call.id, call.name, call.arguments_json) for call in answer.tool_calls]
         return self._finished_response(
             answer, self._response_id(answer.call_id), answer.created_unix_ms // 1000, output
         )
@@ -122,7 +132,7 @@ class OpenAIResponseForm:
             output=output,
             usage=_render_usage(answer.usage),
             incomplete_details={"reason": "max_output_tokens"} if cut else None,
-            **degraded_field(answer),
+            **marks_of(answer, self.parsed_call),
         )
 
     def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
@@ -136,7 +146,9 @@ class OpenAIResponseForm:
     def render_piece(self, piece: AnswerPiece) -> bytes:
         """A piece of an item, which begins with its first one and ends where another begins."""
         part = piece.part
-        if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
+        if part.told_kind in ("signature", "redacted") or (
+            part.told_kind in ("reasoning", "thinking") and not self._summarised
+        ):
             return b""
         return b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
 
@@ -145,16 +157,18 @@ class OpenAIResponseForm:
         if self._items and self._items[-1].part == part:
             events, item = b"", self._items[-1]
         else:
-            events, item = self._item_begins(part)
+            events, item = self._item_begins(part, text)
         item.pieces.append(text)
-        name = {"text": "output_text", "call": "function_call_arguments"}.get(part.kind, "reasoning_summary_text")
+        if item.is_told_at_its_end:
+            return events
+        name = {"text": "output_text", "call": "function_call_arguments"}.get(part.told_kind, "reasoning_summary_text")
         extra_fields: dict[str, Any] = {"logprobs": []} if part == TEXT else {}
         return events + self._render_event(f"response.{name}.delta", **item.at, delta=text, **extra_fields)
 
     def render_end(self, answer: ModelCallAnswer) -> bytes:
         """The last item ends, then the whole response."""
         events = b"".join(map(self._render_part_piece, self._order.drain_waiting()))
-        events += b"" if self._items else self._item_begins(TEXT)[0]
+        events += b"" if self._items else self._item_begins(TEXT, "")[0]
         events += self._item_ends(self._items[-1])
         output = [item.full_body() for item in self._items]
         response = self._finished_response(answer, self._response_id(self._id), self._created, output)
@@ -195,23 +209,26 @@ class OpenAIResponseForm:
         self._sequence += 1
         return event
 
-    def _item_begins(self, part: AnswerPart) -> tuple[bytes, "_OutputItem"]:
-        """The last item ends, and another one begins."""
+    def _item_begins(self, part: AnswerPart, text: str) -> tuple[bytes, "_OutputItem"]:
+        """The last item ends, and another one begins. text: its first piece; of a block the whole."""
         events = self._item_ends(self._items[-1]) if self._items else b""
-        begun = part.kind if part.kind in ("text", "call") else "reasoning"
+        begun = part.told_kind if part.told_kind in ("text", "call", "block") else "reasoning"
         before = self._begun[begun]
         self._begun[begun] += 1
-        item = _OutputItem(part, f"{self._id}_{before}" if before else self._id, len(self._items))
+        tool = self._named_tools.get(part.name) if part.told_kind == "call" else None
+        item = _OutputItem(part, f"{self._id}_{before}" if before else self._id, len(self._items), text, tool)
         self._items.append(item)
         events += self._render_event("response.output_item.added", output_index=item.index, item=item.initial_body())
-        if part.kind == "call":
+        if part.told_kind in ("call", "block"):
             return events, item
         kind = "content_part" if part == TEXT else "reasoning_summary_part"
         return events + self._render_event(f"response.{kind}.added", **item.at, part=item.content_part("")), item
 
     def _item_ends(self, item: "_OutputItem") -> bytes:
         text, item_body = item.joined_text, item.full_body()
-        if item.part.kind == "call":
+        if item.is_told_at_its_end:
+            done = self._tell_whole(item, item_body)
+        elif item.part.told_kind == "call":
             done = self._render_event(
                 "response.function_call_arguments.done", **item.at, name=item.part.name, arguments=text
             )
@@ -219,84 +236,113 @@ class OpenAIResponseForm:
             done = self._render_event("response.output_text.done", **item.at, text=text, logprobs=[])
             done += self._render_event("response.content_part.done", **item.at, part=item.content_part(text))
         else:
-            done = self._render_event("response.reasoning_summary_text.done", **item.at, text=text)
-            done += self._render_event("response.reasoning_summary_part.done", **item.at, part=item.content_part(text))
+            done = self._tell_summary(item.at, text)
         return done + self._render_event("response.output_item.done", output_index=item.index, item=item_body)
 
+    def _tell_summary(self, at: dict[str, Any], text: str) -> bytes:
+        part = {"type": "summary_text", "text": text}
+        done = self._render_event("response.reasoning_summary_text.done", **at, text=text)
+        return done + self._render_event("response.reasoning_summary_part.done", **at, part=part)
 
-def _with_api_names(refusal: DoorRefusal) -> DoorRefusal:
-    """The same refusal, with the name that the field has in this API."""
-    field = refusal.field
-    for chat_name, api_name in _OTHER_NAMES.items():
-        field = field.replace(chat_name, api_name)
-    message = refusal.message.replace(refusal.field, field, 1)
-    return DoorRefusal(refusal.status, refusal.code, message, refusal.hint, field=field)
+    def _tell_whole(self, item: "_OutputItem", item_body: dict[str, Any]) -> bytes:
+        """The events of an item that comes whole."""
+        events = b""
+        for name, (event, field) in _WHOLE_TEXTS.items():
+            if item_body["type"] == name and isinstance(text := item_body.get(field), str):
+                events += self._render_event(f"response.{event}.delta", **item.at, delta=text)
+                events += self._render_event(f"response.{event}.done", **item.at, **{field: text})
+        for place, part in enumerate(objects_in(item_body.get("summary"))):
+            place_fields, text = item.at | {"summary_index": place}, str(part.get("text"))
+            empty = {"type": "summary_text", "text": ""}
+            events += self._render_event("response.reasoning_summary_part.added", **place_fields, part=empty)
+            events += self._render_event("response.reasoning_summary_text.delta", **place_fields, delta=text)
+            events += self._tell_summary(place_fields, text)
+        return events
+
+    def _call_item(self, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+        return _call_item(call_id, name, arguments, self._named_tools.get(name))
 
 
-def _check_kept(body: Fields) -> None:
-    """Fields that ask for nothing which is not so anyway."""
+def _check_options(body: Fields) -> None:
     body.get_choice("truncation", ("disabled", "auto"))
     if body.get_raw("truncation") == "auto":
         raise unsupported_field("truncation", "nothing is cut from the input", "leave it out")
     for name in body.get_texts("include", bounds.MAX_PARTS) or ():
-        if name not in _NOTHING_TO_ADD:
+        if name not in INCLUDED:
             raise unsupported_field("include", f"answers hold no {name[: bounds.MAX_NAME_CHARS]}")
-
-
-def _chat_options(body: Fields) -> dict[str, Any]:
-    """Options whose form differs."""
-    chat: dict[str, Any] = {}
-    if tools := _chat_tools(body):
-        chat["tools"] = tools
-    choice = body.get_raw("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
-    elif choice is not None:
-        chat["tool_choice"] = choice
+    body.get_text("instructions")
+    body.get_number("temperature", 0, 2)
+    body.get_number("top_p", 0, 1)
+    body.get_flag("parallel_tool_calls")
+    check_tier(body)
+    named = _check_tools(check_tool_count(body))
+    _check_choice(body, named)
     if text := body.get_object("text"):
-        if form := text.get_object("format"):
-            chat["response_format"] = _response_format(form)
-        if verbosity := text.get_choice("verbosity", ("low", "medium", "high")):
-            chat["verbosity"] = verbosity
-        text.refuse_remaining("this field has no counterpart in a chat completion")
+        if (form := text.get_object("format")) and form.require_text("type") == "json_schema":
+            form.require_text("name", bounds.MAX_NAME_CHARS)
+            form.get_object("schema")
+        text.get_choice("verbosity", ("low", "medium", "high"))
     if reasoning := body.get_object("reasoning"):
-        if effort := reasoning.get_text("effort"):
-            chat["reasoning_effort"] = effort
+        reasoning.get_choice("effort", EFFORTS)
         for name in ("summary", "generate_summary"):
-            if summary := reasoning.get_choice(name, _SUMMARIES):
-                chat["reasoning_summary"] = summary
-        reasoning.refuse_remaining("this field has no counterpart in a chat completion")
-    return chat
+            reasoning.get_choice(name, _SUMMARIES)
+        reasoning.get_text("context", bounds.MAX_NAME_CHARS)
 
 
-def _chat_tools(body: Fields) -> list[dict[str, Any]]:
-    tools = []
-    for tool in body.get_objects("tools", bounds.MAX_ASKED_TOOLS) or ():
-        kind = tool.require_text("type")
-        if kind != "function":
-            problem = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool that the provider runs itself"
-            raise unsupported_field(tool.field_path("type"), problem, "send functions, which the agent runs")
-        function = tool.remaining_fields()
-        tools.append({"type": "function", "function": function})
-    return tools
+def _check_tools(tools: list[Fields]) -> set[str]:
+    """Names of the tools that can be chosen."""
+    named: set[str] = set()
+    for tool in tools:
+        match tool.require_text("type"):
+            case "function":
+                function = {name: tool.get_raw(name) for name in ("name", "description", "strict", "parameters")}
+                check_function(Fields(function, tool.at), named)
+            case "custom":
+                named.add(tool.require_text("name", bounds.MAX_NAME_CHARS))
+            case "namespace":
+                tool.require_text("name", bounds.MAX_NAME_CHARS)
+                named |= _check_tools(tool.get_objects("tools", bounds.MAX_ASKED_TOOLS) or [])
+            case kind:
+                named.add(kind)
+    return named
 
 
-def _response_format(form: Fields) -> dict[str, Any]:
-    kind = form.require_text("type")
-    return {"type": kind, "json_schema": form.remaining_fields()} if kind == "json_schema" else form.as_dict()
+def _check_choice(body: Fields, named: set[str]) -> None:
+    if not isinstance(body.get_raw("tool_choice"), dict):
+        body.get_choice("tool_choice", CHOICES)
+        return
+    choice = body.require_object("tool_choice")
+    if choice.require_text("type") in ("function", "custom") and choice.require_text("name") not in named:
+        raise unfit_field(choice.field_path("name"), "is not among the tools")
+
+
+def _tools_by_flat_name(tools: object, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Tools that a provider of another API knows by a name of its own or as functions; each with its namespace."""
+    lists = [tools, *(row.get("tools") for row in rows if row.get("type") == "additional_tools")]
+    return {
+        flat_tool_name(namespace, tool.get("name")): (namespace, tool)
+        for named in lists
+        for namespace, tool in named_tools(named)
+        if namespace or tool.get("type") == "custom"
+    }
 
 
 class _OutputItem:
     """An item of the output of a stream.
 
-    name: what its id is made of; a call has its own. at: where its pieces belong.
+    name: what its id is made of; a call has its own. at: where its pieces belong. is_told_at_its_end: it comes whole.
+    first_text: of a block the whole. tool: of a call, its tool and namespace where its name is not the tool's.
     """
 
-    def __init__(self, part: AnswerPart, name: str, index: int) -> None:
-        self.part, self._name, self.index = part, name, index
+    def __init__(
+        self, part: AnswerPart, name: str, index: int, first_text: str, tool: tuple[str, Mapping[str, Any]] | None
+    ) -> None:
+        self.part, self._name, self.index, self._tool = part, name, index, tool
         self.pieces: list[str] = []
-        self.at: dict[str, Any] = {"item_id": self.full_body()["id"], "output_index": index}
-        if part.kind != "call":
+        self._block: dict[str, Any] = dict(read_object(first_text.encode())) if part.told_kind == "block" else {}
+        self.is_told_at_its_end = part.told_kind == "block" or tool is not None
+        self.at: dict[str, Any] = {"item_id": self.full_body().get("id"), "output_index": index}
+        if part.told_kind not in ("call", "block"):
             self.at["content_index" if part == TEXT else "summary_index"] = 0
 
     @property
@@ -310,19 +356,18 @@ class _OutputItem:
 
     def initial_body(self) -> dict[str, Any]:
         """The item at its beginning."""
-        match self.part.kind:
-            case "call":
-                return self.full_body() | {"status": "in_progress", "arguments": ""}
-            case "text":
-                return self.full_body() | {"status": "in_progress", "content": []}
-            case _:
-                return self.full_body() | {"summary": []}
+        body = self.full_body()
+        empty = {"arguments": "", "input": "", "content": [], "summary": []}
+        begun = {name: value for name, value in empty.items() if name in body and body[name] is not None}
+        return body | begun | ({"status": "in_progress"} if "status" in body else {})
 
     def full_body(self) -> dict[str, Any]:
         """The item with all that came of it."""
-        match self.part.kind:
+        match self.part.told_kind:
+            case "block":
+                return self._block
             case "call":
-                return _function_call(self.part.id, self.part.name, self.joined_text)
+                return _call_item(self.part.id, self.part.name, self.joined_text, self._tool)
             case "text":
                 return _message_item(f"msg_{self._name}", self.joined_text)
             case _:
@@ -342,9 +387,22 @@ def _reasoning_item(call_id: str, text: str) -> dict[str, Any]:
     return {"id": f"rs_{call_id}", "type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
 
-def _function_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    item = {"id": f"fc_{call_id}", "type": "function_call", "status": "completed", "call_id": call_id}
-    return item | {"name": name, "arguments": arguments}
+def _call_item(call_id: str, name: str, arguments: str, tool: tuple[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    namespace, fields = tool or ("", {})
+    item = {"status": "completed", "call_id": call_id, "name": fields.get("name", name)}
+    item |= {"namespace": namespace} if namespace else {}
+    if fields.get("type") != "custom":
+        return {"id": f"fc_{call_id}", "type": "function_call", **item, "arguments": arguments}
+    try:
+        text = read_object(arguments.encode()).get(FREE_TEXT)
+    except DoorRefusal:
+        text = None  # The model has not kept to the schema, or is cut off.
+    return {
+        "id": f"ctc_{call_id}",
+        "type": "custom_tool_call",
+        **item,
+        "input": text if isinstance(text, str) else arguments,
+    }
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:
@@ -360,89 +418,52 @@ def _render_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def messages_of(body: Fields) -> tuple[dict[str, Any], ...]:
-    """Instructions and input."""
-    messages: list[dict[str, Any]] = []
-    if instructions := body.get_text("instructions"):
-        messages.append({"role": "system", "content": instructions})
+def items_of(body: Fields) -> tuple[dict[str, Any], ...]:
+    """The input, item by item."""
     sent_input = body.get_raw("input")
     if isinstance(sent_input, str):
-        messages.append({"role": "user", "content": sent_input})
-    else:
-        rows = body.get_objects("input", bounds.MAX_CONVERSATION)
-        if not rows:
-            raise unfit_field("input", "is missing" if rows is None else "is empty")
-        for row in rows:
-            _add_item(messages, row)
-    if len(messages) > bounds.MAX_CONVERSATION:
-        raise unfit_field("input", f"must have at most {bounds.MAX_CONVERSATION} items, instructions counted")
-    return tuple(messages)
+        return ({"type": "message", "role": "user", "content": sent_input},)
+    rows = body.get_objects("input", bounds.MAX_CONVERSATION_ROWS)
+    if not rows:
+        raise unfit_field("input", "is missing" if rows is None else "is empty")
+    for row in rows:
+        _check_item(row)
+    return tuple(row.as_dict() for row in rows)
 
 
-def _add_item(messages: list[dict[str, Any]], row: Fields) -> None:
-    kind = row.get_text("type") or "message"
-    if kind in _NOT_KEPT:
-        raise unsupported_field(row.field_path("type"), _NOT_KEPT[kind])
-    match kind:
+def _check_item(row: Fields) -> None:
+    match row.get_text("type", bounds.MAX_SUMMARY_CHARS) or "message":
+        case kind if kind in _NOT_KEPT:
+            raise unsupported_field(row.field_path("type"), _NOT_KEPT[kind])
         case "message":
-            messages.append(_read_message(row))
-        case "reasoning":
-            pass  # An echo of an earlier answer, which clients send back with it: no model is told its summary again.
+            if row.get_choice("role", _ROLES) is None:
+                raise unfit_field(row.field_path("role"), f"is missing; it is one of {', '.join(_ROLES)}")
+            _check_content(row, "content")
         case "function_call":
-            function = {
-                "name": row.require_text("name", bounds.MAX_SUMMARY_CHARS),
-                "arguments": row.require_any_text("arguments"),
-            }
-            call = {"id": _call_id(row), "type": "function", "function": function}
-            # Text and calls of one turn are one message there, and items of their own here.
-            if messages and messages[-1]["role"] == "assistant":
-                messages[-1].setdefault("tool_calls", []).append(call)
-            else:
-                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-        case "function_call_output":
-            output = row.get_raw("output")
-            content = _content_parts(row, "output") if isinstance(output, list) else row.require_any_text("output")
-            messages.append({"role": "tool", "tool_call_id": _call_id(row), "content": content})
+            row.require_text("name", bounds.MAX_SUMMARY_CHARS)
+            row.require_any_text("arguments")
+            _require_call_id(row)
+        case "custom_tool_call":
+            row.require_text("name", bounds.MAX_SUMMARY_CHARS)
+            row.require_any_text("input")
+            _require_call_id(row)
+        case "function_call_output" | "custom_tool_call_output":
+            _require_call_id(row)
+            _check_content(row, "output")
+        case "additional_tools":
+            _check_tools(row.get_objects("tools", bounds.MAX_ASKED_TOOLS) or [])
         case _:
-            refuse_unknown_kind(row, "type", _ITEMS)
+            pass  # The model gateway knows which kinds are passed on, and names those that are not.
 
 
-def _read_message(row: Fields) -> dict[str, Any]:
-    role = row.get_choice("role", _ROLES)
-    if role is None:
-        raise unfit_field(row.field_path("role"), f"is missing; it is one of {', '.join(_ROLES)}")
-    content = row.get_raw("content")
-    if isinstance(content, list):
-        parts = _content_parts(row, "content")
-        joined = "".join(part["text"] for part in parts) if all(part["type"] == "text" for part in parts) else None
-        is_text = joined is not None and (role == "assistant" or len(parts) == 1)
-        return {"role": "system" if role == "developer" else role, "content": joined if is_text else parts}
-    return {"role": "system" if role == "developer" else role, "content": row.require_any_text("content")}
+def _check_content(row: Fields, name: str) -> None:
+    if not isinstance(row.get_raw(name), list):
+        row.require_any_text(name)
+        return
+    for part in row.get_objects(name, bounds.MAX_PARTS) or ():
+        if part.require_text("type") in ("input_text", "output_text", "text"):
+            part.require_any_text("text")
 
 
-def _content_parts(row: Fields, name: str) -> list[dict[str, Any]]:
-    return [_content_part(part) for part in row.get_objects(name, bounds.MAX_PARTS) or ()]
-
-
-def _content_part(part: Fields) -> dict[str, Any]:
-    match part.require_text("type"):
-        case "input_text" | "output_text" | "text":
-            return {"type": "text", "text": part.require_any_text("text")}
-        case "refusal":
-            return {"type": "text", "text": part.require_any_text("refusal")}
-        case "input_image":
-            part.refuse_fields({"file_id": "files are not kept here; send the image as a data URL"})
-            image: dict[str, Any] = {"url": part.require_text("image_url")}
-            if detail := part.get_text("detail"):
-                image["detail"] = detail
-            return {"type": "image_url", "image_url": image}
-        case "input_file":
-            part.refuse_fields({"file_id": "files are not kept here", "file_url": "files are not fetched here"})
-            file = {"file_data": part.require_text("file_data"), "filename": part.get_text("filename") or "file"}
-            return {"type": "file", "file": file}
-        case _:
-            refuse_unknown_kind(part, "type", ("input_text", "input_image", "input_file"))
-
-
-def _call_id(row: Fields) -> str:
-    return row.require_text("call_id", bounds.MAX_SUMMARY_CHARS)
+def _require_call_id(row: Fields) -> None:
+    row.require_text("call_id", bounds.MAX_SUMMARY_CHARS)

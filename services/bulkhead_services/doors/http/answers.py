@@ -7,7 +7,7 @@ its client (abandon_s). A stream holds little text: more is taken when its reade
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from bulkhead.model_apis.gaps import describe_gaps
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.port import ApiForm
@@ -36,10 +37,18 @@ def spending_headers(standing: RunSpending) -> dict[str, str]:
     if standing.left_tokens is not None:
         headers["X-Bulkhead-Left-Tokens"] = str(standing.left_tokens)
     if standing.warning:
-        # It may name a tool in whatever letters, and a header has one line.
-        printable = "".join(char if " " <= char <= "~" else "?" for char in standing.warning)
-        headers["X-Bulkhead-Warning"] = printable[:MAX_WARNING_CHARS]
+        headers["X-Bulkhead-Warning"] = _printable(standing.warning)
     return headers
+
+
+def left_out_header(left_out: Sequence[str]) -> dict[str, str]:
+    """Parts of the request that no provider was sent, with the reason of each."""
+    return {"X-Bulkhead-Left-Out": _printable(describe_gaps(left_out))} if left_out else {}
+
+
+def _printable(text: str) -> str:
+    """Words of strangers, in a header's one line."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:MAX_WARNING_CHARS]
 
 
 def _format_usd(micros: int) -> str:

@@ -19,13 +19,15 @@ from bulkhead.bus.port import BusError
 from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated
 from bulkhead.callers.step_keys import StepKeys
 from bulkhead.http_server.bodies import BodyReader, BodyRefused
-from bulkhead.quotas.token_estimates import TokenCounter, chat_tokens
+from bulkhead.model_apis.allowed import BETAS
+from bulkhead.model_apis.media import estimate_body
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.component import Pool
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
-from bulkhead_services.doors.forms.chat_options import check_sizes
+from bulkhead_services.doors.forms.chat_options import check_sizes, fit_messages
 from bulkhead_services.doors.forms.fields import Fields
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
@@ -33,7 +35,15 @@ from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm as
 from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.http.answers import JSON, AnswerStream, api_of, run_unless_disconnected, spending_headers
+from bulkhead_services.doors.http.answers import (
+    ANTHROPIC,
+    JSON,
+    AnswerStream,
+    api_of,
+    left_out_header,
+    run_unless_disconnected,
+    spending_headers,
+)
 from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, parse_task_id, step_of
 from bulkhead_services.doors.http.hosts import AllowedHosts
 from bulkhead_services.doors.places import CallPlaces
@@ -124,10 +134,12 @@ class DoorsHttp:
                 stream, release = self._stream_answer(request, form, call, release), _keep_place
                 return stream
             try:
-                body = form.render_answer(await run_unless_disconnected(call.wait_for_answer(), request.receive))
+                answer = await run_unless_disconnected(call.wait_for_answer(), request.receive)
+                body = form.render_answer(answer)
             except DoorRefusal as refusal:
                 return _render_refusal(request, refusal, call)
-            return _render_answer(request, body, spending_headers(call.run_spending))
+            left_out = list(dict.fromkeys((*form.parsed_call.left_out, *answer.left_out)))
+            return _render_answer(request, body, spending_headers(call.run_spending) | left_out_header(left_out))
         finally:
             release()
 
@@ -135,8 +147,9 @@ class DoorsHttp:
         """A call that is stored, and its form. A body is counted until here: nothing of it stays in memory
         while the answer is waited for."""
         async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
-            form = read(read_object(_check_encoding(request, raw)))
+            form = read(_body_of(request, raw))
             if len(raw) > bounds.MAX_BLOB_BYTES:
+                form.parsed_call = fit_messages(form.parsed_call)
                 check_sizes(form.parsed_call)
             call = await run_unless_disconnected(self._desk.begin_model_call(caller, form.parsed_call), request.receive)
         form.parsed_call = replace(form.parsed_call, messages=(), options={}, kept_as=call.kept_as)
@@ -146,7 +159,8 @@ class DoorsHttp:
         self, request: Request, form: ApiForm, call: StoredCall, release: Callable[[], None]
     ) -> Response:
         headers = spending_headers(call.run_spending) | {
-            api_of(request.url.path).request_id_header: _request_id(request)
+            api_of(request.url.path).request_id_header: _request_id(request),
+            **left_out_header(form.parsed_call.left_out),
         }
         return AnswerStream(call, form, headers, lambda refusal: _render_refusal(request, refusal, call), release)
 
@@ -196,7 +210,7 @@ class DoorsHttp:
         release = self.places.take_place(caller.claim)
         try:
             async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
-                return _render_answer(request, count_tokens_of(read_object(_check_encoding(request, raw))))
+                return _render_answer(request, count_tokens_of(_body_of(request, raw)))
         finally:
             release()
 
@@ -225,6 +239,14 @@ class DoorsHttp:
 
 def _keep_place() -> None:
     """The place is not given back here."""
+
+
+def _body_of(request: Request, raw: bytes) -> dict[str, Any]:
+    """The body, with what Anthropic's API has in a header. Raises DoorRefusal."""
+    body = read_object(_check_encoding(request, raw))
+    if api_of(request.url.path) is ANTHROPIC and (betas := request.headers.get("anthropic-beta", "")):
+        body[BETAS] = [beta.strip() for beta in betas.split(",") if beta.strip()]
+    return body
 
 
 def _check_encoding(request: Request, raw: bytes) -> bytes:
@@ -317,5 +339,5 @@ def count_tokens_of(value: object) -> dict[str, Any]:
     body = Fields(value).as_dict()
     parsed_call = AnthropicMessageForm({**body, "max_tokens": 1, "stream": False}).parsed_call
     sent = {"messages": parsed_call.messages, **parsed_call.options}
-    tokens = chat_tokens(TokenCounter(parsed_call.model), to_json(sent).encode("utf-8", "replace"))
+    tokens = estimate_body(TokenCounter(parsed_call.model), to_json(sent).encode("utf-8", "replace"), {})
     return {"input_tokens": tokens}

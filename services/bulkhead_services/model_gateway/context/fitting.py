@@ -81,7 +81,7 @@ def fit_request(source: RenderSource, budget_tokens: int, counter: TokenCounter)
     """The request cut to a budget of estimated tokens; None when not even the least of it fits. An outside agent's is
     never cut."""
     if source.payload is not None:
-        conversation_request = render_conversation(source.payload, counter)
+        conversation_request = render_conversation(source, counter)
         # Texts to embed share no context: a provider judges each of them.
         fits = is_embedding(source.payload) or conversation_request.input_tokens_estimate <= budget_tokens
         return conversation_request if fits else None

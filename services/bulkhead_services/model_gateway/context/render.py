@@ -8,10 +8,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, Turn
+from bulkhead.model_apis.gaps import Gap
+from bulkhead.model_apis.media import PdfSizes
+from bulkhead_contracts.model import ModelApi, ModelCallRequested, Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Omission
 
 CONTEXT_MARGIN_TOKENS = 64
@@ -34,7 +36,7 @@ class RenderedRequest:
     """A request's body and what was left out of it. input_tokens_estimate: not a count, see `tokens`.
 
     stable_messages: so many from the start stand in the next turn's call too, byte for byte. adopted: it was rendered
-    by an outside agent, and any option may stand in it.
+    by an outside agent, in the form of `api`.
     """
 
     payload: Mapping[str, Any]
@@ -42,6 +44,8 @@ class RenderedRequest:
     omissions: tuple[Omission, ...] = ()
     stable_messages: int = 0
     adopted: bool = False
+    api: ModelApi = ""
+    pdfs: PdfSizes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,9 @@ class RenderSource:
     """Digests whose content could not be had."""
     payload: Mapping[str, Any] | None = None
     """Of an outside agent, which stands in place of all else."""
+    gaps: tuple[Gap, ...] = ()
+    """Parts that were left out of this payload."""
+    pdfs: PdfSizes = field(default_factory=dict)
 
 
 def missing_required_parts(request: ModelCallRequested, missing_digests: frozenset[str]) -> tuple[Part, ...]:

@@ -1,9 +1,12 @@
-"""Anthropic's messages. Tools that the provider runs itself are no part of an answer; what it thinks is kept beside it,
-for an outside agent that hands it back."""
+"""Anthropic's messages. What a model thinks is kept beside its answer, for an outside agent that hands it back. The
+messages of one that asks in this form are passed on, and the whole answer is kept, as they are."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from bulkhead.model_apis.allowed import BETAS
+from bulkhead.model_apis.gaps import Gap
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import (
@@ -15,7 +18,7 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
+from bulkhead_services.model_gateway.providers.narrowing import content_parts, data_of, tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 PATH = "messages"
@@ -35,6 +38,10 @@ KEYED_BY_NAME = ("properties", "$defs")
 THOUGHT_TYPES = ("thinking", "redacted_thinking")
 THOUGHT_FIELDS = ("type", "thinking", "signature", "data")
 """Fields of their blocks."""
+MAX_BLOCKS = 1_000
+_DELTA_FIELDS = ("text", "thinking", "signature", "partial_json")
+_END_FIELDS = ("stop_reason", "stop_sequence", "context_management")
+"""Fields of a message beside its content and its usage."""
 _NAMES = {"stop": "stop_sequences"}
 _REASONS = {
     "end_turn": "stop",
@@ -47,6 +54,8 @@ _REASONS = {
 
 def build_request(chat: Chat) -> ProviderRequest:
     """One message, streamed. The system's words and the turns of a call with tools are marked for the cache."""
+    if chat.api:
+        return _native_request(chat)
     system = ""
     messages: list[dict[str, Any]] = []
     last_stable_block: dict[str, Any] = {}
@@ -89,6 +98,28 @@ def build_request(chat: Chat) -> ProviderRequest:
     return ProviderRequest(PATH, encode_payload(payload), writes_cache=True)
 
 
+def _native_request(chat: Chat) -> ProviderRequest:
+    """A message that came in this form, with its own marks for the cache."""
+    options = {name: value for name, value in chat.payload.items() if name != BETAS and value is not None}
+    parameters = {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
+    payload = {"model": chat.model, "max_tokens": chat.output_tokens, "stream": True, **parameters, **options}
+    betas = chat.payload.get(BETAS) or ()
+    thinking, gaps = mapping_of(options.get("thinking")), list[Gap]()
+    most_thoughts = chat.output_tokens - 1
+    if isinstance(budget := thinking.get("budget_tokens"), int) and budget > most_thoughts:
+        payload["thinking"] = {**thinking, "budget_tokens": most_thoughts}
+        gaps.append(Gap(f"the budget of thoughts beyond {most_thoughts} tokens", "the reservation bounds them"))
+    body = encode_payload(payload)
+    return ProviderRequest(
+        PATH,
+        body,
+        writes_cache=b'"cache_control"' in body,
+        caches_1h=b'"1h"' in body,
+        headers={"anthropic-beta": ",".join(betas)} if betas else {},
+        gaps=tuple(gaps),
+    )
+
+
 def _tool_choice(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Which tools must be called; {} where nothing is said."""
     kind, name = tool_choice_of(payload)
@@ -127,16 +158,25 @@ def _tool_of(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message_blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    content = message.get("content")
+    blocks_shown: Any = content if isinstance(content, str) else [_block_of(part) for part in content_parts(content)]
     if message["role"] == "tool":
-        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message["content"]}
-        return "user", [result]
+        return "user", [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": blocks_shown}]
     blocks: list[dict[str, Any]] = [dict(block) for block in message.get("thinking_blocks", ())]
-    if message.get("content"):  # The provider refuses empty text.
-        blocks.append({"type": "text", "text": message["content"]})
+    if blocks_shown:  # The provider refuses empty text.
+        blocks += [{"type": "text", "text": blocks_shown}] if isinstance(blocks_shown, str) else blocks_shown
     for call in message.get("tool_calls", ()):
         arguments = read_object(call["function"]["arguments"]) or {}
         blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments})
     return message["role"], blocks or [{"type": "text", "text": "(nothing)"}]
+
+
+def _block_of(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return part
+    media_type, data = data_of(part)
+    kind = "image" if part["type"] == "image_url" else "document"
+    return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
 def _thought_block(block: Mapping[str, Any]) -> dict[str, str]:
@@ -146,6 +186,29 @@ def _thought_block(block: Mapping[str, Any]) -> dict[str, str]:
     return {name: plain_text(block[name]) for name in THOUGHT_FIELDS if isinstance(block.get(name), str)}
 
 
+class _NativeBlock:
+    """A block of a streamed message, put together as its provider meant it."""
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self._block = dict(block)
+        self._pieces: dict[str, list[str]] = {}
+
+    def add_delta(self, delta: dict[str, Any]) -> None:
+        """Add a delta to the field that it names."""
+        for name in _DELTA_FIELDS:
+            if isinstance(delta.get(name), str):
+                self._pieces.setdefault(name, []).append(delta[name])
+        if citation := mapping_of(delta.get("citation")):
+            self._block["citations"] = [*(self._block.get("citations") or ()), citation]
+
+    def as_json_object(self) -> dict[str, Any]:
+        """The block as far as it came."""
+        fields = {name: "".join(pieces) for name, pieces in self._pieces.items()}
+        if (text := fields.pop("partial_json", "")) and (arguments := read_object(text)) is not None:
+            self._block["input"] = arguments
+        return self._block | {name: plain_text(self._block.get(name)) + text for name, text in fields.items()}
+
+
 class MessagesAssembly(Assembly):
     """One answer out of a message or out of its events."""
 
@@ -153,10 +216,37 @@ class MessagesAssembly(Assembly):
         super().__init__(outgoing)
         self._counts: dict[str, Any] = {}
         self._empty_calls: dict[int, bool] = {}
+        self._blocks: dict[int, _NativeBlock] = {}
+        self._end: dict[str, Any] = {}
+
+    def _native_answer(self) -> dict[str, Any]:
+        content = [block.as_json_object() for _, block in sorted(self._blocks.items())]
+        return {"content": content, **self._end} if content else {}
+
+    def _apply_native(self, event: dict[str, Any], place: int) -> None:
+        """Keep what comes as it is; tell whole what no part says."""
+        match event.get("type"):
+            case "content_block_start" if len(self._blocks) < MAX_BLOCKS:
+                self._blocks[place] = _NativeBlock(mapping_of(event.get("content_block")))
+            case "content_block_delta" if place in self._blocks:
+                self._blocks[place].add_delta(mapping_of(event.get("delta")))
+            case "content_block_stop" if place in self._blocks:
+                self._tell_block(place, self._blocks[place].as_json_object())
+            case "message_delta":
+                self._keep_end(mapping_of(event.get("delta")) | event)
+
+    def _tell_block(self, place: int, block: dict[str, Any]) -> None:
+        if not is_told_in_parts(block):
+            self._queue_piece(block_part(place), block_json(block))
+
+    def _keep_end(self, fields: dict[str, Any]) -> None:
+        self._end |= {name: fields[name] for name in _END_FIELDS if fields.get(name) is not None}
 
     def _apply_event(self, event: dict[str, Any]) -> None:
         index = event.get("index")
         place = index if isinstance(index, int) else 0
+        if self._outgoing.native:
+            self._apply_native(event, place)
         match event.get("type"):
             case "message_start":
                 # Its counts are those of the start: an answer that is cut off has used more.
@@ -196,6 +286,9 @@ class MessagesAssembly(Assembly):
             self._set_no_answer_fault("content")
             return
         self._apply_head(body)
+        if self._outgoing.native:
+            self._blocks = {place: _NativeBlock(block) for place, block in enumerate(rows_of(body["content"]))}
+            self._keep_end(body)
         for index, block in enumerate(rows_of(body["content"])):
             if block.get("type") == "tool_use":
                 self._add_call(index, block.get("id"), plain_text(block.get("name")), mapping_of(block.get("input")))

@@ -132,6 +132,10 @@ class Assembly(ABC):
     def _apply_body(self, body: dict[str, Any]) -> None:
         """Take a body that is not a stream."""
 
+    def _native_answer(self) -> dict[str, Any]:
+        """The answer in this form, for an agent that asked in it."""
+        return {}
+
     # For everybody
 
     @property
@@ -218,6 +222,7 @@ class Assembly(ABC):
             incomplete_calls=incomplete_calls,
             thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
             service_tier=self._service_tier,
+            native=self._native_answer() if self._outgoing.native else {},
         )
 
     def note_body_size(self, size_bytes: int) -> None:

@@ -27,6 +27,9 @@ _NO_CREDIT = re.compile(r"credit balance is too low|insufficient_quota", re.I)
 _BAD_KEY = re.compile(r"api key not valid|invalid api key|incorrect api key", re.I)
 FILTERS = frozenset({"content_filter", "invalid_prompt", "bio_policy", "misalignment_policy_violation"})
 """Names of errors by which a provider withholds an answer for what stands in the prompt or in the answer."""
+REQUEST_REFUSED = "request_refused"
+"""A request that this provider takes from nobody: whoever sent it has to change it."""
+_HINT_AT_REQUEST = "the provider does not take this request: look at its message"
 _OVERFLOWS = frozenset({"context_length_exceeded", "exceed_context_size_error", "request_too_large"})
 _CREDITS = frozenset({"insufficient_quota", "billing_error"})
 _KEYS = frozenset(
@@ -74,8 +77,7 @@ def fault_of_status(
         return ProviderFault(
             "provider_error", f"status {status}: the endpoint has moved to {where}", hint, False, True, False
         )
-    hint = "the provider does not take this request: look at its message"
-    return ProviderFault("provider_error", f"status {status}: {message}", hint, False, False, False)
+    return ProviderFault(REQUEST_REFUSED, f"status {status}: {message}", _HINT_AT_REQUEST, False, False, False)
 
 
 def fault_in_body(error: object) -> ProviderFault:
@@ -96,9 +98,7 @@ def fault_in_body(error: object) -> ProviderFault:
     if names & _KEYS:
         return ProviderFault("provider_error", description, "check the provider's key and what it may use", outage=True)
     if names & _REQUESTS:
-        return ProviderFault(
-            "provider_error", description, "the provider does not take this request: look at its message"
-        )
+        return ProviderFault(REQUEST_REFUSED, description, _HINT_AT_REQUEST)
     return ProviderFault("error_body", description, retryable=True, outage=True)
 
 

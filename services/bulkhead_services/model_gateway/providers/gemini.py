@@ -16,7 +16,7 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
+from bulkhead_services.model_gateway.providers.narrowing import content_parts, data_of, tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 UNSIGNED = "skip_thought_signature_validator"
@@ -79,16 +79,27 @@ def _declaration_of(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message_parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    shown_parts = [_part_of(part) for part in content_parts(content)] if content else []
     if message["role"] == "tool":
-        document = read_object(message["content"])
-        response = document if document is not None else {"result": message["content"]}
-        return [{"functionResponse": {"name": names.get(message["tool_call_id"], "tool"), "response": response}}]
-    parts: list[dict[str, Any]] = [{"text": message["content"]}] if message.get("content") else []
+        text = plain_text(content if isinstance(content, str) else [part for part in shown_parts if "text" in part])
+        document = read_object(text)
+        response = document if document is not None else {"result": text}
+        result = {"functionResponse": {"name": names.get(message["tool_call_id"], "tool"), "response": response}}
+        return [result, *(part for part in shown_parts if "text" not in part)]
+    parts = shown_parts
     for call in message.get("tool_calls", ()):
         function = call["function"]
         call_fields = {"name": function["name"], "args": read_object(function["arguments"]) or {}}
         parts.append({"functionCall": call_fields, "thoughtSignature": UNSIGNED})
     return parts or [{"text": "(nothing)"}]
+
+
+def _part_of(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"text": part["text"]}
+    media_type, data = data_of(part)
+    return {"inlineData": {"mimeType": media_type, "data": data}}
 
 
 class GenerationAssembly(Assembly):

@@ -1,27 +1,27 @@
 """A chat of an outside agent in the words that every vendor's form translates; what has no such word is named.
 
-In: messages and options in OpenAI's chat form, with whatever the agent sent. Out: a Chat as `render_payload`
-makes them, or UnsupportedInput.
+In: messages and options as the agent sent them. Out: a Chat as `render_payload` makes them, with what was left out of
+it; or UnsupportedInput.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bulkhead.model_apis.allowed import CHAT, CHEAP_TIERS
+from bulkhead.model_apis.chat_view import NO_WORD
+from bulkhead.model_apis.gaps import Gap
+from bulkhead.model_apis.media import medium_of
+from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead_services.model_gateway.providers.fields import mapping_of, plain_text, rows_of
 from bulkhead_services.model_gateway.providers.port import Chat
 
-CALLER_OPTIONS = frozenset({"user", "metadata", "prompt_cache_key", "safety_identifier", "service_tier"})
-"""Options that no answer depends on."""
 DEFAULT_VALUES: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
-    "store": (False,),
-    "modalities": (["text"],),
-    "logprobs": (False,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "tool_choice": ("auto",),
     "parallel_tool_calls": (True,),
+    "service_tier": CHEAP_TIERS,
 }
 """Values that say what holds without them."""
 SYSTEM_ROLES = ("system", "developer")
@@ -33,19 +33,32 @@ class UnsupportedInput(ValueError):
     """A parameter or a part of a message that this form has no word for."""
 
 
+def in_chat_form(chat: Chat) -> tuple[Chat, list[Gap]]:
+    """A chat of another API in OpenAI's form, and what that does not say."""
+    options = {name: value for name, value in chat.payload.items() if name != "messages"}
+    view = view_in_chat_form(chat.api, chat.payload["messages"], options)
+    return replace(chat, api=CHAT, payload={"messages": view.messages, **view.options}), view.gaps
+
+
 def narrow_chat(
-    chat: Chat, parameter_names: frozenset[str], option_names: frozenset[str], max_temperature: float
+    chat: Chat,
+    parameter_names: frozenset[str],
+    option_names: frozenset[str],
+    max_temperature: float,
+    gaps: list[Gap],
+    *,
+    lenient: bool = False,
 ) -> Chat:
-    """The same chat. parameter_names: parameters of the form; option_names: further options that it has. Raises
-    UnsupportedInput.
+    """The same chat. parameter_names: parameters of the form; option_names: further options that it has. gaps: parts of
+    messages that it cannot say are added; where `lenient`, options too. Raises UnsupportedInput.
     """
     thinks = "thinking" in option_names
-    parameters, payload = dict(chat.parameters), {"messages": _narrow_messages(chat.payload["messages"], thinks)}
+    parameters, payload = dict(chat.parameters), {"messages": _narrow_messages(chat.payload["messages"], thinks, gaps)}
     for name, value in chat.payload.items():
-        if name == "messages" or value is None or name in CALLER_OPTIONS or value in DEFAULT_VALUES.get(name, ()):
+        if name == "messages" or value is None or value in DEFAULT_VALUES.get(name, ()):
             continue
         if name == REASONING_SUMMARY and name not in option_names:
-            check_reasoning_summary(chat.payload)
+            check_reasoning_summary(chat.payload, gaps if lenient else None)
             continue
         if name in parameter_names:
             parameters[name] = [value] if name == "stop" and isinstance(value, str) else value
@@ -55,6 +68,8 @@ def narrow_chat(
             payload |= _response_format(mapping_of(value))
         elif name in option_names:
             payload[name] = value
+        elif lenient:
+            gaps.append(Gap(f"the option {name}", NO_WORD))
         else:
             raise UnsupportedInput(f"the parameter {name}")
     temperature = parameters.get("temperature", 0)
@@ -63,11 +78,27 @@ def narrow_chat(
     return replace(chat, payload=payload, parameters=parameters)
 
 
-def check_reasoning_summary(payload: Mapping[str, Any]) -> None:
+def content_parts(content: Any) -> list[dict[str, Any]]:
+    """The parts of a message: texts, images, PDFs."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else rows_of(content)
+
+
+def data_of(part: Mapping[str, Any]) -> tuple[str, str]:
+    """Media type and Base64 of an image or a PDF."""
+    url = plain_text(mapping_of(part.get("image_url")).get("url") or mapping_of(part.get("file")).get("file_data"))
+    head, _, data = url.rpartition(",")
+    return head.removeprefix("data:").partition(";")[0] or "application/pdf", data
+
+
+def check_reasoning_summary(payload: Mapping[str, Any], gaps: list[Gap] | None) -> None:
     """Judge the `reasoning.summary` of a call for an API without a word for it: `auto` holds there, for whatever
-    reasoning comes is given back; no other value can be kept. Raises UnsupportedInput.
+    reasoning comes is given back; no other value can be kept. Raises UnsupportedInput where it takes no gaps.
     """
-    if (summary := payload.get(REASONING_SUMMARY)) not in (None, "auto"):
+    if (summary := payload.get(REASONING_SUMMARY)) in (None, "auto"):
+        return
+    if gaps is not None:
+        gaps.append(Gap("the option reasoning.summary", NO_WORD))
+    else:
         raise UnsupportedInput(f"{str(summary)[:32]!r} as reasoning.summary, only 'auto'")
 
 
@@ -79,18 +110,20 @@ def tool_choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
     return (choice, "") if isinstance(choice, str) else ("", "")
 
 
-def _narrow_messages(messages: list[dict[str, Any]], keeps_thoughts: bool) -> list[dict[str, Any]]:
-    """One message of the system first, then the others with their text, and with their thoughts where the form has
-    such."""
-    system = "\n\n".join(_message_text(message) for message in messages if message["role"] in SYSTEM_ROLES)
+def _narrow_messages(messages: list[dict[str, Any]], keeps_thoughts: bool, gaps: list[Gap]) -> list[dict[str, Any]]:
+    """One message of the system first, then the others, and with their thoughts where the form has such."""
+    system = "\n\n".join(
+        plain_text(_narrow_content(message, gaps)) for message in messages if message["role"] in SYSTEM_ROLES
+    )
     narrowed_messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in messages:
-        role, text = message["role"], _message_text(message)
+        role = message["role"]
         if role in SYSTEM_ROLES:
             continue
+        content = _narrow_content(message, gaps)
         if role == "tool":
             narrowed_messages.append(
-                {"role": role, "tool_call_id": plain_text(message.get("tool_call_id")), "content": text}
+                {"role": role, "tool_call_id": plain_text(message.get("tool_call_id")), "content": content}
             )
         elif role in ("user", "assistant"):
             calls = [_narrow_call(call) for call in message.get("tool_calls") or ()]
@@ -99,19 +132,32 @@ def _narrow_messages(messages: list[dict[str, Any]], keeps_thoughts: bool) -> li
             )
             call_fields = {"tool_calls": calls} if calls else {}
             narrowed_messages.append(
-                {"role": role, "content": text} | call_fields | ({"thinking_blocks": thoughts} if thoughts else {})
+                {"role": role, "content": content} | call_fields | ({"thinking_blocks": thoughts} if thoughts else {})
             )
         else:
             raise UnsupportedInput(f"a message of the role {str(role)[:32]}")
     return narrowed_messages
 
 
-def _message_text(message: Mapping[str, Any]) -> str:
+def _narrow_content(message: Mapping[str, Any], gaps: list[Gap]) -> Any:
+    """One text; or parts, where there are images or PDFs beside it."""
     content = message.get("content")
-    for part in rows_of(content):
-        if part.get("type", "text") != "text":
-            raise UnsupportedInput(f"a part of a message of the type {str(part.get('type'))[:32]}")
-    return plain_text(content) or plain_text(message.get("refusal"))
+    if not isinstance(content, list):
+        return plain_text(content) or plain_text(message.get("refusal"))
+    parts = [_narrow_part(part, gaps) for part in rows_of(content)]
+    return plain_text(parts) if all(part["type"] == "text" for part in parts) else parts
+
+
+def _narrow_part(part: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
+    medium = medium_of(part)
+    if medium is None and part.get("type", "text") in ("text", "refusal"):
+        return {"type": "text", "text": plain_text(part.get("text")) or plain_text(part.get("refusal"))}
+    if medium is not None and (medium.kind == "image" or medium.pdf() is not None):
+        return part
+    if medium is not None and medium.data is not None:  # A text, which needs no file.
+        return {"type": "text", "text": (medium.content() or b"").decode("utf-8", "replace")}
+    gaps.append(Gap(f"a part of the type {str(part.get('type'))[:32]}", NO_WORD))
+    return {"type": "text", "text": gaps[-1].text}
 
 
 def _narrow_thought(block: Mapping[str, Any]) -> dict[str, str]:

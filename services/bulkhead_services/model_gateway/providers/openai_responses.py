@@ -1,7 +1,9 @@
-"""OpenAI's responses. Whatever the provider does by itself is no part of an answer."""
+"""OpenAI's responses. Whatever the provider does by itself is no part of an answer, but to an outside agent that asks
+in this form: its items are passed on, and given back, as they are."""
 
 from typing import Any
 
+from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
@@ -13,16 +15,19 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
+from bulkhead_services.model_gateway.providers.narrowing import content_parts, tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 PATH = "responses"
+MAX_ITEMS = 1_000
 _REASONS = {"max_output_tokens": "length", "content_filter": f"{FILTERED}: content_filter"}
 _ITEMS = frozenset({"message", "function_call", "reasoning", ""})
 
 
 def build_request(chat: Chat) -> ProviderRequest:
     """One response, streamed; the provider keeps nothing of it."""
+    if chat.api:
+        return _native_request(chat)
     payload: dict[str, Any] = {
         "model": chat.model,
         "input": [item for message in chat.payload["messages"] for item in _message_items(message)],
@@ -47,13 +52,37 @@ def build_request(chat: Chat) -> ProviderRequest:
     return ProviderRequest(PATH, encode_payload(payload))
 
 
+def _native_request(chat: Chat) -> ProviderRequest:
+    """A response that was asked for in this form."""
+    options = {name: value for name, value in chat.payload.items() if name != "messages" and value is not None}
+    parameters = dict(chat.parameters)
+    if effort := parameters.pop("reasoning_effort", ""):
+        options["reasoning"] = {"effort": effort, **mapping_of(options.get("reasoning"))}
+    payload = {"model": chat.model, "input": chat.payload["messages"], "max_output_tokens": chat.output_tokens}
+    tier = {name: parameters[name] for name in ("service_tier",) if name in parameters}  # The mesh says it.
+    payload |= {"stream": True, "store": False, **parameters, **options, **tier}
+    return ProviderRequest(PATH, encode_payload(payload))
+
+
 def _message_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    content_shown: Any = content if isinstance(content, str) else [_part_of(part) for part in content_parts(content)]
     if message["role"] == "tool":
-        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}]
-    items = [{"role": message["role"], "content": message["content"]}] if message.get("content") else []
+        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": content_shown}]
+    items = [{"role": message["role"], "content": content_shown}] if content_shown else []
     for call in message.get("tool_calls", ()):
         items.append({"type": "function_call", "call_id": call["id"], **call["function"]})
     return items
+
+
+def _part_of(part: dict[str, Any]) -> dict[str, Any]:
+    match part["type"]:
+        case "text":
+            return {"type": "input_text", "text": part["text"]}
+        case "image_url":
+            return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": "auto"}
+        case _:
+            return {"type": "input_file", **part["file"]}
 
 
 class ResponsesAssembly(Assembly):
@@ -63,6 +92,12 @@ class ResponsesAssembly(Assembly):
         super().__init__(outgoing)
         self._heard: set[int | None] = set()
         """Places of the items that came in pieces."""
+        self._output: dict[int, dict[str, Any]] = {}
+        self._end: dict[str, Any] = {}
+
+    def _native_answer(self) -> dict[str, Any]:
+        output = [item for _, item in sorted(self._output.items())]
+        return {"output": output, **self._end} if output else {}
 
     def _apply_event(self, event: dict[str, Any]) -> None:
         index, delta = event.get("output_index"), plain_text(event.get("delta"))
@@ -75,9 +110,9 @@ class ResponsesAssembly(Assembly):
             case "response.function_call_arguments.delta" if place is not None and place in self._calls:
                 self._heard.add(place)
                 self._add_call(place, None, "", delta)
-            case "response.reasoning_summary_part.added":
+            case "response.reasoning_summary_part.added" if not self._outgoing.native:
                 self._add_reasoning("\n\n" if place in self._heard else "")
-            case "response.reasoning_summary_text.delta":
+            case "response.reasoning_summary_text.delta" if not self._outgoing.native:
                 self._heard.add(place)
                 self._add_reasoning(delta)
             case "response.refusal.delta":
@@ -108,10 +143,18 @@ class ResponsesAssembly(Assembly):
                 self._add_refusal(plain_text(part.get("refusal")))
 
     def _begin_call(self, index: int | None, item: dict[str, Any]) -> None:
-        if item.get("type") == "function_call" and index is not None:
+        if item.get("type") == "function_call" and index is not None and not self._is_told_whole(item):
             self._add_call(index, item.get("call_id"), plain_text(item.get("name")), None)
 
+    def _is_told_whole(self, item: dict[str, Any]) -> bool:
+        return self._outgoing.native and not is_told_in_parts(item)
+
     def _apply_item(self, index: int | None, item: dict[str, Any]) -> None:
+        if self._outgoing.native and index is not None and len(self._output) < MAX_ITEMS:
+            self._output[index] = item
+            if not is_told_in_parts(item):
+                self._queue_piece(block_part(index), block_json(item))
+                return
         if index in self._heard:
             return
         if item.get("type") == "reasoning":

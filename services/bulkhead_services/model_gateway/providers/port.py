@@ -10,7 +10,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from bulkhead_contracts.model import TEXT, AnswerPart, ToolCall
+from bulkhead.model_apis.allowed import RESPONSES
+from bulkhead.model_apis.chat_view import objects_in
+from bulkhead.model_apis.gaps import Gap
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelApi, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 
 Finish = Literal["stop", "length", "tool_calls", ""]
@@ -62,12 +65,14 @@ class ModelAnswer:
     """Signed blocks of what an outside agent's model thought, as Anthropic has them."""
     service_tier: str = ""
     """The tier in which OpenAI answered; "" where nobody said."""
+    native: Mapping[str, Any] = field(default_factory=dict)
+    """To an agent that asked in the provider's own API: the whole of it in that API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
     """One call. payload: messages, tools and response_format as OpenAI's chat has them. adopted: it is an outside
-    agent's, with whatever options that has sent.
+    agent's, with the options that it has sent, in the form of `api`.
 
     parameters: by the mesh's names (see `forms`). limit_field: how this provider calls the most output tokens, where
     its API has several names; "" takes the usual.
@@ -81,22 +86,29 @@ class Chat:
     limit_field: str = ""
     stable_messages: int = 0
     adopted: bool = False
+    api: ModelApi = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache.
+    """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache, for
+    an hour where `caches_1h`.
 
     call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said. adopted: its
-    tools are an outside agent's.
+    tools are an outside agent's. native: it came in the vendor's own form, and its answer is kept in that form, too.
+    gaps: what was left out of it, for the vendor's form has no word for it.
     """
 
     path: str
     body: bytes
     writes_cache: bool = False
+    caches_1h: bool = False
     call_ids: frozenset[str] = frozenset()
     output_tokens: int = 0
     adopted: bool = False
+    native: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(slots=True)
@@ -134,7 +146,13 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
 def call_ids(chat: Chat) -> frozenset[str]:
     """Ids of the calls of earlier turns."""
     messages = chat.payload.get("messages", ())
-    return frozenset(call["id"] for message in messages for call in message.get("tool_calls") or ())
+    rows = (call for message in messages for call in (message, *_call_rows(message)))
+    ids = (row.get("call_id" if chat.api == RESPONSES else "id") for row in rows)
+    return frozenset(call_id for call_id in ids if isinstance(call_id, str))
+
+
+def _call_rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*objects_in(message.get("tool_calls")), *objects_in(message.get("content"))]
 
 
 @dataclass(slots=True)

@@ -196,6 +196,7 @@ async def test_failures_are_refusals_by_name():
         "unknown_route": (404, False),
         "context_overflow": (400, False),
         "provider_error": (502, False),
+        "request_refused": (400, False),
         "rate_limited": (429, True),
     }
     async with world() as here:
@@ -237,7 +238,7 @@ async def test_what_no_model_gateway_takes_is_refused_at_once():
     async with world() as here:
         bad = [
             (asked(messages=()), 400),
-            (asked(*["x"] * (bounds.MAX_CONVERSATION + 1)), 400),
+            (asked(*["x"] * (bounds.MAX_CONVERSATION_ROWS + 1)), 400),
             (asked(model="m" * 65), 404),
             (asked(model=""), 404),
             (asked("x" * bounds.MAX_BLOB_BYTES), 413),

@@ -187,3 +187,91 @@ def test_a_call_that_is_whole_gives_way_to_the_next_one_at_once(name):
     form.render_start("c", 1)
     pieces = ((REASONING, "Hm."), (TEXT, "I add."), (call("a"), "{}"), (call("b"), '{"x"'), (call("b"), ": 1}"))
     assert all(form.render_piece(AnswerPiece(*piece)) for piece in pieces[name == "anthropic" :])
+
+
+NATIVE: dict[str, dict[str, Any]] = {
+    "anthropic": {
+        "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+            {"type": "server_tool_use", "id": "s1", "name": "tool_search_tool_regex", "input": {"query": "a"}},
+            {"type": "tool_search_tool_result", "tool_use_id": "s1", "content": {"tool_references": []}},
+            {"type": "text", "text": "I add."},
+            {"type": "tool_use", "id": "t0", "name": "f", "input": {"a": 1}},
+        ],
+        "stop_reason": "tool_use",
+        "context_management": {"applied_edits": []},
+    },
+    "responses": {
+        "output": [
+            {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+            {"id": "ctc_1", "type": "custom_tool_call", "call_id": "t1", "name": "p", "input": "x", "namespace": "n"},
+            {"id": "fc_1", "type": "function_call", "call_id": "t0", "name": "f", "arguments": '{"a": 1}'},
+        ]
+    },
+}
+
+
+def native_answer(name: str) -> ModelCallAnswer:
+    call = ToolCall(id="t0", name="f", arguments_json='{"a": 1}')
+    thoughts = ({"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},) if name == "anthropic" else ()
+    text = "I add." if name == "anthropic" else ""
+    given = {"thoughts": thoughts, "native": NATIVE[name], "left_out": ("image: because",)}
+    return ModelCallAnswer("c", "m", text, (call,), "tool_calls", Usage(), 1, **given)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_an_answer_in_its_providers_own_form_is_told_as_it_is(name: str, size: int) -> None:
+    answer, form = native_answer(name), FORMS[name]()
+    pieces = [
+        AnswerPiece(part, text[start : start + size])
+        for part, text in answer.parts
+        for start in range(0, len(text), size)
+    ]
+    raw = b"".join([form.render_start("c", 1), *map(form.render_piece, pieces), form.render_end(answer)])
+    body, told = FORMS[name]().render_answer(answer), list(events(raw))
+    if name == "anthropic":
+        of_anthropic(raw)
+        begun = [event["content_block"]["type"] for event in told if event["type"] == "content_block_start"]
+        assert begun == [block["type"] for block in body["content"]] and body["content"] == NATIVE[name]["content"]
+        assert told[-2]["context_management"] == body["context_management"] == {"applied_edits": []}
+        assert told[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
+        assert told[-2]["bulkhead"] == body["bulkhead"] == {"left_out": ["image: because"]}
+        return
+    of_responses(raw)
+    done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    expected = NATIVE[name]["output"]
+    assert done[:2] == expected[:2] and body["output"] == expected
+    assert (done[2]["call_id"], done[2]["arguments"]) == ("t0", '{"a": 1}')
+    kinds = [event["type"] for event in told]
+    assert "response.custom_tool_call_input.delta" in kinds and "response.reasoning_summary_text.delta" in kinds
+
+
+def test_calls_of_free_text_and_of_namespaces_are_told_as_such_whoever_answers() -> None:
+    """A provider of another API knows functions alone."""
+    tools = [
+        {"type": "custom", "name": "apply_patch"},
+        {
+            "type": "namespace",
+            "name": "agents",
+            "description": "Agents.",
+            "tools": [{"type": "function", "name": "spawn", "parameters": {}, "strict": False}],
+        },
+    ]
+    form = OpenAIResponseForm({"model": "m", "input": "Hi", "stream": True, "tools": tools})
+    calls = (
+        ToolCall(id="a", name="apply_patch", arguments_json='{"input": "*** Begin"}'),
+        ToolCall(id="b", name="agents__spawn", arguments_json='{"x": 1}'),
+        ToolCall(id="c", name="apply_patch", arguments_json='{"inp'),
+    )
+    answer = ModelCallAnswer("c", "m", "", calls, "tool_calls", Usage(), 1)
+    pieces = [AnswerPiece(part, text[a : a + 4]) for part, text in answer.parts for a in range(0, len(text), 4)]
+    raw = b"".join([form.render_start("c", 1), *map(form.render_piece, pieces), form.render_end(answer)])
+    of_responses(raw)
+    done = [event["item"] for event in events(raw) if event["type"] == "response.output_item.done"]
+    assert done == form.render_answer(answer)["output"]
+    assert [(item["type"], item["name"], item.get("namespace"), item.get("input")) for item in done] == [
+        ("custom_tool_call", "apply_patch", None, "*** Begin"),
+        ("function_call", "spawn", "agents", None),
+        ("custom_tool_call", "apply_patch", None, '{"inp'),
+    ]

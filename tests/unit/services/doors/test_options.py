@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms import errors
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
+from bulkhead_services.doors.forms.chat_options import check_sizes, fit_messages
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm
@@ -58,11 +60,15 @@ def test_what_is_on_no_list_is_refused_by_name_with_a_remedy(form: str, name: st
         *(("responses", name) for name in ("max_tokens", "max_completion_tokens", "n", "seed", "stop", "messages")),
         *(("responses", name) for name in ("reasoning_effort", "response_format", "thinking", "logit_bias", "top_k")),
         *(("embeddings", name) for name in ("max_tokens", "messages", "temperature", "tools")),
-        *(("messages", name) for name in ("max_output_tokens", "n", "seed", "top_k", "background")),
+        *(("messages", name) for name in ("max_output_tokens", "n", "seed", "background")),
     ],
 )
 def test_the_names_of_one_form_are_no_options_of_another(form: str, name: str) -> None:
     assert refusal_of(form, **{name: 1}).field == name
+
+
+def test_an_empty_object_asks_for_the_defaults_and_is_refused_too() -> None:
+    assert refusal_of("chat", web_search_options={}).field == "web_search_options"
 
 
 def test_what_real_clients_send_is_passed_on_or_kept() -> None:
@@ -83,7 +89,8 @@ def test_what_real_clients_send_is_passed_on_or_kept() -> None:
     body = {"temperature": 0.2, "service_tier": "auto", "client_metadata": {"v": "1"}, "background": False, **kept}
     del body["logprobs"], body["api_key"]
     answered = OpenAIResponseForm(FORMS["responses"][1] | body)
-    assert answered.parsed_call.options == {"temperature": 0.2, "service_tier": "auto"}
+    passed = {"temperature": 0.2, "service_tier": "auto", "prompt_cache_key": "k"}
+    assert answered.parsed_call.options == passed
     vectors = Embeddings(FORMS["embeddings"][1] | {"dimensions": 8, "user": "u", "input_type": "query"})
     assert vectors.parsed_call.options == {"dimensions": 8, "input_type": "query"}
 
@@ -101,3 +108,66 @@ def test_a_thinking_budget_is_part_of_what_is_reserved(form: str) -> None:
 @pytest.mark.parametrize("tier", ["priority", "scale", "standard_only", "x"])
 def test_a_tier_without_a_price_is_refused(form: str, tier: str) -> None:
     assert refusal_of(form, service_tier=tier).field == "service_tier"
+
+
+def test_a_budget_of_interleaved_thoughts_spans_several_requests() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 2_000}
+    betas = ["interleaved-thinking-2025-05-14"]
+    read, body = FORMS["messages"]
+    assert read(body | {"thinking": thinking, "betas": betas}).parsed_call.options["thinking"] == thinking
+
+
+def test_what_coding_agents_send_is_passed_on_as_it_came() -> None:
+    """Claude Code 2.1.332 and Codex 0.169.0, in the shapes that they were seen to send."""
+    claude: dict[str, Any] = {
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        "tools": [{"name": "Later", "input_schema": {"type": "object"}, "defer_loading": True}],
+        "thinking": {"type": "adaptive", "display": "updates"},
+        "output_config": {"effort": "high"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "top_k": 4,
+    }
+    rows = [*MESSAGES, {"role": "system", "content": "Go on.", "output_config": {"effort": "low"}}]
+    asked = AnthropicMessageForm(FORMS["messages"][1] | claude | {"messages": rows}).parsed_call
+    assert (asked.api, asked.options, list(asked.messages)) == ("anthropic", claude, rows)
+    codex: dict[str, Any] = {
+        "tools": [
+            {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}},
+            {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]},
+            *({"type": "tool_search", "execution": "client"}, {"type": "local_shell"}, {"type": "web_search"}),
+        ],
+        "reasoning": {"effort": "medium", "summary": "auto", "context": "all_turns"},
+        "include": ["reasoning.encrypted_content"],
+        "text": {"verbosity": "low"},
+        "prompt_cache_key": "k",
+    }
+    items = [
+        {"type": "additional_tools", "role": "developer", "tools": codex["tools"][:2]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": "e"},
+        {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "x"},
+    ]
+    left = {"store": False, "client_metadata": {"a": "b"}}
+    response = OpenAIResponseForm(FORMS["responses"][1] | codex | left | {"input": items}).parsed_call
+    assert (response.api, response.options, list(response.messages)) == ("openai-responses", codex, items)
+    [left_out] = response.left_out
+    assert left_out.startswith("the tool web_search: its provider runs it") and not asked.left_out
+
+
+@pytest.mark.parametrize("form", ["chat", "responses", "messages"])
+def test_a_picture_too_large_for_its_message_leaves_its_name_there(form: str) -> None:
+    data = "A" * (bounds.MAX_BLOB_BYTES - 100)
+    small, large = (
+        {
+            "chat": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text}"}},
+            "responses": {"type": "input_image", "image_url": f"data:image/png;base64,{text}"},
+            "messages": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": text}},
+        }[form]
+        for text in ("A" * 400, data)
+    )
+    read, body = FORMS[form]
+    rows = [{"role": "user", "content": [small, large]}, {"role": "user", "content": "x"}]
+    call = fit_messages(read(body | {"input" if form == "responses" else "messages": rows}).parsed_call)
+    check_sizes(call)
+    kept, gap = call.messages[0]["content"]
+    assert kept == small and gap["text"].startswith("[image left out: its message is larger than 4194304 bytes")
+    assert call.left_out == ("image: its message is larger than 4194304 bytes",) and call.messages[1] == rows[1]

@@ -25,24 +25,28 @@ async def sent(here, at: int = -1) -> list[dict[str, object]]:
     return [json.loads(await blobs.get_text(TENANT, ref)) for ref in found]
 
 
+def call(here, *said, **more):
+    return here.call(*said, **{"api": "openai-responses", **more})
+
+
 async def first(here, **more):
-    call = await here.call(keep=True, **more)
-    await call.wait_for_answer()
-    return call
+    stored = await call(here, keep=True, **more)
+    await stored.wait_for_answer()
+    return stored
 
 
 async def test_a_request_goes_on_from_a_response_with_its_messages_and_its_answer():
     async with world() as here:
-        one = await first(here, messages=({"role": "system", "content": "Old."}, USER), instructed=True)
-        new = ({"role": "system", "content": "New."}, {"role": "user", "content": "And?"})
-        two = await here.call(messages=new, instructed=True, previous=one.kept_as, keep=True)
+        one = await first(here, messages=(USER,), options={"instructions": "Old."})
+        new = {"role": "user", "content": "And?"}
+        two = await call(here, messages=(new,), options={"instructions": "New."}, previous=one.kept_as, keep=True)
         await two.wait_for_answer()
-        answer = {"role": "assistant", "content": "answer 1"}
-        assert await sent(here) == [new[0], USER, answer, new[1]], "instructions count for one request alone"
-        await (await here.call("Third", previous=two.kept_as)).wait_for_answer()
+        answer = {"type": "message", "role": "assistant", "content": "answer 1"}
+        assert await sent(here) == [USER, answer, new], "instructions count for one request alone"
+        await (await call(here, "Third", previous=two.kept_as)).wait_for_answer()
         assert await sent(here) == [
-            *(USER, answer, new[1]),
-            *({"role": "assistant", "content": "answer 2"}, {"role": "user", "content": "Third"}),
+            *(USER, answer, new),
+            *({**answer, "content": "answer 2"}, {"role": "user", "content": "Third"}),
         ]
         assert len({one.run_spending.task, two.run_spending.task}) == 1 and one.kept_as != two.kept_as
 
@@ -51,7 +55,7 @@ async def test_a_long_conversation_is_gone_on_with():
     async with world() as here:
         long = tuple({"role": "user", "content": f"{number}"} for number in range(70))
         one = await first(here, messages=long)
-        await (await here.call("And?", previous=one.kept_as)).wait_for_answer()
+        await (await call(here, "And?", previous=one.kept_as)).wait_for_answer()
         said = [row["content"] for row in await sent(here)]
         assert said == [*(row["content"] for row in long), "answer 1", "And?"]
 
@@ -65,11 +69,9 @@ async def test_tool_calls_of_a_response_stand_before_their_results():
     async with world() as here:
         here.models.script = uses_a_tool
         one = await first(here)
-        result = {"role": "tool", "tool_call_id": "call_1", "content": "found"}
-        await (await here.call(messages=(result,), previous=one.kept_as)).wait_for_answer()
-        function = {"name": "look", "arguments": "{}"}
-        use = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function"}]}
-        use["tool_calls"][0]["function"] = function
+        result = {"type": "function_call_output", "call_id": "call_1", "output": "found"}
+        await (await call(here, messages=(result,), previous=one.kept_as)).wait_for_answer()
+        use = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
         assert await sent(here) == [USER, use, result]
 
 
@@ -77,10 +79,10 @@ async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
     async with world() as here:
         one = await first(here, by=caller(run="r1"))
         then = {"previous": one.kept_as}
-        assert (await here.call("a", **then, session="s")).run_spending.task == one.run_spending.task
-        assert (await here.call("b", **then, by=caller(run="r2"))).run_spending.task != one.run_spending.task
-        other = await here.call("c", by=caller(run="r3"))
-        named = await here.call("d", **then, by=caller(task=other.run_spending.task))
+        assert (await call(here, "a", **then, session="s")).run_spending.task == one.run_spending.task
+        assert (await call(here, "b", **then, by=caller(run="r2"))).run_spending.task != one.run_spending.task
+        other = await call(here, "c", by=caller(run="r3"))
+        named = await call(here, "d", **then, by=caller(task=other.run_spending.task))
         assert named.run_spending.task == other.run_spending.task
 
 
@@ -88,7 +90,7 @@ async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
     async with world() as here:
         one = await first(here)
         await here.doors().end_run(caller(), one.run_spending.task)
-        two = await here.call("And?", previous=one.kept_as)
+        two = await call(here, "And?", previous=one.kept_as)
         await two.wait_for_answer()
         assert two.run_spending.task != one.run_spending.task
         assert [row["content"] for row in await sent(here)] == ["hello", "answer 1", "And?"]
@@ -97,10 +99,10 @@ async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
 async def test_the_same_request_again_is_the_same_response_also_at_another_replica():
     async with world() as here:
         one = await first(here)
-        two = await here.call("And?", previous=one.kept_as, keep=True)
+        two = await call(here, "And?", previous=one.kept_as, keep=True)
         await two.wait_for_answer()
         await here.mesh.start("doors", "1")
-        again = await here.call("And?", previous=one.kept_as, keep=True, by=caller(retry=True), instance="1")
+        again = await call(here, "And?", previous=one.kept_as, keep=True, by=caller(retry=True), instance="1")
         assert (again.call_id, again.kept_as) == (two.call_id, two.kept_as)
         assert (await again.wait_for_answer()).text == "answer 2" and len(here.models.asked) == 2
 
@@ -110,35 +112,35 @@ async def test_a_response_of_another_person_or_tenant_is_not_there(claim):
     async with world() as here:
         one = await first(here)
         with pytest.raises(DoorRefusal) as told:
-            await here.call("mine?", previous=one.kept_as, by=caller(claim=claim))
+            await call(here, "mine?", previous=one.kept_as, by=caller(claim=claim))
         assert (told.value.status, told.value.code) == (404, "previous_response_not_found")
         assert told.value.field == "previous_response_id" and len(here.gateway.requested) == 1
 
 
 async def test_what_is_not_kept_not_known_or_no_response_is_not_there():
     async with world() as here:
-        call = await here.call()
-        await call.wait_for_answer()
-        assert call.kept_as == ""
+        stored = await call(here)
+        await stored.wait_for_answer()
+        assert stored.kept_as == ""
         [message] = here.models.asked[0].conversation.messages
-        for name in (f"resp_{call.call_id}", f"resp_{'0' * 64}", f"resp_{message.sha256}", "x" * 150):
+        for name in (f"resp_{stored.call_id}", f"resp_{'0' * 64}", f"resp_{message.sha256}", "x" * 150):
             with pytest.raises(DoorRefusal, match="there is no response") as told:
-                await here.call("on", previous=name)
+                await call(here, "on", previous=name)
             assert told.value.status == 404
 
 
 async def test_a_response_that_failed_or_is_not_there_yet_is_no_response():
     async with world() as here:
         here.models.script = lambda models, message, request: refused(models, request)
-        call = await here.call(keep=True)
+        stored = await call(here, keep=True)
         with pytest.raises(DoorRefusal):
-            await call.wait_for_answer()
+            await stored.wait_for_answer()
         with pytest.raises(DoorRefusal, match="there is no response"):
-            await here.call("on", previous=call.kept_as)
+            await call(here, "on", previous=stored.kept_as)
         here.models.away = True
-        waiting = await here.call("slow", keep=True)
+        waiting = await call(here, "slow", keep=True)
         with pytest.raises(DoorRefusal, match="there is no response"):
-            await here.call("on", previous=waiting.kept_as)
+            await call(here, "on", previous=waiting.kept_as)
         await until(lambda: here.doors().calls.in_flight.count == 1)
 
 
@@ -152,7 +154,7 @@ async def test_nobody_writes_the_record_of_a_response_himself():
         one = await first(here)
         forged = {"task": one.run_spending.task, "call_id": one.call_id, "instructed": False}
         forged["conversation"] = here.models.asked[0].conversation.model_dump(mode="json")
-        await (await here.call("a", options=forged)).wait_for_answer()
+        await (await call(here, "a", options=forged)).wait_for_answer()
         stored = here.models.asked[-1].conversation.options
         with pytest.raises(DoorRefusal, match="there is no response"):
-            await here.call("b", previous=f"resp_{stored.sha256}")
+            await call(here, "b", previous=f"resp_{stored.sha256}")

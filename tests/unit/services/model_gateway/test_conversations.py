@@ -14,6 +14,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AdoptedToolCalls, Conversation, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import payload_of, render_conversation
+from bulkhead_services.model_gateway.context.render import RenderedRequest, RenderSource
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, narrow_chat
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderFault
@@ -63,9 +64,9 @@ async def asked(d: Desk, request: ModelCallRequested, **more: Any) -> ModelCallR
 # As it came
 
 
-async def test_a_conversation_is_sent_byte_by_byte_with_options_that_nobody_knows(provider):
+async def test_a_conversation_is_sent_byte_by_byte_with_its_options(provider):
     provider.will(says("hi"))
-    options = {"tools": [TOOL], "temperature": 0.3, "x_vendor": {"deep": [1, None]}, "logit_bias": {"5": -1}}
+    options = {"tools": [TOOL], "temperature": 0.3, "min_p": 0.1, "logit_bias": {"5": -1}}
     async with desk(provider) as d:
         reply = await asked(d, await call(d, options=options))
         (x,) = provider.asked
@@ -152,7 +153,7 @@ async def claude(x: Exchange) -> None:
 
 async def test_another_form_translates_what_it_has_words_for_and_names_what_it_has_not(provider):
     provider.will(claude)
-    options = {"tools": [TOOL], "tool_choice": "required", "stop": "END", "user": "u1"}
+    options = {"tools": [TOOL], "tool_choice": "required", "stop": "END"}
     async with desk(provider, **anthropic(provider)) as d:
         reply = await asked(d, await call(d, options=options, tier="m0"))
         refused = await asked(d, await call(d, options={"logit_bias": {"5": -1}}, tier="m0", call_id="c2"))
@@ -160,7 +161,7 @@ async def test_another_form_translates_what_it_has_words_for_and_names_what_it_h
     (x,) = provider.asked
     assert x.body["system"][0]["text"] == "Be brief." and x.body["tool_choice"] == {"type": "any"}
     assert [one["role"] for one in x.body["messages"]] == ["user", "assistant", "user"]
-    assert x.body["stop_sequences"] == ["END"] and "user" not in x.body
+    assert x.body["stop_sequences"] == ["END"]
     assert (refused.outcome, refused.failure.code) == ("refused", "unsupported_parameter")
     assert "logit_bias" in refused.failure.message and refused.usage.model_calls == 0
 
@@ -168,14 +169,14 @@ async def test_another_form_translates_what_it_has_words_for_and_names_what_it_h
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n": 2}, "the parameter n is not passed on: one answer is given"),
+        ({"n": 2}, "the parameter n is not passed on: it is not among the options whose cost is bounded"),
+        ({"x_vendor": {"deep": [1]}}, "the parameter x_vendor is not passed on"),
         ({"model": "dear"}, "the parameter model is not passed on"),
         ({"max_tokens": 9}, "the parameter max_tokens is not passed on"),
         ({"service_tier": "priority"}, "the parameter service_tier is not passed on: dearer tiers"),
         ({"store": True}, "the parameter store is not passed on"),
-        ({"models": ["dear"]}, "the parameter models is not passed on: a route says which model answers"),
+        ({"models": ["dear"]}, "the parameter models is not passed on"),
         ({"prediction": {"type": "content", "content": "x"}}, "the parameter prediction is not passed on"),
-        ({"tools": [{"type": "web_search"}]}, "a tool of the type web_search is not passed on"),
     ],
 )
 async def test_what_would_change_the_model_or_its_price_is_sent_to_nobody(provider, options, said):
@@ -250,7 +251,7 @@ async def test_lists_that_are_gone_or_name_too_much_are_told(provider):
         gone = many.model_copy(update={"sha256": "0" * 64})
         none = many.model_copy(update={"sha256": ref.sha256})
         codes = []
-        for number, refs in enumerate(((many,) * 32, (large,), (gone,), (none,))):
+        for number, refs in enumerate(((many,) * 126, (large,), (gone,), (none,))):
             given = {"call_id": f"c{number}", "conversation": Conversation(messages=refs)}
             codes.append((await asked(d, (await call(d)).model_copy(update=given))).failure.code)
     assert codes == ["context_overflow"] * 2 + ["content_missing"] * 2 and not provider.asked
@@ -300,8 +301,8 @@ def chat(*messages: dict[str, Any], **options: Any) -> Chat:
 
 def translated(api: str, *messages: dict[str, Any], **options: Any) -> dict[str, Any]:
     form = FORMS[api]
-    said = narrow_chat(chat(*messages, **options), form.parameter_names, form.option_names, form.max_temperature)
-    return json.loads(form.build_request(said).body)
+    words = form.parameter_names, form.option_names, form.max_temperature
+    return json.loads(form.build_request(narrow_chat(chat(*messages, **options), *words, [])).body)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +349,6 @@ def test_calls_one_at_a_time_are_said_where_there_is_a_word_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]}, "image_url"),
         ({"messages": [{"role": "function", "content": "x"}]}, "the role function"),
         ({"tools": [{"type": "web_search"}]}, "a tool of the type web_search"),
         ({"response_format": {"type": "json_object"}}, "json_object"),
@@ -378,9 +378,17 @@ def test_a_conversation_without_a_system_message_has_no_empty_one() -> None:
     assert translated("openai-responses", user)["input"] == [user]
 
 
+def rendered(payload: dict[str, Any]) -> RenderedRequest:
+    conversation = Conversation(messages=(ContentRef(author="doors", sha256="0" * 64, size_bytes=1),))
+    request = ModelCallRequested(
+        call_id="c", prompt_id="adopted@1", max_output_tokens=5, deadline_unix_ms=1, conversation=conversation
+    )
+    return render_conversation(RenderSource("", request, {}, payload=payload), TokenCounter())
+
+
 def test_images_count_as_images_and_not_by_their_bytes() -> None:
     image = {"role": "user", "content": [image_part(png(64, 64) + b"A" * 300_000)]}
-    found = render_conversation({"messages": [image, image]}, TokenCounter())
+    found = rendered({"messages": [image, image]})
     assert 2 * IMAGE_TOKENS < found.input_tokens_estimate < 2 * IMAGE_TOKENS + 200
 
 
@@ -390,7 +398,7 @@ def test_an_image_in_a_text_is_text(place) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     schema = {"type": "function", "function": {"name": "look", "parameters": {"examples": [{"content": [part]}]}}}
     said = {"messages": [{"role": "user", "content": url}]} if place == "content" else {"tools": [schema]}
-    assert render_conversation({"messages": [], **said}, TokenCounter()).input_tokens_estimate > 10_000
+    assert rendered({"messages": [], **said}).input_tokens_estimate > 10_000
 
 
 def file_part(content: bytes, prefix: str = "data:application/pdf;base64,") -> dict[str, object]:
@@ -398,25 +406,37 @@ def file_part(content: bytes, prefix: str = "data:application/pdf;base64,") -> d
 
 
 @pytest.mark.parametrize(
-    ("part", "hint"),
+    ("part", "said"),
     [
-        ({"type": "video_url", "video_url": {"url": "u"}}, "send text"),
-        ({"type": "file", "file": {"file_id": "f"}}, "pages as images"),
-        (file_part(b"%PDF-1.7 " + zlib.compress(b"word " * 500_000)), "pages as images"),
-        (file_part(b"%PDF-1.7 all of it text", "data:text/plain;base64,"), "pages as images"),
-        (file_part(b"PK\x03\x04\x00\x00", ""), "pages as images"),
-        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, "inline"),
-        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "inline"),
-        ({"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PHN2Zy8+"}}, "inline"),
-        ({"type": "image_url", "image_url": "https://example.com/a.png"}, "inline"),
+        ({"type": "video_url", "video_url": {"url": "u"}}, "a part of the type video_url left out: its kind"),
+        ({"type": "file", "file": {"file_id": "f"}}, "document left out: it lies elsewhere"),
+        (file_part(b"%PDF-1.7 " + zlib.compress(b"word " * 500_000)), "document left out: the PDF is damaged"),
+        (file_part(b"%PDF-1.7 all of it text", "data:text/plain;base64,"), "document left out: the PDF is damaged"),
+        (file_part(b"PK\x03\x04\x00\x00", ""), "document left out: it is neither text nor a PDF"),
+        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, "image left out: it is not the"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "image left out: it is not the"),
+        ({"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PHN2Zy8+"}}, "image left out: it is"),
+        ({"type": "image_url", "image_url": "https://example.com/a.png"}, "image left out: it is not the"),
     ],
 )
-async def test_a_part_whose_tokens_cannot_be_counted_is_sent_to_nobody(provider, part, hint):
+async def test_a_part_whose_tokens_cannot_be_counted_is_named_in_its_place_and_to_the_asker(provider, part, said):
+    provider.will(says("x"))
     async with desk(provider) as d:
-        reply = await asked(d, await call(d, {"role": "user", "content": [part]}))
-    assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
-    assert "message 1 of the conversation has a" in reply.failure.message and not provider.asked
-    assert hint in reply.failure.hint
+        question = {"type": "text", "text": "What is it?"}
+        reply = await asked(d, await call(d, {"role": "user", "content": [part, question]}))
+    sent = provider.asked[0].body["messages"][0]["content"]
+    assert sent[0]["text"].startswith(f"[{said}") and sent[1] == question
+    [omission] = reply.completeness.omissions
+    assert omission.reason == "pruned" and f"{omission.what} left out: {omission.detail}" in sent[0]["text"]
+
+
+async def test_a_tool_that_the_provider_runs_is_left_out_and_named(provider):
+    provider.will(says("x"))
+    async with desk(provider) as d:
+        options = {"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}}
+        reply = await asked(d, await call(d, options=options))
+    assert provider.asked[0].body["tools"] == [TOOL] and "tool_choice" not in provider.asked[0].body
+    assert [omission.what for omission in reply.completeness.omissions] == ["the tool web_search"]
 
 
 async def test_an_image_reserves_what_it_may_cost_by_its_size(provider):

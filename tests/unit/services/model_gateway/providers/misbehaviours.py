@@ -316,9 +316,9 @@ STATUSES = [
     Case("wrong key in the stream", late("key"), "provider_error", "estimate", only=(*OPENAI, "anthropic")),
     Case("moved", body(308, b"", location="https://elsewhere.example/v1"), "provider_error", "nothing"),
     Case("unknown model", body(404, b'{"error": {"message": "no such model"}}'), "unknown_model", "nothing"),
-    Case("refused request", fails("request"), "provider_error", "nothing"),
-    Case("refused request in the stream", late("request"), "provider_error", "estimate"),
-    Case("no error but status 418", body(418, b"[]"), "provider_error", "nothing"),
+    Case("refused request", fails("request"), "request_refused", "nothing"),
+    Case("refused request in the stream", late("request"), "request_refused", "estimate"),
+    Case("no error but status 418", body(418, b"[]"), "request_refused", "nothing"),
 ]
 
 SILENCES = [

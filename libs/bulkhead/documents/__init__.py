@@ -1,0 +1,1 @@
+"""Documents of strangers, read in processes of their own."""

@@ -1,0 +1,143 @@
+"""A conversation whose cost has a bound: what has none is replaced by words that name it, and told. Pure.
+
+A part of a history cannot be taken back by its agent: one that is refused would refuse all later requests, too.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bulkhead.model_apis.allowed import (
+    ANTHROPIC,
+    BETAS,
+    CHAT,
+    PASSED_BETAS,
+    PASSED_EDITS,
+    RESPONSES,
+    gap_of_tool,
+    is_passed_tool,
+    tool_name,
+)
+from bulkhead.model_apis.chat_view import fields_of, objects_in
+from bulkhead.model_apis.gaps import Gap
+from bulkhead.model_apis.media import PdfSizes, part_lists, replace_uncounted
+from bulkhead_contracts.model import ModelApi
+
+UNKNOWN_KIND = "its kind is not among those whose tokens have a bound"
+UNPRICED = "it may cost more than the tokens of the request, and has no price here"
+_PARTS: Mapping[str, frozenset[str]] = {
+    CHAT: frozenset(("text", "refusal", "image_url", "input_audio", "file")),
+    ANTHROPIC: frozenset(
+        (
+            *("text", "image", "document", "search_result", "thinking", "redacted_thinking", "compaction"),
+            *("tool_use", "tool_result", "tool_reference", "tool_addition", "tool_removal"),
+            *("server_tool_use", "tool_search_tool_result", "web_search_tool_result", "web_fetch_tool_result"),
+            *("code_execution_tool_result", "bash_code_execution_tool_result", "mcp_tool_use", "mcp_tool_result"),
+            *("text_editor_code_execution_tool_result", "advisor_tool_result", "connector_text"),
+        )
+    ),
+    RESPONSES: frozenset(
+        ("input_text", "output_text", "text", "refusal", "input_image", "input_file", "summary_text", "reasoning_text")
+    ),
+}
+"""Kinds of parts: all of one stands in the request. Sound has fewer tokens than bytes."""
+_ITEMS = frozenset(
+    (
+        *("message", "reasoning", "compaction", "additional_tools", "web_search_call"),
+        *("function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+        *("tool_search_call", "tool_search_output", "local_shell_call", "local_shell_call_output"),
+        *("shell_call", "shell_call_output", "apply_patch_call", "apply_patch_call_output"),
+    )
+)
+_MESSAGE_FIELDS = ("role", "content", "cache_control", "output_config", "clear_at")
+
+
+def text_type_of(api: ModelApi) -> str:
+    """The kind of a part of text."""
+    return "input_text" if api == RESPONSES else "text"
+
+
+def bound_payload(api: ModelApi, payload: dict[str, Any], pdfs: PdfSizes) -> list[Gap]:
+    """Leave out what has no bound. payload: messages and options, changed in place."""
+    text_type, gaps = text_type_of(api), list[Gap]()
+    for parts in part_lists(payload):
+        for place, part in enumerate(parts):
+            if isinstance(part, dict) and fields_of(part.get("citations")).get("enabled"):
+                gaps.append(Gap("the citations of a document", "answers that are streamed here hold none"))
+                del part["citations"]
+            if (gap := _gap_of_part(api, part)) is not None:
+                gaps.append(gap)
+                parts[place] = {"type": text_type, "text": gap.text}
+    gaps += replace_uncounted(payload, pdfs, text_type)
+    if api == RESPONSES:
+        payload["messages"] = [_bound_item(row, gaps) for row in payload["messages"]]
+    elif api == ANTHROPIC:
+        payload["messages"] = [_bound_message(row, gaps) for row in payload["messages"]]
+    _bound_tools(api, payload, gaps)
+    for name in ("system", "instructions"):
+        words = payload.get(name, "")
+        if isinstance(words, list) and all(block.get("type") == "text" for block in objects_in(words)):
+            payload[name] = objects_in(words)
+        elif not isinstance(words, str):
+            gaps.append(Gap(f"the option {name}", UNKNOWN_KIND))
+            del payload[name]
+    if api == ANTHROPIC:
+        _bound_anthropic_options(payload, gaps)
+    return gaps
+
+
+def _gap_of_part(api: ModelApi, part: object) -> Gap | None:
+    kind = part.get("type", "text") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in _PARTS[api]:
+        return Gap(f"a part of the type {str(kind)[:32]}", UNKNOWN_KIND)
+    definition = fields_of(fields_of(fields_of(part).get("tool")).get("definition"))
+    if kind == "tool_addition" and definition and not is_passed_tool(api, definition):
+        return gap_of_tool(definition)
+    return None
+
+
+def _bound_message(row: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
+    gaps += [Gap(f"the field {name[:48]} of a message", UNKNOWN_KIND) for name in row if name not in _MESSAGE_FIELDS]
+    return {name: value for name, value in row.items() if name in _MESSAGE_FIELDS}
+
+
+def _bound_item(row: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
+    kind = row.get("type") or "message"
+    if not isinstance(kind, str) or kind not in _ITEMS:
+        gaps.append(Gap(f"an item of the type {str(kind)[:32]}", UNKNOWN_KIND))
+        return {"type": "message", "role": "developer", "content": gaps[-1].text}
+    if "tools" not in row:
+        return row
+    return row | {"tools": _passed_rows(row.get("tools"), lambda tool: is_passed_tool(RESPONSES, tool), gaps)}
+
+
+def _bound_tools(api: ModelApi, payload: dict[str, Any], gaps: list[Gap]) -> None:
+    if "tools" not in payload:
+        return
+    tools = _passed_rows(payload["tools"], lambda tool: is_passed_tool(api, tool), gaps)
+    if not tools:
+        del payload["tools"]
+        payload.pop("tool_choice", None)
+        return
+    dropped = {tool_name(tool) for tool in objects_in(payload["tools"]) if tool not in tools}
+    payload["tools"] = tools
+    if tool_name(payload.get("tool_choice")) in dropped:
+        del payload["tool_choice"]
+
+
+def _passed_rows(value: object, is_passed: Callable[[object], bool], gaps: list[Gap]) -> list[dict[str, Any]]:
+    rows = objects_in(value)
+    gaps += [gap_of_tool(row) for row in rows if not is_passed(row)]
+    return [row for row in rows if is_passed(row)]
+
+
+def _bound_anthropic_options(payload: dict[str, Any], gaps: list[Gap]) -> None:
+    betas = payload.get(BETAS)
+    if isinstance(betas, list):
+        gaps += [Gap(f"the beta {str(beta)[:48]}", UNPRICED) for beta in betas if beta not in PASSED_BETAS]
+        payload[BETAS] = [beta for beta in betas if beta in PASSED_BETAS]
+    if edits := objects_in(fields_of(payload.get("context_management")).get("edits")):
+        passed = [edit for edit in edits if str(edit.get("type")).startswith(PASSED_EDITS)]
+        gaps += [Gap(f"the edit {str(edit.get('type'))[:48]}", UNPRICED) for edit in edits if edit not in passed]
+        payload["context_management"] = {**payload["context_management"], "edits": passed}
+        if not passed:
+            del payload["context_management"]
