@@ -13,7 +13,6 @@ from tests.e2e.clients.mesh import ClientMesh, environ_of
 from tests.e2e.clients.programs import Programs
 from tests.e2e.clients.scripted_provider import ScriptedProvider
 from tests.e2e.fixtures.world import write_tenants
-from tests.needs import need
 
 
 @pytest.fixture(scope="package")
@@ -36,8 +35,7 @@ async def mesh(provider: ScriptedProvider, tmp_path_factory: pytest.TempPathFact
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def installing(tmp_path_factory: pytest.TempPathFactory) -> "asyncio.Task[Programs]":
-    """The programs, as they are being installed."""
-    need("packages")
+    """The programs, as they are being installed: what uses them needs `packages` (tests/needs.py)."""
     programs = Programs(tmp_path_factory.mktemp("homes"))
 
     async def install() -> Programs:
