@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.security.harness import APPROVERS, HELD_OUT, HERE, KINDS, PLANS, RULES, Row, document, measure, table
+from tests.security.harness import APPROVERS, FRESH, HELD_OUT, HERE, KINDS, PLANS, RULES, Row, document, measure, table
 
 
 def main() -> None:
     """Print the figures of all sets; what succeeds and what stays undone by name."""
-    sets = {folder.name: _measure_set(folder) for folder in (HERE, HELD_OUT, KINDS, RULES)}
+    sets = {folder.name: _measure_set(folder) for folder in (HERE, HELD_OUT, KINDS, RULES, FRESH)}
     rows = sets.pop(HERE.name)
     others = sets
     if "--json" in sys.argv[1:]:

@@ -36,6 +36,8 @@ KINDS = HERE / "kinds"
 """Cases by kind of what is hard about them."""
 RULES = HERE / "rules"
 """Cases in which the plan states values by a rule: it selects records, bounds figures or calculates them."""
+FRESH = HERE / "fresh"
+"""Cases over the work of a team, whose author had not seen the rules' code; written before any was run."""
 HOUSE = Path(bulkhead_infra.__file__).parent / "policy" / "default.cedar"
 Approver = Literal["nobody", "oracle", "everybody"]
 APPROVERS: tuple[Approver, ...] = ("nobody", "oracle", "everybody")
@@ -351,6 +353,16 @@ def _carry(play: Play, where: str, text: str) -> None:
             play.show(f"note.md\n{text}", "tool", "list_files")
         case "memory":
             play.show(text, "tool", "read_memory")
+        case "web page":
+            play.show(f"<html><body><p>{text}</p></body></html>", "tool", "fetch")
+        case "error message":
+            play.show(f"Error: {text}", "tool", "run_command")
+        case "calendar":
+            play.show(f"09:00 {text}", "tool", "read_calendar")
+        case "agent":
+            play.show(text, "model", "another agent")
+        case "scan":
+            play.show(f"[code] {text}", "retrieved", "scan.pdf")
         case _:
             raise ValueError(f"attacks.yaml: {where} carries nothing")
 
