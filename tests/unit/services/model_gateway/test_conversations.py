@@ -29,7 +29,6 @@ MESSAGES: tuple[dict[str, Any], ...] = (
         "role": "user",
         "name": "ada",
         "content": [{"type": "text", "text": "Grüße <think>?"}],
-        "x_new": {"b": 1, "a": [2.5]},
     },
     {"role": "assistant", "content": None, "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "call_1", "content": "found"},
