@@ -401,10 +401,10 @@ class ModelAttempts:
                 adopted = self._job.request.conversation is not None
                 learn_token_count(call.model.counter, call.outgoing.body, result.usage.input_tokens, adopted=adopted)
             self._settle_usage(call, result.usage, fault_code)
-        elif isinstance(result, ProviderFault) and not result.consumed:
+        elif isinstance(result, ProviderFault) and not result.consumed and call.progress.told_usage is None:
             self._settle_usage(call, Usage(), fault_code)
         else:
-            # No usage was told: never zero.
+            # No usage was told, or not all of it: never zero.
             self._settle_estimate(call, fault_code)
         return result
 

@@ -135,7 +135,10 @@ def test_a_message_has_the_fields_of_a_message() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "Hm."}
     extra = {"files": ["f"], "attachments": [{"file_id": "f"}], "annotations": [], "audio": None}
-    payload = {"messages": [message | extra], "tools": [{"type": "function", "function": {"name": "f"}, "files": ["f"]}]}
+    payload = {
+        "messages": [message | extra],
+        "tools": [{"type": "function", "function": {"name": "f"}, "files": ["f"]}],
+    }
     gaps = bound_payload(CHAT, payload, {})
     assert payload == {"messages": [message], "tools": [{"type": "function", "function": {"name": "f"}}]}
     told = ["files of a message", "attachments of a message", "files of a tool"]
