@@ -137,19 +137,17 @@ class HttpEndpoint:
                 await on_text("")
 
         fault = await self._stream_call(outgoing, assembly, on_chunk, on_headers, timeout_s)
-        # Past its end an answer is whole, whatever becomes of its connection.
-        was_cut = fault is not None and fault.code in _BREAKS and not assembly.has_ended
         progress.note_progress(assembly.generated_bytes, now_s(), assembly.told_usage)
-        progress.is_told_at_end = assembly.is_told_at_end and not was_cut
+        progress.is_told_at_end = assembly.is_told_at_end
         if fault is None or (fault.code in _BREAKS and assembly.has_ended):
+            # Past its end an answer is whole, whatever becomes of its connection.
             result = assembly.result()
             if isinstance(result, ModelAnswer):
                 return result
             fault = result
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        usage = None if was_cut else assembly.usage
-        return replace(fault, message=self.scrub_keys(fault.message), usage=usage)
+        return replace(fault, message=self.scrub_keys(fault.message), usage=assembly.usage)
 
     async def _stream_call(
         self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float

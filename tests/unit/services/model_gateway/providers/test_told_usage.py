@@ -1,4 +1,4 @@
-"""Usage that is told early, twice, in part, or with another status: each figure is charged, and no cut answer is free."""
+"""Usage told early, twice, in part, or with another status: each figure is charged, and no cut answer is free."""
 
 import json
 from typing import Any
@@ -51,14 +51,12 @@ def fed(api: str, *events: dict[str, Any]) -> Assembly:
     return assembly
 
 
-def charged(assembly: Assembly, *, was_cut: bool = False) -> tuple[int, int]:
+def charged(assembly: Assembly) -> tuple[int, int]:
     """Input and output, of a call for which WORST was reserved."""
-    if not was_cut and assembly.usage is not None:
+    if assembly.usage is not None:
         return assembly.usage.input_tokens, assembly.usage.output_tokens
-    at_end = assembly.is_told_at_end and not was_cut
-    progress = GenerationProgress(
-        generated_bytes=assembly.generated_bytes, told_usage=assembly.told_usage, is_told_at_end=at_end
-    )
+    figures = {"told_usage": assembly.told_usage, "is_told_at_end": assembly.is_told_at_end}
+    progress = GenerationProgress(generated_bytes=assembly.generated_bytes, **figures)
     usage = estimate_usage(WORST, progress, 0.0, count_hidden=False)
     return usage.input_tokens, usage.output_tokens
 
@@ -74,9 +72,9 @@ def charged(assembly: Assembly, *, was_cut: bool = False) -> tuple[int, int]:
 )
 def test_an_answer_that_is_cut_is_charged_the_larger_of_figure_and_estimate(api, events) -> None:
     assembly = fed(api, *events)
-    assert assembly.usage is None and charged(assembly, was_cut=True) == (900, EXPECTED_BY_LENGTH)
+    assert assembly.usage is None and charged(assembly) == (900, EXPECTED_BY_LENGTH)
     assembly.told_usage = Usage(input_tokens=1_000, output_tokens=5_000)
-    assert charged(assembly, was_cut=True) == (1_000, 5_000)
+    assert charged(assembly) == (1_000, 5_000)
 
 
 @pytest.mark.parametrize(
