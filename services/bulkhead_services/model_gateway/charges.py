@@ -52,12 +52,13 @@ def estimate_usage(
     output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
     classes = {"reasoning_tokens": min(worst_usage.reasoning_tokens, output)}
     estimate = worst_usage.model_copy(update={"output_tokens": output, **classes})
-    told = progress.told_usage
-    if told is None:
+    told_usage = progress.told_usage
+    if told_usage is None:
         return estimate
-    if progress.is_told_at_end:
-        return join_usage(told if told.input_tokens else estimate, told if told.output_tokens else estimate)
-    return larger_usage(estimate, told)
+    if not progress.is_told_at_end:
+        return larger_usage(estimate, told_usage)
+    of_input, of_output = told_usage.input_tokens, told_usage.output_tokens
+    return join_usage(told_usage if of_input else estimate, told_usage if of_output else estimate)
 
 
 def replace_cost(usage: Usage, price: Price) -> Usage:

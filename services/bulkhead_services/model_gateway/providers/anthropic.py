@@ -298,9 +298,9 @@ class MessagesAssembly(Assembly):
 
     def _read_usage(self, body: dict[str, Any]) -> Usage | None:
         # Those of a stream come in two events, the later one counts.
-        told = {name: value for name, value in mapping_of(body.get("usage")).items() if value is not None}
-        self._counts |= told
-        return _usage_of_counts(self._counts) if told else None
+        counts = {name: value for name, value in mapping_of(body.get("usage")).items() if value is not None}
+        self._counts |= counts
+        return _usage_of_counts(self._counts) if counts else None
 
     def _apply_head(self, message: dict[str, Any]) -> None:
         self._model = short_text(message.get("model")) or self._model

@@ -326,7 +326,7 @@ async def test_what_a_chat_provider_may_write_to_its_cache_is_reserved_and_charg
     settings["providers"]["a"]["price_provider"] = "anthropic"
     async with desk(provider, **settings) as d:
         await reserved(d, await call(d, "", row))
-        worst, settled = d.purse.asked[0].worst_case, d.purse.settled[0].usage
+        worst, settled = d.purse.asked[0].worst_case, (await d.settled(1))[0].usage
     inputs = worst.tokens - 2_000
     assert abs(worst.cost_usd_micros - (inputs * 3 * factor + 2_000 * 15)) <= 2
     assert settled.cost_usd_micros - 15 == 1_000 * 3 * factor
