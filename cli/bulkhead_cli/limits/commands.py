@@ -85,7 +85,7 @@ class LimitOptions(Options):
         typer.Option("--tool-calls", metavar="N", min=0, max=bounds.MAX_CALLS, help="Maximum number of tool calls."),
     ] = None
     wall: Annotated[
-        str, typer.Option("--wall", metavar="TIME", help="Maximum duration of all calls together: 90s, 2h, 1d.")
+        str, typer.Option("--wall", metavar="TIME", help="Maximum duration of all ended calls: 90s, 2h, 1d.")
     ] = ""
 
     def limit_units(self) -> dict[str, int]:
@@ -122,7 +122,7 @@ class TopUpOptions(LimitOptions):
         typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS, help="Additional tool calls."),
     ] = None
     wall: Annotated[
-        str, typer.Option("--wall", metavar="TIME", help="Additional duration of all calls together: 90s, 2h, 1d.")
+        str, typer.Option("--wall", metavar="TIME", help="Additional duration of all ended calls: 90s, 2h, 1d.")
     ] = ""
 
 

@@ -19,7 +19,7 @@ from bulkhead.model_apis.allowed import (
 )
 from bulkhead.model_apis.chat_view import fields_of, objects_in
 from bulkhead.model_apis.gaps import Gap
-from bulkhead.model_apis.media import PdfSizes, part_lists, replace_uncounted
+from bulkhead.model_apis.media import ELSEWHERE, NOT_LISTED, PdfSizes, part_lists, rewrite_media
 from bulkhead_contracts.model import ModelApi
 
 UNKNOWN_KIND = "its kind is not among those whose tokens have a bound"
@@ -49,6 +49,78 @@ _ITEMS = frozenset(
     )
 )
 _MESSAGE_FIELDS = ("role", "content", "cache_control", "output_config", "clear_at")
+_Reader = Callable[[object], object]
+"""What is passed on of a field's value; None where that is nothing."""
+
+
+def _keep_listed(row: Mapping[str, Any], readers: Mapping[str, _Reader], where: str, gaps: list[Gap]) -> dict[str, Any]:
+    """The fields of a row that are on the list, as they are read; others are left out, and told if they hold
+    anything: servers that speak OpenAI's chat read fields that it does not have.
+    """
+    kept = dict[str, Any]()
+    for name, value in row.items():
+        passed = readers[name](value) if name in readers else None
+        if passed is not None or (value is None and name in readers):
+            kept[name] = passed
+        elif value:
+            gaps.append(Gap(f"the field {name[:32]} of {where}", NOT_LISTED))
+    return kept
+
+
+def _string(value: object) -> object:
+    return value if isinstance(value, str) else None
+
+
+def _flag(value: object) -> object:
+    return value if isinstance(value, bool) else None
+
+
+def _string_or_parts(value: object) -> object:
+    return value if isinstance(value, str | list) else None
+
+
+def _object(value: object) -> object:
+    return value if isinstance(value, dict) else None
+
+
+def _cache_mark(value: object) -> object:
+    """A mark whose price is known: what is written stays for minutes, or for an hour."""
+    fields = fields_of(value)
+    is_priced = fields.get("type") == "ephemeral" and fields.get("ttl", "5m") in ("5m", "1h") and len(fields) <= 2
+    return value if is_priced else None
+
+
+def _tool_calls(value: object) -> object:
+    return [_keep_listed(row, _CHAT_CALL, "a call", []) for row in objects_in(value)] or None
+
+
+def _thoughts(value: object) -> object:
+    names = ("type", "thinking", "signature", "data")
+    return [_keep_listed(row, dict.fromkeys(names, _string), "a thought", []) for row in objects_in(value)] or None
+
+
+def _function(value: object) -> object:
+    return _keep_listed(fields_of(value), _CHAT_FUNCTION, "a function", []) or None
+
+
+_MARKED: Mapping[str, _Reader] = {"type": _string, "cache_control": _cache_mark}
+_CHAT_TEXTS: Mapping[str, Mapping[str, _Reader]] = {
+    "text": {**_MARKED, "text": _string},
+    "refusal": {**_MARKED, "refusal": _string},
+}
+_CHAT_FUNCTION: Mapping[str, _Reader] = {
+    **dict.fromkeys(("name", "description", "arguments"), _string),
+    **{"parameters": _object, "strict": _flag},
+}
+_CHAT_CALL: Mapping[str, _Reader] = {"id": _string, "type": _string, "function": _function}
+_CHAT_TOOL: Mapping[str, _Reader] = {**_MARKED, "function": _function}
+_CHAT_MESSAGE: Mapping[str, _Reader] = {
+    **dict.fromkeys(("role", "name", "refusal", "reasoning_content", "reasoning", "tool_call_id"), _string),
+    **dict.fromkeys(("prefix", "partial"), _flag),
+    **{"content": _string_or_parts, "tool_calls": _tool_calls, "thinking_blocks": _thoughts},
+    "cache_control": _cache_mark,
+}
+"""Fields of what stands in OpenAI's chat form, each with the form of its values."""
 
 
 def text_type_of(api: ModelApi) -> str:
@@ -67,11 +139,15 @@ def bound_payload(api: ModelApi, payload: dict[str, Any], pdfs: PdfSizes) -> lis
             if (gap := _gap_of_part(api, part)) is not None:
                 gaps.append(gap)
                 parts[place] = {"type": text_type, "text": gap.text}
-    gaps += replace_uncounted(payload, pdfs, text_type)
+            elif api == CHAT and (readers := _CHAT_TEXTS.get(part.get("type", "text"))) is not None:
+                parts[place] = _keep_listed(part, readers, "a part", gaps)
+    gaps += rewrite_media(payload, pdfs, text_type)
     if api == RESPONSES:
         payload["messages"] = [_bound_item(row, gaps) for row in payload["messages"]]
     elif api == ANTHROPIC:
         payload["messages"] = [_bound_message(row, gaps) for row in payload["messages"]]
+    else:
+        payload["messages"] = [_keep_listed(row, _CHAT_MESSAGE, "a message", gaps) for row in payload["messages"]]
     _bound_tools(api, payload, gaps)
     for name in ("system", "instructions"):
         words = payload.get(name, "")
@@ -92,6 +168,9 @@ def _gap_of_part(api: ModelApi, part: object) -> Gap | None:
     definition = fields_of(fields_of(fields_of(part).get("tool")).get("definition"))
     if kind == "tool_addition" and definition and not is_passed_tool(api, definition):
         return gap_of_tool(definition)
+    fetched = fields_of(fields_of(fields_of(fields_of(part).get("content")).get("content")).get("source"))
+    if kind == "web_fetch_tool_result" and fetched.get("type", "text") != "text":
+        return Gap("a fetched document", ELSEWHERE if "data" not in fetched else UNKNOWN_KIND)
     return None
 
 
@@ -119,7 +198,7 @@ def _bound_tools(api: ModelApi, payload: dict[str, Any], gaps: list[Gap]) -> Non
         payload.pop("tool_choice", None)
         return
     dropped = {tool_name(tool) for tool in objects_in(payload["tools"]) if tool not in tools}
-    payload["tools"] = tools
+    payload["tools"] = [_keep_listed(tool, _CHAT_TOOL, "a tool", gaps) for tool in tools] if api == CHAT else tools
     if tool_name(payload.get("tool_choice")) in dropped:
         del payload["tool_choice"]
 
@@ -133,8 +212,8 @@ def _passed_rows(value: object, is_passed: Callable[[object], bool], gaps: list[
 def _bound_anthropic_options(payload: dict[str, Any], gaps: list[Gap]) -> None:
     betas = payload.get(BETAS)
     if isinstance(betas, list):
-        gaps += [Gap(f"the beta {str(beta)[:48]}", UNPRICED) for beta in betas if beta not in PASSED_BETAS]
-        payload[BETAS] = [beta for beta in betas if beta in PASSED_BETAS]
+        gaps += [Gap(f"the beta {str(beta)[:48]}", UNPRICED) for beta in betas if str(beta) not in PASSED_BETAS]
+        payload[BETAS] = [beta for beta in betas if str(beta) in PASSED_BETAS]
     if edits := objects_in(fields_of(payload.get("context_management")).get("edits")):
         passed = [edit for edit in edits if str(edit.get("type")).startswith(PASSED_EDITS)]
         gaps += [Gap(f"the edit {str(edit.get('type'))[:48]}", UNPRICED) for edit in edits if edit not in passed]

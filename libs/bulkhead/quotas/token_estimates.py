@@ -7,6 +7,9 @@ are not public or are fetched at run time, so that none is used: the rates are m
 
 import math
 import re
+from collections import deque
+
+from bulkhead.bounded_dict import BoundedDict
 
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
@@ -57,7 +60,10 @@ LONG_WORD = 24
 LONG_RATE = 0.5
 """On top, per character of a word that is so long (keys, digests, Base64): no tokenizer knows such words."""
 WEIGHT = 0.2
-"""Of the newest count in the average."""
+"""Of the newest count in the average: more of it, and one count that is wrong would refuse what fits."""
+RECENT_COUNTS = 32
+"""Counts that reservations go by. The largest of them is not believed until another confirms it, and none for ever."""
+MAX_TENANTS = 1_000
 STEPS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.0)
 """Factors that prompts are cut by. They are few, so that the same request is seldom cut differently later."""
 LEAST_FACTOR, MOST_FACTOR = STEPS[0], STEPS[-1]
@@ -72,11 +78,13 @@ def family_of(model: str) -> str:
 
 
 class TokenCounter:
-    """Counts for one model. Its providers' counts correct it while the process runs; it begins with the rates."""
+    """Counts for one model and one tenant. Its providers' counts correct it while the process runs; it begins with the
+    rates."""
 
     def __init__(self, model: str = "") -> None:
         self.family = family_of(model)
-        self._average, self._highest = 1.0, 0.0
+        self._average = 1.0
+        self._recent_ratios = deque[float](maxlen=RECENT_COUNTS)
 
     def weight_of(self, data: bytes) -> float:
         """Tokens by the rates alone. Weights of two texts add up to that of both, but for long words at the seam."""
@@ -96,14 +104,29 @@ class TokenCounter:
         return math.ceil(self.weight_of(data) * self.factor)
 
     def tokens_to_reserve(self, data: bytes) -> int:
-        """Tokens to reserve: by the average, and never less than by the highest count that was told."""
-        return math.ceil(self.weight_of(data) * max(self._average, self._highest))
+        """Tokens to reserve: by the average, and never less than by the highest recent count that was confirmed."""
+        confirmed = sorted(self._recent_ratios)[-2:-1] or [0.0]
+        return math.ceil(self.weight_of(data) * max(self._average, *confirmed))
 
     def learn_count(self, data: bytes, input_tokens: int) -> None:
         """Learn from what a provider counted."""
         if len(data) < LEAST_BYTES or input_tokens <= 0:
             return
         ratio = min(max(input_tokens / self.weight_of(data), LEAST_FACTOR), MOST_FACTOR)
-        self._highest = max(self._highest, ratio)
-        # More than was thought counts at once: what does not fit is refused. Less counts slowly.
-        self._average = max(ratio, self._average + WEIGHT * (ratio - self._average))
+        self._recent_ratios.append(ratio)
+        self._average += WEIGHT * (ratio - self._average)
+
+
+class TokenCounters:
+    """Counters of one model, one for each tenant: what is counted for one says nothing of another's texts."""
+
+    def __init__(self, model: str = "") -> None:
+        self._model = model
+        self._by_tenant = BoundedDict[str, TokenCounter](MAX_TENANTS)
+
+    def of_tenant(self, tenant: str) -> TokenCounter:
+        """The counter of a tenant, begun where it has none."""
+        counter = self._by_tenant.get_refreshed(tenant)
+        if counter is None:
+            counter = self._by_tenant[tenant] = TokenCounter(self._model)
+        return counter

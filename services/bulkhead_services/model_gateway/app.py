@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Set
 
 import httpx
 
-from bulkhead.quotas.token_estimates import TokenCounter
+from bulkhead.quotas.token_estimates import TokenCounters
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.process.main import main
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
@@ -57,7 +57,7 @@ def build(
             model_settings.max_output_tokens,
             model_settings.parameters(),
             model_settings.terms_at(provider),
-            TokenCounter(model_settings.model),
+            TokenCounters(model_settings.model),
             cache_ttl_s,
             provider.dearest_tier,
             provider.has_tiers,

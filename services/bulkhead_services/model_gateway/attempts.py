@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bulkhead.quotas.token_estimates import TokenCounter
+from bulkhead.quotas.token_estimates import TokenCounters
 from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation, halt_reason
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import metrics, names, trace
@@ -79,7 +79,7 @@ class Model:
     max_output_tokens: int = 32_000
     parameters: Mapping[str, Any] = field(default_factory=dict)
     terms: DataTerms = DataTerms()
-    counter: TokenCounter = field(default_factory=TokenCounter)
+    counters: TokenCounters = field(default_factory=TokenCounters)
     cache_ttl_s: int = 0
     """For so long its answers are given again to the very same request; 0: never."""
     dearest_tier: ServiceTier = "default"
@@ -179,7 +179,8 @@ class ModelAttempts:
             )
         output_tokens = min(self._job.request.max_output_tokens, model.max_output_tokens)
         budget = model.context_tokens - output_tokens - CONTEXT_MARGIN_TOKENS
-        rendered, shrunk = fit_request(source, budget, model.counter), False
+        counter = model.counters.of_tenant(self._job.tenant)
+        rendered, shrunk = fit_request(source, budget, counter), False
         result: ModelAnswer | ProviderFault = does_not_fit_fault(source, model.name, budget)
         need, failed_attempts = CallNeed(model.name, 0, set() if tried is None else tried), 0
         if rendered is not None and (objection := model.provider.objection(_chat_of(model, rendered, output_tokens))):
@@ -211,9 +212,8 @@ class ModelAttempts:
             failed_attempts += 1
             if result.code == "context_overflow" and not shrunk:
                 shrunk = True
-                smaller = fit_request(
-                    source, int(min(budget, rendered.input_tokens_estimate) * OVERFLOW_SHRINK), model.counter
-                )
+                smaller_budget = int(min(budget, rendered.input_tokens_estimate) * OVERFLOW_SHRINK)
+                smaller = fit_request(source, smaller_budget, counter)
                 if smaller is None:
                     break
                 rendered = smaller
@@ -325,7 +325,8 @@ class ModelAttempts:
             outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
             price = model.price_before(model.price, rendered.payload.get("service_tier"))
-            tokens, image_tokens = body_tokens_to_reserve(model.counter, model.name, outgoing.body, rendered)
+            counter = model.counters.of_tenant(self._job.tenant)
+            tokens, image_tokens = body_tokens_to_reserve(counter, model.name, outgoing.body, rendered)
             caching = (outgoing.writes_cache, image_tokens, outgoing.caches_1h)
             worst = worst_case(price, tokens, output_tokens, *caching)
             self._reserved += 1
@@ -399,9 +400,10 @@ class ModelAttempts:
         if result.usage is not None:
             if not fault_code:
                 adopted = self._job.request.conversation is not None
-                learn_token_count(call.model.counter, call.outgoing.body, result.usage.input_tokens, adopted=adopted)
+                counter = call.model.counters.of_tenant(self._job.tenant)
+                learn_token_count(counter, call.outgoing.body, result.usage.input_tokens, adopted=adopted)
             self._settle_usage(call, result.usage, fault_code)
-        elif isinstance(result, ProviderFault) and not result.consumed:
+        elif isinstance(result, ProviderFault) and not result.consumed and call.progress.told_usage is None:
             self._settle_usage(call, Usage(), fault_code)
         else:
             # No usage was told: never zero.

@@ -8,6 +8,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.prices import Price
+from bulkhead_services.model_gateway.providers.fields import join_usage, larger_usage
 from bulkhead_services.model_gateway.providers.port import GenerationProgress
 
 BYTES_PER_TOKEN = 3
@@ -38,7 +39,9 @@ class JobSpending:
 def estimate_usage(
     worst_usage: Usage, progress: GenerationProgress, now_s: float, *, count_hidden: bool = True
 ) -> Usage:
-    """The use of a call whose provider told none, never more than was reserved.
+    """The use of a call whose provider did not tell it, or not all of it. The estimate is never more than was reserved.
+    Where the provider told figures and the answer went on or was cut, the larger counts; at the answer's end, each
+    figure that it told.
 
     It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
     bytes a token, where text has four and more; and, unless the provider said that it failed (not `count_hidden`), the
@@ -48,7 +51,14 @@ def estimate_usage(
     hidden_tokens = math.ceil(progress.initial_silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
     output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
     classes = {"reasoning_tokens": min(worst_usage.reasoning_tokens, output)}
-    return worst_usage.model_copy(update={"output_tokens": output, **classes})
+    estimate = worst_usage.model_copy(update={"output_tokens": output, **classes})
+    told_usage = progress.told_usage
+    if told_usage is None:
+        return estimate
+    if not progress.is_told_at_end:
+        return larger_usage(estimate, told_usage)
+    of_input, of_output = told_usage.input_tokens, told_usage.output_tokens
+    return join_usage(told_usage if of_input else estimate, told_usage if of_output else estimate)
 
 
 def replace_cost(usage: Usage, price: Price) -> Usage:
@@ -67,18 +77,17 @@ def worst_case(
 ) -> Usage:
     """The dearest use that a call may have: what is reserved. image_tokens: of the input, those of images. caches_1h:
     what is written to a cache may stay there for an hour."""
-    written = input_tokens if writes_cache else 0
-    usage = Usage(
-        model_calls=1,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=written if caches_1h else 0,
-    )
-    classes: tuple[dict[str, int], ...] = ({}, {"reasoning_tokens": output_tokens})
-    if image_tokens and not written:
-        classes += tuple(class_tokens | {"input_image_tokens": image_tokens} for class_tokens in classes)
-    usages = [replace_cost(usage.model_copy(update=class_tokens), price) for class_tokens in classes]
+    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens)
+    written = {"cache_write_tokens": input_tokens, "cache_write_1h_tokens": input_tokens if caches_1h else 0}
+    inputs = [written if writes_cache else {}]
+    if image_tokens:
+        inputs.append({"input_image_tokens": image_tokens})
+    outputs: tuple[dict[str, int], ...] = ({}, {"reasoning_tokens": output_tokens})
+    usages = [
+        replace_cost(usage.model_copy(update=of_input | of_output), price)
+        for of_input in inputs
+        for of_output in outputs
+    ]
     return max(usages, key=lambda worst: worst.cost_usd_micros)
 
 

@@ -128,7 +128,7 @@ class HttpEndpoint:
 
         async def on_chunk() -> None:
             nonlocal begun
-            progress.note_progress(assembly.generated_bytes, now_s())
+            progress.note_progress(assembly.generated_bytes, now_s(), assembly.told_usage)
             for part, text in assembly.drain_pieces():
                 begun = True
                 await on_text(text, part)
@@ -137,6 +137,8 @@ class HttpEndpoint:
                 await on_text("")
 
         fault = await self._stream_call(outgoing, assembly, on_chunk, on_headers, timeout_s)
+        progress.note_progress(assembly.generated_bytes, now_s(), assembly.told_usage)
+        progress.is_told_at_end = assembly.is_told_at_end
         if fault is None or (fault.code in _BREAKS and assembly.has_ended):
             # Past its end an answer is whole, whatever becomes of its connection.
             result = assembly.result()
@@ -263,13 +265,17 @@ async def _receive_response(
     response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key_setting_name: str
 ) -> ProviderFault | None:
     if response.status_code != 200:
-        body = b""
+        is_success, body = response.is_success, bytearray()
+        most = bounds.MAX_PROVIDER_RESPONSE_BYTES if is_success else bounds.MAX_PROVIDER_ERROR_BYTES
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) >= bounds.MAX_PROVIDER_ERROR_BYTES:
+            if len(body) >= most:
                 break
+        if is_success:
+            assembly.note_body_size(len(body))
+        assembly.feed_refusal(bytes(body[:most]))
         body = body[: bounds.MAX_PROVIDER_ERROR_BYTES]
-        return errors.fault_of_status(response.status_code, response.headers, body, key_setting_name)
+        return errors.fault_of_status(response.status_code, response.headers, bytes(body), key_setting_name)
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
         return ProviderFault(
             "malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.quotas.token_estimates import LEAST_FACTOR, MOST_FACTOR, TokenCounter, family_of
+from bulkhead.quotas.token_estimates import (
+    LEAST_FACTOR,
+    MOST_FACTOR,
+    RECENT_COUNTS,
+    TokenCounter,
+    TokenCounters,
+    family_of,
+)
 
 SAMPLES = json.loads((Path(__file__).parent / "token_counts.json").read_text())
 """Counted with bpe-openai 0.1.4 (o200k, cl100k), anthropic-tokenizer 0.1.0 (claude2), mistral-common 1.13.1, llama.cpp
@@ -81,14 +88,35 @@ def test_the_providers_counts_correct_the_estimate_slowly_downwards():
     assert before >= between > counter.estimate(TEXT) >= int(before * 0.6)
 
 
-def test_a_count_above_the_estimate_counts_at_once_and_reservations_never_forget_it():
+def test_a_count_above_the_estimate_is_reserved_by_once_another_confirms_it_and_is_forgotten():
     counter = TokenCounter()
-    counted = counter.estimate(TEXT) * 2
+    usual, counted = counter.estimate(TEXT), counter.estimate(TEXT) * 2
     counter.learn_count(TEXT, counted)
-    assert counter.estimate(TEXT) >= counted
-    for _ in range(60):
-        counter.learn_count(TEXT, counted // 4)
-    assert counter.estimate(TEXT) < counted and counter.tokens_to_reserve(TEXT) >= counted
+    assert counter.tokens_to_reserve(TEXT) <= usual * 1.25, "one count alone moves little"
+    counter.learn_count(TEXT, counted)
+    assert counter.tokens_to_reserve(TEXT) >= counted
+    for _ in range(RECENT_COUNTS - 2):
+        counter.learn_count(TEXT, usual)
+    assert counter.tokens_to_reserve(TEXT) >= counted
+    for _ in range(2):
+        counter.learn_count(TEXT, usual)
+    assert counter.tokens_to_reserve(TEXT) <= usual * 1.01
+
+
+def test_no_single_count_refuses_what_fitted():
+    counter = TokenCounter()
+    usual = counter.estimate(TEXT)
+    counter.learn_count(TEXT, 10**9)
+    assert counter.estimate(TEXT) <= usual * 1.6
+
+
+def test_what_is_counted_for_one_tenant_moves_no_other():
+    counters = TokenCounters("gpt-4.1")
+    before = counters.of_tenant("acme").tokens_to_reserve(TEXT)
+    for _ in range(9):
+        counters.of_tenant("demo").learn_count(TEXT, 10**9)
+    assert counters.of_tenant("demo").tokens_to_reserve(TEXT) > 2 * before
+    assert counters.of_tenant("acme").tokens_to_reserve(TEXT) == before
 
 
 def test_absurd_counts_are_bounded_and_small_ones_are_no_measure():

@@ -249,8 +249,9 @@ class MessagesAssembly(Assembly):
             self._apply_native(event, place)
         match event.get("type"):
             case "message_start":
-                # Its counts are those of the start: an answer that is cut off has used more.
-                self._apply_head(mapping_of(event.get("message")), is_final=False)
+                # Its output is that of the start.
+                message = mapping_of(event.get("message"))
+                self._apply_head(message | {"usage": mapping_of(message.get("usage")) | {"output_tokens": None}})
             case "content_block_start":
                 block = mapping_of(event.get("content_block"))
                 if block.get("type") == "tool_use":
@@ -274,8 +275,7 @@ class MessagesAssembly(Assembly):
                 if self._empty_calls.get(place):
                     self._add_call(place, None, "", {})
             case "message_delta":
-                usage = mapping_of(event.get("usage"))
-                self._apply_head({**mapping_of(event.get("delta")), "usage": usage}, is_final=bool(usage))
+                self._apply_head({**mapping_of(event.get("delta")), "usage": event.get("usage")})
             case "message_stop":
                 self.over = True
             case _:
@@ -296,11 +296,15 @@ class MessagesAssembly(Assembly):
             if block.get("type") == "text":
                 self._add_text(plain_text(block.get("text")))
 
-    def _apply_head(self, message: dict[str, Any], *, is_final: bool = True) -> None:
-        self._model = short_text(message.get("model")) or self._model
+    def _read_usage(self, body: dict[str, Any]) -> Usage | None:
         # Those of a stream come in two events, the later one counts.
-        self._counts |= {name: value for name, value in mapping_of(message.get("usage")).items() if value is not None}
-        self.usage = _usage_of_counts(self._counts) if is_final else None
+        counts = {name: value for name, value in mapping_of(body.get("usage")).items() if value is not None}
+        self._counts |= counts
+        return _usage_of_counts(self._counts) if counts else None
+
+    def _apply_head(self, message: dict[str, Any]) -> None:
+        self._model = short_text(message.get("model")) or self._model
+        self._tell_usage(self._read_usage(message))
         if reason := short_text(message.get("stop_reason")):
             self._finish = _REASONS.get(reason, reason)
         if reason == "refusal":
@@ -313,15 +317,11 @@ class MessagesAssembly(Assembly):
 
 def _usage_of_counts(counts: dict[str, Any]) -> Usage | None:
     """Tokens read from the cache and written to it stand beside the input there; here all are input."""
-    if counts.get("output_tokens") is None:
-        return None
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    fresh, cached, written = (token_count(counts.get(name)) for name in names)
-    if fresh is None or cached is None or written is None:
-        return None
+    fresh, cached, written = (token_count(counts.get(name)) or 0 for name in names)
     return usage_of(
         fresh + cached + written,
-        token_count(counts["output_tokens"]),
+        token_count(counts.get("output_tokens")),
         cached,
         token_count(mapping_of(counts.get("output_tokens_details")).get("thinking_tokens")),
         cache_write_tokens=written,

@@ -19,6 +19,7 @@ from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import (
     SURROGATE,
     generated_bytes,
+    larger_usage,
     mapping_of,
     read_object,
     replace_surrogates,
@@ -103,7 +104,11 @@ class Assembly(ABC):
         self._max_bytes = bounds.MAX_ADOPTED_ARGUMENTS_BYTES if adopted else bounds.MAX_ARGUMENTS_BYTES
         self.fault: ProviderFault | None = None
         self.over = False
-        self.usage: Usage | None = None
+        self.told_usage: Usage | None = None
+        """The largest figures that its provider told until now."""
+        self._told_bytes = 0
+        """So much was generated when usage was told last."""
+        self._tells_usage = self._counts_input_alone = False
         self.text_bytes = 0
         self._other_bytes = 0
         """Of what was generated, the part that is no text: arguments of tools, reasoning."""
@@ -131,6 +136,10 @@ class Assembly(ABC):
     @abstractmethod
     def _apply_body(self, body: dict[str, Any]) -> None:
         """Take a body that is not a stream."""
+
+    @abstractmethod
+    def _read_usage(self, body: dict[str, Any]) -> Usage | None:
+        """The usage in a body, whatever else stands there."""
 
     def _native_answer(self) -> dict[str, Any]:
         """The answer in this form, for an agent that asked in it."""
@@ -163,6 +172,22 @@ class Assembly(ABC):
         """True when the answer came to its end, even if something was still to follow it."""
         return bool(self._finish) and self.fault is None
 
+    @property
+    def is_told_at_end(self) -> bool:
+        """True when usage was told, and nothing of the answer came after that."""
+        return (
+            bool(self._finish or self.over) and self.told_usage is not None and self.generated_bytes <= self._told_bytes
+        )
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage of the whole answer; None where it was not told, or not all of it. What is generated has tokens."""
+        usage = self.told_usage if self.is_told_at_end else None
+        if usage is None or not usage.input_tokens:
+            return None
+        is_missing = not (usage.output_tokens or self._counts_input_alone or not self.generated_bytes)
+        return None if is_missing else usage
+
     def feed_event(self, data: str) -> None:
         """Take the data of one event of a stream."""
         if data.strip() in ("", "[DONE]"):
@@ -172,11 +197,14 @@ class Assembly(ABC):
             # The answer is whole: what breaks behind its end takes nothing away from it.
             self.over = True
             return
+        self._tells_usage = False
         parsed, bytes_before = self._parse_object(data, "an event of the stream"), self.text_bytes
         if parsed is not None:
             self._apply_event(parsed)
         if self.text_bytes == bytes_before:
             self._other_bytes += self._written_size(parsed, len(data))
+        if self._tells_usage:
+            self._told_bytes = self.generated_bytes
 
     def feed_body(self, body: bytes) -> None:
         """Take a body that is not a stream."""
@@ -185,6 +213,12 @@ class Assembly(ABC):
         if parsed is not None:
             self._apply_body(parsed)
         self._other_bytes = max(0, self._written_size(parsed, len(body)) - self.text_bytes)
+        self._told_bytes = self.generated_bytes
+
+    def feed_refusal(self, body: bytes) -> None:
+        """Take the usage that stands in the body of another status than 200."""
+        self.over, self._told_bytes = True, self.generated_bytes
+        self._tell_usage(self._read_usage(read_object(body) or {}))
 
     def result(self) -> ModelAnswer | ProviderFault:
         """The answer; or why this is none, first of all because it never came to its end."""
@@ -234,6 +268,12 @@ class Assembly(ABC):
         if parsed is not None:
             return generated_bytes(parsed)
         return size_bytes if self.fault is not None and self.fault.code == "malformed_json" else 0
+
+    def _tell_usage(self, usage: Usage | None) -> None:
+        """Note usage. Told twice, the larger counts: figures grow while an answer comes."""
+        if usage is not None:
+            self.told_usage = larger_usage(self.told_usage or usage, usage)
+            self._tells_usage = True
 
     def _empty_answer_fault(self) -> ProviderFault:
         """The fault of an answer that holds nothing, by the end that the provider gave it."""

@@ -42,7 +42,7 @@ _REQUESTS = frozenset({"invalid_request_error", "invalid_argument", "data_reside
 def fault_of_status(
     status: int, headers: Mapping[str, str], body: bytes, key_setting_name: str = "its key"
 ) -> ProviderFault:
-    """Fault for an HTTP error status; nothing was generated, so nothing is owed.
+    """Fault for an HTTP status other than 200; below 300 something may have been generated.
 
     key_setting_name: the setting that holds the key of this provider.
     """
@@ -77,6 +77,9 @@ def fault_of_status(
         return ProviderFault(
             "provider_error", f"status {status}: the endpoint has moved to {where}", hint, False, True, False
         )
+    if status < 300:
+        hint = "an answer has the status 200: check the provider's base URL, and what stands before it"
+        return ProviderFault("provider_error", f"status {status}: it is none of an answer", hint, outage=True)
     return ProviderFault(REQUEST_REFUSED, f"status {status}: {message}", _HINT_AT_REQUEST, False, False, False)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 
+_OUTPUT_CLASSES = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -29,20 +30,22 @@ def token_count(value: object) -> int | None:
 def usage_of(
     prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0, **classes: int | None
 ) -> Usage | None:
-    """Token counts as a provider reports them; None when they are missing or make no sense.
+    """Token counts as a provider reports them, each by itself: one that is missing or makes no sense is 0; None when
+    input and output are.
 
     prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
     completion that are no part of the answer. classes: other parts of both, by the names of Usage; one that makes no
     sense counts as the rest does.
     """
-    if not prompt or completion is None or cached is None or max(prompt, completion) > bounds.MAX_TOKENS:
+    prompt, completion = (count if count and count <= bounds.MAX_TOKENS else 0 for count in (prompt, completion))
+    if not prompt and not completion:
         return None
     parts = {name: value or 0 for name, value in classes.items()}
 
     def bounded(name: str, most: int) -> int:
         return min(parts.get(name, 0), most)
 
-    cached, thought = min(cached, prompt), min(thought or 0, completion)
+    cached, thought = min(cached or 0, prompt), min(thought or 0, completion)
     written, audio = bounded("cache_write_tokens", prompt - cached), bounded("input_audio_tokens", prompt)
     output_audio = bounded("output_audio_tokens", completion - thought)
     return Usage(
@@ -58,6 +61,19 @@ def usage_of(
         input_image_tokens=bounded("input_image_tokens", prompt - audio),
         output_audio_tokens=output_audio,
         output_image_tokens=bounded("output_image_tokens", completion - thought - output_audio),
+    )
+
+
+def join_usage(of_input: Usage, of_output: Usage) -> Usage:
+    """The input of one usage and the output of another."""
+    return of_input.model_copy(update={name: getattr(of_output, name) for name in _OUTPUT_CLASSES})
+
+
+def larger_usage(first: Usage, later: Usage) -> Usage:
+    """The larger input and the larger output of two; the later one's where both are the same."""
+    return join_usage(
+        max(later, first, key=lambda usage: usage.input_tokens),
+        max(later, first, key=lambda usage: usage.output_tokens),
     )
 
 

@@ -118,6 +118,9 @@ class GenerationAssembly(Assembly):
         else:
             self._apply_chunk(body)
 
+    def _read_usage(self, body: dict[str, Any]) -> Usage | None:
+        return _usage_of_counts(body.get("usageMetadata"))
+
     def _apply_chunk(self, chunk: dict[str, Any]) -> None:
         self._model = short_text(chunk.get("modelVersion")) or self._model
         if blocked := short_text(mapping_of(chunk.get("promptFeedback")).get("blockReason")):
@@ -125,9 +128,7 @@ class GenerationAssembly(Assembly):
         candidate: dict[str, Any] = next(iter(rows_of(chunk.get("candidates"))), {})
         if reason := short_text(candidate.get("finishReason")):
             self._finish = _REASONS.get(reason, reason)
-        if self._finish:
-            # Before its end an answer that is cut off has used more than the counts say.
-            self.usage = _usage_of_counts(chunk.get("usageMetadata")) or self.usage
+        self._tell_usage(self._read_usage(chunk))
         for part in rows_of(mapping_of(candidate.get("content")).get("parts")):
             if not part.get("thought"):
                 self._add_text(plain_text(part.get("text")))
@@ -143,12 +144,10 @@ class GenerationAssembly(Assembly):
 
 def _usage_of_counts(counts: object) -> Usage | None:
     """Thoughts are paid as output, and what the provider's own tools read as input."""
-    if not isinstance(counts, dict) or counts.get("promptTokenCount") is None:
+    if not isinstance(counts, dict):
         return None
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
-    prompt, tool_prompt, completion, thought = (token_count(counts.get(name)) for name in names)
-    if prompt is None or tool_prompt is None or completion is None or thought is None:
-        return None
+    prompt, tool_prompt, completion, thought = (token_count(counts.get(name)) or 0 for name in names)
     sent, cached = _modality_counts(counts, "promptTokensDetails"), _modality_counts(counts, "cacheTokensDetails")
     input_counts, output_counts = (
         _modality_counts(counts, "toolUsePromptTokensDetails"),

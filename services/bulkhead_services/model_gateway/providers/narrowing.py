@@ -152,10 +152,8 @@ def _narrow_part(part: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
     medium = medium_of(part)
     if medium is None and part.get("type", "text") in ("text", "refusal"):
         return {"type": "text", "text": plain_text(part.get("text")) or plain_text(part.get("refusal"))}
-    if medium is not None and (medium.kind == "image" or medium.pdf() is not None):
+    if medium is not None and medium.kind != "sound":
         return part
-    if medium is not None and medium.data is not None:  # A text, which needs no file.
-        return {"type": "text", "text": (medium.content() or b"").decode("utf-8", "replace")}
     gaps.append(Gap(f"a part of the type {str(part.get('type'))[:32]}", NO_WORD))
     return {"type": "text", "text": gaps[-1].text}
 

@@ -43,7 +43,9 @@ def build_request(chat: Chat, limit_field: str = "max_completion_tokens") -> Pro
     )  # It says `auto`: this API has no word for it, and gives what reasoning there is.
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
-    return ProviderRequest(PATH, encode_payload({**payload, **chat.parameters}))
+    body = encode_payload({**payload, **chat.parameters})
+    # Providers of this API write to a cache with marks and without.
+    return ProviderRequest(PATH, body, writes_cache=True, caches_1h=b'"1h"' in body)
 
 
 class ChatAssembly(Assembly):
@@ -76,7 +78,9 @@ class ChatAssembly(Assembly):
     def _apply_vectors(self, body: dict[str, Any]) -> None:
         """Take vectors as the answer's text, which nobody is shown live."""
         counts = mapping_of(body.get("usage"))
-        self.usage = usage_of(token_count(counts.get("prompt_tokens")) or token_count(counts.get("total_tokens")), 0, 0)
+        prompt = token_count(counts.get("prompt_tokens")) or token_count(counts.get("total_tokens"))
+        self._tell_usage(usage_of(prompt, 0, 0))
+        self._counts_input_alone = True
         self._model = short_text(body.get("model"))
         vectors = [row.get("embedding") for row in rows_of(body.get("data"))]
         if not vectors or not all(isinstance(vector, str | list) and vector for vector in vectors):
@@ -93,7 +97,7 @@ class ChatAssembly(Assembly):
         self._pieces.append(text)
 
     def _apply_head(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
-        self.usage = _usage_of_counts(chunk.get("usage")) or self.usage
+        self._tell_usage(self._read_usage(chunk))
         self._model = short_text(chunk.get("model")) or self._model
         self._fingerprint = short_text(chunk.get("system_fingerprint")) or self._fingerprint
         choice = next(iter(rows_of(chunk.get("choices"))), None)
@@ -101,6 +105,9 @@ class ChatAssembly(Assembly):
         if isinstance(reason, str) and reason:
             self._finish = _REASONS.get(reason, reason)
         return choice
+
+    def _read_usage(self, body: dict[str, Any]) -> Usage | None:
+        return _usage_of_counts(body.get("usage"), self._outgoing.caches_1h)
 
     def _apply_message(self, message: dict[str, Any]) -> None:
         # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
@@ -138,7 +145,8 @@ class ChatAssembly(Assembly):
         return place
 
 
-def _usage_of_counts(counts: object) -> Usage | None:
+def _usage_of_counts(counts: object, caches_1h: bool) -> Usage | None:
+    """caches_1h: what was written stays for an hour, for all that the counts say."""
     if not isinstance(counts, dict):
         return None
     details, reasoning = (
@@ -150,12 +158,14 @@ def _usage_of_counts(counts: object) -> Usage | None:
     thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(counts.get("total_tokens"))
     if prompt and completion is not None and thought and total == prompt + completion + thought:
         completion += thought  # Some vendors count thoughts beside the completion.
+    written = token_count(details.get("cache_write_tokens"))
     return usage_of(
         prompt,
         completion,
         cached,
         thought,
-        cache_write_tokens=token_count(details.get("cache_write_tokens")),
+        cache_write_tokens=written,
+        cache_write_1h_tokens=written if caches_1h else 0,
         input_audio_tokens=token_count(details.get("audio_tokens")),
         input_image_tokens=token_count(details.get("image_tokens")),
         output_audio_tokens=token_count(reasoning.get("audio_tokens")),

@@ -49,7 +49,7 @@ def build_request(chat: Chat) -> ProviderRequest:
     if any(reasoning.values()):
         payload["reasoning"] = {name: value for name, value in reasoning.items() if value}
     payload |= parameters
-    return ProviderRequest(PATH, encode_payload(payload))
+    return ProviderRequest(PATH, encode_payload(payload), writes_cache=True)
 
 
 def _native_request(chat: Chat) -> ProviderRequest:
@@ -61,7 +61,7 @@ def _native_request(chat: Chat) -> ProviderRequest:
     payload = {"model": chat.model, "input": chat.payload["messages"], "max_output_tokens": chat.output_tokens}
     tier = {name: parameters[name] for name in ("service_tier",) if name in parameters}  # The mesh says it.
     payload |= {"stream": True, "store": False, **parameters, **options, **tier}
-    return ProviderRequest(PATH, encode_payload(payload))
+    return ProviderRequest(PATH, encode_payload(payload), writes_cache=True)
 
 
 def _message_items(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,6 +126,7 @@ class ResponsesAssembly(Assembly):
                 response = mapping_of(event.get("response"))
                 self._apply_end(response)
                 self.fault = errors.fault_in_body(response.get("error") or "the response failed")
+                self.over = True
             case "error":
                 self.fault = errors.fault_in_body({**event, "type": event.get("code")})
             case _:
@@ -164,8 +165,11 @@ class ResponsesAssembly(Assembly):
         elif plain_text(item.get("type")) not in _ITEMS:
             self._note_non_text(plain_text(item.get("type")))
 
+    def _read_usage(self, body: dict[str, Any]) -> Usage | None:
+        return _usage_of_counts(body.get("usage"))
+
     def _apply_end(self, response: dict[str, Any]) -> None:
-        self.usage = _usage_of_counts(response.get("usage")) or self.usage
+        self._tell_usage(self._read_usage(response))
         self._model = short_text(response.get("model")) or self._model
         status = response.get("status")
         if status == "completed":
@@ -176,12 +180,12 @@ class ResponsesAssembly(Assembly):
 
 
 def _usage_of_counts(counts: object) -> Usage | None:
-    if not isinstance(counts, dict) or counts.get("output_tokens") is None:
+    if not isinstance(counts, dict):
         return None
     details = mapping_of(counts.get("input_tokens_details"))
     return usage_of(
         token_count(counts.get("input_tokens")),
-        token_count(counts["output_tokens"]),
+        token_count(counts.get("output_tokens")),
         token_count(details.get("cached_tokens")),
         token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens")),
         cache_write_tokens=token_count(details.get("cache_write_tokens")),

@@ -115,15 +115,19 @@ class ProviderRequest:
 class GenerationProgress:
     """Progress of a provider's call until it ended or was cut; times by the event loop.
 
-    generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came.
+    generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came. told_usage: by
+    the provider until now; is_told_at_end: nothing came after that.
     """
 
     began_s: float = 0.0
     first_s: float | None = None
     generated_bytes: int = 0
+    told_usage: Usage | None = None
+    is_told_at_end: bool = False
 
-    def note_progress(self, generated_bytes: int, now_s: float) -> None:
+    def note_progress(self, generated_bytes: int, now_s: float, told_usage: Usage | None = None) -> None:
         """Note how much has come by now."""
+        self.told_usage = told_usage
         if generated_bytes and self.first_s is None:
             self.first_s = now_s
         self.generated_bytes = generated_bytes

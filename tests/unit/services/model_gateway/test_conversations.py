@@ -25,12 +25,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 MESSAGES: tuple[dict[str, Any], ...] = (
     {"role": "developer", "content": "Be brief."},
-    {
-        "role": "user",
-        "name": "ada",
-        "content": [{"type": "text", "text": "Grüße <think>?"}],
-        "x_new": {"b": 1, "a": [2.5]},
-    },
+    {"role": "user", "name": "ada", "content": [{"type": "text", "text": "Grüße <think>?"}]},
     {"role": "assistant", "content": None, "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "call_1", "content": "found"},
 )

@@ -316,6 +316,22 @@ async def test_a_document_that_cannot_be_counted_leaves_its_name_and_the_session
     assert reply.outcome == "answered" and reply.completeness.omissions[0].detail.startswith(said)
 
 
+@pytest.mark.parametrize(("ttl", "factor"), [(None, 1.25), ({}, 1.25), ({"ttl": "1h"}, 2.0)])
+async def test_what_a_chat_provider_may_write_to_its_cache_is_reserved_and_charged(provider, ttl, factor):
+    details = {"prompt_tokens_details": {"cache_write_tokens": 1_000}}
+    provider.will(says("x", told={"prompt_tokens": 1_000, "completion_tokens": 1, **details}))
+    mark = {} if ttl is None else {"cache_control": {"type": "ephemeral", **ttl}}
+    row = {"role": "user", "content": [{"type": "text", "text": "word " * 4_000, **mark}]}
+    settings = at(provider, "openai-chat") | {"free_models": ()}
+    settings["providers"]["a"]["price_provider"] = "anthropic"
+    async with desk(provider, **settings) as d:
+        await reserved(d, await call(d, "", row))
+        worst, settled = d.purse.asked[0].worst_case, (await d.settled(1))[0].usage
+    inputs = worst.tokens - 2_000
+    assert abs(worst.cost_usd_micros - (inputs * 3 * factor + 2_000 * 15)) <= 2
+    assert settled.cost_usd_micros - 15 == 1_000 * 3 * factor
+
+
 @pytest.mark.parametrize(("ttl", "factor"), [({}, 1.25), ({"ttl": "1h"}, 2.0), (None, 1.0)])
 async def test_what_may_be_written_to_a_cache_is_reserved_at_its_price(provider, ttl, factor):
     provider.will(claude)

@@ -1,0 +1,152 @@
+"""Usage told early, twice, in part, or with another status: each figure is charged, and no cut answer is free."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.charges import estimate_usage
+from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.providers.port import GenerationProgress, ModelAnswer, ProviderFault
+from tests.unit.services.model_gateway.providers.calling import calling
+from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
+
+LONG = "word " * 400
+WORST = Usage(model_calls=1, input_tokens=900, output_tokens=4_000)
+EXPECTED_BY_LENGTH = -(-len(LONG) // 3)
+
+
+def chunk(text: str = "", finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}], **more}
+
+
+def counts(prompt: int | None, completion: int | None) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+
+def start(**usage: int) -> dict[str, Any]:
+    return {"type": "message_start", "message": {"model": "m", "usage": usage}}
+
+
+def delta(stop: str | None = "end_turn", **usage: int) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": stop} if stop else {}, "usage": usage}
+
+
+SAID = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": LONG}}
+END = {"type": "message_stop"}
+
+
+def generation(text: str, finish: str = "", **usage: int) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"parts": [{"text": text}]}}
+    told = {"usageMetadata": usage} if usage else {}
+    return {"candidates": [candidate | ({"finishReason": finish} if finish else {})], **told}
+
+
+def fed(api: str, *events: dict[str, Any]) -> Assembly:
+    assembly = FORMS[api].assembly_type()
+    for event in events:
+        assembly.feed_event(json.dumps(event))
+    return assembly
+
+
+def charged(assembly: Assembly) -> tuple[int, int]:
+    """Input and output, of a call for which WORST was reserved."""
+    if assembly.usage is not None:
+        return assembly.usage.input_tokens, assembly.usage.output_tokens
+    figures = {"told_usage": assembly.told_usage, "is_told_at_end": assembly.is_told_at_end}
+    progress = GenerationProgress(generated_bytes=assembly.generated_bytes, **figures)
+    usage = estimate_usage(WORST, progress, 0.0, count_hidden=False)
+    return usage.input_tokens, usage.output_tokens
+
+
+@pytest.mark.parametrize(
+    ("api", "events"),
+    [
+        ("openai-chat", [chunk("a", **counts(5, 0)), chunk(LONG[1:])]),
+        ("anthropic", [start(input_tokens=5, output_tokens=1), SAID]),
+        ("anthropic", [start(input_tokens=5, output_tokens=1), delta(None, output_tokens=2), SAID]),
+        ("gemini", [generation("a", promptTokenCount=5, candidatesTokenCount=1), generation(LONG[1:])]),
+    ],
+)
+def test_an_answer_that_is_cut_is_charged_the_larger_of_figure_and_estimate(api, events) -> None:
+    assembly = fed(api, *events)
+    assert assembly.usage is None and charged(assembly) == (900, EXPECTED_BY_LENGTH)
+    assembly.told_usage = Usage(input_tokens=1_000, output_tokens=5_000)
+    assert charged(assembly) == (1_000, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("api", "events"),
+    [
+        ("openai-chat", [chunk("a", **counts(1_000, 1)), chunk(LONG[1:]), chunk(finish="stop")]),
+        ("gemini", [generation("a", "STOP", promptTokenCount=1_000, candidatesTokenCount=1), generation(LONG[1:])]),
+        ("anthropic", [start(input_tokens=1_000, output_tokens=1), SAID, delta(), END]),
+    ],
+)
+def test_figures_of_before_the_end_are_no_figures_of_the_whole(api, events) -> None:
+    assembly = fed(api, *events)
+    assert isinstance(assembly.result(), ModelAnswer) and assembly.usage is None
+    assert charged(assembly) == (1_000, EXPECTED_BY_LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("api", "events", "expected"),
+    [
+        ("openai-chat", [chunk(LONG, "stop"), counts(1_000, 5_000), counts(1, 0)], (1_000, 5_000)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(1_000, 500), {"usage": {}}], (1_000, 500)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(0, 5_000)], (900, 5_000)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(-1, 5_000)], (900, 5_000)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(100, 0)], (100, EXPECTED_BY_LENGTH)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(100, None)], (100, EXPECTED_BY_LENGTH)),
+        ("openai-chat", [chunk(LONG, "stop"), counts(None, None)], (900, EXPECTED_BY_LENGTH)),
+        (
+            "anthropic",
+            [start(input_tokens=9_000), SAID, delta(output_tokens=500), start(input_tokens=1), delta(output_tokens=1)],
+            (9_000, 500),
+        ),
+        ("gemini", [generation(LONG, "STOP", promptTokenCount=100)], (100, EXPECTED_BY_LENGTH)),
+        ("gemini", [generation("", "SAFETY", promptTokenCount=100)], (100, 0)),
+        ("gemini", [generation("", "MAX_TOKENS", promptTokenCount=100, thoughtsTokenCount=50)], (100, 50)),
+    ],
+)
+def test_each_figure_is_charged_by_itself_and_the_larger_of_two(api, events, expected) -> None:
+    assert charged(fed(api, *events)) == expected
+
+
+def test_figures_that_grow_with_the_answer_are_those_of_the_whole() -> None:
+    growing = [chunk("word ", **counts(100, number)) for number in range(1, 9)]
+    assert charged(fed("openai-chat", *growing, chunk(finish="stop"))) == (100, 8)
+
+
+TOLD = {
+    "openai-chat": counts(1_000, 900),
+    "openai-responses": {"usage": {"input_tokens": 1_000, "output_tokens": 900}},
+    "anthropic": {"usage": {"input_tokens": 1_000, "output_tokens": 900}},
+    "gemini": {"usageMetadata": {"promptTokenCount": 1_000, "candidatesTokenCount": 900}},
+}
+
+
+@pytest.mark.parametrize("api", TOLD)
+@pytest.mark.parametrize("status", [202, 206, 400, 403, 500])
+async def test_usage_that_comes_with_another_status_is_charged(api, status) -> None:
+    async def answers(x: Exchange) -> None:
+        await x.json(status, {"error": {"message": "No."}, **TOLD[api]})
+
+    async with ScriptedProvider() as server, calling(api, server.url.removesuffix("/v1")) as call:
+        server.will(answers)
+        result, _ = await call()
+    assert isinstance(result, ProviderFault) and result.usage is not None
+    assert (result.usage.input_tokens, result.usage.output_tokens) == (1_000, 900)
+
+
+@pytest.mark.parametrize(("status", "consumed"), [(202, True), (206, True), (400, False), (503, False)])
+async def test_without_usage_a_success_is_estimated_and_an_error_costs_nothing(status, consumed) -> None:
+    async def answers(x: Exchange) -> None:
+        await x.json(status, {"detail": "x"})
+
+    async with ScriptedProvider() as server, calling("openai-chat", server.url.removesuffix("/v1")) as call:
+        server.will(answers)
+        result, _ = await call()
+    assert isinstance(result, ProviderFault) and (result.usage, result.consumed) == (None, consumed)
