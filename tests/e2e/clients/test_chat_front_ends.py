@@ -9,7 +9,12 @@ from tests.e2e.clients.page import CHATS_PAGE, Setup, read_setups
 from tests.e2e.clients.programs import Programs, pinned_versions
 from tests.e2e.clients.test_pictures import has_picture, png
 
-pytestmark = [pytest.mark.needs("packages"), pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.needs("packages"),
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="session"),
+]
 
 ANSWERS = ("A red picture.", "It is 64 wide.")
 

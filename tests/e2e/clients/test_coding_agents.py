@@ -13,7 +13,12 @@ from tests.e2e.clients.mesh import ClientMesh
 from tests.e2e.clients.page import Setup, read_setups
 from tests.e2e.clients.programs import Programs, pinned_versions
 
-pytestmark = [pytest.mark.needs("packages"), pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.needs("packages"),
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="session"),
+]
 
 BEFORE, AFTER = "The kiln fires at 1180 degrees.", "The kiln fires at 1210 degrees."
 PATCH = "*** Begin Patch\n*** Update File: {}\n@@\n-{}\n+{}\n*** End Patch"

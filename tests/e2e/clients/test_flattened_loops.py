@@ -9,7 +9,12 @@ from tests.e2e.clients.clients_table import ClientRow, check_row
 from tests.e2e.clients.mesh import ClientMesh
 from tests.e2e.clients.programs import Programs, pinned_versions
 
-pytestmark = [pytest.mark.needs("packages"), pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.needs("packages"),
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="session"),
+]
 
 PROGRAM = Path(__file__).with_name("loop_with_smolagents.py")
 LOOKS = {

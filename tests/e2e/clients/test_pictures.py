@@ -19,7 +19,12 @@ from tests.e2e.clients.mesh import ClientMesh
 from tests.e2e.clients.page import Setup, read_setups
 from tests.e2e.clients.programs import Programs
 
-pytestmark = [pytest.mark.needs("packages"), pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.needs("packages"),
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="session"),
+]
 
 DONE, COMMAND, TOLD = "All of it is done.", "echo shell-$((40+2))", "shell-42"
 SETUPS = {setup.program: setup for setup in read_setups()}
