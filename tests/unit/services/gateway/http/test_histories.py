@@ -21,7 +21,7 @@ from tests.paths import HISTORIES
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
 
 ANSWERED = load_history(HISTORIES / "answered.jsonl.gz")
-SECRETS = ("Lindqvist bought", "385.68 USD", "round(min(", "Beacon ticket from the refund", "2025-10-04")
+SECRETS = ("Lindqvist bought", "385.68 USD", "round(min(", "Beacon ticket from the refund", "2025-06-09")
 
 
 def key(name: str) -> dict[str, str]:
@@ -112,8 +112,8 @@ async def test_the_timeline_tells_arguments_results_and_what_came_of_calls_page_
         after = page["next"]
     assert [row["number"] for row in found] == list(range(1, len(found) + 1))
     (dates,) = [row for row in found if row["call"] and row["call"]["name"] == "date_difference"]
-    assert json.loads(dates["call"]["arguments"])["end"] == "2025-10-04" and "14 days" in dates["call"]["result"]
-    assert dates["took_ms"] == 48 and dates["sender"] == "worker"
+    assert json.loads(dates["call"]["arguments"])["end"] == "2025-06-09" and "14 days" in dates["call"]["result"]
+    assert dates["took_ms"] == 18 and dates["sender"] == "worker"
 
 
 async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monkeypatch):
@@ -247,7 +247,7 @@ async def test_one_call_is_shown_with_what_it_was_given_its_answer_versions_atte
     kinds = {piece["kind"]: piece for piece in call["given"]}
     assert kinds["objective"]["text"].startswith("Tomasz Lindqvist bought") and "input" in kinds
     (attempt,) = call["attempts"]
-    assert attempt["usage"]["cost_usd_micros"] == 283 and attempt["failed"] == ""
+    assert attempt["usage"]["cost_usd_micros"] == 239 and attempt["failed"] == ""
     assert (
         "calculate" in call["answer"]
         and "--- given: objective" in told["text"]
@@ -255,7 +255,7 @@ async def test_one_call_is_shown_with_what_it_was_given_its_answer_versions_atte
     )
     dates = next(name for name, row in rows.items() if row["name"] == "date_difference")
     told = (await http.get(f"/v1/tasks/{task}/calls/{dates}", headers=AUTH)).json()["call"]
-    assert json.loads(told["arguments"])["start"] == "2025-09-20" and told["answer"].endswith("= 14 days")
+    assert json.loads(told["arguments"])["start"] == "2025-05-26" and told["answer"].endswith("= 14 days")
 
 
 async def test_a_call_is_shown_without_texts_to_who_may_not_read_them_and_to_no_other_tenant(mesh, http):
@@ -348,7 +348,7 @@ async def test_a_raw_message_is_opened_by_its_id_on_record_and_gives_nobody_any_
     told = (await http.get(path, headers=AUTH)).json()
     (raw,) = told["messages"]
     assert (raw["sender"], raw["receiver"], raw["headers"]["ce-id"]) == ("worker", "tool_executor", asked["id"])
-    assert "2025-10-04" in json.loads(raw["body"])["arguments_json"] and raw["cause"] == asked["cause"]
+    assert "2025-06-09" in json.loads(raw["body"])["arguments_json"] and raw["cause"] == asked["cause"]
     assert raw["headers"]["bulkhead-grant"].endswith("."), "its claims, without a signature"
     (record,) = [one for one in caplog.records if one.getMessage() == "content_read"]
     assert asked["id"] in str(record.__dict__)
@@ -356,7 +356,7 @@ async def test_a_raw_message_is_opened_by_its_id_on_record_and_gives_nobody_any_
     (left,) = bare.json()["messages"]
     assert not bare.json()["content"] and left["body"] == "" and left["left_out_bytes"] == len(raw["body"].encode())
     assert set(left["headers"]) <= {"ce-id", "ce-type", "ce-time", "ce-causeid", "ce-specversion"}
-    assert "2025-10-04" not in bare.text and len([one for one in caplog.records if "content" in one.getMessage()]) == 1
+    assert "2025-06-09" not in bare.text and len([one for one in caplog.records if "content" in one.getMessage()]) == 1
     for wrong in (f"/v1/tasks/{task}/messages/no-such", f"/v1/tasks/{task}/messages/a.b"):
         assert (await http.get(wrong, headers=AUTH)).status_code == 404
     assert (await http.get(path, headers=key(FOREIGN))).status_code == 404
