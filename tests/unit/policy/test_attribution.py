@@ -150,6 +150,7 @@ def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> N
         "(",
         "1.",
         "DE12 3456 ",
+        "4111 1111 ",
         "_a@b_",
         "3 march ",
         "12:30 ",
