@@ -188,6 +188,10 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
     rows = {match.span() for match in _DIGITS.finditer(loose) if source or passes_luhn(match[0])}
     for start, end in sorted(rows.union(find_cards(loose))):
         yield "account", loose[start:end], compact_account(loose[start:end])
+        # A number behind a number is one of its own; a blank within one is a spelling.
+        for part in loose[start:end].split(" ") if source else ():
+            if sum(map(str.isdigit, part)) >= 6:
+                yield "account", part, compact_account(part)
     for match in re.finditer(r"(?<!\w)\d{6,40}(?!\w)", loose) if source else ():
         yield "account", match[0], match[0]
     for match in _NUMBER.finditer(loose):

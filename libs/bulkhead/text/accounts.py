@@ -82,10 +82,11 @@ def _scan_ibans(text: str, find_end: Callable[[str], int]) -> Iterator[tuple[int
 
 def _end_by_checksum(words: str) -> int:
     """The end of the account that these words begin with: as long as its country's are, and right; else 0."""
-    size = _CHARS_IN_COUNTRY.get(words[:2].upper())
+    lacking = _CHARS_IN_COUNTRY.get(words[:2].upper(), 0)
     for group in _GROUP.finditer(words):
-        if len(compact_account(words[: group.end()])) == size:
-            return group.end() if is_iban(words[: group.end()]) else 0
+        lacking -= len(group[0])
+        if lacking <= 0:
+            return group.end() if lacking == 0 and is_iban(words[: group.end()]) else 0
     return 0
 
 
