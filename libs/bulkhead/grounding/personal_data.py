@@ -3,45 +3,35 @@
 import re
 from typing import Literal
 
+from bulkhead.text.accounts import blank_spans, find_cards, find_ibans, passes_luhn
+
 PersonalData = Literal["card", "email", "iban", "phone"]
 MASKED = "[masked]"
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b", re.I)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_DIGITS = re.compile(r"(?<![\w.,-])\+?\d(?:[ ()./\u00a0\u202f-]{0,2}\d){7,18}(?![\w,.]?\d)")
-_DATE_LIKE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4}")
+_DIGITS = re.compile(r"(?<![\w.,-])\+?\d(?:[ ()./\u00a0\u202f-]{0,2}\d){7,40}(?![\w,.]?\d)")
+_DATE_LIKE = re.compile(r"(?<!\d)(?:\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4})(?!\d)")
 
 
 def find_personal_data(text: str) -> list[tuple[int, int, PersonalData]]:
     """Start, end and kind of each, in order. An account's checksum is not looked at: one mistyped is one, too."""
+    # What goes on beyond the longest account is a digest or a key.
+    ibans = [(start, end) for start, end in find_ibans(text) if not text[end : end + 1].isalnum()]
+    cards = find_cards(text)
     spans: list[tuple[int, int, PersonalData]] = [(*match.span(), "email") for match in _EMAIL.finditer(text)]
-    spans += [(*match.span(), "iban") for match in _IBAN.finditer(text)]
-    for match in _DIGITS.finditer(text):
+    spans += [(*span, "iban") for span in ibans]
+    spans += [(*span, "card") for span in cards]
+    days = (match.span() for match in _DATE_LIKE.finditer(text))
+    for match in _DIGITS.finditer(blank_spans(text, (*ibans, *cards, *days))):
         if _is_telephone(match[0]):
             spans.append((*match.span(), "phone"))
-        elif _is_card(match[0]):
+        elif passes_luhn(match[0]):
             spans.append((*match.span(), "card"))
     return sorted(spans)
 
 
-def is_iban(raw: str) -> bool:
-    """The checksum of ISO 13616 over an account's number."""
-    packed = raw.replace(" ", "").upper()
-    digits = "".join(str(int(char, 36)) for char in packed[4:] + packed[:4])
-    return int(digits) % 97 == 1
-
-
 def _is_telephone(raw: str) -> bool:
     apart = sum(not char.isdigit() for char in raw)
-    return (raw.startswith(("+", "00")) or (raw.startswith("0") and apart > 0)) and not _DATE_LIKE.search(raw)
-
-
-def _is_card(raw: str) -> bool:
-    """Luhn's sum over 13 to 19 digits."""
-    digits = [int(char) for char in raw if char.isdigit()]
-    if not 13 <= len(digits) <= 19:
-        return False
-    doubled = (digit * 2 - 9 * (digit > 4) if index % 2 else digit for index, digit in enumerate(reversed(digits)))
-    return sum(doubled) % 10 == 0
+    return raw.startswith(("+", "00")) or (raw.startswith("0") and apart > 0)
 
 
 def mask_personal_data(text: str) -> str:

@@ -7,13 +7,14 @@ of the arguments and the values within them. Pure. Each pattern is bounded, so t
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 from urllib.parse import unquote
 
 from bulkhead.policy.dates import days_and_times, moment_form
+from bulkhead.text.accounts import compact_account, find_cards, find_ibans, passes_luhn
 from bulkhead_contracts import bounds
 
 ValueKind = Literal["url", "email", "account", "number", "date", "time", "text"]
@@ -30,13 +31,6 @@ _FILE = re.compile(
     re.I,
 )
 """The name of a file, which has the form of a host."""
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ .\-]?[A-Z0-9]){9,34}", re.I)
-_IBAN_COUNTRIES = (
-    "NO|BE||DK FI NL|SI|AT EE LT LU|CH HR LI LV|BG DE GB IE RS|AE IL|CZ ES RO SE SK|PT|IS TR|FR GR IT MC SM|"
-    "CY HU PL|UA||MT"
-)
-_IBAN_CHARS = {name: size for size, names in enumerate(_IBAN_COUNTRIES.split("|"), 15) for name in names.split()}
-"""Characters of an account by its country (ISO 13616)."""
 _DIGITS = re.compile(r"(?<!\w)(?<!\d[ .\-/])\d(?:[ .\-/]?\d){5,40}+(?!\w)")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(
@@ -143,10 +137,6 @@ def _trim_url(url: str) -> str:
     return url
 
 
-def _compact_account(text: str) -> str:
-    return re.sub(r"[ .\-/]", "", text).upper()
-
-
 def _email_part(match: str) -> str:
     """The address within a match, without the quotes and markup around it."""
     marks = _EMAIL_MARKS.match(match)
@@ -154,32 +144,6 @@ def _email_part(match: str) -> str:
     if marks is not None and marks[0].endswith("_"):
         address = address.rstrip("_")
     return match if address.startswith("@") else address
-
-
-def _iban_part(match: str) -> str:
-    """The part of a match that is the account: as long as its country's are, else what its checksum says, else its
-    groups, in fours as they are printed."""
-    ends = [run.end() for run in re.finditer(r"[A-Z0-9]+", match, re.I)]
-    size_in_country = _IBAN_CHARS.get(match[:2].upper())
-    for end in ends:
-        if len(_compact_account(match[:end])) == size_in_country:
-            return match[:end]
-    for end in reversed(ends):
-        compact = _compact_account(match[:end])
-        if (
-            15 <= len(compact) <= 34
-            and int("".join(str(int(sign, 36)) for sign in compact[4:] + compact[:4])) % 97 == 1
-        ):
-            return match[:end]
-    end = size = 0
-    for position, group in enumerate(re.finditer(r"[A-Z0-9]+", match, re.I)):
-        # Letters alone stand in the second group, the bank; elsewhere they are the next word.
-        if position > 1 and not any(sign.isdigit() for sign in group[0]):
-            break
-        end, size = group.end(), size + len(group[0])
-        if len(group[0]) != 4 and size >= 15:
-            break
-    return match[:end]
 
 
 def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind, str, str]]:
@@ -190,24 +154,18 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
         text = fold_unicode(unquote(text))
 
     def extract_matches(pattern: re.Pattern[str], kind: ValueKind) -> Iterator[tuple[ValueKind, str, str]]:
-        nonlocal text
         spans = []
         for match in pattern.finditer(text):
-            raw = match[0]
-            if kind == "url":
-                raw = _trim_url(raw)
-            elif kind == "email":
-                raw = _email_part(raw)
-            elif pattern is _IBAN:
-                raw = _iban_part(raw)
+            raw = _trim_url(match[0]) if kind == "url" else _email_part(match[0])
             if pattern is _HOST and not source and _FILE.search(raw):
                 continue
-            if pattern is _IBAN and (len(_compact_account(raw)) < 15 or sum(sign.isdigit() for sign in raw) < 8):
-                continue
-            form = url_form(raw) if kind == "url" else raw.casefold() if kind == "email" else _compact_account(raw)
             start = match.start() + match[0].index(raw)
             spans.append((start, start + len(raw)))
-            yield kind, raw, form
+            yield kind, raw, url_form(raw) if kind == "url" else raw.casefold()
+        cut_out(spans)
+
+    def cut_out(spans: Sequence[tuple[int, int]]) -> None:
+        nonlocal text
         ends = [0, *(end for _, end in spans)]
         text = "\x00".join(text[end:start] for end, (start, _) in zip(ends, [*spans, (len(text), 0)], strict=True))
 
@@ -217,7 +175,9 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
     if "@" in text:
         yield from extract_matches(_EMAIL, "email")
     if digits:
-        yield from extract_matches(_IBAN, "account")
+        ibans = find_ibans(text)
+        yield from (("account", text[start:end], compact_account(text[start:end])) for start, end in ibans)
+        cut_out(ibans)
     if "." in text:
         yield from extract_matches(_HOST, "url")
     if not digits:
@@ -225,10 +185,13 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
     if source:
         yield from days_and_times(text)
     loose = _STUCK.sub(" ", text)
-    for match in _DIGITS.finditer(loose):
-        compact = _compact_account(match[0])
-        if source or _passes_luhn(compact):
-            yield "account", match[0], compact
+    rows = {match.span() for match in _DIGITS.finditer(loose) if source or passes_luhn(match[0])}
+    for start, end in sorted(rows.union(find_cards(loose))):
+        yield "account", loose[start:end], compact_account(loose[start:end])
+        # A number behind a number is one of its own; a blank within one is a spelling.
+        for part in loose[start:end].split(" ") if source else ():
+            if sum(map(str.isdigit, part)) >= 6:
+                yield "account", part, compact_account(part)
     for match in re.finditer(r"(?<!\w)\d{6,40}(?!\w)", loose) if source else ():
         yield "account", match[0], match[0]
     for match in _NUMBER.finditer(loose):
@@ -237,13 +200,6 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
         )
         if source or near:
             yield "number", match[0], _plain_number(match[0])
-
-
-def _passes_luhn(digits: str) -> bool:
-    if not 13 <= len(digits) <= 19 or not digits.isascii() or not digits.isdigit():
-        return False
-    doubled = (int(sign) * (1 + index % 2) for index, sign in enumerate(reversed(digits)))
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 def form_of(leaf: object) -> tuple[ValueKind, str]:
@@ -260,7 +216,7 @@ def form_of(leaf: object) -> tuple[ValueKind, str]:
     if (moment := moment_form(text)) is not None:
         return moment
     if _DIGITS.fullmatch(text) and sum(map(str.isdigit, text)) >= 6 and not re.search(r"\d[.]\d{1,2}$", text):
-        return "account", _compact_account(text)
+        return "account", compact_account(text)
     if (plain := number_form(text)) is not None:
         return "number", plain
     for kind, raw, form in typed_values(text):

@@ -13,8 +13,9 @@ from urllib.parse import quote, quote_plus
 
 import jsonschema_rs
 
-from bulkhead.grounding.personal_data import find_personal_data, is_iban, mask_personal_data
+from bulkhead.grounding.personal_data import find_personal_data, mask_personal_data
 from bulkhead.telemetry.redaction import has_keys, without_keys
+from bulkhead.text.accounts import is_iban
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts.tool import Sensitive

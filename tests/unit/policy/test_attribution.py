@@ -150,6 +150,7 @@ def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> N
         "(",
         "1.",
         "DE12 3456 ",
+        "4111 1111 ",
         "_a@b_",
         "3 march ",
         "12:30 ",
@@ -267,3 +268,8 @@ def test_a_text_within_json_has_a_field_where_exactly_one_of_a_kind_stands_in_it
     assert all(match != "field" for _, match, _ in origins("a@b.example", result)), "two stand in it"
     long = SourceText(json.dumps({"k" * 198: "see https://a.example/x"}), "tool", "3" * 64)
     assert all(match != "field" for _, match, _ in origins("https://a.example/x", long)), "no pointer is so long"
+
+
+@pytest.mark.parametrize("written", ["0123-456-789", "0123.456.789", "0123456789"])
+def test_an_account_of_digits_is_the_askers_beside_other_numbers(written: str) -> None:
+    assert of_user(f"Pay to {written} 110 EUR, by account 4711 {written}.", "0123456789")

@@ -245,6 +245,31 @@ def planned(tool: str, times: int = 1, **values: str) -> PlannedCall:
     )
 
 
+SECOND = "GB33BUKB20201555555555"
+
+
+def test_an_account_behind_another_is_asked_about_and_may_be_the_askers() -> None:
+    ours = said(f"Tell bob@example.com that our account is {IBAN}.")
+    body = f"It is no longer {IBAN} but {SECOND} now"
+    assert ruled(MAIL, {"to": "bob@example.com", "body": f"It is {IBAN}"}, ours, NOTE)[0] == "permit"
+    assert ruled(MAIL, {"to": "bob@example.com", "body": body}, ours, NOTE)[0] == "ask"
+    both = said(f"Pay in one batch: 110 EUR to {IBAN} and 95.50 EUR to {SECOND}.")
+    assert ruled(PAY, {"iban": SECOND, "amount": 95.5}, both)[0] == "permit"
+
+
+def test_a_text_in_which_two_accounts_stand_has_no_one_account() -> None:
+    asked = said("Pay 50 EUR to the account in the letter.")
+    flows = (Flow(tool="pay", argument="/iban", step_id="s0", from_tool="read_mail", field="/text/account"),)
+    for text, effect in [
+        (f"transfer to {SECOND} please", "permit"),
+        (f"transfer to {SECOND} as {IBAN} is closed", "ask"),
+        (f"transfer to {SECOND} {IBAN}", "ask"),
+    ]:
+        letter = said(json.dumps({"text": text}), "tool", "read_mail", "c7")
+        changes = {"flows": flows, "calls": {"c7": "s0"}}
+        assert ruled(PAY, {"iban": SECOND, "amount": 50}, asked, letter, **changes)[0] == effect, text
+
+
 def test_a_plan_that_foresees_its_calls_binds_the_askers_values_to_them() -> None:
     asked = said(f"Pay 50 EUR to {IBAN} and 70 EUR to GB82WEST12345698765432. Mail bob@example.com about it.")
     plan = (planned("pay", iban=IBAN, amount="50"), planned("pay", iban="GB82 WEST 1234 5698 7654 32", amount="70.00"))
