@@ -36,7 +36,7 @@ def _run(*words: str) -> tuple[int, Any]:
 def test_a_server_is_pinned_listed_and_a_change_is_shown_before_it_is_approved(file: Path) -> None:
     assert _run("list", "--file", str(file)) == (0, {"tools": [], "unpinned": ["desk"]})
     code, said = _run("pin", "--file", str(file))
-    assert code == 0 and {one["change"] for one in said["changes"]} == {"new"} and said["tools"] == 9
+    assert code == 0 and {one["change"] for one in said["changes"]} == {"new"} and said["tools"] == 10
     listed = {one["tool"]: one for one in _run("list", "--file", str(file))[1]["tools"]}
     assert (listed["desk_where"]["declared"], listed["desk_fail"]["declared"]) == (True, False)
     assert _run("pin", "desk", "--check", "--file", str(file))[0] == 0
