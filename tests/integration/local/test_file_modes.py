@@ -30,7 +30,10 @@ def open_to_others(folder: Path) -> list[str]:
     """Everything in a folder, and itself, that group or others have any right to."""
     found = []
     for path in (folder, *folder.rglob("*")):
-        mode = path.lstat().st_mode
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue  # The broker works there, and has renamed it.
         if not stat.S_ISLNK(mode) and stat.S_IMODE(mode) & OTHERS:
             found.append(f"{stat.S_IMODE(mode):04o} {path.relative_to(folder)}")
     return found
