@@ -82,8 +82,9 @@ def _ends(record: Record) -> Iterator[str]:
 
 def _effects(record: Record) -> Iterator[str]:
     """Each write once at most; exactly once when the task succeeded by the plan that was given."""
+    sibling_forks = _forks_that_counted(record)
     for name, count in record.counter.counts.items():
-        if count > 1:
+        if count > max(1, sibling_forks.get(name, 1)):
             yield f"{name} was counted {count} times"
     ended = {_task(one.subject): _body(one) for one in _of(record, "INBOX_GATEWAY", "mesh.task.ended")}
     for wish, task in _wishes(record):
@@ -97,6 +98,18 @@ def _effects(record: Record) -> Iterator[str]:
             for tool, arguments in json.loads(step.instruction[at + 3 :])["calls"] if at >= 0 else ():
                 if tool == "counter_increment" and record.counter.counts.get(arguments["name"]) != 1:
                     yield f"{wish.name} succeeded, but {arguments['name']} was not counted"
+
+
+def _forks_that_counted(record: Record) -> dict[str, int]:
+    """Number of forks of one task that asked for an unkeyed write, where that task never came to it: each is a task of
+    its own, and none can know of the others' writes."""
+    forked = {task: wish.fork.of for wish, task in _wishes(record) if wish.fork is not None}
+    askers = defaultdict[str, set[str]](set)
+    for message in _of(record, "INBOX_TOOL_EXECUTOR", "mesh.tool.call_requested"):
+        request = _body(message)
+        if request["tool"] == "counter_increment_unkeyed":
+            askers[json.loads(request["arguments_json"]).get("name", "")].add(_task(message.subject))
+    return {name: len(tasks) for name, tasks in askers.items() if len({forked.get(task, task) for task in tasks}) == 1}
 
 
 # Deciders
