@@ -9,8 +9,6 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, LiveMessage
 from bulkhead.runtime.context import Context
@@ -23,7 +21,7 @@ from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
 from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas, fetch_allowance
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
-from bulkhead_services.doors.run_call import CallsInFlight, half_id
+from bulkhead_services.doors.run_call import CallKey, CallsInFlight, half_id
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.stored_bytes import StoredBytes
@@ -165,17 +163,12 @@ class ModelCalls:
         if (call := self.in_flight.find_call(tenant, task, delta.call_id)) is not None:
             call.text.on_text_delta(delta)
 
-    def on_live_notice(self, live: LiveMessage) -> None:
-        """A notice from `live.doors.<tenant>.<task>`, of this replica perhaps."""
-        try:
-            notice = CallFollowers.model_validate_json(live.body)
-        except ValidationError:
-            return
-        tenant, task = live.subject.split(".")[2:4]
-        if (call := self.in_flight.find_call(tenant, task, notice.about)) is not None:
+    def on_peer_notice(self, key: CallKey, notice: CallFollowers) -> None:
+        """Note a notice of a replica, of this one perhaps, about who follows a call."""
+        if (call := self.in_flight.find_call(*key)) is not None:
             call.on_peer_notice(notice)
         elif not notice.followed:
-            self._peers.note_question((tenant, task, notice.about))
+            self._peers.note_question(key)
 
     async def close(self) -> None:
         """End all that is in flight here: its askers ask again, elsewhere."""

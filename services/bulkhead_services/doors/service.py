@@ -7,6 +7,8 @@ other replicas.
 import asyncio
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from bulkhead.bus.port import BusError, LiveMessage, LiveSubscription
 from bulkhead.callers.authentication import CallerAuthenticator
 from bulkhead.http_server.server import HttpServer
@@ -21,6 +23,7 @@ from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import CallFollowers
 from bulkhead_contracts.step import StepPaused
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors import refusals
@@ -218,9 +221,15 @@ class Doors(EdgeComponent):
         self._places.note_activity(tenant, task)
 
     def _on_live_notice(self, live: LiveMessage) -> None:
-        self.calls.on_live_notice(live)
-        self.tool_calls.on_live_notice(live)
-        self.steps.on_live_beat(live.subject, live.body)
+        """A notice from `live.doors.<tenant>.<task>`, of this replica perhaps."""
+        try:
+            notice = CallFollowers.model_validate_json(live.body)
+        except ValidationError:
+            self.steps.on_live_beat(live.subject, live.body)
+            return
+        tenant, task = live.subject.split(".")[2:4]
+        for calls in (self.calls, self.tool_calls):
+            calls.on_peer_notice((tenant, task, notice.about), notice)
 
 
 async def _read_live(subscription: LiveSubscription, handler: Callable[[LiveMessage], None]) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ AGAIN = re.compile(r"again in (\d+) s")
 UNCERTAIN = ("uncertain", "outcome_unknown")
 
 
-class ChaosClient:
+class ChaosClient(ABC):
     """One client. kind: of its requests. tenant: whose key it has. fronts: units whose loss it sees as a lost
     connection."""
 
@@ -43,12 +44,13 @@ class ChaosClient:
     def __init__(self, world: ChaosWorld, draw: random.Random) -> None:
         self.world, self.draw = world, draw
 
+    @abstractmethod
     async def ask(self, request: ClientRequest) -> None:
         """Have the request served, or raise what its client was told."""
-        raise NotImplementedError
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; most clients have none of their own."""
+        return
 
     def _add_key(self, role: str = "submitter") -> str:
         person = "-".join(re.findall(r"[a-z0-9]+", f"{self.tenant} {self.kind}"))
@@ -81,9 +83,9 @@ class ModelClient(ChaosClient):
         if not text:
             raise WrongAnswer("an answer without a text")
 
+    @abstractmethod
     async def _ask_model(self, question: str, headers: Mapping[str, str]) -> tuple[str, str]:
         """Text and finish reason."""
-        raise NotImplementedError
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -295,8 +297,8 @@ class TaskClient(ChaosClient):
             request.writes[request.key] = "acknowledged"
         self._judge(request, document)
 
-    async def _submit(self, request: ClientRequest) -> Task:
-        raise NotImplementedError
+    @abstractmethod
+    async def _submit(self, request: ClientRequest) -> Task: ...
 
     async def _follow(self, request: ClientRequest, task: Task) -> dict[str, Any]:
         return await task.result()

@@ -282,14 +282,8 @@ class ToolCalls:
         finally:
             self._asked.pop(key, None)
 
-    def on_live_notice(self, live: LiveMessage) -> None:
-        """A notice from `live.doors.<tenant>.<task>`: a replica, this one perhaps, asks who follows a call, or does."""
-        try:
-            notice = CallFollowers.model_validate_json(live.body)
-        except ValidationError:
-            return
-        tenant, task = live.subject.split(".")[2:4]
-        key = (tenant, task, notice.about)
+    def on_peer_notice(self, key: CallKey, notice: CallFollowers) -> None:
+        """Note a notice of a replica, of this one perhaps: it asks who follows a call, or says that somebody does."""
         if notice.followed:
             if (event := self._asked.get(key)) is not None:
                 event.set()
