@@ -31,13 +31,15 @@ def reply(request: dict[str, Any], number: int) -> dict[str, Any]:
     if form == "verdict":
         verdict = {"verdict": "accept", "score": 1, "reasons": [f"{word} meets the acceptance"]}
         return {"role": "assistant", "content": json.dumps(verdict)}
-    answered = any(one["role"] == "tool" for one in request["messages"])
-    if request.get("tools") and not answered:
+    results = [message["content"] for message in request["messages"] if message["role"] == "tool"]
+    if request.get("tools") and not results:
         arguments = json.dumps({"expression": f"{number} + 2"})
         function = {"name": request["tools"][0]["function"]["name"], "arguments": arguments}
         call = {"index": 0, "id": "call_1", "type": "function", "function": function}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
-    return {"role": "assistant", "content": f"What was asked for, {word}, is done."}
+    # What no source says is rejected, and the step would be made twice.
+    content = f"The result is {results[-1]}." if results else f"What was asked for, {word}, is done."
+    return {"role": "assistant", "content": content}
 
 
 def stamped(request: dict[str, Any]) -> bool:

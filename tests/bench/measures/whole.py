@@ -215,6 +215,8 @@ async def full_step(mesh: Whole, book: Book, scale: int) -> None:
     long_writes, long_cpu = await _cost(mesh, tasks, 1 + extra)
     steps = tasks * extra
     by_stream = {name: (long_writes[name] - short_writes.get(name, 0)) / steps for name in long_writes}
+    # A step that is rejected is made again, and its cost would be that of two.
+    assert by_stream["INBOX_MODEL_GATEWAY"] == 3, f"a full step is three model calls: {by_stream}"
     book.add("full_step_durable_writes", sum(by_stream.values()))
     for name, count in sorted(by_stream.items(), key=lambda row: -row[1]):
         if count:
