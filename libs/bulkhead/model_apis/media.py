@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from bulkhead.model_apis.chat_view import fields_of
 from bulkhead.model_apis.gaps import Gap
-from bulkhead.quotas.image_tokens import MAX_SIDE_PX, PixelSize, most_image_tokens, size_of_data_url
+from bulkhead.quotas.image_sizes import MAX_SIDE_PX, PixelSize, size_of_data_url
+from bulkhead.quotas.image_tokens import most_image_tokens
 from bulkhead.quotas.token_estimates import IMAGE_TOKENS, TokenCounter
 
 PDF_HEAD = b"%PDF-"

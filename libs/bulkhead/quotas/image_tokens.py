@@ -1,41 +1,14 @@
 """Tokens of an image by its size in pixels and its model's public rule. Pure.
 
-Enters: a data URL, a model's name. Leaves: width and height as its header tells them (nothing is decoded), and the most
-tokens that the vendor counts; the dearest rule where the model is not known.
+Enters: a size, a model's name. Leaves: the most tokens that the vendor counts; the dearest rule where the model is not
+known.
 """
 
-import base64
-import binascii
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
-_DATA_URL = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,([A-Za-z0-9+/]+={0,2})", re.I)
-_HEAD_CHARS = 64
-"""Of Base64: the headers of all formats but JPEG lie within."""
-_SIZED_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG's markers of a frame, which tell its size."""
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})
-MAX_SIDE_PX = 65_535
-
-
-class PixelSize(NamedTuple):
-    """Size of an image in pixels."""
-
-    width: int
-    height: int
-
-
-def size_of_data_url(url: str) -> PixelSize | None:
-    """Size of the PNG, JPEG, GIF or WebP that stands in this URL; None of anything else."""
-    matched = _DATA_URL.fullmatch(url)
-    if matched is None:
-        return None
-    text = matched[1]
-    head = _decode_base64(text[:_HEAD_CHARS])
-    size = _jpeg_size(_decode_base64(text)) if head.startswith(b"\xff\xd8") else _size_in_head(head)
-    return size if size is not None and all(0 < side <= MAX_SIDE_PX for side in size) else None
+from bulkhead.quotas.image_sizes import PixelSize
 
 
 def most_image_tokens(model: str, size: PixelSize) -> int:
@@ -45,51 +18,6 @@ def most_image_tokens(model: str, size: PixelSize) -> int:
         if pattern.search(name):
             return count_tokens(size)
     return max(count_tokens(size) for count_tokens in (_DEAREST_TILES, _dearest_patches, _gemini_tokens))
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text[: len(text) // 4 * 4])
-    except binascii.Error:
-        return b""
-
-
-def _size_in_head(head: bytes) -> PixelSize | None:
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR" and len(head) >= 24:
-        return PixelSize(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
-    if head[:6] in (b"GIF87a", b"GIF89a") and len(head) >= 10:
-        return PixelSize(int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))
-    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
-        return None
-    match head[12:16]:
-        case b"VP8X":
-            width, height = int.from_bytes(head[24:27], "little"), int.from_bytes(head[27:30], "little")
-            return PixelSize(width + 1, height + 1)
-        case b"VP8L" if head[20] == 0x2F:
-            bits = int.from_bytes(head[21:25], "little")
-            return PixelSize((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-        case b"VP8 " if head[23:26] == b"\x9d\x01\x2a":
-            width, height = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
-            return PixelSize(width & 0x3FFF, height & 0x3FFF)
-    return None
-
-
-def _jpeg_size(data: bytes) -> PixelSize | None:
-    """The size that the first frame tells."""
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF or marker in _BARE_MARKERS:
-            place += 1 if marker == 0xFF else 2
-            continue
-        if marker in _SIZED_FRAMES:
-            height, width = (int.from_bytes(data[start : start + 2], "big") for start in (place + 5, place + 7))
-            return PixelSize(width, height)
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if length < 2:
-            return None
-        place += 2 + length
-    return None
 
 
 def _tile_rule(base: int, per_tile: int) -> Callable[[PixelSize], int]:

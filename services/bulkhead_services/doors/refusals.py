@@ -32,6 +32,7 @@ _STATUS = {
     "rate_limited": 429,
     "timeout": 504,
     "deadline_exceeded": 504,
+    "deadline_too_short": 504,
 }
 """By code; any other is what a provider or the mesh did: 502."""
 _CODES = {AT_CEILING: BY_BUDGET}

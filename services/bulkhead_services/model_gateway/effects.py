@@ -34,6 +34,7 @@ from bulkhead_services.model_gateway.providers.narrowing import (
     narrow_chat,
 )
 from bulkhead_services.model_gateway.providers.port import (
+    SHORT_DEADLINE,
     Chat,
     GenerationProgress,
     ModelAnswer,
@@ -53,7 +54,7 @@ KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection: a close that crosses a request costs a call."""
 DRAIN_S = 0.2
 """Wait for the end of a body after the last event, so that the connection can be used again."""
-_BREAKS = ("timeout", "truncated_stream")
+_BREAKS = ("timeout", "truncated_stream", SHORT_DEADLINE)
 OnChunk = Callable[[], Awaitable[None]]
 """Called when more of an answer has come."""
 
@@ -175,13 +176,21 @@ class HttpEndpoint:
             return self._connection_fault(
                 "unreachable", f"no connection: {error or type(error).__name__}", consumed=False
             )
-        except TimeoutError:
-            return self._connection_fault("timeout", f"no whole answer within {timeout_s:.1f} s")
-        except httpx.TimeoutException:
-            return self._connection_fault("timeout", f"the provider was silent for {quiet_s:.1f} s")
+        except (TimeoutError, httpx.TimeoutException) as error:
+            if timeout_s < self._network.stall_timeout_s:
+                return self._short_deadline_fault(timeout_s)
+            silent = isinstance(error, httpx.TimeoutException)
+            reason = f"the provider was silent for {quiet_s:.1f} s"
+            return self._connection_fault("timeout", reason if silent else f"no whole answer within {timeout_s:.1f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             code = "truncated_stream" if started else "provider_error"
             return self._connection_fault(code, f"the connection broke: {error or type(error).__name__}")
+
+    def _short_deadline_fault(self, timeout_s: float) -> ProviderFault:
+        """The end of a call whose asker left it less time than a provider may be silent: nothing is learnt."""
+        message = f"{self.name}: no whole answer within {timeout_s:.1f} s, which is all that the call's deadline left"
+        hint = "give the call, or its run or task, a longer deadline"
+        return ProviderFault(SHORT_DEADLINE, message, hint, retryable=True, outage=True)
 
     def _connection_fault(self, code: str, message: str, *, consumed: bool = True) -> ProviderFault:
         hint = "is the provider up, and its base URL right?" if code == "unreachable" else ""

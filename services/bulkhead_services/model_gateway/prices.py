@@ -38,6 +38,17 @@ AMOUNTS = {
     "output_reasoning": "output_reasoning_mtok",
 }
 """Prices of a row, and their names in genai-prices; a class that is not named costs what the whole costs."""
+SHARED = {
+    "cache_audio_read_mtok": ("cached_input", "input_audio"),
+    "cache_image_read_mtok": ("cached_input", "input_image"),
+    "cache_audio_write_mtok": ("cache_write", "input_audio"),
+    "cache_image_write_mtok": ("cache_write", "input_image"),
+    "cache_audio_write_1h_mtok": ("cache_write_1h", "input_audio"),
+    "cache_image_write_1h_mtok": ("cache_write_1h", "input_image"),
+    "output_audio_reasoning_mtok": ("output_audio", "output_reasoning"),
+    "output_image_reasoning_mtok": ("output_image", "output_reasoning"),
+}
+"""Prices of what is in two classes at once, by genai-prices' names: that of the dearer one."""
 PRIORITY, HALF = Decimal("2.5"), Decimal("0.5")
 """Prices of OpenAI's service tiers, as parts of the standard price; the dearest that any model has."""
 LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
@@ -152,7 +163,14 @@ def _price_of_row(name: str, row: dict[str, Any], source: str) -> Price:
     amounts = {key: Decimal(str(row[key])) for key in AMOUNTS if key in row or key in ("input", "output")}
     if problem := _absurdity_of(row, amounts):
         raise PriceTableError(f"the price of {name} cannot be right: {problem}; mend its row in BULKHEAD_PRICES_FILE")
-    rates = ModelPrice(**{AMOUNTS[key]: amount for key, amount in amounts.items()})
+    if "cache_write_1h" in amounts:
+        amounts.setdefault("cache_write", amounts["input"])
+    shared = {
+        rate: max(amounts[first], amounts[second])
+        for rate, (first, second) in SHARED.items()
+        if first in amounts and second in amounts
+    }
+    rates = ModelPrice(**{AMOUNTS[key]: amount for key, amount in amounts.items()}, **shared)
     window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
     priority = Decimal(str(row.get("priority", PRIORITY)))
     return Price(name, f"own:{digest[:32]}", window, rates, source=source, as_of=as_of, priority=priority)
@@ -164,6 +182,12 @@ def _priced_counts(usage: Usage) -> dict[str, int]:
     cached, audio, image = usage.cached_input_tokens, usage.input_audio_tokens, usage.input_image_tokens
     cached_audio = max(usage.cached_audio_tokens, cached + audio - usage.input_tokens)
     cached_image = max(0, cached - cached_audio + audio + image - usage.input_tokens)
+    fresh = max(0, usage.input_tokens - cached - usage.cache_write_tokens)
+    written_audio = max(0, audio - cached_audio - fresh)
+    written_image = max(0, image - cached_image - max(0, fresh - (audio - cached_audio)))
+    written_briefly = usage.cache_write_tokens - usage.cache_write_1h_tokens
+    reasoned_audio = max(0, usage.reasoning_tokens + usage.output_audio_tokens - usage.output_tokens)
+    classified = usage.reasoning_tokens - reasoned_audio + usage.output_audio_tokens + usage.output_image_tokens
     return {
         "input_tokens": usage.input_tokens,
         "cache_read_tokens": cached,
@@ -173,8 +197,14 @@ def _priced_counts(usage: Usage) -> dict[str, int]:
         "input_image_tokens": image,
         "cache_audio_read_tokens": cached_audio,
         "cache_image_read_tokens": cached_image,
+        "cache_audio_write_tokens": written_audio,
+        "cache_image_write_tokens": written_image,
+        "cache_audio_write_1h_tokens": max(0, written_audio - written_briefly),
+        "cache_image_write_1h_tokens": max(0, written_image - max(0, written_briefly - written_audio)),
         "output_tokens": usage.output_tokens,
         "output_reasoning_tokens": usage.reasoning_tokens,
         "output_audio_tokens": usage.output_audio_tokens,
         "output_image_tokens": usage.output_image_tokens,
+        "output_audio_reasoning_tokens": reasoned_audio,
+        "output_image_reasoning_tokens": max(0, classified - usage.output_tokens),
     }

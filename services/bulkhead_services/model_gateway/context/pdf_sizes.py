@@ -43,7 +43,9 @@ class PdfSizeReader:
         most = (bounds.MAX_ASKED_PDF_PAGES, MAX_CHARS)
         async with self._places.hold_slot(tenant):
             reply = await run_parser("bulkhead.documents.pdf", "pdf", pdf, PARSER, *most)
-        pages = reply.get("pages") or []
-        size = PdfSize(problem=str(reply["message"])) if reply.get("code") else PdfSize(len(pages), "\n".join(pages))
+        pages, replacements = reply.get("pages") or [], reply.get("replacements") or []
+        # A provider may read either text: what it counts is at most both.
+        text = "\n".join((*pages, *replacements))
+        size = PdfSize(problem=str(reply["message"])) if reply.get("code") else PdfSize(len(pages), text)
         self._kept[digest] = size
         return size

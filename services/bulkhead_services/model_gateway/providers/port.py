@@ -17,6 +17,8 @@ from bulkhead_contracts.model import TEXT, AnswerPart, ModelApi, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 
 Finish = Literal["stop", "length", "tool_calls", ""]
+SHORT_DEADLINE = "deadline_too_short"
+"""Code of a call that was cut by its asker's deadline before its provider had the time in which it may be silent."""
 
 
 class OnText(Protocol):

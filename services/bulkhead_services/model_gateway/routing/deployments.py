@@ -15,6 +15,7 @@ from bulkhead.runtime.component import Pool
 from bulkhead.runtime.errors import Deferred
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_services.model_gateway.providers.port import (
+    SHORT_DEADLINE,
     CallNeed,
     GenerationProgress,
     ModelAnswer,
@@ -173,6 +174,8 @@ class Deployment:
 
     def _learn_from_result(self, result: ModelAnswer | ProviderFault, state: DeploymentModelState) -> None:
         now_s = self._clock()
+        if isinstance(result, ProviderFault) and result.code == SHORT_DEADLINE:
+            return
         if isinstance(result, ModelAnswer) or not result.outage:
             state.health.note_answer()
         elif result.retryable and (result.code == "rate_limited" or result.retry_after_s):

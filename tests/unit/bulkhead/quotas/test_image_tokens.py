@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.quotas.image_tokens import PixelSize, most_image_tokens, size_of_data_url
+from bulkhead.quotas.image_sizes import MAX_BLOCKS, PixelSize, size_of_data_url
+from bulkhead.quotas.image_tokens import most_image_tokens
 
 GIF = b"GIF89a" + (320).to_bytes(2, "little") + (200).to_bytes(2, "little")
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (320).to_bytes(4, "big") + (200).to_bytes(4, "big")
@@ -29,6 +30,54 @@ def url_of(data: bytes, kind: str = "png") -> str:
 def test_the_header_tells_the_size_whatever_the_type_says(data: bytes) -> None:
     for kind in ("png", "jpeg", "webp", "GIF"):
         assert size_of_data_url(url_of(data + bytes(1_000), kind)) == PixelSize(320, 200)
+
+
+def little(*sides: int) -> bytes:
+    return b"".join(side.to_bytes(2, "little") for side in sides)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return kind + len(body).to_bytes(4, "little") + body
+
+
+SMALL_GIF = b"GIF89a" + little(1, 1) + b"\x80\x00\x00" + bytes(6)
+COMMENT = b"!\xfe\x03abc\x00"
+SMALL_CANVAS = RIFF + chunk(b"VP8X", bytes(10))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(SMALL_GIF + COMMENT + b"," + little(0, 0, 320, 200) + b"\x00", id="a frame above the screen"),
+        pytest.param(SMALL_GIF + b"," + little(300, 190, 20, 10) + b"\x00", id="a frame beside the screen"),
+        pytest.param(
+            SMALL_GIF + b"," + little(0, 0, 1, 1) + b"\x00\x02\x01\x00\x00," + little(0, 0, 320, 200) + b"\x00;",
+            id="a later frame",
+        ),
+        pytest.param(PNG[:16] + b"\0\0\0\1\0\0\0\1" + bytes(9) + PNG[8:] + bytes(9), id="a second header"),
+        pytest.param(
+            b"\xff\xd8" + FRAME[:5] + b"\0\1\0\1\1" + bytes(3) + FRAME + bytes(9) + b"\xff\xda", id="a second frame"
+        ),
+        pytest.param(SMALL_CANVAS + LOSSY[12:], id="a picture above the canvas"),
+        pytest.param(SMALL_CANVAS + chunk(b"ANIM", bytes(6)) + chunk(b"ANMF", bytes(16) + LOSSLESS[12:]), id="a part"),
+    ],
+)
+def test_the_largest_size_that_a_file_tells_counts(data: bytes) -> None:
+    assert size_of_data_url(url_of(data)) == PixelSize(320, 200)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG + bytes(9) + bytes(12) * MAX_BLOCKS,
+        SMALL_GIF + b"!\xfe" + b"\x01a" * MAX_BLOCKS,
+        SMALL_CANVAS + bytes(8) * MAX_BLOCKS,
+        JPEG[:-2] + b"\xff" * (MAX_BLOCKS + 20),
+    ],
+    ids=["png", "gif", "webp", "jpeg"],
+)
+def test_a_file_of_very_many_blocks_has_no_size(data: bytes) -> None:
+    assert size_of_data_url(url_of(data)) is None
 
 
 @pytest.mark.parametrize(

@@ -96,16 +96,17 @@ async def test_arguments_that_came_before_a_cut_are_charged(provider):
         assert reply.failure.code == "truncated_stream" and 100 <= reply.usage.output_tokens < 150
 
 
-async def test_silence_until_the_deadline_is_a_timeout(provider):
+@pytest.mark.parametrize(("may_be_silent_s", "code"), [(0.2, "timeout"), (30.0, "deadline_too_short")])
+async def test_silence_until_the_deadline_is_the_providers_fault_where_it_had_its_time(provider, may_be_silent_s, code):
     async def silent(x: Exchange) -> None:
         assert await x.hung_up()
 
     provider.will(silent)
-    async with desk(provider) as d:
+    async with desk(provider, provider_attempts=1, stall_timeout_s=may_be_silent_s) as d:
         reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 300))
-        assert reply.outcome == "failed" and reply.failure.code == "timeout"
+        assert reply.outcome == "failed" and reply.failure.code == code
         (settled,) = await d.settled(1)
-        assert settled.failed == "timeout" and settled.usage == settled.usage.as_estimate()
+        assert settled.failed == code and settled.usage == settled.usage.as_estimate()
         assert 10 <= settled.usage.output_tokens < 200, "a silent model may have reasoned"
 
 

@@ -80,7 +80,7 @@ async def test_each_model_of_a_chain_has_its_share_of_the_time(servers):
         began = time.monotonic()
         reply = await d.answered(d.request(deadline_unix_ms=d.now_ms() + 1_500))
         assert time.monotonic() - began < 1.5
-        assert reply.standing_reason == "m2 answered in place of m0 (timeout), m1 (timeout)"
+        assert reply.standing_reason == "m2 answered in place of m0 (deadline_too_short), m1 (deadline_too_short)"
 
 
 @pytest.mark.parametrize("hangs", [False, True])

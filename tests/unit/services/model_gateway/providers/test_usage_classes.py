@@ -2,13 +2,14 @@
 
 import json
 import random
+from itertools import chain, combinations
 
 import pytest
 from genai_prices.data_snapshot import get_snapshot
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import anthropic_messages, openai_chat, openai_responses
-from bulkhead_services.model_gateway.prices import Price, PriceTable
+from bulkhead_services.model_gateway.prices import AMOUNTS, Price, PriceTable
 from bulkhead_services.model_gateway.providers.fields import usage_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -125,3 +126,33 @@ def test_no_count_of_any_class_is_without_a_price() -> None:
             told = {name: count() for name in classes}
             usage = usage_of(chosen.randint(1, 1_000), count(), count(), count(), **told)
             assert usage is not None and Price("m", "d", None, row).cost_usd_micros(usage) >= 0
+
+
+def test_a_row_of_any_prices_prices_every_usage(tmp_path):
+    classes = [name for name in AMOUNTS if name not in ("input", "output")]
+    rows = list(chain.from_iterable(combinations(classes, count) for count in range(len(classes) + 1)))
+    prices = ["".join(f'{name} = "{number + 2}"\n' for number, name in enumerate(row)) for row in rows]
+    lines = (f'[models.m{number}]\ninput = "20"\noutput = "20"\n{text}' for number, text in enumerate(prices))
+    (tmp_path / "prices.toml").write_text("".join(lines))
+    table = PriceTable(extra=tmp_path / "prices.toml")
+    usage = Usage(
+        **READ,
+        cache_write_tokens=300,
+        cache_write_1h_tokens=100,
+        input_audio_tokens=500,
+        input_image_tokens=500,
+        output_audio_tokens=100,
+        output_image_tokens=100,
+    )
+    for number in range(len(rows)):
+        price = table.find_price(f"m{number}", "", "")
+        assert price is not None and 0 < price.cost_usd_micros(usage) <= 20 * 1_200
+
+
+def test_what_is_in_two_classes_costs_as_much_as_the_dearer(tmp_path):
+    (tmp_path / "prices.toml").write_text(
+        '[models.m]\ninput = "10"\noutput = "20"\ncached_input = "1"\ninput_audio = "40"\n'
+    )
+    price = PriceTable(extra=tmp_path / "prices.toml").find_price("m", "", "")
+    heard = Usage(input_tokens=100, cached_input_tokens=100, input_audio_tokens=100, cached_audio_tokens=100)
+    assert price is not None and price.cost_usd_micros(heard) == 100 * 40
