@@ -43,6 +43,10 @@ _RATES: dict[str, tuple[float, ...]] = {
     "any": (0.34, 0.28, 1.28, 0.57, 0.68, 2.99, 1.29, 0.87, 1.25, 2.15, 3.11, 1.62, 1.97, 2.64, 3.11),
 }
 """Tokens per character of each class. `any`: the most that any of the measured tokenizers makes of it."""
+_PER_RARE_LETTER = {"mistral": 0.75, "any": 0.75}
+_LEAST_RESERVED = (0.0, 0.62, 0.85)
+"""Tokens per digit, blank and sign of texts that are no language, as letters in no order of any language: a reservation
+is never below. Half a token for a letter where the family has no row of its own."""
 _FAMILIES = (
     (re.compile(r"gpt-4(?![.o]|-?turbo-?o)|gpt-3|gpt-35"), "gpt_4"),
     (re.compile(r"gpt-|chatgpt|(^|[/:])o[1-9]"), "gpt"),
@@ -83,16 +87,23 @@ class TokenCounter:
 
     def __init__(self, model: str = "") -> None:
         self.family = family_of(model)
+        letter = _PER_RARE_LETTER.get(self.family, 0.5)
+        least = (letter, letter, *_LEAST_RESERVED)
+        self._reserved_rates = (*map(max, _RATES[self.family], least), *_RATES[self.family][_ASCII:])
         self._average = 1.0
         self._recent_ratios = deque[float](maxlen=RECENT_COUNTS)
 
     def weight_of(self, data: bytes) -> float:
         """Tokens by the rates alone. Weights of two texts add up to that of both, but for long words at the seam."""
+        return self._weight_at(_RATES[self.family], data)
+
+    @staticmethod
+    def _weight_at(rates: tuple[float, ...], data: bytes) -> float:
         size = len(data)
         classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
         counted = (size - len(data.translate(None, class_bytes)) for class_bytes in classes)
         long = sum(size for size in map(len, data.translate(_WORDS).split()) if size >= LONG_WORD)
-        return sum(map(float.__mul__, _RATES[self.family], map(float, counted))) + LONG_RATE * long
+        return sum(map(float.__mul__, rates, map(float, counted))) + LONG_RATE * long
 
     @property
     def factor(self) -> float:
@@ -104,9 +115,11 @@ class TokenCounter:
         return math.ceil(self.weight_of(data) * self.factor)
 
     def tokens_to_reserve(self, data: bytes) -> int:
-        """Tokens to reserve: by the average, and never less than by the highest recent count that was confirmed."""
+        """Tokens to reserve: by the average, and never less than by the highest recent count that was confirmed, nor
+        than a text of rare words has: what was counted for one text says nothing of the next."""
         confirmed = sorted(self._recent_ratios)[-2:-1] or [0.0]
-        return math.ceil(self.weight_of(data) * max(self._average, *confirmed))
+        usual = self.weight_of(data) * max(self._average, *confirmed)
+        return math.ceil(max(usual, self._weight_at(self._reserved_rates, data)))
 
     def learn_count(self, data: bytes, input_tokens: int) -> None:
         """Learn from what a provider counted."""

@@ -51,7 +51,7 @@ async def test_a_slow_first_leaves_time_for_the_fallback(provider):
     async with ScriptedProvider() as other, desk(provider, **routes(other.url)) as d:
         other.will(says("in time"))
         reply = await d.answered(d.request(deadline_unix_ms=d.now_ms() + 1_000))
-        assert reply.standing == "degraded" and "timeout" in reply.standing_reason
+        assert reply.standing == "degraded" and "deadline_too_short" in reply.standing_reason
 
 
 async def test_what_is_no_outage_does_not_fall_back(provider):
