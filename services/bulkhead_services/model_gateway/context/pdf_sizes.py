@@ -19,12 +19,15 @@ PARSERS = 2
 MAX_CHARS = 1_000_000
 MAX_KEPT = 16
 MAX_PDFS = 16
+REQUEST_S = 20.0
+"""So long all PDFs of a request are read, and waited for; then they are left out."""
 
 
 class PdfSizeReader:
     """The sizes that were read by this replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_s: float = REQUEST_S) -> None:
+        self._request_s = request_s
         self._kept = BoundedDict[str, PdfSize](MAX_KEPT)
         self._places = FairSemaphore(PARSERS, kept=1)
 
@@ -32,17 +35,27 @@ class PdfSizeReader:
         """The size of each PDF in a payload."""
         contents = [pdf for medium in media_in(payload) if (pdf := medium.pdf()) is not None]
         by_digest = {sha256_of(pdf): pdf for pdf in contents}
-        digests = list(by_digest)
-        sizes = await asyncio.gather(*(self._size_of(tenant, key, by_digest[key]) for key in digests[:MAX_PDFS]))
+        digests, loop = list(by_digest), asyncio.get_running_loop()
+        until_s = loop.time() + self._request_s
         over = PdfSize(problem=f"a request has at most {MAX_PDFS} PDFs")
-        return dict.fromkeys(digests[MAX_PDFS:], over) | dict(zip(digests, sizes, strict=False))
+        sizes = dict.fromkeys(digests[MAX_PDFS:], over)
+        # One after the other: a request of many holds up its tenant's next by one.
+        for digest in digests[:MAX_PDFS]:
+            sizes[digest] = await self._size_of(tenant, digest, by_digest[digest], until_s - loop.time())
+        return sizes
 
-    async def _size_of(self, tenant: str, digest: str, pdf: bytes) -> PdfSize:
+    async def _size_of(self, tenant: str, digest: str, pdf: bytes, left_s: float) -> PdfSize:
         if (size := self._kept.get_refreshed(digest)) is not None:
             return size
-        most = (bounds.MAX_ASKED_PDF_PAGES, MAX_CHARS)
-        async with self._places.hold_slot(tenant):
-            reply = await run_parser("bulkhead.documents.pdf", "pdf", pdf, PARSER, *most)
+        late = PdfSize(problem=f"it was not read: the PDFs of a request are read for {self._request_s:g} s")
+        if left_s <= 0:
+            return late
+        try:
+            async with asyncio.timeout(left_s), self._places.hold_slot(tenant):
+                bounds_of_text = (bounds.MAX_ASKED_PDF_PAGES, MAX_CHARS)
+                reply = await run_parser("bulkhead.documents.pdf", "pdf", pdf, PARSER, *bounds_of_text)
+        except TimeoutError:
+            return late
         pages, replacements = reply.get("pages") or [], reply.get("replacements") or []
         # A provider may read either text: what it counts is at most both.
         text = "\n".join((*pages, *replacements))
