@@ -41,7 +41,8 @@ class _LogFormatter(logging.Formatter):
 def _shorten_value(value: object) -> object:
     if isinstance(value, int | float | bool) or value is None:
         return value
-    text = str(value).replace("\n", " ")
+    # What people and programs outside wrote must move no terminal's cursor, and begin no line of its own.
+    text = "".join(char if char.isprintable() else " " for char in str(value)[: MAX_VALUE_CHARS + 1])
     return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "…"
 
 

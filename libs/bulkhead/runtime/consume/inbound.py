@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from bulkhead.bus.port import StoredMessage
+from bulkhead.flow import bounded
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
@@ -73,6 +74,14 @@ class ReceivedMessage:
         return {"tenant": self.tenant, "task": self.task, "cause": self.envelope.id}
 
 
+def _check_keys_once(body: bytes) -> None:
+    """What is written outside must read the same to every reader. Raises Unreadable."""
+    try:
+        bounded.load_json(body.decode(), once=True)
+    except ValueError as error:
+        raise Unreadable("malformed_body", f"the body is refused: {error}") from error
+
+
 def read_message(stored: StoredMessage, service: str) -> ReceivedMessage:
     """Check everything that needs no grant. Raises Unreadable.
 
@@ -91,6 +100,8 @@ def read_message(stored: StoredMessage, service: str) -> ReceivedMessage:
         if is_catalog_type and not catalog.is_allowed(head.type, address.sender, service):
             raise Unreadable("not_in_catalog", f"{address.sender} may not say {head.type} to {service}", later=True)
         body = catalog.decode_body(head.type, stored.body)
+        if address.sender.startswith(subjects.PUBLISHER):
+            _check_keys_once(stored.body)
     except subjects.SubjectError as error:
         raise Unreadable("bad_subject", str(error)) from error
     except envelope.EnvelopeError as error:

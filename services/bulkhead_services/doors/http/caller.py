@@ -21,6 +21,7 @@ MAX_KEY_CHARS = 255
 _TASK = re.compile(r"doors-[A-Za-z0-9_-]{1,58}")
 _AGENT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TAG = re.compile(r"[A-Za-z0-9_.-]{0,64}")
+_NUMBER = re.compile(r"(?=.{1,32}$)[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
@@ -109,7 +110,8 @@ def _number_header(headers: Mapping[str, str], name: str, units: int, most: int)
     if not text:
         return None
     try:
-        value = Decimal(text) * units if len(text) <= 32 else Decimal(-1)
+        # Decimal reads more than others do: 1_000, digits of any script.
+        value = Decimal(text) * units if _NUMBER.fullmatch(text) else Decimal(-1)
         # Compared first: 1e999999 as an integer would fill the memory.
         number = int(value) if 1 <= value <= most else 0
     except ArithmeticError:  # No number, or one beyond what a decimal holds.

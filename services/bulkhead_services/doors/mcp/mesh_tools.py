@@ -14,6 +14,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused
 from bulkhead.client.task import UNENDED
+from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendBy
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp.contents import META
@@ -159,6 +160,8 @@ async def call_mesh_tool(
 ) -> CallToolResult:
     """Ask the gateway under the caller's credential. What it refuses is told as it says it."""
     try:
+        if unknown := sorted(set(arguments) - set(tool.properties)):
+            raise ValueError(f"{tool.name} has no argument {unknown[0][: bounds.MAX_NAME_CHARS]!r}")
         async with gateway.client_for(credential) as mesh:
             document = await tool.ask(mesh, arguments, key)
     except MeshError as error:

@@ -122,7 +122,7 @@ class ResponsesAssembly(Assembly):
             case "response.completed" | "response.incomplete":
                 self._apply_end(mapping_of(event.get("response")))
                 self.over = True
-            case "response.failed":
+            case "response.failed" | "response.cancelled":
                 response = mapping_of(event.get("response"))
                 self._apply_end(response)
                 self.fault = errors.fault_in_body(response.get("error") or "the response failed")

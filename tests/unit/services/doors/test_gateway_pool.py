@@ -66,3 +66,10 @@ async def test_callers_share_connections_each_under_its_own_key_and_no_proxy_is_
     await pool.close_connections()
     refused = await mesh_tools.call_mesh_tool(pool, "bk_first", spend, {}, "k")
     assert refused.is_error and "this replica closes" in refused.content[0].text
+
+
+async def test_an_argument_that_a_tool_does_not_have_is_refused() -> None:
+    submit = mesh_tools.TOOLS["bulkhead_submit"]
+    arguments = {"objective": "x", "limit_usdd": 0.01}
+    refused = await mesh_tools.call_mesh_tool(GatewayPool("http://127.0.0.1:1"), "bk_first", submit, arguments, "k")
+    assert refused.is_error and "no argument 'limit_usdd'" in refused.content[0].text

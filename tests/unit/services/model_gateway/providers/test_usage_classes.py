@@ -86,6 +86,13 @@ def test_each_provider_tells_its_classes(api: str) -> None:
     assert assembly.usage == expected
 
 
+@pytest.mark.parametrize("end", ["completed", "incomplete", "failed", "cancelled"])
+def test_usage_counts_however_a_response_ends(end: str) -> None:
+    assembly = FORMS["openai-responses"].assembly_type()
+    assembly.feed_event(json.dumps({"type": f"response.{end}", "response": {"status": end, "usage": RESPONSES}}))
+    assert assembly.usage == CASES["openai-responses"][2]
+
+
 def test_each_class_is_told_priced_and_shown_apart() -> None:
     table = PriceTable()
     claude = table.find_price("claude-sonnet-4-5", "anthropic", "")
