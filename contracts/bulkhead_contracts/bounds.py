@@ -238,6 +238,6 @@ MAX_AGENT_TASK_ID_CHARS = 256  # of the id that an agent gives its task
 # Doors: requests of outside agents
 MAX_ASKED_BYTES = 16 * 1024 * 1024  # body of one request; images stand in it
 MAX_ASKED_TOOLS = 128  # that one request offers the model
-MAX_ASKED_VALUES = 500_000  # objects, lists, their entries and strings of one body
+MAX_ASKED_VALUES = 150_000  # objects, lists, their entries and strings of one body
 MAX_MODELS_TOLD = 512  # in one list of models
 MAX_ASKED_OUTPUT_TOKENS = 1_000_000

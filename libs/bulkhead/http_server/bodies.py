@@ -4,7 +4,7 @@ In: the caller, a request. Out: its body, or BodyRefused, which says what to do.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -64,7 +64,7 @@ class BodyReader:
         self._timeout_s = limits.body_timeout_s
         self._rate = limits.body_min_bytes_per_s
         of_tenant, of_person = limits.max_body_bytes_held_per_tenant, limits.max_body_bytes_held_per_person
-        self._held = Shares(limits.max_body_bytes_held, of_tenant, of_person)
+        self._held, self._of_person = Shares(limits.max_body_bytes_held, of_tenant, of_person), of_person
 
     @property
     def held(self) -> int:
@@ -73,10 +73,17 @@ class BodyReader:
 
     @asynccontextmanager
     async def read(
-        self, request: Request, claim: RequesterClaim, limit: int, extra: int = 0, hint: str = ""
+        self,
+        request: Request,
+        claim: RequesterClaim,
+        limit: int,
+        extra: int = 0,
+        hint: str = "",
+        weigh: Callable[[bytes], int] = lambda raw: 0,
     ) -> AsyncIterator[bytes]:
-        """The body, read no further than its bound (`extra` is room for framing). Raises BodyRefused (400, 408, 413,
-        429, 503)."""
+        """The body, read no further than its bound (`extra` is room for framing). weigh: bytes that it takes beside its
+        own while it is handled; held with it, as far as one body alone fits. Raises BodyRefused (400, 408, 413, 429,
+        503)."""
         caller = claim.tenant, claim.person
         too_large = BodyRefused(
             413,
@@ -94,20 +101,27 @@ class BodyReader:
             )
         if declared.isdigit() and int(declared) > limit + extra:
             raise too_large
-        raw = bytearray()
+        raw, held = bytearray(), 0
         try:
             loop = asyncio.get_running_loop()
             began = loop.time()
             async with asyncio.timeout_at(began + self._timeout_s) as deadline:
                 async for chunk in request.stream():
                     raw += chunk
+                    held += len(chunk)
                     self._held.hold_amount(*caller, len(chunk))
                     if len(raw) > limit + extra:
                         raise too_large
                     if (full := self._held.first_full_share(*caller, 0)) is not None:
                         raise _refuse_over_share(full)
                     deadline.reschedule(began + self._timeout_s + len(raw) / self._rate)
-            yield bytes(raw)
+            body = bytes(raw)
+            weight = max(0, min(weigh(body), self._of_person - held))
+            held += weight
+            self._held.hold_amount(*caller, weight)
+            if (full := self._held.first_full_share(*caller, 0)) is not None:
+                raise _refuse_over_share(full)
+            yield body
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -115,7 +129,7 @@ class BodyReader:
             todo = f"send it at {self._rate} bytes/s or more"
             raise BodyRefused(408, "too_slow", title, detail, todo, closing=True) from error
         finally:
-            self._held.release_amount(*caller, len(raw))
+            self._held.release_amount(*caller, held)
 
 
 def _refuse_over_share(full: Share) -> BodyRefused:

@@ -25,7 +25,7 @@ from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.card import KEYS_PATH, CardSigner
 from bulkhead_services.doors.a2a.handler import ASKING, A2aHandler, A2aRequest
-from bulkhead_services.doors.forms.strict_json import read_message
+from bulkhead_services.doors.forms.strict_json import read_message, weigh_values
 from bulkhead_services.doors.http.answers import run_unless_disconnected
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import EXPECTED, DoorsHttp, refusal_of
@@ -136,7 +136,7 @@ class A2aRoutes:
         asking = request.state.asking = A2aRequest(mesh, caller, address, _a2a_version(request))
         release = self._http.places.take_place(caller.claim)
         try:
-            async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
+            async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES, weigh=weigh_values) as raw:
                 if raw and not _JSON.fullmatch(request.headers.get("content-type", "")):
                     message, hint = "the Content-Type of the body is not that of JSON", "send it as application/json"
                     raise DoorRefusal(415, "content_type_not_supported", message, hint)

@@ -18,6 +18,9 @@ _SURROGATE = b"\\ud"
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A string, or what is left of one that does not end: it is not looked through again from each quote in it."""
 MALFORMED = "malformed_json"
+VALUE_BYTES = 200
+"""Memory that a value takes until its call is stored: in the parsed body, its parts and messages."""
+FEW_VALUES = 10_000
 HINT = "send one JSON object in UTF-8"
 
 
@@ -89,19 +92,30 @@ def read_message(raw: bytes) -> dict[str, Any]:
         raise
 
 
+def weigh_values(raw: bytes) -> int:
+    """Bytes that the values of a body take when it is parsed, about; none of one that is refused for their number."""
+    count = _count_values(raw)
+    return VALUE_BYTES * count if count <= bounds.MAX_ASKED_VALUES else 0
+
+
 def _check_values(raw: bytes) -> None:
     """Before it is parsed: a list of empty objects takes forty times the memory of its text."""
-    if _count_marks(raw) <= bounds.MAX_ASKED_VALUES:
-        return
+    if _count_values(raw) > bounds.MAX_ASKED_VALUES:
+        message = f"the body holds more than {bounds.MAX_ASKED_VALUES:,} values"
+        raise DoorRefusal(413, "too_large", message, "send large tables as text")
+
+
+def _count_values(raw: bytes) -> int:
+    """Values and strings of a body, counted no further than beyond the bound; at most so many of a small one."""
+    if (most := _count_marks(raw)) <= FEW_VALUES:
+        return most
     count = offset = 0
     for string in _STRING.finditer(raw):
         count += 1 + _count_marks(raw[offset : string.start()])
         offset = string.end()
         if count > bounds.MAX_ASKED_VALUES:
-            break
-    if count + _count_marks(raw[offset:]) > bounds.MAX_ASKED_VALUES:
-        message = f"the body holds more than {bounds.MAX_ASKED_VALUES:,} values"
-        raise DoorRefusal(413, "too_large", message, "send large tables as text")
+            return count
+    return count + _count_marks(raw[offset:])
 
 
 def _count_marks(raw: bytes) -> int:

@@ -34,7 +34,7 @@ from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm as OpenAIResponse
 from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
-from bulkhead_services.doors.forms.strict_json import read_object
+from bulkhead_services.doors.forms.strict_json import read_object, weigh_values
 from bulkhead_services.doors.http.answers import (
     ANTHROPIC,
     JSON,
@@ -146,7 +146,7 @@ class DoorsHttp:
     async def _begin_call(self, request: Request, caller: Caller, read: Reader) -> tuple[ApiForm, StoredCall]:
         """A call that is stored, and its form. A body is counted until here: nothing of it stays in memory
         while the answer is waited for."""
-        async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
+        async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES, weigh=weigh_values) as raw:
             form = read(_body_of(request, raw))
             if len(raw) > bounds.MAX_BLOB_BYTES:
                 form.parsed_call = fit_messages(form.parsed_call)
@@ -209,7 +209,7 @@ class DoorsHttp:
         caller = await self.identify_model_caller(request)
         release = self.places.take_place(caller.claim)
         try:
-            async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
+            async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES, weigh=weigh_values) as raw:
                 return _render_answer(request, count_tokens_of(_body_of(request, raw)))
         finally:
             release()

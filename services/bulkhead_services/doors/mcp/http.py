@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bulkhead.callers.authentication import Unauthenticated
 from bulkhead.http_server.bodies import BodyReader
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms.strict_json import read_message
+from bulkhead_services.doors.forms.strict_json import read_message, weigh_values
 from bulkhead_services.doors.http.hosts import AllowedHosts
 from bulkhead_services.doors.mcp.server import SESSION_HEADER, McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
@@ -96,7 +96,7 @@ class McpHttp:
             )
         release = self._places.take_place(caller.claim)
         try:
-            async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
+            async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES, weigh=weigh_values) as raw:
                 disconnected = asyncio.Event()
                 scope.setdefault("state", {}).update(caller=caller, gone=disconnected)
                 opens = read_message(raw).get("method") == "initialize" and session is None

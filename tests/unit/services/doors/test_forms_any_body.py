@@ -168,7 +168,7 @@ def refusal_of(raw: bytes) -> DoorRefusal:
 
 
 def test_a_key_that_is_there_twice_is_found_in_one_pass():
-    many = b",".join(b'"k%d":1' % number for number in range(100_000))
+    many = b",".join(b'"k%d":1' % number for number in range(70_000))
     began = time.process_time()
     assert "the key 'z' twice" in refusal_of(b"{" + many + b',"z":1,"z":2}').message
     assert time.process_time() - began < 30, "it took 1,000 s when each key was looked for among all"
