@@ -102,7 +102,8 @@ bench: setup ## Measure the mesh beside bare JetStream and its peers (ARGS="--qu
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "the peers could not be installed into $(BENCH_VENV): their rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-flame: setup $(BENCH_VENV)/.ready ## Draw where a full step's CPU goes, into docs/explanation/full-step.svg
+# Where a full step's CPU goes, drawn
+flame: setup $(BENCH_VENV)/.ready
 	@$(BIN)/python -m tests.bench.flame docs/explanation/full-step.svg
 
 $(BENCH_VENV)/.ready: tests/bench/requirements.lock tests/bench/peers/restate/package-lock.json $(VENV)/.ready

@@ -21,7 +21,7 @@ ROUNDS = 3
 PROVIDER = ROOT / "tests" / "bench" / "instant.py"
 PACKAGES = ("contracts", "libs", "services", "infra", "cli", "")
 """Folders of a checkout that have packages."""
-DEFAULT_MEASURES = ("full_step_*", "one_agent_task_p50_ms", "step_p50_ms", "steps_per_s", "cpu_per_step_ms")
+DEFAULT_MEASURES = ("full_step*", "one_agent_task_p50_ms", "step_p50_ms", "steps_per_s", "cpu_per_step_ms")
 
 
 def measure_against(commit: str, only: Sequence[str], *, quick: bool) -> int:
