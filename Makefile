@@ -10,7 +10,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate chaos planted security bench live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate chaos planted security bench flame live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -98,14 +98,19 @@ planted: setup ## Plant each known mistake in a copy of the tree and see which s
 security: setup ## Play attacks and honest tasks against the policy; print what succeeds (ARGS=--json)
 	@$(BIN)/python -m tests.security $(ARGS)
 
-bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
-	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2
+bench: setup ## Measure the mesh beside bare JetStream and its peers (ARGS="--quick", ARGS="--help")
+	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "the peers could not be installed into $(BENCH_VENV): their rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-$(BENCH_VENV)/.ready: tests/bench/requirements.lock $(VENV)/.ready
-	@echo "setting up $(BENCH_VENV) with DBOS, the peer (once; downloads about 15 MB)" >&2
+# Where a full step's CPU goes, drawn
+flame: setup $(BENCH_VENV)/.ready
+	@$(BIN)/python -m tests.bench.flame docs/explanation/full-step.svg
+
+$(BENCH_VENV)/.ready: tests/bench/requirements.lock tests/bench/peers/restate/package-lock.json $(VENV)/.ready
+	@echo "setting up $(BENCH_VENV) with the peers and a profiler (once; downloads about 130 MB)" >&2
 	@$(BIN)/python -m venv --without-pip $(BENCH_VENV)
 	@$(UV) pip install --python $(BENCH_VENV)/bin/python --no-deps --require-hashes -r $<
+	@cp tests/bench/peers/restate/*.json $(BENCH_VENV) && npm ci --silent --prefix $(BENCH_VENV) || echo "npm could not install Restate's server: its rows are left out" >&2
 	@touch $@
 
 # Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)

@@ -1,4 +1,4 @@
-"""`make bench`: what the mesh costs, beside bare JetStream and beside DBOS, in one run.
+"""`make bench`: what the mesh costs, beside bare JetStream, DBOS, LangGraph and Restate, in one run.
 
 JSON lines on standard output, {"system", "durability", "measure", "value"}; progress and a table with ratios and
 targets on standard error. What each measure is: docs/explanation/benchmarks.md. Exit codes: 0 measured, 1 something
@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from typing import Any
 from bulkhead_infra.nats.server import Durability, find_nats_server
 from bulkhead_infra.processes.child import StartFailed
 from tests.bench.accounting import Unreadable
+from tests.bench.against import measure_against
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
-from tests.bench.measures import admitting, calling, flooding, gating, growing, recovering, stepping, whole
+from tests.bench.measures import admitting, calling, flooding, full_steps, gating, growing, recovering, stepping, whole
 from tests.bench.peers import dbos_peer, floor
-from tests.bench.peers.dbos_peer import NoPeer, WorkerFailed
+from tests.bench.peers.agent_peers import AGENT_PEERS
 from tests.bench.peers.postgres import NoPostgres
+from tests.bench.peers.worker_process import NoPeer, WorkerFailed
 from tests.bench.rig import rig
 from tests.paths import ROOT
 
@@ -79,10 +81,9 @@ ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.admission: ("admission_p50_ms",),
     whole.judged: ("step_p50_ms_judged", *(f"steps_per_s{load}_judged" for load in LOADED)),
     calling.model_door: calling.MEASURES,
-    whole.full_step: ("full_step_durable_writes", "full_step_cpu_ms", "pss_whole_mesh_mb"),
 }
 GROUPS = (ON_RIG, FRESH, TRACED, OWN_RIG, ON_WHOLE)
-NAMES = sorted({name for group in GROUPS for names in group.values() for name in names})
+NAMES = sorted({*full_steps.MEASURES, *(name for group in GROUPS for names in group.values() for name in names)})
 
 
 def arguments() -> argparse.Namespace:
@@ -106,9 +107,14 @@ def arguments() -> argparse.Namespace:
         help="a tenth of the work and of the stored messages: a first look, in three minutes; says so",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="MEASURE", help="only these (* and ? allowed)")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all three")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines to a file, too")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="JSON lines of an earlier run: shows what changed")
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help="only the mesh, in turns with that commit and its own bench; shows the medians and what changed",
+    )
     asked = parser.parse_args()
     unknown = [one for one in asked.only if not fnmatch.filter(NAMES, one)]
     if unknown:
@@ -144,7 +150,11 @@ class Run:
             if "bulkhead" in self._asked.systems:
                 await self._bulkhead(folder, durability)
             if "dbos" in self._asked.systems and self.wants(sorted(dbos_peer.MEASURES)):
-                await self._dbos(folder, durability)
+                with self._peer_rows("dbos"):
+                    measuring = dbos_peer.measure(self._book, folder, durability, self._scale)
+                    await self._told("dbos", durability, measuring)
+            if self.wants(full_steps.MEASURES):
+                await self._told("full steps", durability, self._full_steps(folder / "full", durability))
             if "floor" in self._asked.systems:
                 await self._drift(folder, durability)
 
@@ -169,14 +179,30 @@ class Run:
                 book.scope("bulkhead", durability)
                 await self._told(measure_alone.__name__, durability, measure_alone(book, folder, durability, scale))
 
-    async def _dbos(self, folder: Path, durability: Durability) -> None:
+    async def _full_steps(self, folder: Path, durability: Durability) -> None:
+        """The mesh and the peers of the full step, all of them running, in turns."""
+        async with AsyncExitStack() as stack:
+            running: dict[str, full_steps.StepRunner] = {}
+            if "bulkhead" in self._asked.systems:
+                running["bulkhead"] = await stack.enter_async_context(whole.whole(folder / "mesh", durability))
+            peers = {name: start for name, start in AGENT_PEERS.items() if name in self._asked.systems}
+            url = await stack.enter_async_context(whole.instant_provider(folder)) if peers else ""
+            for name, start in peers.items():
+                (folder / name).mkdir()
+                with self._peer_rows(name):
+                    running[name] = await stack.enter_async_context(start(folder / name, durability, url))
+            with self._peer_rows("full steps"):
+                await full_steps.measure_in_turns(running, self._book, durability, self._scale)
+
+    @contextmanager
+    def _peer_rows(self, name: str) -> Iterator[None]:
+        """Go on without a peer that is not there or fails."""
         try:
-            dbos_peer.check()
-            await self._told("dbos", durability, dbos_peer.measure(self._book, folder, durability, self._scale))
+            yield
         except (NoPeer, NoPostgres) as error:
-            say(f"\nThe rows of dbos are left out: {error}")
+            say(f"\nThe rows of {name} are left out: {error}")
         except (WorkerFailed, StartFailed, Unreadable) as error:
-            say(f"\nThe rows of dbos are not whole: {error}")
+            say(f"\nThe rows of {name} are not whole: {error}")
             self.failed = True
 
     async def _drift(self, folder: Path, durability: Durability) -> None:
@@ -250,6 +276,8 @@ def main() -> int:
 
     asked = arguments()
     try:
+        if asked.against:
+            return measure_against(asked.against, asked.only, quick=asked.quick)
         return uvloop.run(run(asked))
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("interrupted; everything that was started is stopped")

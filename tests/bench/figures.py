@@ -1,4 +1,4 @@
-"""What was measured: rows as JSON lines, and a table that holds each against the floor, against DBOS and the targets.
+"""What was measured: rows as JSON lines, and a table that holds each against the floor, the peers and the targets.
 
 In: (system, durability, measure, value). Out: a JSON line per row at once; at the end the table; changes against the
 rows of an earlier run.
@@ -14,7 +14,7 @@ from typing import TextIO
 
 from tests.bench.targets import BETTER_HIGH, TARGETS, Target
 
-SYSTEMS = ("bulkhead", "floor", "dbos")
+SYSTEMS = ("bulkhead", "floor", "dbos", "langgraph", "restate")
 NOISE = 0.15
 """Two runs of the same commit on a quiet machine differ by so much at worst, but for p99 and recovery."""
 
@@ -57,7 +57,7 @@ class Book:
         print(figure.line(), flush=True)
         if self.copy is not None:
             print(figure.line(), file=self.copy, flush=True)
-        say(f"  {figure.system:8} {figure.durability:7} {measure:34} {_number(value)}")
+        say(f"  {figure.system:9} {figure.durability:7} {measure:34} {_number(value)}")
 
     def value(self, system: str, durability: str, measure: str) -> float | None:
         """What was measured, if it was."""
@@ -88,26 +88,28 @@ def read(path: Path) -> list[Figure]:
 
 
 def table(book: Book) -> str:
-    """One block per durability: our value, the floor's, DBOS's, both ratios, the targets and whether they are met."""
+    """One block per durability: our value, those of the floor and the peers, the ratios, the targets and whether they
+    are met."""
     blocks = []
     for durability in dict.fromkeys(one.durability for one in book.figures):
         mine = [one for one in book.figures if one.durability == durability]
         measures = list(dict.fromkeys(one.measure for system in SYSTEMS for one in mine if one.system == system))
-        rows = [_row(book, durability, measure) for measure in measures]
-        head = ("measure", *SYSTEMS, "x floor", "x dbos", "at first", "then")
+        systems = [system for system in SYSTEMS if any(one.system == system for one in mine)]
+        rows = [_row(book, systems, durability, measure) for measure in measures]
+        peers = [f"x {system}" for system in systems if system != "bulkhead"]
+        head = ("measure", *systems, *peers, "at first", "then")
         blocks.append(f"durability {durability}\n{_aligned([head, *rows])}")
     return "\n\n".join(blocks)
 
 
-def _row(book: Book, durability: str, measure: str) -> tuple[str, ...]:
-    values = {system: book.value(system, durability, measure) for system in SYSTEMS}
-    ours = values["bulkhead"]
+def _row(book: Book, systems: Sequence[str], durability: str, measure: str) -> tuple[str, ...]:
+    values = {system: book.value(system, durability, measure) for system in systems}
+    ours = values.get("bulkhead")
     target = TARGETS.get(measure) if durability == "power" else None
     return (
         measure,
-        *(_number(values[system]) for system in SYSTEMS),
-        _ratio(ours, values["floor"]),
-        _ratio(ours, values["dbos"]),
+        *map(_number, values.values()),
+        *(_ratio(ours, value) for system, value in values.items() if system != "bulkhead"),
         *(_met(ours, target, stage, measure) for stage in (0, 1)),
     )
 

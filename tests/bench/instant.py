@@ -24,7 +24,7 @@ def reply(request: dict[str, Any], number: int) -> dict[str, Any]:
     """The assistant's message for the number-th request. No two are the same: what is known is not stored again, and
     that would flatter. The number is told in letters, for the checker computes again what it finds in digits."""
     word = "".join(chr(ord("a") + int(digit)) for digit in str(number))
-    form = request.get("response_format", {}).get("json_schema", {}).get("name", "")
+    form = request.get("response_format", {}).get("json_schema", {}).get("name", "").lower()
     if form == "plan":
         plan = {"steps": [STEP | {"instruction": f"Say that {word} is done."}]}
         return {"role": "assistant", "content": json.dumps(plan)}

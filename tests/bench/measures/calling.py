@@ -77,13 +77,14 @@ async def model_door(mesh: Whole, book: Book, scale: int) -> None:
         agents = [_Agent(mesh, f"{number}", door=door) for number in range(CALLERS)]
         await asyncio.gather(*(one.call() for one in agents))
         pids = mesh.pids()
-        used = {name: accounting.cpu_s([pid]) for name, pid in pids.items()}
+        used = {name: accounting.cpu_s(of_service) for name, of_service in pids.items()}
         began, each = time.perf_counter(), 5 * scale
         await asyncio.gather(*(_many(one, each) for one in agents))
         count = CALLERS * each
         book.add(f"{'door' if door else 'direct'}_calls_per_s", count / (time.perf_counter() - began))
         if door:
-            cost = {name: (accounting.cpu_s([pid]) - used[name]) / count * 1000 for name, pid in pids.items()}
+            after = {name: accounting.cpu_s(of_service) for name, of_service in pids.items()}
+            cost = {name: (seconds - used[name]) / count * 1000 for name, seconds in after.items()}
             book.add("door_cpu_per_call_ms", sum(cost.values()))
             for name, used_ms in cost.items():
                 book.add(f"door_cpu_per_call_ms_{name}", used_ms)

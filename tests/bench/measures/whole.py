@@ -1,14 +1,15 @@
 """The whole mesh, every service a process with its own key, over a provider that answers at once.
 
 In: a folder and a durability. Out: what a user waits for beside the model: a task of one agent, the first token, an
-admission; and what a full step costs in durable writes and CPU, by service. Settings are those of `bulkhead up`.
+admission; and a runner of full steps (full_steps.py). Settings are those of `bulkhead up`.
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,10 @@ from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.server import Durability
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.processes.child import ChildProcess
-from tests.bench import accounting
 from tests.bench.figures import Book, quantile, say
 from tests.bench.measures.stepping import LOADS, stored_messages
+from tests.bench.peers.agent_step import ACCEPTANCE, INSTRUCTION
+from tests.bench.rig import ASSIGNED, stamps
 from tests.paths import ROOT
 
 TENANT = "demo"
@@ -45,6 +47,7 @@ class Whole:
     provider_url: str
     clients: list[Mesh] = field(default_factory=list)
     submitted: int = 0
+    chained: list[Task] = field(default_factory=list)
 
     async def submit(self, plan: dict[str, Any] | None, *, check: bool) -> Task:
         """One task; the clients take turns."""
@@ -58,12 +61,49 @@ class Whole:
         await ended(await self.submit(plan, check=check))
         return (time.perf_counter() - began) * 1000
 
-    def pids(self) -> dict[str, int]:
+    async def run_chains(self, chains: int, steps: int) -> None:
+        """Chains of full steps, one after the other."""
+        for _ in range(chains):
+            self.chained.append(await self.submit(full_step_plan(steps), check=True))
+            await ended(self.chained[-1])
+
+    async def step_gaps_ms(self) -> list[float]:
+        """Of the chains so far: from each hand-out of a step to the next one's, by the broker's clock."""
+        gaps_ms: list[float] = []
+        async with self.reader() as bus:
+            for task in self.chained:
+                starts = [at for at, kind in await stamps(bus, "worker", task.id) if kind == ASSIGNED]
+                steps = (await task.show())["steps_total"]
+                assert len(starts) == steps, f"{task.id}: {len(starts)} hand-outs of {steps} steps"
+                gaps_ms += [later - earlier for earlier, later in itertools.pairwise(starts)]
+        return gaps_ms
+
+    async def run_together(self, chains: int, steps: int) -> float:
+        """Chains of full steps at the same time; seconds."""
+        began = time.perf_counter()
+        await asyncio.gather(*(self.run(full_step_plan(steps), check=True) for _ in range(chains)))
+        return time.perf_counter() - began
+
+    async def writes(self) -> Mapping[str, int]:
+        """Stored messages, by stream."""
+        return await stored_messages(self.mesh.monitor_url)
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[JetStreamBus]:
+        """A connection that may read every inbox."""
+        seed = self.mesh.nkey_seed("operator")
+        bus = await JetStreamBus.connect(self.mesh.nats_url, service="operator", nkey_seed=seed)
+        try:
+            yield bus
+        finally:
+            await bus.close()
+
+    def pids(self) -> Mapping[str, Sequence[int]]:
         """Process ids by service, broker and Redis."""
-        return {name.removesuffix("-0"): unit.pid for name, unit in self.mesh.units.items() if unit.pid is not None}
+        return {name.removesuffix("-0"): (unit.pid,) for name, unit in self.mesh.units.items() if unit.pid is not None}
 
 
-def agents(count: int, *, tools: tuple[str, ...] = (), text: str = "Say that it is done.") -> dict[str, Any]:
+def agents(count: int, *, tools: tuple[str, ...] = (), text: str = INSTRUCTION) -> dict[str, Any]:
     """A plan: a chain of agent steps."""
     return {
         "steps": [
@@ -74,11 +114,16 @@ def agents(count: int, *, tools: tuple[str, ...] = (), text: str = "Say that it 
                 "tools": list(tools),
                 "kind": "agent",
                 "inputs": [f"s{n - 1}"] if n else [],
-                "acceptance": "Says that it is done.",
+                "acceptance": ACCEPTANCE,
             }
             for n in range(count)
         ]
     }
+
+
+def full_step_plan(count: int) -> dict[str, Any]:
+    """A plan: a chain of steps of two model calls and a tool call, to be judged."""
+    return agents(count, tools=("calculate",))
 
 
 async def ended(task: Task) -> None:
@@ -92,26 +137,33 @@ async def ended(task: Task) -> None:
 
 
 @asynccontextmanager
-async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] | None = None) -> AsyncIterator[Whole]:
-    """Start provider and mesh, stop both. quotas: of further tenants."""
-    folder.mkdir(parents=True, exist_ok=True)
-    heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+async def instant_provider(folder: Path) -> AsyncIterator[str]:
+    """Start a provider; its address."""
+    first_line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     provider = await ChildProcess.start(
         "instant",
         [sys.executable, "-m", "tests.bench.instant"],
         log=folder / "instant.log",
         environ={"PATH": os.environ["PATH"]},
         cwd=ROOT,
-        on_line=lambda line: None if heard.done() else heard.set_result(int(line)),
+        on_line=lambda line: None if first_line.done() else first_line.set_result(line),
     )
     try:
-        port = await asyncio.wait_for(heard, FACT_TIMEOUT_S)
+        yield f"http://127.0.0.1:{await asyncio.wait_for(first_line, FACT_TIMEOUT_S)}/v1"
+    finally:
+        await provider.kill_and_wait()
+
+
+@asynccontextmanager
+async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] | None = None) -> AsyncIterator[Whole]:
+    """Start provider and mesh, stop both. quotas: of further tenants."""
+    folder.mkdir(parents=True, exist_ok=True)
+    async with instant_provider(folder) as url:
         tenants = folder / "tenants.yaml"
         rights = {"tools": ["calculate"], "document_scopes": ["default"], "day": PLENTY}
         rights |= {"task": PLENTY | {"deadline_ms": 600_000}}
         more = {name: rights | {"quota": quota} for name, quota in (quotas or {}).items()}
         tenants.write_text(yaml.safe_dump({"tenants": {TENANT: rights, **more}}))
-        url = f"http://127.0.0.1:{port}/v1"
         environ = dict(os.environ) | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "instant"}
         extra = {"model_gateway": {"BULKHEAD_MODEL": MODEL_NAME}}
         async with LocalMesh(
@@ -126,12 +178,10 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
             names = [f"bench{number}" for number in range(CLIENTS)]
             found = Whole(mesh, url, [Mesh(mesh.url, mesh.add_api_key(TENANT, name, "submitter")) for name in names])
             try:
-                await asyncio.gather(*(found.run(agents(1, tools=("calculate",)), check=True) for _ in range(8)))
+                await found.run_together(CLIENTS, 1)
                 yield found
             finally:
                 await asyncio.gather(*(one.close() for one in found.clients))
-    finally:
-        await provider.kill_and_wait()
 
 
 async def one_agent(mesh: Whole, book: Book, scale: int) -> None:
@@ -167,12 +217,11 @@ async def admission(mesh: Whole, book: Book, scale: int) -> None:
     task = await mesh.submit(agents(1), check=False)
     await ended(task)
     identity = ServiceIdentity.load(mesh.mesh.directory / "identity", "model_gateway")
-    seed = mesh.mesh.nkey_seed("operator")
-    reader = await JetStreamBus.connect(mesh.mesh.nats_url, service="operator", nkey_seed=seed)
     bus = await JetStreamBus.connect(mesh.mesh.nats_url, service="model_gateway", nkey_seed=identity.nkey_seed)
     publisher = make_context("model_gateway", "bench", bus, identity).publisher
     try:
-        [request] = await reader.read("INBOX_MODEL_GATEWAY", f"mesh.worker.model_gateway.*.{TENANT}.{task.id}")
+        async with mesh.reader() as reader:
+            [request] = await reader.read("INBOX_MODEL_GATEWAY", f"mesh.worker.model_gateway.*.{TENANT}.{task.id}")
         grant, actor = request.headers["bulkhead-grant"], request.actor
         times = []
         for n in range(50 * scale):
@@ -193,7 +242,6 @@ async def admission(mesh: Whole, book: Book, scale: int) -> None:
             await publisher.send("budget", settled, tenant=TENANT, task=task.id, cause=f"bench-{n}", index="settled")
     finally:
         await bus.close()
-        await reader.close()
     book.add("admission_p50_ms", quantile(times, 0.5))
 
 
@@ -205,35 +253,3 @@ async def judged(mesh: Whole, book: Book, scale: int) -> None:
         began, length = time.perf_counter(), max(1, 100 * scale // in_flight)
         await asyncio.gather(*(mesh.run(agents(length), check=True) for _ in range(in_flight)))
         book.add(f"steps_per_s_{in_flight}_judged", in_flight * length / (time.perf_counter() - began))
-
-
-async def full_step(mesh: Whole, book: Book, scale: int) -> None:
-    """Two model calls, one tool call, a judge: durable writes and CPU by service, as the difference between tasks of
-    nine such steps and tasks of one, so that what a task costs by itself does not count."""
-    tasks, extra = 2 * scale, 8
-    short_writes, short_cpu = await _cost(mesh, tasks, 1)
-    long_writes, long_cpu = await _cost(mesh, tasks, 1 + extra)
-    steps = tasks * extra
-    by_stream = {name: (long_writes[name] - short_writes.get(name, 0)) / steps for name in long_writes}
-    # A step that is rejected is made again, and its cost would be that of two.
-    assert by_stream["INBOX_MODEL_GATEWAY"] == 3, f"a full step is three model calls: {by_stream}"
-    book.add("full_step_durable_writes", sum(by_stream.values()))
-    for name, count in sorted(by_stream.items(), key=lambda row: -row[1]):
-        if count:
-            book.add(f"full_step_durable_writes_{name.lower()}", count)
-    by_service = {name: (long_cpu[name] - short_cpu[name]) / steps * 1000 for name in long_cpu}
-    book.add("full_step_cpu_ms", sum(by_service.values()))
-    for name, used_ms in by_service.items():
-        book.add(f"full_step_cpu_ms_{name}", used_ms)
-    book.add("pss_whole_mesh_mb", accounting.pss_mb(mesh.pids().values()))
-
-
-async def _cost(mesh: Whole, tasks: int, steps: int) -> tuple[dict[str, int], dict[str, float]]:
-    """Messages by stream and CPU seconds by process of so many tasks, one after the other."""
-    pids, url = mesh.pids(), mesh.mesh.monitor_url
-    stored, used = await stored_messages(url), {name: accounting.cpu_s([pid]) for name, pid in pids.items()}
-    for _ in range(tasks):
-        await mesh.run(agents(steps, tools=("calculate",)), check=True)
-    more = await stored_messages(url)
-    cpu = {name: accounting.cpu_s([pid]) - used[name] for name, pid in pids.items()}
-    return {name: count - stored.get(name, 0) for name, count in more.items()}, cpu

@@ -6,27 +6,21 @@ the server's fsync is off, which survives the same kills as the mesh does then, 
 
 import asyncio
 import itertools
-import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bulkhead_infra.nats.server import Durability
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.measures.recovering import STEPS, STEPS_BEFORE_KILL, TASKS
 from tests.bench.measures.stepping import CHAIN, LOADS, UNTIL_WARM, load_length
-from tests.bench.peers.postgres import Postgres, binaries, postgres
-from tests.paths import ROOT
+from tests.bench.peers.postgres import Postgres, postgres
+from tests.bench.peers.worker_process import ORDER_TIMEOUT_S, Worker, WorkerFailed
 
-PYTHON = ROOT / ".venv-bench" / "bin" / "python"
-WORKER = Path(__file__).with_name("dbos_worker.py")
-ORDER_TIMEOUT_S = 300.0
 MEASURES = frozenset(
     {
         "step_p50_ms",
@@ -42,89 +36,9 @@ MEASURES = frozenset(
 )
 
 
-class NoPeer(Exception):
-    """DBOS is not installed; says what to do."""
-
-
-def check() -> None:
-    """Raise NoPeer or NoPostgres when the peer cannot run here."""
-    if not PYTHON.is_file():
-        raise NoPeer(f"there is no {PYTHON.relative_to(ROOT)} with DBOS in it: `make bench` makes it, given a network")
-    binaries()
-
-
-class WorkerFailed(Exception):
-    """A DBOS process ended or did not answer; says what it said last."""
-
-
-@dataclass(slots=True)
-class Worker:
-    """One DBOS process. ran: (workflow, step, machine's clock) of the steps that it told of."""
-
-    process: asyncio.subprocess.Process
-    log: Path
-    ran: list[tuple[str, int, float]] = field(default_factory=list)
-
-    async def order(self, **order: Any) -> dict[str, Any]:
-        """Give an order and wait for the answer. Raises WorkerFailed."""
-        assert self.process.stdin is not None
-        self.process.stdin.write((json.dumps(order) + "\n").encode())
-        done: dict[str, Any] = (await self.answer())["done"]
-        return done
-
-    async def answer(self) -> dict[str, Any]:
-        """The next line that is no step."""
-        try:
-            async with asyncio.timeout(ORDER_TIMEOUT_S):
-                while True:
-                    row = await self.row()
-                    if "step" not in row:
-                        return row
-        except TimeoutError as error:
-            raise WorkerFailed(f"DBOS did not answer within {ORDER_TIMEOUT_S:g} s: {self._said()}") from error
-
-    async def row(self) -> dict[str, Any]:
-        """The next line; a step is noted in `ran`."""
-        assert self.process.stdout is not None
-        line = await self.process.stdout.readline()
-        if not line:
-            raise WorkerFailed(f"DBOS ended: {self._said()}")
-        row: dict[str, Any] = json.loads(line)
-        if "step" in row:
-            self.ran.append((row["workflow"], row["step"], row["at"]))
-        return row
-
-    def _said(self) -> str:
-        return self.log.read_text()[-1500:]
-
-
 async def _start(database: Postgres, folder: Path, number: int) -> Worker:
-    cores = sorted(os.sched_getaffinity(0))
-    environ = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "BENCH_URL": database.url,
-        "BENCH_EXECUTOR": f"executor-{number}",
-        "BENCH_CORE": str(cores[number % len(cores)]),
-    }
-    log = folder / f"dbos-{number}.log"
-    with log.open("ab") as said:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            str(WORKER),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=said,
-            env=environ,
-            start_new_session=True,
-            limit=16 * 1024 * 1024,
-        )
-    return Worker(process, log)
-
-
-async def _end(worker: Worker) -> None:
-    if worker.process.returncode is None:
-        worker.process.kill()
-        await worker.process.wait()
+    environ = {"BENCH_URL": database.url, "BENCH_EXECUTOR": f"executor-{number}"}
+    return await Worker.start("dbos_worker.py", folder / f"dbos-{number}.log", number, **environ)
 
 
 @asynccontextmanager
@@ -151,9 +65,9 @@ class Peer:
     workers: list[Worker]
 
     async def stop(self) -> None:
-        """Kill the processes: what they have begun is of no use to anybody."""
+        """Kill the processes."""
         for worker in self.workers:
-            await _end(worker)
+            await worker.stop()
 
     def pids(self) -> list[int]:
         """Both processes, and the server with all of its own."""

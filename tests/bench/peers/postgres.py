@@ -23,7 +23,7 @@ from tests.bench import accounting
 
 FOLDERS = Path("/usr/lib/postgresql")
 USER = "postgres"
-ROLE = DATABASE = "bench"
+ROLE, DATABASE = "bench", "postgres"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 
@@ -42,6 +42,16 @@ class Postgres:
     def pids(self) -> list[int]:
         """The server and its workers, as they are now."""
         return accounting.with_children(self.child.pid)
+
+    async def writes(self) -> int:
+        """Transactions so far that wrote something: only these take a number. Raises StartFailed."""
+        ask = "select pg_snapshot_xmax(pg_current_snapshot())"
+        command = [str(binaries() / "psql"), self.url, "-Atc", ask]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise StartFailed(f"psql could not count transactions: exit code {process.returncode}")
+        return int(output)
 
 
 def binaries() -> Path:
