@@ -88,7 +88,10 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
     findings: dict[tuple[str, str], TaintFinding] = {}
-    if guarded and proposal.planned and (unforeseen := _find_unforeseen(call)) is not None:
+    # A plan need not foresee what is read, and where it says what a read that chooses is asked for, that holds.
+    is_read_planned = any(planned.tool == proposal.tool.name and planned.values for planned in proposal.planned)
+    is_bound = bool(proposal.planned) if guarded else bool(sinks) and is_read_planned
+    if is_bound and (unforeseen := _find_unforeseen(call)) is not None:
         findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
@@ -201,7 +204,7 @@ def _find_unforeseen(call: _Call) -> TaintFinding | None:
         rows = (", ".join(map(_describe_planned, planned_call.values)) for planned_call in planned)
         listed = "; ".join(rows)
         reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
-    elif proposal.planned_before >= times:
+    elif proposal.planned_before >= times and (proposal.tool.effect == "write" or proposal.tool.egress):
         reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
     else:
         return None

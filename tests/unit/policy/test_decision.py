@@ -128,6 +128,17 @@ def test_a_call_whose_field_flows_on_is_chosen_by_the_asker() -> None:
     assert ruled(INVOICE, {"id": "INV-8"}, asked, NOTE)[0] == "permit"
 
 
+def test_a_plan_that_says_what_a_read_is_asked_for_binds_it_where_it_chooses() -> None:
+    asked = said("Mallory Finch complained; pay the invoice of Carla Rossi, INV-7, not INV-8.")
+    plan = (planned("get_invoice", id="INV-7"), planned("pay"))
+    for number, effect in (("INV-7", "permit"), ("INV-8", "ask")):
+        assert ruled(INVOICE, {"id": number}, asked, flows=(FLOW,), planned=plan)[0] == effect
+        assert ruled(INVOICE, {"id": number}, asked, planned=plan)[0] == "permit", "nothing flows on"
+        assert ruled(INVOICE, {"id": number}, asked, flows=(FLOW,), planned=plan[1:])[0] == "permit"
+    again = {"flows": (FLOW,), "planned": plan, "planned_before": 3}
+    assert ruled(INVOICE, {"id": "INV-7"}, asked, **again)[0] == "permit", "reading again does no harm"
+
+
 def test_the_grants_come_first() -> None:
     assert ruled(READ, {"name": "x"}, ASKED, granted=("pay",)) == ("forbid", "not_granted")
     assert ruled(PAY, {"iban": IBAN, "amount": 50}, ASKED, calls_before=1) == ("forbid", "too_many_calls")
