@@ -44,13 +44,17 @@ class Taint:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A proposal in the light of a policy. origins: of each value, by pointer and text. planned: the call of the plan
-    that this one is; None where it is none."""
+    """A proposal in the light of a policy. origins: of each value, by pointer and text. place: of the planned call that
+    this one is, -1 where it is none."""
 
     proposal: CallProposal
     policy: "CedarPolicy"
     origins: KnownOrigins
-    planned: PlannedCall | None
+    place: int
+
+    @property
+    def planned(self) -> PlannedCall | None:
+        return self.proposal.planned[self.place] if self.place >= 0 else None
 
     def origins_of(self, value: ArgumentValue) -> tuple[Origin, ...]:
         return self.origins.get((value.pointer, value.text), ())
@@ -155,14 +159,19 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
 
 
 def _view_call(proposal: CallProposal, policy: "CedarPolicy") -> _Call:
-    origins = {
-        (value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()
-    }
-    return _Call(proposal, policy, origins, _find_planned_call(proposal, origins) if proposal.planned else None)
+    return _Call(proposal, policy, _origins_by_value(proposal), planned_place(proposal))
 
 
-def _find_planned_call(proposal: CallProposal, known: KnownOrigins) -> PlannedCall | None:
-    """The call of the plan that this one is, of several the one that says most."""
+def _origins_by_value(proposal: CallProposal) -> KnownOrigins:
+    return {(value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()}
+
+
+def planned_place(proposal: CallProposal) -> int:
+    """Position of the planned call that this one is, -1 for none: of several the one that says most, and of these one
+    that is not yet made as often as it says."""
+    if not proposal.planned:
+        return -1
+    known = _origins_by_value(proposal)
     defaults = {
         name: schema["default"]
         for name, schema in declared_arguments(proposal.tool).items()
@@ -170,13 +179,18 @@ def _find_planned_call(proposal: CallProposal, known: KnownOrigins) -> PlannedCa
     }
     # An argument that is left out has its default, which the asker may have named.
     leaves = [value for value in values_of({**defaults, **proposal.arguments}) if value.role == "leaf"]
-    calls = (
-        call
-        for call in proposal.planned
+    places = (
+        place
+        for place, call in enumerate(proposal.planned)
         if call.tool == proposal.tool.name
         and all(any(_fits_plan(planned, leaf, proposal, known) for leaf in leaves) for planned in call.values)
     )
-    return max(calls, key=lambda call: len(call.values), default=None)
+
+    def preference(place: int) -> tuple[bool, int]:
+        call = proposal.planned[place]
+        return proposal.planned_before.count(place) < call.times, len(call.values)
+
+    return max(places, key=preference, default=-1)
 
 
 def _fits_plan(planned: PlannedValue, leaf: ArgumentValue, proposal: CallProposal, known: KnownOrigins) -> bool:
@@ -204,8 +218,12 @@ def _find_unforeseen(call: _Call) -> TaintFinding | None:
         rows = (", ".join(map(_describe_planned, planned_call.values)) for planned_call in planned)
         listed = "; ".join(rows)
         reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
-    elif proposal.planned_before >= times and (proposal.tool.effect == "write" or proposal.tool.egress):
+    elif proposal.tool.effect == "read" and not proposal.tool.egress:
+        return None
+    elif len(proposal.planned_before) >= times:
         reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
+    elif proposal.planned_before.count(call.place) >= call.planned.times:
+        reason = f"the plan foresees this call of {tool} {call.planned.times} times, and this would be once more"
     else:
         return None
     return TaintFinding("", tool, (), reason[: bounds.MAX_REASON_CHARS])
