@@ -317,8 +317,8 @@ def _find_origins(
         )
         fields = _list_fields(value, index)
         if len(fields) > bounds.MAX_ORIGINS:
-            own = [pointer for sha256, pointer in likely if sha256 == text.sha256]
-            fields = [*own, *(pointer for pointer in fields[: bounds.MAX_ORIGINS] if pointer not in own)]
+            beside = [pointer for sha256, pointer in likely if sha256 == text.sha256]
+            fields = [*beside, *(pointer for pointer in fields[: bounds.MAX_ORIGINS] if pointer not in beside)]
         for pointer in fields[: bounds.MAX_ORIGINS]:
             origins.append(origin.model_copy(update={"match": "field", "field": pointer}))
         if _is_in_text(value, index):

@@ -33,30 +33,30 @@ def find_row(pointer: str, patterns: Iterable[str] = ()) -> tuple[str, str]:
     `*` for each such place; "" for none."""
     segments = pointer.split("/")
     starred = {
-        at
+        depth
         for pattern in patterns
         if covers_pointer(pattern, pointer)
-        for at, segment in enumerate(pattern.split("/"))
+        for depth, segment in enumerate(pattern.split("/"))
         if segment == "*"
     }
-    ends = [at for at, segment in enumerate(segments) if segment.isdigit() or at in starred]
+    ends = [depth for depth, segment in enumerate(segments) if segment.isdigit() or depth in starred]
     row = segments[: ends[-1] + 1] if ends else []
-    return "/".join(row), "/".join("*" if at in ends else segment for at, segment in enumerate(row))
+    return "/".join(row), "/".join("*" if depth in ends else segment for depth, segment in enumerate(row))
 
 
 def flow_binding(flow: Flow, origin: Origin, flows: Collection[Flow]) -> Binding:
     """The record of a value that a flow lets in. flows: all into the tool. Flows of one earlier call are of one record,
     but where the plan selects several, or one field goes to several arguments."""
-    alike = [other for other in flows if (other.step_id, other.from_tool) == (flow.step_id, flow.from_tool)]
+    alike = [sibling for sibling in flows if (sibling.step_id, sibling.from_tool) == (flow.step_id, flow.from_tool)]
     scope: tuple[Hashable, ...] = (flow.step_id, flow.from_tool)
-    if len({other.where for other in alike if other.where}) > 1:
-        alike = [other for other in alike if other.where == flow.where]
+    if len({sibling.where for sibling in alike if sibling.where}) > 1:
+        alike = [sibling for sibling in alike if sibling.where == flow.where]
         scope = (*scope, flow.where)
-    if any(other.field == flow.field and other.argument != flow.argument for other in alike):
+    if any(sibling.field == flow.field and sibling.argument != flow.argument for sibling in alike):
         scope = (*scope, flow.argument)
     pattern, places = flow.field.split("/"), origin.field.split("/")
-    wildcards = [at for at, segment in enumerate(pattern, 1) if segment == "*"]
-    return frozenset(((*scope, *pattern[:at]), (origin.sha256, *places[:at])) for at in (0, *wildcards))
+    wildcards = [depth for depth, segment in enumerate(pattern, 1) if segment == "*"]
+    return frozenset(((*scope, *pattern[:depth]), (origin.sha256, *places[:depth])) for depth in (0, *wildcards))
 
 
 def literal_bindings(planned: PlannedCall, value: ArgumentValue) -> tuple[Binding, ...] | None:
@@ -71,12 +71,12 @@ def literal_bindings(planned: PlannedCall, value: ArgumentValue) -> tuple[Bindin
         if not covers_pointer(argument, value.pointer):
             continue
         group = argument.rpartition("*")[0]
-        rows = max(len(others) for other, others in columns.items() if other.rpartition("*")[0] == group)
-        matching = [at for at, text in enumerate(texts) if is_same_value(value, text)]
+        rows = max(len(column) for name, column in columns.items() if name.rpartition("*")[0] == group)
+        matching = [row for row, text in enumerate(texts) if is_same_value(value, text)]
         is_column = "*" in argument and _covers_leaf(argument, value.pointer)
         if not is_column or (matching and len(texts) < rows):
             return None
-        bindings.extend(frozenset(((("plan", group), at),)) for at in matching)
+        bindings.extend(frozenset(((("plan", group), row),)) for row in matching)
     return tuple(bindings)
 
 
@@ -110,14 +110,14 @@ def _unserved_rows(rows: Mapping[str, Sequence[RowValue]]) -> Iterator[str]:
     # One record may serve rows that differ in what needs none: the same fee, for each account that the asker named.
     common = sorted(set.intersection(*map(set, free_forms.values())))
     ways: dict[str, list[Hashable]] = {}
-    taken: dict[Hashable, str] = {}
+    row_of: dict[Hashable, str] = {}
 
     def has_record(row: str, tried: set[Hashable]) -> bool:
         for way in ways[row]:
             if way not in tried:
                 tried.add(way)
-                if way not in taken or has_record(taken[way], tried):
-                    taken[way] = row
+                if way not in row_of or has_record(row_of[way], tried):
+                    row_of[way] = row
                     return True
         return False
 

@@ -171,7 +171,7 @@ def planned_place(proposal: CallProposal) -> int:
     that is not yet made as often as it says."""
     if not proposal.planned:
         return -1
-    known = _origins_by_value(proposal)
+    origins = _origins_by_value(proposal)
     defaults = {
         name: schema["default"]
         for name, schema in declared_arguments(proposal.tool).items()
@@ -183,7 +183,7 @@ def planned_place(proposal: CallProposal) -> int:
         place
         for place, call in enumerate(proposal.planned)
         if call.tool == proposal.tool.name
-        and all(any(_fits_plan(planned, leaf, proposal, known) for leaf in leaves) for planned in call.values)
+        and all(any(_fits_plan(planned, leaf, proposal, origins) for leaf in leaves) for planned in call.values)
     )
 
     def preference(place: int) -> tuple[bool, int]:

@@ -243,8 +243,9 @@ class Gate:
         if not planned_name:
             return ()
         items, _ = await self._read_counted(self._count_subject(job, "planned", planned_name))
-        others = (item for item in items if _counted_id(item) != job.request.call_id)
-        return tuple(int(item.partition(_PLACE_MARK)[2] or -1) for item in others)
+        return tuple(
+            int(item.partition(_PLACE_MARK)[2] or -1) for item in items if _counted_id(item) != job.request.call_id
+        )
 
     async def _count_once(
         self, job: Job[Any], kind: str, name: str, item_id: str, limit: int, known: int | None = None
