@@ -183,7 +183,7 @@ def planned_by_reading(task: Task) -> Task:
     for move in task.calls:
         kinds = {sink.argument: sink.kind for sink in sinks_of(tools()[move.tool], task.flows)}
         said = {(value.pointer, value.text) for value in attribute_values(move.arguments, asked)[0] if value.origins}
-        values = list(values_of(move.arguments)) if consequential(move.tool) else []
+        values = list(values_of(move.arguments)) if kinds or consequential(move.tool) else []
         literals = [figure for tool, figure in task.figures if tool == move.tool]
         for leaf in (value for value in values if value.role == "leaf"):
             parts = [part for part in values if part.role == "part" and part.pointer == leaf.pointer]

@@ -12,7 +12,7 @@ where exactly one stands in it; so has each text within JSON, behind its pointer
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ from bulkhead.policy.planned_values import (
     selected_value,
     selection_digest,
 )
+from bulkhead.policy.rows import find_row
 from bulkhead.policy.values import (
     ArgumentValue,
     ValueKind,
@@ -98,6 +99,7 @@ def attribute_values(
     planned = _planned_outcomes(rules, texts) if rules is not None and complete and is_complete else {}
     value_origins: list[ValueOrigin] = []
     attributed: set[tuple[str, str]] = set()
+    likely_places = _likely_places(arguments, texts)
     for value in values_of(arguments):
         if (value.pointer, value.text) in attributed:
             continue
@@ -107,8 +109,9 @@ def attribute_values(
             complete = False
             continue
         attributed.add((value.pointer, value.text))
+        likely = likely_places.get((value.pointer, value.text), ())
         outcomes = [outcome.origin for outcome in planned.get((value.kind, value.form), ()) if outcome.is_of(value)]
-        origins = (*outcomes, *_find_origins(value, texts))[: bounds.MAX_ORIGINS]
+        origins = (*_likely_first(outcomes, likely), *_find_origins(value, texts, likely))[: bounds.MAX_ORIGINS]
         expected = "" if outcomes or value.role != "leaf" else _expected_text(value.pointer, planned)
         value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, expected=expected, origins=origins))
     return tuple(value_origins), complete
@@ -239,7 +242,70 @@ def least_trusted_source(sources: Sequence[SourceText]) -> Source:
     return TRUST[max((TRUST.index(source.source) for source in sources), default=0)]
 
 
-def _find_origins(value: ArgumentValue, texts: Sequence[tuple[SourceText, _TextIndex]]) -> tuple[Origin, ...]:
+Place = tuple[str, str]
+"""Digest of a text, and a pointer in it."""
+
+
+def _list_fields(value: ArgumentValue, index: _TextIndex) -> list[str]:
+    """The fields of a text that a value is the whole of."""
+    fields = index.fields.get((value.kind, value.form), ())
+    return [pointer for pointer, raw in fields if value.kind != "text" or raw == value.text]  # `../a` is not `/a`.
+
+
+def _likely_places(
+    arguments: Mapping[str, object], texts: Sequence[tuple[SourceText, _TextIndex]]
+) -> Mapping[tuple[str, str], Collection[Place]]:
+    """By pointer and text of a value: of the fields that it is, as many as are told, those beside the other values of
+    its row first: among many equal ones they tell whether one record holds the row."""
+    indexes: dict[tuple[str, str, str], dict[Place, list[Place]]] = {}
+    values: list[tuple[ArgumentValue, dict[Place, list[Place]]]] = []
+    for value in itertools.islice(values_of(arguments), bounds.MAX_ATTRIBUTED_VALUES):
+        key = (value.kind, value.form, value.text)
+        if key not in indexes:
+            indexes[key] = _index_places(value, texts)
+        values.append((value, indexes[key]))
+    roots = [(text.sha256, "") for text, _ in texts]
+    around_row: dict[str, set[Place]] = {}
+    likely: dict[tuple[str, str], Collection[Place]] = {}
+    for value, index in sorted(values, key=lambda pair: len(pair[1])):  # The rarest first: it says most.
+        around = around_row.setdefault(find_row(value.pointer)[0], set())
+        nearest = sorted(around, key=lambda place: (-place[1].count("/"), place))
+        places = dict.fromkeys(place for above in (*nearest, *roots) for place in index.get(above, ()))
+        chosen = list(itertools.islice(places, bounds.MAX_ORIGINS))
+        around |= {(sha256, above) for sha256, pointer in chosen for above in _places_above(pointer)}
+        likely[value.pointer, value.text] = chosen
+    return likely
+
+
+def _index_places(value: ArgumentValue, texts: Iterable[tuple[SourceText, _TextIndex]]) -> dict[Place, list[Place]]:
+    """The fields that a value is, by each place above them."""
+    index_by_place: dict[Place, list[Place]] = {}
+    for text, index in texts:
+        for pointer in _list_fields(value, index):
+            for above in _places_above(pointer):
+                below = index_by_place.setdefault((text.sha256, above), [])
+                if len(below) < bounds.MAX_ORIGINS:
+                    below.append((text.sha256, pointer))
+    return index_by_place
+
+
+def _places_above(pointer: str) -> Iterator[str]:
+    while pointer:
+        yield pointer
+        pointer = pointer.rpartition("/")[0]
+    yield ""
+
+
+def _likely_first(origins: list[Origin], likely: Collection[Place]) -> list[Origin]:
+    """The same, in another order where some will be cut."""
+    if len(origins) <= bounds.MAX_ORIGINS:
+        return origins
+    return sorted(origins, key=lambda origin: (origin.sha256, origin.field) not in likely)
+
+
+def _find_origins(
+    value: ArgumentValue, texts: Sequence[tuple[SourceText, _TextIndex]], likely: Collection[Place]
+) -> list[Origin]:
     origins: list[Origin] = []
     for text, index in texts:
         origin = Origin(
@@ -249,13 +315,16 @@ def _find_origins(value: ArgumentValue, texts: Sequence[tuple[SourceText, _TextI
             match="exact" if _is_exact(value, text, index) else "normalised",
             call_id=text.call_id,
         )
-        for pointer, raw in index.fields.get((value.kind, value.form), ())[: bounds.MAX_ORIGINS]:
-            if value.kind != "text" or raw == value.text:  # `../a` is not the field `/a`.
-                origins.append(origin.model_copy(update={"match": "field", "field": pointer}))
+        fields = _list_fields(value, index)
+        if len(fields) > bounds.MAX_ORIGINS:
+            beside = [pointer for sha256, pointer in likely if sha256 == text.sha256]
+            fields = [*beside, *(pointer for pointer in fields[: bounds.MAX_ORIGINS] if pointer not in beside)]
+        for pointer in fields[: bounds.MAX_ORIGINS]:
+            origins.append(origin.model_copy(update={"match": "field", "field": pointer}))
         if _is_in_text(value, index):
             origins.append(origin)
-    origins.sort(key=lambda one: (TRUST.index(one.source), one.match != "field"))
-    return tuple(origins[: bounds.MAX_ORIGINS])
+    origins = _likely_first(origins, likely)
+    return sorted(origins, key=lambda origin: (TRUST.index(origin.source), origin.match != "field"))
 
 
 def _is_in_text(value: ArgumentValue, index: _TextIndex) -> bool:

@@ -121,15 +121,15 @@ def selected_value(flow: Flow, fields: Sequence[PlacedField]) -> tuple[PlacedFie
 
 def _list_records(pattern: Sequence[str], results: Iterable[RecordedResult]) -> Iterator[_Record]:
     for result in results:
-        seen: set[str] = set()
+        listed: set[str] = set()
         for pointer in result.fields:
             segments = pointer.split("/")[: len(pattern)]
             record = "/".join(segments)
-            if len(segments) < len(pattern) or record in seen:
+            if len(segments) < len(pattern) or record in listed:
                 continue
             pairs = list(zip(pattern, segments, strict=True))
             if all(pattern_segment in ("*", segment) for pattern_segment, segment in pairs):
-                seen.add(record)
+                listed.add(record)
                 places = tuple(segment for pattern_segment, segment in pairs if pattern_segment == "*")
                 yield _Record(result, record, places)
 

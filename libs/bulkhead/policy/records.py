@@ -147,7 +147,7 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         role=grant.role,
         flows=record.plan.flows,
         planned=record.plan.calls,
-        planned_before=call.calls_before,
+        planned_before=(-1,) * min(call.calls_before, bounds.MAX_FLOWS * bounds.MAX_PLANNED_TIMES),
         calls_before=call.calls_before,
         spent_usd_micros=call.spent_usd_micros,
         isolation=call.isolation,

@@ -20,10 +20,10 @@ class CallProposal:
     of least trust that stood in the context. shown: all sources that did, by name, with `unknown` where these may
     not be all. agent: the service and role that asks (`worker.step`). role: of the
     person for whom; "" where it is not known. flows: of the plan. planned: calls that the plan foresees in this step,
-    and that bound it where there are any. planned_before, calls_before: of this tool in this step and in this task,
-    others than this one. spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
-    calls: the step of each earlier call by its id, where an origin's call_id is not the step's. constraints: such as
-    hold beside those of the grants.
+    and that bound it where there are any. planned_before: of the earlier calls of this tool in this step, for each its
+    position in `planned`, -1 where that is not known. calls_before: other calls of it in this task. spent_usd_micros:
+    of the task, where known. isolation: what this executor has for this tool. calls: the step of each earlier call by
+    its id, where an origin's call_id is not the step's. constraints: such as hold beside those of the grants.
     """
 
     task: TaskGrant
@@ -37,7 +37,7 @@ class CallProposal:
     role: str = ""
     flows: tuple[Flow, ...] = ()
     planned: tuple[PlannedCall, ...] = ()
-    planned_before: int = 0
+    planned_before: tuple[int, ...] = ()
     calls_before: int = 0
     spent_usd_micros: int = 0
     isolation: Isolation = "none"

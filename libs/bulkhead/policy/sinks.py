@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkhead.policy.planned_values import PlannedRules, calculation_digest, fits_bounds, selection_digest
+from bulkhead.policy.rows import Binding, RowValue, find_unserved, flow_binding, literal_bindings
 from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import ArgumentValue, covers_pointer, form_of, url_form, values_of
+from bulkhead.policy.values import ArgumentValue, covers_pointer, is_same_value, values_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, Origin, PlannedCall, PlannedValue, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
@@ -41,10 +42,33 @@ class Taint:
     """Of each value in a sink that may stand there and that the asker did not write: where it comes from."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A proposal in the light of a policy. origins: of each value, by pointer and text. place: of the planned call that
+    this one is, -1 where it is none."""
+
+    proposal: CallProposal
+    policy: "CedarPolicy"
+    origins: KnownOrigins
+    place: int
+
+    @property
+    def planned(self) -> PlannedCall | None:
+        return self.proposal.planned[self.place] if self.place >= 0 else None
+
+    def origins_of(self, value: ArgumentValue) -> tuple[Origin, ...]:
+        return self.origins.get((value.pointer, value.text), ())
+
+    def flows(self) -> list[Flow]:
+        """Flows by which an argument may be a field of an earlier result."""
+        return [flow for flow in self.proposal.flows if flow.tool == self.proposal.tool.name and not flow.operand]
+
+
 _GRAVITY: tuple[SinkKind, ...] = ("code", "account", "recipient", "amount", "url", "path", "other", "text")
 _LINKS = frozenset(("url", "email"))
 """Kinds of values that are looked for in an argument of a write that is declared as no sink: people follow them."""
 _OWN = frozenset(("user", "operator"))
+_NO_RECORD = "by the plan it stands beside other values of its record, and in one row"
 _NO_ACCOUNTS = frozenset(("number", "date", "time"))
 LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
@@ -64,25 +88,25 @@ def sinks_of(tool: ToolSpec, flows: Iterable[Flow] = ()) -> tuple[Sink, ...]:
 
 def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
     """The taint of a call: values that stand in its sinks and may not."""
-    origins_by_value = {
-        (value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()
-    }
+    call = _view_call(proposal, policy)
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
     findings: dict[tuple[str, str], TaintFinding] = {}
-    if guarded and proposal.planned and (unforeseen := _find_unforeseen(proposal, origins_by_value)) is not None:
+    # A plan need not foresee what is read, and where it says what a read that chooses is asked for, that holds.
+    is_read_planned = any(planned.tool == proposal.tool.name and planned.values for planned in proposal.planned)
+    is_bound = bool(proposal.planned) if guarded else bool(sinks) and is_read_planned
+    if is_bound and (unforeseen := _find_unforeseen(call)) is not None:
         findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
     chosen: list[str] = []
+    row_values: list[RowValue] = []
     for leaf, parts in _group_by_leaf(values_of(proposal.arguments)):
         top = _pointer_segment(leaf.pointer, 1)
         if leaf.role == "leaf":
             top_sources = sources.setdefault(top, set())
             for value in (leaf, *parts):
-                top_sources |= {
-                    _origin_name(origin) for origin in origins_by_value.get((value.pointer, value.text), ())
-                } or {proposal.least_trusted}
+                top_sources |= {_origin_name(origin) for origin in call.origins_of(value)} or {proposal.least_trusted}
         kind = sink_kind(leaf.pointer, sinks)
         if kind is None and not guarded:
             continue
@@ -90,22 +114,28 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
             bad = [
                 candidate
                 for candidate in (leaf, *parts)
-                if candidate.kind in _LINKS and not _may_flow(candidate, "text", proposal, policy, origins_by_value)
+                if candidate.kind in _LINKS and _find_bindings(candidate, "text", call) == ()
             ]
         elif _is_declared_value(leaf, declared, proposal.tool):
             continue
         else:
             kind = kind or "other"  # Undeclared, so nobody has said that it chooses nothing.
-            bad = _suspect_values(leaf, parts, kind, proposal, policy, origins_by_value)
-            origins = origins_by_value.get((leaf.pointer, leaf.text), ())
-            if kind != "text" and not bad and not any(origin.source in _OWN for origin in origins):
-                chosen.append(_describe_chosen(leaf, kind, proposal.tool.name, origins))
+            bad = _suspect_values(leaf, parts, kind, call)
+            origins = call.origins_of(leaf)
+            if kind != "text" and not bad:
+                # As a list of addresses a leaf has no record of its own.
+                row_values.append(RowValue(leaf, _find_bindings(leaf, kind, call) or None))
+                if not any(origin.source in _OWN for origin in origins):
+                    chosen.append(_describe_chosen(leaf, kind, proposal.tool.name, origins))
         for value in bad:
             code = code or kind == "code"
-            finding = _build_finding(
-                value, kind or "text", proposal, origins_by_value.get((value.pointer, value.text), ())
-            )
+            finding = _build_finding(value, kind or "text", call)
             findings.setdefault((finding.pointer, finding.text), finding)
+    patterns = {flow.argument for flow in call.flows()}
+    patterns |= {planned.argument for planned in call.planned.values} if call.planned is not None else set()
+    for value in find_unserved(row_values, patterns):
+        finding = _build_finding(value, sink_kind(value.pointer, sinks) or "other", call, _NO_RECORD)
+        findings.setdefault((finding.pointer, finding.text), finding)
     # The gravest first: what is cut is the least, and no rule looks at what was cut.
     grave = sorted(findings.values(), key=lambda one: _GRAVITY.index(sink_kind(one.pointer, sinks) or "other"))
     pointers = frozenset(finding.pointer for finding in grave)
@@ -120,18 +150,28 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
 
 def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> bool:
     """True when every value at or below a place comes from the asker or from what policy trusts."""
-    origins_by_value = {
-        (value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()
-    }
+    call = _view_call(proposal, policy)
     return not any(
-        _suspect_values(leaf, parts, "other", proposal, policy, origins_by_value)
+        _suspect_values(leaf, parts, "other", call)
         for leaf, parts in _group_by_leaf(values_of(proposal.arguments))
         if covers_pointer(place, leaf.pointer)
     )
 
 
-def _planned_call(proposal: CallProposal, known: KnownOrigins) -> PlannedCall | None:
-    """The call of the plan that this one is; None where it is none."""
+def _view_call(proposal: CallProposal, policy: "CedarPolicy") -> _Call:
+    return _Call(proposal, policy, _origins_by_value(proposal), planned_place(proposal))
+
+
+def _origins_by_value(proposal: CallProposal) -> KnownOrigins:
+    return {(value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()}
+
+
+def planned_place(proposal: CallProposal) -> int:
+    """Position of the planned call that this one is, -1 for none: of several the one that says most, and of these one
+    that is not yet made as often as it says."""
+    if not proposal.planned:
+        return -1
+    origins = _origins_by_value(proposal)
     defaults = {
         name: schema["default"]
         for name, schema in declared_arguments(proposal.tool).items()
@@ -139,24 +179,25 @@ def _planned_call(proposal: CallProposal, known: KnownOrigins) -> PlannedCall | 
     }
     # An argument that is left out has its default, which the asker may have named.
     leaves = [value for value in values_of({**defaults, **proposal.arguments}) if value.role == "leaf"]
-    for call in proposal.planned:
-        if call.tool == proposal.tool.name and all(
-            any(_fits_plan(planned, leaf, proposal, known) for leaf in leaves) for planned in call.values
-        ):
-            return call
-    return None
+    places = (
+        place
+        for place, call in enumerate(proposal.planned)
+        if call.tool == proposal.tool.name
+        and all(any(_fits_plan(planned, leaf, proposal, origins) for leaf in leaves) for planned in call.values)
+    )
 
+    def preference(place: int) -> tuple[bool, int]:
+        call = proposal.planned[place]
+        return proposal.planned_before.count(place) < call.times, len(call.values)
 
-def _is_same_value(leaf: ArgumentValue, planned: str) -> bool:
-    """True for the planned value in any of its spellings. An address is planned with the blanks that people write."""
-    return form_of(planned) == (leaf.kind, leaf.form) or (leaf.kind == "url" and url_form(planned) == leaf.form)
+    return max(places, key=preference, default=-1)
 
 
 def _fits_plan(planned: PlannedValue, leaf: ArgumentValue, proposal: CallProposal, known: KnownOrigins) -> bool:
     """True for what the plan gives an argument, in its words or by its bounds and its calculation."""
     if not covers_pointer(planned.argument, leaf.pointer):
         return False
-    if (planned.text or planned.is_literal) and not _is_same_value(leaf, planned.text):
+    if (planned.text or planned.is_literal) and not is_same_value(leaf, planned.text):
         return False
     if (planned.at_least or planned.at_most) and not fits_bounds(planned, leaf.kind, leaf.form):
         return False
@@ -166,18 +207,23 @@ def _fits_plan(planned: PlannedValue, leaf: ArgumentValue, proposal: CallProposa
     return any(origin.planned == digest for origin in known.get((leaf.pointer, leaf.text), ()))
 
 
-def _find_unforeseen(proposal: CallProposal, known: KnownOrigins) -> TaintFinding | None:
+def _find_unforeseen(call: _Call) -> TaintFinding | None:
     """Finding where the plan foresees no such call, or no further one."""
-    tool = proposal.tool.name
-    planned = [call for call in proposal.planned if call.tool == tool]
-    times = sum(call.times for call in planned)
+    proposal, tool = call.proposal, call.proposal.tool.name
+    planned = [planned_call for planned_call in proposal.planned if planned_call.tool == tool]
+    times = sum(planned_call.times for planned_call in planned)
     if not planned:
         reason = f"the plan foresees no call of {tool} in this step"
-    elif _planned_call(proposal, known) is None:
-        listed = "; ".join(", ".join(_describe_planned(value) for value in call.values) for call in planned)
+    elif call.planned is None:
+        rows = (", ".join(map(_describe_planned, planned_call.values)) for planned_call in planned)
+        listed = "; ".join(rows)
         reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
-    elif proposal.planned_before >= times:
+    elif proposal.tool.effect == "read" and not proposal.tool.egress:
+        return None
+    elif len(proposal.planned_before) >= times:
         reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
+    elif proposal.planned_before.count(call.place) >= call.planned.times:
+        reason = f"the plan foresees this call of {tool} {call.planned.times} times, and this would be once more"
     else:
         return None
     return TaintFinding("", tool, (), reason[: bounds.MAX_REASON_CHARS])
@@ -235,17 +281,12 @@ def _json_text(value: object) -> str:
 
 
 def _suspect_values(
-    leaf: ArgumentValue,
-    parts: list[ArgumentValue],
-    kind: SinkKind,
-    proposal: CallProposal,
-    policy: "CedarPolicy",
-    known: KnownOrigins,
+    leaf: ArgumentValue, parts: list[ArgumentValue], kind: SinkKind, call: _Call
 ) -> list[ArgumentValue]:
     """The values of one leaf that policy does not let into the sink."""
 
     def is_allowed(value: ArgumentValue) -> bool:
-        return _may_flow(value, kind, proposal, policy, known)
+        return _find_bindings(value, kind, call) != ()
 
     if leaf.role == "key":
         return [] if is_allowed(leaf) else [leaf]
@@ -261,22 +302,21 @@ def _suspect_values(
     return bad if parts and _BETWEEN.fullmatch(remainder) else [leaf, *bad]
 
 
-def _may_flow(
-    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, policy: "CedarPolicy", known: KnownOrigins
-) -> bool:
+def _find_bindings(value: ArgumentValue, kind: SinkKind, call: _Call) -> tuple[Binding, ...] | None:
+    """The records in which plan and policy let a value stand here: None where it needs none, () where it may not."""
+    proposal, origins = call.proposal, call.origins_of(value)
     context = {"tool": proposal.tool.name, "argument": value.pointer, "kind": kind, "field": ""}
     tenant = proposal.task.tenant
-    origins = known.get((value.pointer, value.text), ())
-    bound = bool(proposal.planned) and _is_bound_by_plan(proposal.tool, kind)
-    planned = _planned_call(proposal, known) if bound else None
+    planned = call.planned if _is_bound_by_plan(proposal.tool, kind) else None
     if planned is not None and any(
-        not figure.is_literal and value.role == "leaf" and _fits_plan(figure, value, proposal, known)
+        not figure.is_literal and value.role == "leaf" and _fits_plan(figure, value, proposal, call.origins)
         for figure in planned.values
     ):
-        return True
+        return None
     if not origins:
-        vouched = proposal.values is not None
-        return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
+        source = proposal.least_trusted if proposal.values is not None else "model"
+        return None if call.policy.trusts_source(tenant, source, "", context) else ()
+    bindings: list[Binding] = []
     arguments = [literal.argument for literal in planned.values] if planned is not None else []
     for origin in origins:
         # The asker wrote it, and for another argument or call.
@@ -291,11 +331,22 @@ def _may_flow(
         # What the plan alone lets flow is no word of its source.
         if origin.planned:
             continue
-        if policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
-            return True
-    return (value.role == "leaf" or kind == "text") and any(
-        _plan_allows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
-    )
+        if not call.policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
+            continue
+        is_planned = planned is not None and origin.source == "user" and value.role == "leaf"
+        rows = literal_bindings(planned, value) if planned is not None and is_planned else None
+        if rows is None:
+            return None
+        bindings += rows
+    if value.role == "leaf" or kind == "text":
+        flows = call.flows()
+        flowing = [
+            (flow, origin) for flow in flows for origin in origins if _plan_allows(flow, origin, value, proposal)
+        ]
+        if flowing and kind == "text":  # A text may tell of many records.
+            return None
+        bindings += (flow_binding(flow, origin, flows) for flow, origin in flowing)
+    return tuple(dict.fromkeys(bindings))
 
 
 def _is_bound_by_plan(tool: ToolSpec, kind: SinkKind) -> bool:
@@ -310,12 +361,11 @@ def _covers_any(patterns: Iterable[str], pointer: str) -> bool:
 def _plan_allows(flow: Flow, origin: Origin, value: ArgumentValue, proposal: CallProposal) -> bool:
     """True when the plan lets this whole field of this earlier call be this argument: where it selects records, the one
     that it selects."""
-    if flow.operand or origin.planned != (selection_digest(flow) if flow.where else ""):
+    if origin.planned != (selection_digest(flow) if flow.where else ""):
         return False
     return (
         origin.match == "field"
         and origin.source == "tool"
-        and flow.tool == proposal.tool.name
         and flow.from_tool == origin.name
         and proposal.calls.get(origin.call_id, origin.call_id) == flow.step_id
         and len(flow.field.split("/")) == len(origin.field.split("/"))
@@ -332,11 +382,12 @@ def _origin_name(origin: Origin) -> str:
     return ":".join(filter(None, _origin_source(origin)))
 
 
-def _build_finding(
-    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, origins: tuple[Origin, ...]
-) -> TaintFinding:
-    where = tuple(dict.fromkeys(_origin_name(origin) for origin in origins))
-    if "user" in where:
+def _build_finding(value: ArgumentValue, kind: SinkKind, call: _Call, reason: str = "") -> TaintFinding:
+    proposal = call.proposal
+    where = tuple(dict.fromkeys(_origin_name(origin) for origin in call.origins_of(value)))
+    if reason:
+        origin_text = reason
+    elif "user" in where:
         origin_text = "the asker wrote it in another form, or for another argument or call"
     elif where:
         origin_text = f"it stands in {', '.join(where)} and not in the asker's words"

@@ -255,6 +255,11 @@ def _leaf_values(pointer: str, leaf: object) -> Iterator[ArgumentValue]:
             yield ArgumentValue(pointer, bound_text(raw), inner_kind, inner, "part")
 
 
+def is_same_value(value: ArgumentValue, planned: str) -> bool:
+    """True for a planned value in any of its spellings. An address is planned with the blanks that people write."""
+    return form_of(planned) == (value.kind, value.form) or (value.kind == "url" and url_form(planned) == value.form)
+
+
 def covers_pointer(pattern: str, pointer: str) -> bool:
     """True when a place lies at or below a pattern, in which `*` is any one key or position."""
     pattern_parts, pointer_parts = pattern.split("/"), pointer.split("/")

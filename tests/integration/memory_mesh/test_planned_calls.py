@@ -32,9 +32,28 @@ async def test_the_gate_knows_what_the_plan_foresees_and_how_often_it_was_done(t
         task = await ann.submit("Count kept twice.", plan=own_plan)
         assert (await task.result(30))["status"] == "succeeded"
     assert [(proposal.planned, proposal.planned_before) for proposal in proposals] == [
-        ((EXPECTED,), 0),
-        ((EXPECTED,), 1),
+        ((EXPECTED,), ()),
+        ((EXPECTED,), (0,)),
     ]
+
+
+async def test_of_calls_at_once_each_is_ruled_on_with_those_that_were_let_through_before(tmp_path: Path) -> None:
+    ruled: dict[int, tuple[int, ...]] = {}
+
+    def permit_all(proposal: CallProposal) -> CallRuling:
+        ruled[proposal.arguments["amount"]] = proposal.planned_before
+        return CallRuling("permit", "all", "c" * 64)
+
+    step = {"id": "a", "title": "Count", "instruction": "Count kept.", "acceptance": "It is counted."}
+    foreseen = [FORESEEN | {"times": 1}, FORESEEN | {"values": [{"argument": "/amount", "text": "3"}]}]
+    own_plan = {"steps": [{**step, "tools": ["counter_increment"], "calls": foreseen}]}
+    async with stage(tmp_path, rule=permit_all) as on, on.client() as ann:
+        calls = [call("counter_increment", name="kept", amount=amount) for amount in (2, 4, 3)]
+        on.model.will(a=[use(*calls), says("Here is a.")])
+        task = await ann.submit("Count kept.", plan=own_plan)
+        assert (await task.result(30))["status"] == "succeeded"
+    assert sorted(map(len, ruled.values())) == [0, 1, 2]
+    assert sum(ruled.values(), ()) and set(sum(ruled.values(), ())) <= {0, 1}
 
 
 async def test_what_a_model_drafts_bounds_its_step_and_lets_its_fields_flow(tmp_path: Path) -> None:

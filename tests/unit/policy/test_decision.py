@@ -128,6 +128,17 @@ def test_a_call_whose_field_flows_on_is_chosen_by_the_asker() -> None:
     assert ruled(INVOICE, {"id": "INV-8"}, asked, NOTE)[0] == "permit"
 
 
+def test_a_plan_that_says_what_a_read_is_asked_for_binds_it_where_it_chooses() -> None:
+    asked = said("Mallory Finch complained; pay the invoice of Carla Rossi, INV-7, not INV-8.")
+    plan = (planned("get_invoice", id="INV-7"), planned("pay"))
+    for number, effect in (("INV-7", "permit"), ("INV-8", "ask")):
+        assert ruled(INVOICE, {"id": number}, asked, flows=(FLOW,), planned=plan)[0] == effect
+        assert ruled(INVOICE, {"id": number}, asked, planned=plan)[0] == "permit", "nothing flows on"
+        assert ruled(INVOICE, {"id": number}, asked, flows=(FLOW,), planned=plan[1:])[0] == "permit"
+    again = {"flows": (FLOW,), "planned": plan, "planned_before": (0, 0, 0)}
+    assert ruled(INVOICE, {"id": "INV-7"}, asked, **again)[0] == "permit", "reading again does no harm"
+
+
 def test_the_grants_come_first() -> None:
     assert ruled(READ, {"name": "x"}, ASKED, granted=("pay",)) == ("forbid", "not_granted")
     assert ruled(PAY, {"iban": IBAN, "amount": 50}, ASKED, calls_before=1) == ("forbid", "too_many_calls")
@@ -304,8 +315,24 @@ def test_a_planned_value_is_met_by_a_default_and_in_every_spelling() -> None:
 def test_a_planned_call_is_made_as_often_as_the_plan_says() -> None:
     asked = said(f"Pay 50 EUR to {IBAN}, twice.")
     arguments, plan = {"iban": IBAN, "amount": 50}, (planned("pay", times=2, iban=IBAN, amount="50"),)
-    for before, effect in ((0, "permit"), (1, "permit"), (2, "ask")):
+    for before, effect in (((), "permit"), ((0,), "permit"), ((0, 0), "ask"), ((-1, -1), "ask")):
         assert ruled(PAY, arguments, asked, planned=plan, planned_before=before)[0] == effect
+
+
+def test_one_planned_call_is_not_made_in_place_of_another() -> None:
+    asked = said(f"Pay 50 EUR to {IBAN} and 50 EUR to GB82 WEST 1234 5698 7654 32; twice 7 EUR to {SECOND}.")
+    rows = ((IBAN, "50"), ("GB82WEST12345698765432", "50"), (SECOND, "7"), (SECOND, "7"))
+    plan = tuple(planned("pay", iban=iban, amount=amount) for iban, amount in rows)
+    for before, iban, amount, effect in (
+        ((), IBAN, 50, "permit"),
+        ((0,), IBAN, 50, "ask"),
+        ((0,), "GB82WEST12345698765432", 50, "permit"),
+        ((0, 1, 2), SECOND, 7, "permit"),
+        ((1, 3), SECOND, 7, "permit"),
+        ((2, 3), SECOND, 7, "ask"),
+    ):
+        call = {"iban": iban, "amount": amount}
+        assert ruled(PAY, call, asked, planned=plan, planned_before=before)[0] == effect, (before, iban)
 
 
 def test_values_that_flow_and_texts_are_free_of_the_plans_values() -> None:

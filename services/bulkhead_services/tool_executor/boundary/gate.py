@@ -13,6 +13,7 @@ from bulkhead.bus.port import WrongLastSequence
 from bulkhead.grants.attribution import verified_attribution
 from bulkhead.policy.attribution import UNKNOWN_SOURCE
 from bulkhead.policy.ruling import CallProposal, CallRuling
+from bulkhead.policy.sinks import planned_place
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import Job, target_of
 from bulkhead.runtime.errors import Deferred, HandBack, JobRefused
@@ -39,6 +40,8 @@ APPROVAL_WAITING = "approval_wanted"
 APPROVAL_RECHECK_MS = 15_000, 1_800_000
 """A call that waits is asked again so often at first and later, should the word that resumes it be lost: seldom enough
 that days of waiting do not fill the task's inboxes."""
+_PLACE_MARK = "/"
+"""Between the id of a planned call and its position in the plan, as counted; earlier versions counted ids alone."""
 MAX_POINTER_CHARS = 200
 MAX_WHY_CHARS = 400
 """Of each reason: all of a request to people, in whatever script, must fit one message."""
@@ -104,7 +107,10 @@ class Gate:
         if tool.spec.most_calls:
             await self._count_once(job, "calls", tool.spec.name, request.call_id, tool.spec.most_calls)
         if planned_name := _planned_name(job, tool):
-            await self._count_once(job, "planned", planned_name, request.call_id, bounds.MAX_PLANNED_CALLS)
+            item_id = f"{request.call_id}{_PLACE_MARK}{planned_place(proposal)}"
+            await self._count_once(
+                job, "planned", planned_name, item_id, bounds.MAX_PLANNED_CALLS, known=len(planned_before)
+            )
         if self._keeps_labels(job.tenant):
             # Before the call: what it writes is never there without its label.
             await self._place_labels.add_sources(job.tenant, tool.spec, arguments, proposal.shown)
@@ -116,7 +122,7 @@ class Gate:
         tool: RegisteredTool,
         arguments: Arguments,
         calls_before: int,
-        planned_before: int,
+        planned_before: tuple[int, ...],
     ) -> CallProposal:
         task, step = job.authority.task, job.authority.step
         attribution = verified_attribution(job.request, job.tenant, job.task, self._context.verifier)
@@ -231,21 +237,27 @@ class Gate:
         call_ids, _ = await self._read_counted(self._count_subject(job, "calls", tool.spec.name))
         return len([call_id for call_id in call_ids if call_id != job.request.call_id])
 
-    async def _planned_before(self, job: Job[Any], tool: RegisteredTool) -> int:
-        """Other calls of a tool in this step that were let through, of a plan that says how many there may be."""
+    async def _planned_before(self, job: Job[Any], tool: RegisteredTool) -> tuple[int, ...]:
+        """Other calls of a tool in this step that were let through, each as one of those that the plan foresees."""
         planned_name = _planned_name(job, tool)
         if not planned_name:
-            return 0
-        call_ids, _ = await self._read_counted(self._count_subject(job, "planned", planned_name))
-        return len([call_id for call_id in call_ids if call_id != job.request.call_id])
+            return ()
+        items, _ = await self._read_counted(self._count_subject(job, "planned", planned_name))
+        return tuple(
+            int(item.partition(_PLACE_MARK)[2] or -1) for item in items if _counted_id(item) != job.request.call_id
+        )
 
-    async def _count_once(self, job: Job[Any], kind: str, name: str, item_id: str, limit: int) -> None:
-        """This is one of them from now on. Raises JobRefused when there are so many already, and HandBack when another
-        was first, so that it is ruled on anew."""
+    async def _count_once(
+        self, job: Job[Any], kind: str, name: str, item_id: str, limit: int, known: int | None = None
+    ) -> None:
+        """This is one of them from now on. known: the number of others that it was ruled on with. Raises JobRefused
+        when there are so many already, and HandBack when another was first, so that it is ruled on anew."""
         subject = self._count_subject(job, kind, name)
         counted, sequence = await self._read_counted(subject)
-        if item_id in counted:
+        if any(_counted_id(item) == _counted_id(item_id) for item in counted):
             return
+        if known is not None and len(counted) > known:
+            raise HandBack(CONFLICT_RETRY_S, f"another of the {kind} was counted meanwhile")
         if len(counted) >= limit:
             text = f"this task has had {limit} {kind}{f' of {name}' if name else ''}, and may have no more"
             raise JobRefused(
@@ -264,6 +276,10 @@ class Gate:
 
     def _count_subject(self, job: Job[Any], kind: str, name: str) -> str:
         return subjects.record_subject(self._context.service, job.tenant, job.task, envelope.derive_id(kind, name, ""))
+
+
+def _counted_id(item: str) -> str:
+    return item.partition(_PLACE_MARK)[0]
 
 
 def _planned_name(job: Job[Any], tool: RegisteredTool) -> str:
