@@ -41,6 +41,7 @@ MAX_LISTED_DOCUMENTS = 100  # in one page
 MAX_RUNNING_TASKS = 2_000  # of the whole mesh: all of them stand in one message
 MAX_WAITING_TASKS = 100_000  # of one tenant
 MAX_QUEUE_WAIT_S = 7 * 24 * 3600
+MAX_PLACE_HOLDERS = 16  # replicas of doors that use one place
 MAX_PLACES_AT_ONCE = 256  # given by one decision
 MAX_TASKS_PER_MINUTE = 1_000_000
 MAX_QUOTA_WEIGHT = 1_000

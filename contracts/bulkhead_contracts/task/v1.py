@@ -222,17 +222,25 @@ class TaskReleased(Body, type="mesh.task.released"):
     request: Count
 
 
+Replica = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)]
+
+
 class PlaceReturned(Body, type="mesh.task.place_returned"):
-    """The place of an outside agent's run that has no call in flight is free for others; who waits leaves the queue."""
+    """A replica of doors has no call of an outside agent's run in flight: when all that use it have said so, its place
+    is free for others; who waits leaves the queue. replica: "" for all of them.
+    """
+
+    replica: Replica = ""
 
 
 class PlaceTaken(Body, type="mesh.task.place_taken"):
-    """An outside agent's run that gave its place back wants one again for its next call: it waits for its turn, and
-    from until_unix_ms on for no turn. person: the asker, for a gateway that does not know the run any more.
+    """A replica of doors wants the place of an outside agent's run for a call: a run that gave it back waits for its
+    turn. person: the asker, for a gateway that does not know the run any more. until_unix_ms: not heeded any more.
     """
 
     person: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
     until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
+    replica: Replica = ""
 
 
 class PlaceGranted(Body, type="mesh.task.place_granted"):
@@ -241,7 +249,8 @@ class PlaceGranted(Body, type="mesh.task.place_granted"):
 
 class Place(Contract):
     """A task that has a place to run, until it ends or gives it back. queued: it waited, and has a `TaskReleased` of
-    its own. again: it has begun before, and gave its place back.
+    its own. again: it has begun before, and gave its place back. holders: replicas of doors that use it, "" for the one
+    that opened the run, which alone does so where there are none.
     """
 
     tenant: Token
@@ -250,6 +259,10 @@ class Place(Contract):
     request: Count
     queued: bool = False
     again: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    holders: Annotated[
+        tuple[Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)], ...],
+        Field(max_length=bounds.MAX_PLACE_HOLDERS, exclude_if=operator.not_),
+    ] = ()
 
 
 class Dropped(Contract):

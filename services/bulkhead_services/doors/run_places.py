@@ -1,8 +1,8 @@
 """Places of runs: a run holds one of its tenant's places while a call of it is in flight, or waits for its beginning.
 
 In: uses of runs, news of runs at other replicas. Out: `PlaceReturned` and `PlaceTaken` to the gateway. A place that is
-not used for a moment is returned, and asked for again before the next call, which waits in its tenant's line; a place
-that a killed replica held is returned by another one.
+not used for a moment is returned, and asked for again before the next call, which waits in its tenant's line. Each
+replica says so for itself; a place that a killed replica held is returned by another one.
 """
 
 import asyncio
@@ -31,8 +31,6 @@ KEEP_IN_LINE_S = 5.0
 """A run that got no place in time stays in the line for so long after the time to ask again."""
 AWAY_S = 3.0
 """A gateway that does not answer in so long is away: an open run goes on, and counts when it is back."""
-TURN_WAIT_MS = 30_000
-"""So long an open run waits for its turn. Then it goes on beyond the quota: what holds the places may wait for it."""
 MAX_PLACES = 10_000
 """Runs whose places this replica may return."""
 log = Log("doors.places")
@@ -40,15 +38,14 @@ log = Log("doors.places")
 
 @dataclass(slots=True)
 class RunPlace:
-    """The place of a run that the gateway has for it, in its line at least. elsewhere: another replica uses it, as far
-    as is known here. granted: its calls may begin. asked_sequence: of the newest message of the run when a place was
-    asked for again; 0 for not. waiting: calls that wait for it. keep_until_s: it is not returned before; time of the
-    loop.
+    """The place of a run that the gateway has for it, in its line at least. elsewhere: not this replica uses it, but
+    another one, as far as is known here. opened: this replica asked for the run. granted: its calls may begin. waiting:
+    calls that wait for it. keep_until_s: it is not returned before; time of the loop.
     """
 
     elsewhere: bool = False
+    opened: bool = False
     granted: bool = False
-    asked_sequence: int = 0
     waiting: int = 0
     keep_until_s: float = 0.0
     regaining: "asyncio.Task[None] | None" = None
@@ -75,16 +72,19 @@ class RunPlaces:
             place.keep_until_s = _loop_time_s() + IDLE_S
 
     @contextmanager
-    def waiting_for(self, feed: RunFeed) -> Iterator[RunPlace]:
-        """A call waits until its run has begun."""
+    def waiting_for(self, feed: RunFeed, *, opened: bool) -> Iterator[RunPlace]:
+        """A call waits until its run has begun. opened: this replica has just asked for it."""
         place = self._places.setdefault((feed.tenant, feed.task), RunPlace())
-        place.elsewhere = False
+        place.opened = place.opened or opened
+        place.elsewhere = not place.opened  # The gateway counts the opener alone until another one wants the place.
         place.waiting += 1
         try:
             yield place
         finally:
             place.waiting -= 1
-            if feed.is_open:
+            if place.elsewhere:
+                place.keep_until_s = _loop_time_s() + self._settings.call_timeout_s
+            elif feed.is_open:
                 place.granted, place.keep_until_s = True, _loop_time_s() + BEGIN_S
 
     def refuse_waiting(self, feed: RunFeed, place: RunPlace) -> DoorRefusal:
@@ -108,13 +108,11 @@ class RunPlaces:
         place.elsewhere = False
         place.waiting += 1
         try:
-            if not place.asked_sequence:
-                sequence, until_unix_ms = feed.sequence, self._context.clock() + TURN_WAIT_MS
-                body = PlaceTaken(person=feed.actor, until_unix_ms=until_unix_ms)
-                feed.queued = None  # Of a line that it left.
-                await self._tell_gateway((feed.tenant, feed.task), body, "taken")
-                place.asked_sequence = sequence
-            wait_s, asked_sequence = self._settings.open_wait_s, place.asked_sequence
+            wait_s, asked_sequence = self._settings.open_wait_s, feed.sequence
+            feed.queued = None  # Where it stood before.
+            # In its line it stays where it stands, and the other replicas hear that somebody waits.
+            body = PlaceTaken(person=feed.actor, replica=self._context.instance)
+            await self._tell_gateway((feed.tenant, feed.task), body, "taken")
 
             def is_granted() -> bool:
                 return feed.granted_sequence > asked_sequence or feed.is_over
@@ -126,7 +124,7 @@ class RunPlaces:
                 log.warning("gateway_away", task=feed.task)
             elif not await self._feeds.wait_until(feed, is_granted, wait_s):
                 raise self.refuse_waiting(feed, place)
-            place.granted, place.asked_sequence = True, 0
+            place.granted = True
         finally:
             place.waiting -= 1
 
@@ -144,15 +142,20 @@ class RunPlaces:
     async def _return_if_unused(self, key: tuple[str, str], place: RunPlace) -> None:
         if place.waiting:
             return
+        now_s, elsewhere = _loop_time_s(), place.elsewhere
         if any(calls.has_call_of(*key) for calls in self._in_flight):
-            place.keep_until_s = _loop_time_s() + IDLE_S
-        elif _loop_time_s() >= place.keep_until_s:
+            place.keep_until_s = max(now_s + IDLE_S, place.keep_until_s if elsewhere else 0.0)
+        elif now_s >= place.keep_until_s:
             # First: a call that comes meanwhile asks for it again.
-            self._places.pop(key, None)
+            self._places.pop(key)
+            if not elsewhere:  # Another replica may use it, and be killed.
+                self._places[key] = RunPlace(elsewhere=True, keep_until_s=now_s + self._settings.call_timeout_s)
             try:
-                await self._tell_gateway(key, PlaceReturned(), "returned")
+                replica = "" if elsewhere else self._context.instance
+                await self._tell_gateway(key, PlaceReturned(replica=replica), "returned")
             except BusError:
-                self._places.setdefault(key, RunPlace())
+                if (newer := self._places.get(key)) is None or newer.elsewhere:
+                    self._places[key] = RunPlace(elsewhere=elsewhere)
                 raise
 
     async def _tell_gateway(self, key: tuple[str, str], body: PlaceReturned | PlaceTaken, index: str) -> None:

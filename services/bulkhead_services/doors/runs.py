@@ -288,13 +288,14 @@ class RunDirectory:
                     traceparent=traceparent,
                     expect_last_on_subject=0,
                 )
+            opened = True
         except WrongLastSequence:
-            pass  # It was asked for before, by another replica perhaps, and the mesh has not come to it yet.
+            opened = False  # It was asked for before, by another replica perhaps; the mesh has not come to it yet.
         except TimeoutError as error:
             raise refusals.mesh_unavailable("the message broker has not stored the run in time") from error
         log.info("run_asked_for", tenant=claim.tenant, task=task)
         wait_s = self._settings.open_wait_s
-        with self._places.waiting_for(feed) as place:
+        with self._places.waiting_for(feed, opened=opened) as place:
             if not await self._feeds.wait_until(feed, lambda: feed.is_open or feed.is_over, wait_s):
                 raise self._places.refuse_waiting(feed, place)
         if feed.rejected is not None:

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from bulkhead_contracts import subjects
-from bulkhead_contracts.task import PlaceReturned, PlaceTaken, TaskEnded, TaskQueued, TaskSubmitted
+from bulkhead_contracts.task import PlaceReturned, TaskEnded, TaskQueued, TaskSubmitted
 from tests.eventually import until
 from tests.integration.doors.test_whole_mesh import HELLO, hangs
 from tests.integration.doors.whole_mesh import KEY, whole_mesh
@@ -90,20 +90,24 @@ async def test_a_run_that_gave_its_place_back_waits_in_the_line_for_its_next_cal
         assert await ask_again(here, "r1") == "again", "it stood before the task that came later"
         assert not await _contains(here, task)
         await until(lambda: _contains(here, task))
-        assert len(await here.bodies(PlaceTaken, "gateway")) == 1, "asked again in time it stands where it stood"
 
 
 @pytest.mark.slow
-async def test_a_run_in_mid_conversation_waits_for_no_turn_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("bulkhead_services.doors.run_places.TURN_WAIT_MS", 500)
+async def test_a_run_keeps_its_place_while_another_replica_has_a_call_of_it_in_flight(tmp_path):
     one_place = {"quota": {"running": 1}}
-    async with whole_mesh(tmp_path, says("yes"), hangs("slow"), says("again"), policy=one_place) as here:
+    scripts = [says("yes"), hangs("slow"), says("then")]
+    async with whole_mesh(tmp_path, *scripts, policy=one_place, open_wait_s=0.5, abandon_s=0.2) as here:
         assert await ask(here, "r1") == "yes"
-        await returned(here, 1)
-        slow = asyncio.create_task(ask(here, "r2"))
+        await here.mesh.start("doors", "1")
+        await until(lambda: here.doors.port)
+        slow = asyncio.create_task(ask(here, "r1"))
         await until(lambda: len(here.provider.asked) == 2)
-        assert await ask(here, "r1") == "again"
+        await returned(here, 1)
+        with pytest.raises(openai.InternalServerError) as refused:
+            await ask(here, "r2")
+        assert refused.value.code == "no_place", "the first replica alone has given it back"
         slow.cancel()
+        assert await ask_again(here, "r2") == "then"
 
 
 async def test_a_run_goes_on_without_a_gateway_that_is_away(tmp_path, monkeypatch):

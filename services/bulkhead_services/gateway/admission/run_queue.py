@@ -8,8 +8,8 @@ is a fold: what stands in the stream is what counts, and a decision counts once 
                |-> dropped (cancelled, waited too long)
 
 An outside agent's run has a place while a call of it is in flight: it gives the place back, and waits for one again
-before its next call. Tasks that have places may wait for that very run, so that its wait has an end: then it gets a
-place beyond the quota.
+before its next call, when all replicas of doors that use it have said so. Tasks that have places may wait for that very
+run, but none for ever: each call has a deadline, and delegated steps run under the place of their task.
 
 Tenants take turns by deficit round robin (Shreedhar and Varghese, 1996) with a task as the unit of cost
 and `weight` as the quantum: nobody knows beforehand what a task will cost. In a tenant's turn the person
@@ -19,7 +19,7 @@ with the fewest running tasks goes first, and of one person's tasks the oldest.
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
 
@@ -52,7 +52,7 @@ SNAPSHOT_EVERY = 32
 @dataclass(frozen=True, slots=True)
 class WaitingTask:
     """A task without a place. request: sequence of its request; sequence: since when it waits, 0 for not yet. again: it
-    had a place before; it is never dropped, and from until_unix_ms on it waits for no turn.
+    had a place before, and is never dropped. holders: replicas that wait.
     """
 
     tenant: str
@@ -62,12 +62,18 @@ class WaitingTask:
     sequence: int
     until_unix_ms: int
     again: bool = False
+    holders: tuple[str, ...] = ()
 
     def to_place(self) -> Place:
         """The place that it gets."""
-        queued, again = self.sequence > 0, self.again
         return Place(
-            tenant=self.tenant, task=self.task, person=self.person, request=self.request, queued=queued, again=again
+            tenant=self.tenant,
+            task=self.task,
+            person=self.person,
+            request=self.request,
+            queued=self.sequence > 0,
+            again=self.again,
+            holders=self.holders,
         )
 
 
@@ -156,9 +162,9 @@ class RunQueueState:
             case PlacesGiven():
                 self._apply_places_given(sequence, body)
             case PlaceReturned():
-                self._return_place(sequence, key)
+                self._return_place(sequence, key, body)
             case PlaceTaken():
-                self._queue_again(sequence, key, body)
+                self._take_place(sequence, key, body)
             case TaskReleased() if key in self.running:
                 self.released[key] = sequence
             case TaskEnded() | TaskRejected():
@@ -186,10 +192,13 @@ class RunQueueState:
     def _apply_places_given(self, sequence: int, body: PlacesGiven) -> None:
         for place in body.given:
             key = (place.tenant, place.task)
+            waited = self.waiting.get(key)
             self._remove_waiting(key)
             # What the snapshot knew: the task runs by it, or had ended by then.
             if sequence > self.through:
-                self.running[key] = place
+                # Replicas may have come or gone since the decider read.
+                holders = waited.holders if waited is not None else place.holders
+                self.running[key] = place.model_copy(update={"holders": holders})
         for drop in body.dropped:
             self._remove_waiting((drop.tenant, drop.task))
             self.past[drop.tenant, drop.task] = drop.request
@@ -198,21 +207,35 @@ class RunQueueState:
         if body.running is not None:
             self.snapshot, self.since_snapshot = sequence, 0
 
-    def _return_place(self, sequence: int, key: Key) -> None:
+    def _return_place(self, sequence: int, key: Key, body: PlaceReturned) -> None:
         place, waits = self.running.get(key), self.waiting.get(key)
         if place is not None and sequence > max(self.through, place.request):
-            self.returned[key] = self.running.pop(key)
+            if holders := _without_holder(place.holders, body.replica):
+                self.running[key] = place.model_copy(update={"holders": holders})
+            else:
+                self.returned[key] = self.running.pop(key)
         elif waits is not None and waits.again:
-            self._remove_waiting(key)
-            self.returned[key] = waits.to_place()
+            if holders := _without_holder(waits.holders, body.replica):
+                self._replace_waiting(replace(waits, holders=holders))
+            else:
+                self._remove_waiting(key)
+                self.returned[key] = waits.to_place()
 
-    def _queue_again(self, sequence: int, key: Key, body: PlaceTaken) -> None:
-        if key in self.running or key in self.waiting or key in self.past:
-            return
-        place = self.returned.pop(key, None)
-        person, request = (place.person, place.request) if place is not None else (body.person, 0)
-        if person:
-            self._add_waiting(WaitingTask(*key, person, request, sequence, body.until_unix_ms, again=True))
+    def _take_place(self, sequence: int, key: Key, body: PlaceTaken) -> None:
+        place, waits = self.running.get(key), self.waiting.get(key)
+        if place is not None:
+            if sequence > self.through:
+                holders = _with_holder(place.holders, body.replica)
+                self.running[key] = place.model_copy(update={"holders": holders})
+        elif waits is not None:
+            if waits.again:
+                self._replace_waiting(replace(waits, holders=_with_holder(waits.holders, body.replica)))
+        elif key not in self.past:
+            place = self.returned.pop(key, None)
+            person, request = (place.person, place.request) if place is not None else (body.person, 0)
+            if person:
+                holders = (body.replica,)
+                self._add_waiting(WaitingTask(*key, person, request, sequence, 0, again=True, holders=holders))
 
     def _end_task(self, sequence: int, key: Key) -> None:
         returned = self.returned.pop(key, None)
@@ -235,6 +258,11 @@ class RunQueueState:
             waits is not None and body.sequence in (waits.request, waits.sequence)
         ):
             self._end_task(sequence, key)
+
+    def _replace_waiting(self, waiting: WaitingTask) -> None:
+        """Change a task where it stands in its line."""
+        self.waiting[waiting.tenant, waiting.task] = waiting
+        self.lines[waiting.tenant][waiting.person][waiting.task] = waiting
 
     def _remove_waiting(self, key: Key) -> None:
         waiting = self.waiting.pop(key, None)
@@ -262,14 +290,11 @@ def decide_places(
     """
     dropped = ([cancelled] if cancelled is not None else []) + _find_overdue(state, now_unix_ms, cancelled)
     dropped = dropped[: bounds.MAX_PLACES_AT_ONCE]
-    overdue = [task for task in state.waiting.values() if task.again and task.until_unix_ms <= now_unix_ms]
-    overdue = overdue[: min(bounds.MAX_PLACES_AT_ONCE, max(0, bounds.MAX_RUNNING_TASKS - len(state.running)))]
-    gone = {(row.tenant, row.task) for row in dropped} | {(task.tenant, task.task) for task in overdue}
-    room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE) - len(overdue)
+    gone = {(row.tenant, row.task) for row in dropped}
+    room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE)
     starting, turn, credit = _deal_round_robin(
         _tenant_queues(state, quotas, gone, newcomer), quotas, room, state.turn, state.credit
     )
-    starting = overdue + starting
     if not starting and not dropped:
         return None
     tells = not state.snapshot or state.since_snapshot + 1 >= SNAPSHOT_EVERY
@@ -389,6 +414,17 @@ def _deal_round_robin(
             ring.remove(turn)
             credit = 0
     return starting, turn, credit
+
+
+def _with_holder(holders: tuple[str, ...], replica: str) -> tuple[str, ...]:
+    """The holders of a place and one more; "" stands for the replica that opened the run."""
+    return tuple(sorted({*(holders or ("",)), replica}))[: bounds.MAX_PLACE_HOLDERS]
+
+
+def _without_holder(holders: tuple[str, ...], replica: str) -> tuple[str, ...]:
+    """The holders that a place still has; a replica that is none of them by name opened the run; "" is all."""
+    leaver = replica if replica in holders else ""
+    return tuple(holder for holder in holders if holder != leaver) if replica else ()
 
 
 def starts_at_once(decision: PlacesGiven, newcomer: WaitingTask) -> bool:

@@ -288,18 +288,67 @@ def test_a_place_that_was_given_back_is_for_others_and_its_run_waits_for_the_nex
     assert [place.task for place in inbox.decide().given] == ["behind"]
 
 
-def test_a_run_that_waits_again_is_never_dropped_and_waits_for_no_turn_for_ever():
+def test_a_run_that_waits_again_is_never_dropped_and_gets_no_place_beyond_the_quota():
     inbox = Inbox({"a": Quota(running=1)})
     inbox.ask("a", "run")
     inbox.say(PlaceReturned(), "run", "a")
     inbox.ask("a", "holds")
     inbox.say(PlaceTaken(until_unix_ms=100), "run", "a")
     assert not inbox.ask("a", "behind", until=200)
-    assert inbox.decide(now=99) is None
-    [place] = inbox.decide(now=100).given
-    assert place.task == "run" and inbox.state.count_running("a") == 2, "what holds the places may wait for it"
-    [drop] = inbox.decide(now=200).dropped
-    assert drop.task == "behind"
+    decision = inbox.decide(now=LATER)
+    assert not decision.given and [drop.task for drop in decision.dropped] == ["behind"]
+    inbox.say(TaskEnded(status="succeeded"), "holds", "a")
+    assert [place.task for place in inbox.decide(now=LATER).given] == ["run"]
+
+
+def test_a_place_is_free_when_the_last_replica_that_uses_it_says_so():
+    inbox = Inbox({"a": Quota(running=1)})
+    assert inbox.ask("a", "run")
+    inbox.say(PlaceTaken(replica="d2"), "run", "a")
+    inbox.say(PlaceReturned(replica="d1"), "run", "a")
+    assert not inbox.ask("a", "waits"), "a call is in flight at another replica"
+    inbox.say(PlaceReturned(replica="d3"), "run", "a")
+    assert inbox.decide() is None, "a replica that does not use it gives nothing back"
+    inbox.say(PlaceReturned(replica="d2"), "run", "a")
+    assert [place.task for place in inbox.decide().given] == ["waits"]
+
+
+def test_a_replica_that_waits_no_longer_leaves_the_others_in_the_line():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceReturned(replica="d1"), "run", "a")
+    inbox.ask("a", "holds")
+    for replica in ("d1", "d2", "d1"):
+        inbox.say(PlaceTaken(replica=replica), "run", "a")
+    inbox.ask("a", "behind")
+    inbox.say(PlaceReturned(replica="d1"), "run", "a")
+    inbox.say(TaskEnded(status="succeeded"), "holds", "a")
+    decision = decide_places(inbox.state, inbox.quotas, 0)
+    inbox.say(PlaceTaken(replica="d3"), "run", "a")
+    inbox.say(decision)
+    [place] = inbox.state.running.values()
+    assert (place.task, place.holders) == ("run", ("d2", "d3")), "also who came after the decider had read"
+
+
+def test_a_place_that_a_killed_replica_held_is_returned_for_all():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceTaken(replica="d2"), "run", "a")
+    inbox.say(PlaceReturned(), "run", "a")
+    assert inbox.ask("a", "next")
+
+
+def test_a_gateway_that_starts_from_a_snapshot_knows_which_replicas_use_a_place():
+    inbox = Inbox({"a": Quota(running=1)})
+    inbox.ask("a", "run")
+    inbox.say(PlaceTaken(replica="d2"), "run", "a")
+    inbox.say(PlaceReturned(replica="d1"), "run", "a")
+    for number in range(SNAPSHOT_EVERY):
+        inbox.ask("b", f"t{number}")
+        inbox.end("b", f"t{number}")
+    assert inbox.read_anew().running == inbox.state.running
+    inbox.say(PlaceReturned(replica="d2"), "run", "a")
+    assert inbox.read_anew().running == inbox.state.running == {}
 
 
 def test_a_run_that_leaves_its_line_waits_no_longer_and_ends_as_any_other():
