@@ -212,6 +212,7 @@ class Assembly(ABC):
         self.over = True
         if parsed is not None:
             self._apply_body(parsed)
+            self._tell_usage(self._read_usage(parsed))  # Also beside what is no answer.
         self._other_bytes = max(0, self._written_size(parsed, len(body)) - self.text_bytes)
         self._told_bytes = self.generated_bytes
 
@@ -309,6 +310,7 @@ class Assembly(ABC):
         self._service_tier = self._service_tier if tier in ("", "auto") else tier
         if parsed.get("error"):
             self.fault = errors.fault_in_body(parsed["error"])
+            self._tell_usage(self._read_usage(parsed))
             return None
         return parsed
 

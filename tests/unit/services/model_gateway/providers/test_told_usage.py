@@ -141,6 +141,20 @@ async def test_usage_that_comes_with_another_status_is_charged(api, status) -> N
     assert (result.usage.input_tokens, result.usage.output_tokens) == (1_000, 900)
 
 
+@pytest.mark.parametrize("api", TOLD)
+@pytest.mark.parametrize("body", [{"error": {"message": "No."}}, {"choices": None, "output": None}])
+def test_usage_in_a_body_that_is_no_answer_is_charged(api, body) -> None:
+    assembly = FORMS[api].assembly_type()
+    assembly.feed_body(json.dumps(body | TOLD[api]).encode())
+    assert isinstance(assembly.result(), ProviderFault) and charged(assembly) == (1_000, 900)
+
+
+@pytest.mark.parametrize("api", TOLD)
+def test_usage_beside_an_error_in_a_stream_is_charged_where_it_is_the_larger(api) -> None:
+    assembly = fed(api, {"error": {"message": "No."}, **TOLD[api]})
+    assert isinstance(assembly.result(), ProviderFault) and charged(assembly) == (1_000, 900)
+
+
 @pytest.mark.parametrize(("status", "consumed"), [(202, True), (206, True), (400, False), (503, False)])
 async def test_without_usage_a_success_is_estimated_and_an_error_costs_nothing(status, consumed) -> None:
     async def answers(x: Exchange) -> None:
