@@ -43,6 +43,8 @@ class Act:
     """As in `CallEnded`; told with what is said to another agent."""
     begins: bool = False
     """A question to a model that stands for itself. The same one again may be another run of the same program."""
+    unmade: bool = False
+    """An outside agent's call that the mesh did not make, for a reason that passes: to ask again is to wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

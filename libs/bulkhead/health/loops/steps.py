@@ -18,7 +18,7 @@ class LoopStep:
     message; answer: its result; length: of the whole result. state: see ResultState. waited: a deliberate pause
     precedes it. reads: it only looks; watches: by its name it looks at something that moves. shown: number of different
     figures that the call has shown. blind: it moves on, and its answer does not show the effect. work: a text that the
-    recording calls work. begins: as in `Act`.
+    recording calls work. begins: as in `Act`. early: how often it was asked for again before its pause was over.
     """
 
     id: str
@@ -43,6 +43,7 @@ class LoopStep:
     blind: bool = False
     work: bool = False
     begins: bool = False
+    early: int = 0
 
 
 Window = Sequence[LoopStep]

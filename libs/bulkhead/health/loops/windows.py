@@ -72,6 +72,8 @@ class _LoopWindows:
         self.waited.discard(act.agent)
         if act.since_unix_ms and self._is_parallel_twin(step, act.since_unix_ms):
             return []
+        if act.unmade and self._is_early_retry(step):
+            return []
         new = self._is_new(step)
         self._agent_window(act.agent).append(step)
         self.all.append(step)
@@ -184,6 +186,16 @@ class _LoopWindows:
         lately = list(self.agents.get(step.agent, ()))[-PARALLEL:]
         return any(earlier.same == step.same and earlier.time_unix_ms > since_unix_ms for earlier in lately)
 
+    def _is_early_retry(self, step: LoopStep) -> bool:
+        """Check whether a call that was not made is asked for again sooner than it could help; not for ever."""
+        earlier_steps = reversed(self.agents.get(step.agent, ()))
+        last = next((earlier for earlier in earlier_steps if earlier.call == step.call), None)
+        if last is None or not last.error or step.time_unix_ms - last.time_unix_ms >= self.thresholds.look_gap_ms:
+            return False
+        last.early += 1
+        step.early = last.early
+        return step.early < self.thresholds.patient_stop
+
     # Steps
 
     def _agent_window(self, agent: str) -> deque[LoopStep]:
@@ -226,7 +238,7 @@ class _LoopWindows:
             begins=act.begins,
         )
         if not act.says:
-            step.state = result_status.state_of(answer, act.error, text)
+            step.state = "passing" if act.unmade else result_status.state_of(answer, act.error, text)
             step.reads, step.watches = result_status.only_reads(act.action, text), result_status.is_watching(act.action)
             step.waited = (
                 step.waited or bool(result_status.waiting_kind(act.action, text)) or self._is_long_poll(act, text)

@@ -21,7 +21,7 @@ from bulkhead.health.sources import journal_waits
 from bulkhead.health.sources.contract_bounds import is_within_bounds
 from bulkhead.health.sources.journal_messages import Body, JournalMessage, header_value, may_speak
 from bulkhead.health.sources.journal_outside import OutsideRuns
-from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts import budget, model, peer, plan, retrieval, step, subjects, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
@@ -52,6 +52,8 @@ HELD_BACK = frozenset(
     {"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired", "deadline_exceeded", "task_ended"}
 )
 """Codes of calls that did not go out: they tell neither about what was called nor about who called it."""
+PASSING = frozenset({"breaker_open", "busy", "deadline_exceeded", "unavailable"})
+"""Codes of calls that were not made, for reasons that pass: the same request again is made then."""
 DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
@@ -256,8 +258,13 @@ class JournalReader:
             if isinstance(usage, dict)
             else 0
         )
-        since, productive = _int_or_zero(request.get(_READ)), not error
-        act_fields = {"error": error, "tokens": spent, "since_unix_ms": since, "productive": productive}
+        act_fields = {
+            "error": error,
+            "tokens": spent,
+            "since_unix_ms": _int_or_zero(request.get(_READ)),
+            "productive": not error,
+            "unmade": subjects.is_of_doors(message.lineage.rpartition("/")[2]) and _was_put_off(reply),
+        }
         yield message.act_event(_agent_name(request), _action_name(request), arguments, result=result, **act_fields)
 
     def _call_ended(self, message: JournalMessage, request: Body, reply: Body, role: str) -> Iterator[Event]:
@@ -298,6 +305,10 @@ def _step_key(step_id: object, body: Body) -> str:
 def _failure_code(reply: Body) -> str:
     failure = reply.get("failure")
     return str(failure.get("code")) if isinstance(failure, dict) else ""
+
+
+def _was_put_off(reply: Body) -> bool:
+    return reply["outcome"] in ("refused", "failed") and _failure_code(reply) in PASSING
 
 
 def _int_or_zero(value: object) -> int:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, LiveMessage
+from bulkhead.health.sources.journal import PASSING
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
@@ -42,8 +43,6 @@ NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
 ProgressListener = Callable[[ToolProgress], None]
-PASSING = frozenset({"breaker_open", "busy", "deadline_exceeded", "unavailable"})
-"""Codes of calls that were not made, for reasons that pass: the same request again is made then."""
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
 

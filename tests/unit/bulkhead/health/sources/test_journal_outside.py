@@ -9,14 +9,15 @@ import pytest
 
 from bulkhead.health.events import Act
 from bulkhead.health.findings import HealthFinding
-from bulkhead.health.sources.journal import JournalReader
+from bulkhead.health.sources.journal import PASSING, JournalReader
 from bulkhead.health.sources.journal_messages import JournalMessage
 from bulkhead.health.sources.journal_outside import OutsideRuns
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.health.watch import Watch
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested, ToolCall
-from bulkhead_contracts.result import ContentRef, digest_of
+from bulkhead_contracts.result import ContentRef, Failure, digest_of
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 RUN = "doors-1"
 Messages = list[dict[str, Any]]
@@ -238,3 +239,26 @@ def test_a_tool_that_the_mesh_calls_counts_there() -> None:
         )
         acts += [act.action for act in outside.on_call_requested(message)]
     assert acts == ["grep"]
+
+
+def asked_of_the_mesh(times: int, gap_ms: int, code: str) -> list[str]:
+    """Levels of what is found when an agent asks a tool of the mesh for the same, and it fails."""
+    agent = Agent(gap_ms=gap_ms)
+    for number in range(times):
+        ids: dict[str, Any] = {"call_id": f"t{number}", "step_id": "agent"}
+        request = ToolCallRequested(**ids, attempt=1, tool="lookup", arguments_json="{}", deadline_unix_ms=1)
+        agent._say("doors", "tool_executor", request)
+        failure = Failure.from_text(code, "no replica can be used")
+        agent._say("tool_executor", "doors", ToolCallReplied(**ids, outcome="failed", failure=failure))
+    return levels(agent.said)
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_who_asks_early_again_for_a_call_that_was_not_made_waits_and_is_no_loop(code: str) -> None:
+    assert asked_of_the_mesh(40, 1_500, code) == []
+    assert asked_of_the_mesh(20, 10, code) == []
+    assert asked_of_the_mesh(30, 10, code) == ["warn", "stop"], "but not for ever"
+
+
+def test_who_asks_again_for_a_call_that_was_made_and_failed_is_a_loop() -> None:
+    assert asked_of_the_mesh(4, 1_500, "tool_failed") == ["warn", "stop"]
