@@ -52,6 +52,8 @@ log = Log("budget")
 
 MAX_KNOWN_GRANTS = 1_024
 """Tokens of the steps that run now; a grant takes some 4 KiB."""
+MIN_WALL_MS = 1_000
+"""A call that a limit of wall time admits has so long at least: in less it could do nothing."""
 TRIES = 2
 """The ledger is asked again once, when a tenant's limits have changed or were not looked at for a while."""
 
@@ -123,7 +125,8 @@ class ReservationAdmission:
         fact = await self._hold_amount(request)
         if isinstance(fact, AdmissionRefusal):
             return self._reply_refused(body, fact)
-        reply = ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
+        wall_ms = await self._wall_left(fact)
+        reply = ReserveReplied(reservation_id=body.reservation_id, decision="reserved", wall_ms=wall_ms)
         refusal = await self._record_fact(request, fact, reply)
         return self._reply_refused(body, refusal) if refusal is not None else reply
 
@@ -236,6 +239,18 @@ class ReservationAdmission:
         if isinstance(answer, ReservationHeld):
             return replace(fact, held=answer, ready=None)
         return await self._refuse_not_held(request, answer)
+
+    async def _wall_left(self, fact: ReservationFact) -> int:
+        """The least that a limit of wall time leaves to a call, in milliseconds; 0 where none bounds it."""
+        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < model.UNLIMITED]
+        if not scopes:
+            return 0
+        try:
+            balances = [await self._store.read_balance(scope.name) for scope in scopes]
+        except (Fenced, *RedisFailure) as error:
+            log.debug("wall_unknown", task=fact.task, reason=str(error))
+            return 0  # Where the ledger is lost, the next step says so.
+        return max(MIN_WALL_MS, model.least_left(scopes, balances, "wall_ms") or 0)
 
     async def _refuse_not_held(
         self,

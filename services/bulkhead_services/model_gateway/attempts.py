@@ -340,6 +340,7 @@ class ModelAttempts:
                 worst_case=amount_of(worst),
                 price_digest=model.price.digest,
             )
+            until_unix_ms = reservation.bound_deadline(until_unix_ms)
             late = self._hands.now_unix_ms() >= until_unix_ms - MIN_CALL_MS
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.

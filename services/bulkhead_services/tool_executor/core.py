@@ -299,11 +299,12 @@ class ToolExecutor(Doer[ToolCallRequested]):
             # it runs is stopped by a halt that ends its task.
             is_cuttable = not writes or tool.stop_call is not None
             halt_event = context.halt_event(job, tool=tool.spec.name, ends=writes) if is_cuttable else None
+            until_unix_ms = reservation.bound_deadline(job.request.deadline_unix_ms)
             outcome = await self._runner.run(
                 tool,
                 arguments,
                 _idempotency_key(job),
-                min(tool.spec.timeout_ms, job.request.deadline_unix_ms - context.now_unix_ms()) / 1000,
+                min(tool.spec.timeout_ms, until_unix_ms - context.now_unix_ms()) / 1000,
                 halt_event,
                 partial(_start_refusal, job, context),
                 job.authority.task.actor,
@@ -344,7 +345,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
         reservation = await context.reserve_attempt(
             job, request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
         )
-        if context.now_unix_ms() < request.deadline_unix_ms:
+        if tool.spec.effect == "write":
+            reservation.wall_until_unix_ms = 0  # Cut, its outcome would be unknown.
+        if context.now_unix_ms() < reservation.bound_deadline(request.deadline_unix_ms):
             return reservation
         reservation.settle(Usage())  # The admission took the rest of its time.
         return None

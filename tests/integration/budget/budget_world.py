@@ -153,13 +153,14 @@ class World:
         *,
         estimated: bool = False,
         guess: bool = False,
+        wall_ms: int = 0,
         task: str = TASK,
         sender: Context | None = None,
         index: str = "settled",
     ) -> PubAck:
         usage = Usage(input_tokens=tokens, cost_usd_micros=cost)
         usage = usage.as_estimate() if guess else usage
-        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated, usage=usage)
+        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated, usage=usage, wall_ms=wall_ms)
         publisher = (sender or self.doer).publisher
         return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
 

@@ -71,6 +71,19 @@ async def test_what_is_left_is_the_least_under_any_limit_that_binds_the_call(wor
     assert not (await world.allowance(task="another")).known, "a grant of another task tells nothing"
 
 
+async def test_an_admitted_call_is_told_what_is_left_of_wall_time(world: World) -> None:
+    assert (await world.ask("r0")).wall_ms == 0
+    await world.limits("user/ada", wall_ms=9_000)
+    await world.limits("month", wall_ms=60_000)
+    assert (await world.ask("r1")).wall_ms == 9_000
+    await world.settle("r1", cost=7, wall_ms=5_500)
+    await world.settled_balance(spent=7, reserved=10)
+    assert (await world.ask("r2")).wall_ms == 3_500
+    await world.settle("r2", cost=7, wall_ms=3_400)
+    await world.settled_balance(spent=14, reserved=10)
+    assert (await world.ask("r3")).wall_ms == 1_000, "in less it could do nothing"
+
+
 async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
     """That of a lone ask is made ready before the ledger has answered: another one's must never take its place."""
     costs = {f"r{n}": n for n in range(1, 9)}

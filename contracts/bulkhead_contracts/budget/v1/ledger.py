@@ -1,5 +1,6 @@
 """The ledger on the wire: reservations, settlements, charges, marks and checkpoints."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -60,7 +61,8 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
 
     pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
     is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
-    same: who asks no more settles it with nothing. ended: `refused`, for its task is over.
+    same: who asks no more settles it with nothing. ended: `refused`, for its task is over. wall_ms: `reserved`: the
+    least that a limit of wall time leaves, for what can be cut; 0 without one.
     """
 
     reservation_id: Token
@@ -72,6 +74,7 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     halted_unix_ms: UnixMs = 0
     doubtful: bool = False
     ended: bool = False
+    wall_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
 
 
 class AllowanceRequested(Body, type="mesh.budget.allowance_requested"):

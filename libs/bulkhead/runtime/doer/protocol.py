@@ -56,6 +56,7 @@ class Reservation:
     """Money held for one outward attempt. Settle it with the real usage, or with Usage() when nothing was called.
 
     What is never settled is charged in full (`estimated`): a crash or a missing usage report must not be free.
+    wall_until_unix_ms: the end of what a limit of wall time leaves; 0 without one.
     """
 
     reservation_id: str
@@ -63,10 +64,15 @@ class Reservation:
     worst_case: Amount
     settled: Settled | None = None
     clock: Callable[[], int] = lambda: 0
+    wall_until_unix_ms: int = 0
     since_unix_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.since_unix_ms = self.clock()
+
+    def bound_deadline(self, deadline_unix_ms: int) -> int:
+        """The deadline of an attempt, or the end of its wall time where that comes first."""
+        return min(deadline_unix_ms, self.wall_until_unix_ms or deadline_unix_ms)
 
     def settle(self, usage: Usage, *, estimated: bool = False, failed: str = "") -> Settled:
         """Fix what this attempt used; published by the shell with the reply. estimated, failed: see Settled."""
@@ -170,6 +176,10 @@ class JobContext:
         """Admission for one outward attempt (numbered from 0). Raises JobRefused (ceiling, halt) or Deferred."""
         keep = self.reservations.append
         reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest, keep)
+        if reservation.wall_until_unix_ms:
+            # Earlier attempts of this job are charged with its reply.
+            used_ms = sum(earlier.settled.wall_ms for earlier in self.reservations if earlier.settled is not None)
+            reservation.wall_until_unix_ms -= used_ms
         # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
         tool, model = resource if purpose == "tool" else "", resource if purpose == "model" else ""
         if (stop := self.find_stop(job, tool=tool, model=model, defer=False)) is not None:

@@ -82,6 +82,8 @@ class Reserver:
             raise
         crash_points.pass_point("after_reserve")
         reservation = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+        if answer.wall_ms:
+            reservation.wall_until_unix_ms = reservation.since_unix_ms + answer.wall_ms
         keep(reservation)
         return reservation
 

@@ -37,7 +37,7 @@ class Purse(EdgeComponent):
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
-        self.delay_s = 0.0
+        self.delay_s, self.wall_ms = 0.0, 0
         self.asked: list[ReserveRequested] = []
         self.settled: list[Settled] = []
         self.rpc = {ReserveRequested: self.reserve}
@@ -48,7 +48,11 @@ class Purse(EdgeComponent):
         await asyncio.sleep(self.delay_s)
         decision: Decision = self.decisions.pop(0) if self.decisions else "reserved"
         return ReserveReplied(
-            reservation_id=received.body.reservation_id, decision=decision, reason="because", retry_after_ms=10
+            reservation_id=received.body.reservation_id,
+            decision=decision,
+            reason="because",
+            retry_after_ms=10,
+            wall_ms=self.wall_ms,
         )
 
     async def handle_message(self, message: ReceivedMessage) -> None:

@@ -110,6 +110,20 @@ async def test_silence_until_the_deadline_is_the_providers_fault_where_it_had_it
         assert 10 <= settled.usage.output_tokens < 200, "a silent model may have reasoned"
 
 
+async def test_a_call_ends_with_what_a_limit_of_wall_time_leaves(provider):
+    async def silent(x: Exchange) -> None:
+        assert await x.hung_up()
+
+    provider.will(silent, says("x"))
+    async with desk(provider) as d:
+        d.purse.wall_ms = 300
+        reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 8_000))
+        assert reply.outcome == "failed" and reply.failure.code == "timeout"
+        assert len(provider.asked) == 1, "what the first attempt took is not there for a second one"
+        first, second = await d.settled(2)
+        assert 300 <= first.wall_ms < 5_000 and second.usage == Usage()
+
+
 async def test_a_passed_deadline_makes_no_call(provider):
     provider.will(says("x"))
     async with desk(provider) as d:

@@ -58,6 +58,7 @@ class Desk:
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     admissions: int = 1_000
     admission_takes_ms: int = 0
+    wall_ms: int = 0
     now_unix_ms: int = NOW
     reservations: list[Reservation] = field(default_factory=list)
 
@@ -68,7 +69,8 @@ class Desk:
                 raise Deferred(500, "budget asks to wait")
             self.admissions -= 1
             self.now_unix_ms += self.admission_takes_ms
-            keep(held := Reservation(f"r{attempt}", call_id, worst))
+            until_ms = self.now_unix_ms + self.wall_ms if self.wall_ms else 0
+            keep(held := Reservation(f"r{attempt}", call_id, worst, wall_until_unix_ms=until_ms))
             return held
 
         async def live(tenant, task, body) -> None:

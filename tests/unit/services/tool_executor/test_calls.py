@@ -140,6 +140,17 @@ async def test_a_tool_that_hangs_is_cut_by_its_deadline(desk) -> None:
     assert "timeout_ms" not in reply.failure.hint, "its own bound was not what cut it"
 
 
+async def test_a_read_ends_with_what_a_limit_of_wall_time_leaves_and_a_write_does_not(counting) -> None:
+    counting.wall_ms, registry = 30, counting.doer._registry
+    for tool, arguments, said in (
+        ("calculate", GOOD, "longer than 30 ms"),
+        ("counter_increment_unkeyed", {"name": "a"}, "longer than 300 ms"),
+    ):
+        counting.doer._registry = registry
+        stuck(counting, tool)
+        assert said in (await counting.call(tool, arguments, deadline_ms=300)).failure.message
+
+
 async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(desk) -> None:
     stuck(desk, "calculate")
     tools = desk.doer._registry.tools
