@@ -96,7 +96,7 @@ class RunPlaces:
 
     async def regain_place(self, feed: RunFeed) -> None:
         """See to it that an open run has a place for its next call. Raises DoorRefusal, BusError."""
-        place = self._places.setdefault((feed.tenant, feed.task), RunPlace())
+        place = self._places.setdefault((feed.tenant, feed.task), self._place_elsewhere())
         if not place.granted:
             if place.regaining is None:
                 place.regaining = asyncio.create_task(self._wait_for_turn(feed, place))
@@ -105,7 +105,6 @@ class RunPlaces:
         place.keep_until_s = _loop_time_s() + BEGIN_S
 
     async def _wait_for_turn(self, feed: RunFeed, place: RunPlace) -> None:
-        place.elsewhere = False
         place.waiting += 1
         try:
             wait_s, asked_sequence = self._settings.open_wait_s, feed.sequence
@@ -113,6 +112,7 @@ class RunPlaces:
             # In its line it stays where it stands, and the other replicas hear that somebody waits.
             body = PlaceTaken(person=feed.actor, replica=self._context.instance)
             await self._tell_gateway((feed.tenant, feed.task), body, "taken")
+            place.elsewhere = False
 
             def is_granted() -> bool:
                 return feed.granted_sequence > asked_sequence or feed.is_over
@@ -149,7 +149,7 @@ class RunPlaces:
             # First: a call that comes meanwhile asks for it again.
             self._places.pop(key)
             if not elsewhere:  # Another replica may use it, and be killed.
-                self._places[key] = RunPlace(elsewhere=True, keep_until_s=now_s + self._settings.call_timeout_s)
+                self._places[key] = self._place_elsewhere()
             try:
                 replica = "" if elsewhere else self._context.instance
                 await self._tell_gateway(key, PlaceReturned(replica=replica), "returned")
@@ -157,6 +157,10 @@ class RunPlaces:
                 if (newer := self._places.get(key)) is None or newer.elsewhere:
                     self._places[key] = RunPlace(elsewhere=elsewhere)
                 raise
+
+    def _place_elsewhere(self) -> RunPlace:
+        """The place of a run that this replica does not use: returned for all when nothing of the run is heard."""
+        return RunPlace(elsewhere=True, keep_until_s=_loop_time_s() + self._settings.call_timeout_s)
 
     async def _tell_gateway(self, key: tuple[str, str], body: PlaceReturned | PlaceTaken, index: str) -> None:
         tenant, task = key

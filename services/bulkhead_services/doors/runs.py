@@ -278,7 +278,7 @@ class RunDirectory:
         traceparent = caller.traceparent if _TRACEPARENT.fullmatch(caller.traceparent) else ""
         try:
             async with asyncio.timeout(self._settings.open_wait_s):
-                await self._context.publisher.send(
+                ack = await self._context.publisher.send(
                     "gateway",
                     body,
                     tenant=claim.tenant,
@@ -288,7 +288,7 @@ class RunDirectory:
                     traceparent=traceparent,
                     expect_last_on_subject=0,
                 )
-            opened = True
+            opened = not ack.duplicate
         except WrongLastSequence:
             opened = False  # It was asked for before, by another replica perhaps; the mesh has not come to it yet.
         except TimeoutError as error:

@@ -99,6 +99,7 @@ async def test_two_replicas_open_the_same_run():
         calls = await asyncio.gather(*(here.call(f"q {n}", instance=str(n % 2)) for n in range(6)))
         assert len({call.run_spending.task for call in calls}) == 1
         assert len({(await call.wait_for_answer()).call_id for call in calls}) == 6
+        assert len({want.replica for want in here.gateway.wanted}) == 1, "who did not open it says so"
 
 
 async def test_limits_are_the_tenants_or_narrower(tmp_path):
