@@ -23,7 +23,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.telemetry import trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.bounds import MAX_REASON_CHARS
+from bulkhead_contracts.bounds import MAX_REASON_CHARS, UNLIMITED
 from bulkhead_contracts.budget import AllowanceReplied, ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import StepGrant, TaskGrant
@@ -242,7 +242,7 @@ class ReservationAdmission:
 
     async def _wall_left(self, fact: ReservationFact) -> int:
         """The least that a limit of wall time leaves to a call, in milliseconds; 0 where none bounds it."""
-        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < model.UNLIMITED]
+        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < UNLIMITED]
         if not scopes:
             return 0
         try:
