@@ -188,8 +188,8 @@ class HttpEndpoint:
 
     def _short_deadline_fault(self, timeout_s: float) -> ProviderFault:
         """The end of a call whose asker left it less time than a provider may be silent: nothing is learnt."""
-        message = f"{self.name}: no whole answer within {timeout_s:.1f} s, which is all that the call's deadline left"
-        hint = "give the call, or its run or task, a longer deadline"
+        message = f"{self.name}: no whole answer within {timeout_s:.1f} s, which is all that its time limits left"
+        hint = "give the call, or its run or task, a longer deadline, or raise the limit of wall time"
         return ProviderFault(SHORT_DEADLINE, message, hint, retryable=True, outage=True)
 
     def _connection_fault(self, code: str, message: str, *, consumed: bool = True) -> ProviderFault:

@@ -118,7 +118,7 @@ async def test_a_call_ends_with_what_a_limit_of_wall_time_leaves(provider):
     async with desk(provider) as d:
         d.purse.wall_ms = 300
         reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 8_000))
-        assert reply.outcome == "failed" and reply.failure.code == "timeout"
+        assert reply.outcome == "failed" and reply.failure.code == "deadline_too_short"
         assert len(provider.asked) == 1, "what the first attempt took is not there for a second one"
         first, second = await d.settled(2)
         assert 300 <= first.wall_ms < 5_000 and second.usage == Usage()
