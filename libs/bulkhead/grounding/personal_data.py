@@ -14,8 +14,7 @@ _DATE_LIKE = re.compile(r"(?<!\d)(?:\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4
 
 def find_personal_data(text: str) -> list[tuple[int, int, PersonalData]]:
     """Start, end and kind of each, in order. An account's checksum is not looked at: one mistyped is one, too."""
-    # What goes on beyond the longest account is a digest or a key.
-    ibans = [(start, end) for start, end in find_ibans(text) if not text[end : end + 1].isalnum()]
+    ibans = find_ibans(text)
     cards = find_cards(text)
     spans: list[tuple[int, int, PersonalData]] = [(*match.span(), "email") for match in _EMAIL.finditer(text)]
     spans += [(*span, "iban") for span in ibans]

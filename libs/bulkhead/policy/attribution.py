@@ -5,8 +5,8 @@ contents in which it stands; none where it stands nowhere. A value matches a who
 part of one: the account `123` does not stand in `1234`, the address `a@b.example` not in `a@b.example.org`.
 
 A number `exact`ly stands beside a currency, or in a text that has no amounts of money: `75` in `invoice 200,
-75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account`, `/amount`, `/date` and `/time`, each
-where exactly one stands in it; so has each text within JSON, behind its pointer.
+75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account`, `/contact`, `/amount`, `/date` and `/time`,
+each where exactly one stands in it; so has each text within JSON, behind its pointer.
 """
 
 import itertools
@@ -390,6 +390,7 @@ _ONLY: tuple[tuple[ValueKind, str], ...] = (
     ("url", "/url"),
     ("email", "/email"),
     ("account", "/account"),
+    ("contact", "/contact"),
     ("number", "/amount"),
     ("date", "/date"),
     ("time", "/time"),

@@ -65,7 +65,7 @@ class _Call:
 
 
 _GRAVITY: tuple[SinkKind, ...] = ("code", "account", "recipient", "amount", "url", "path", "other", "text")
-_LINKS = frozenset(("url", "email"))
+_FOLLOWED = frozenset(("url", "email", "contact", "account"))
 """Kinds of values that are looked for in an argument of a write that is declared as no sink: people follow them."""
 _OWN = frozenset(("user", "operator"))
 _NO_RECORD = "by the plan it stands beside other values of its record, and in one row"
@@ -114,7 +114,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
             bad = [
                 candidate
                 for candidate in (leaf, *parts)
-                if candidate.kind in _LINKS and _find_bindings(candidate, "text", call) == ()
+                if _is_followed(candidate) and _find_bindings(candidate, "text", call) == ()
             ]
         elif _is_declared_value(leaf, declared, proposal.tool):
             continue
@@ -248,6 +248,11 @@ def _group_by_leaf(values: Iterable[ArgumentValue]) -> Iterator[tuple[ArgumentVa
         leaf, parts = value, []
     if leaf is not None:
         yield leaf, parts
+
+
+def _is_followed(value: ArgumentValue) -> bool:
+    """A whole argument of digits may be any number, as of an order."""
+    return value.kind in _FOLLOWED and not (value.role == "leaf" and value.kind == "account" and value.form.isdigit())
 
 
 def sink_kind(pointer: str, sinks: tuple[Sink, ...]) -> SinkKind | None:

@@ -1,13 +1,15 @@
 """The values of a text: what in it chooses where something goes, each in one canonical form.
 
-In: a text, or the arguments of a call. Out: its URLs, e-mail addresses, account numbers, cards and amounts; the leaves
-of the arguments and the values within them. Pure. Each pattern is bounded, so the time is linear in the text.
+In: a text, or the arguments of a call. Out: its URLs, e-mail addresses, accounts, cards, wallets, telephone numbers and
+amounts; the leaves of the arguments and the values within them. Pure. Each pattern is bounded, so the time is linear in
+the text.
 """
 
 import hashlib
+import html
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -15,22 +17,18 @@ from urllib.parse import unquote
 
 from bulkhead.policy.dates import days_and_times, moment_form
 from bulkhead.text.accounts import compact_account, find_cards, find_ibans, passes_luhn
+from bulkhead.text.contacts import contact_form, find_contacts
+from bulkhead.text.hosts import find_hosts, find_spelled_emails, respell_email, respell_host
+from bulkhead.text.wallets import find_wallets, wallet_form
 from bulkhead_contracts import bounds
 
-ValueKind = Literal["url", "email", "account", "number", "date", "time", "text"]
+ValueKind = Literal["url", "email", "account", "contact", "number", "date", "time", "text"]
 ValueRole = Literal["leaf", "part", "key"]
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}:/{2,3}[^\s<>\"`{}|\\^]{1,4000}", re.I)
 _EMAIL = re.compile(r"[\w.!#$%&'*+/=?^~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _EMAIL_MARKS = re.compile(r"(?:[a-z]{2,12}=)?['*~/]*(?:_(?=\w[^@]*@[\w.-]*_$))?", re.I)
 """Quotes and markup before an address, and the name of a field whose value it is."""
-_HOST = re.compile(r"(?<![\w@./:-])(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?::\d{1,5})?(?:/[^\s<>\"`{}|\\^]{0,2000})?")
-_FILE = re.compile(
-    r"^[^/]*\.(?:txt|md|csv|tsv|pdf|png|jpe?g|gif|docx?|xlsx?|pptx?|json|ya?ml|toml|xml|html?|css|js|ts|py|rs|go|java|sh|"
-    r"sql|log|tmp|zip|gz|tar|ics|eml|bak|cfg|ini|env|lock)(?:$|[/:])",
-    re.I,
-)
-"""The name of a file, which has the form of a host."""
 _DIGITS = re.compile(r"(?<!\w)(?<!\d[ .\-/])\d(?:[ .\-/]?\d){5,40}+(?!\w)")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(
@@ -46,7 +44,8 @@ _STUCK = re.compile(rf"(?<=\d)(?={_CURRENCY}(?!\w))|(?<=eur)(?=\d)|(?<=usd)(?=\d
 _SEPARATORS = re.compile(r"[\s\"'`<>(){}\[\]|=;\u00ab\u00bb\u2018-\u201f]+|(?<!\d),|,(?!\d)")
 _EDGES = ".:!?*_~,#\u2026"
 _ESCAPED = re.compile(r"%[0-9a-f]{2}", re.I)
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f\ufe00-\ufe0f]")
+_ENTITY = re.compile(r"&#?\w{2,31};")
+_INVISIBLE = re.compile("[\u00ad\u20e3\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f\ufe00-\ufe0f]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
@@ -121,17 +120,18 @@ def word_form(text: str) -> str:
 def url_form(text: str) -> str:
     """Canonical URL: host in lower case, no default port, percent escapes decoded once, https and a bare `/` left
     out, so that `shop.example` is `https://shop.example/`."""
-    scheme, _, remainder = fold_unicode(text).partition("://") if "://" in text else ("https", "", fold_unicode(text))
+    text = respell_host(fold_unicode(text))
+    scheme, _, remainder = text.partition("://") if "://" in text else ("https", "", text)
     cut = min((position for sign in "/?#" if (position := remainder.find(sign)) >= 0), default=len(remainder))
     host, path = remainder[:cut].lower(), unquote(remainder[cut:])
     scheme = scheme.lower()
-    host = host.removesuffix({"https": ":443", "http": ":80"}.get(scheme, ":"))
+    host = host.removesuffix({"https": ":443", "http": ":80"}.get(scheme, ":")).rstrip(".")
     path = "" if path == "/" else path
     return f"{host}{path}" if scheme == "https" else f"{scheme}://{host}{path}"
 
 
 def _trim_url(url: str) -> str:
-    url = url.rstrip(".,;:!?'*_~\u2026\u2019\u201d")
+    url = url.rstrip(".,;:!?'*_~([\u2026\u2019\u201d")
     while url and url[-1] in ")]" and url.count(url[-1]) > url.count("(" if url[-1] == ")" else "["):
         url = url[:-1].rstrip(".,;:!?'*_~")
     return url
@@ -149,37 +149,42 @@ def _email_part(match: str) -> str:
 def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind, str, str]]:
     """(kind, as it stands there, form) of the values within a text. source: also names of files, all numbers and long
     rows of digits, which count where a value is looked for and are too many to be asked about."""
-    text = fold_unicode(text)
+    text = fold_unicode(_ENTITY.sub(lambda entity: html.unescape(entity[0]), text))
     if _ESCAPED.search(text) and "://" not in text:
         text = fold_unicode(unquote(text))
 
-    def extract_matches(pattern: re.Pattern[str], kind: ValueKind) -> Iterator[tuple[ValueKind, str, str]]:
-        spans = []
-        for match in pattern.finditer(text):
-            raw = _trim_url(match[0]) if kind == "url" else _email_part(match[0])
-            if pattern is _HOST and not source and _FILE.search(raw):
-                continue
-            start = match.start() + match[0].index(raw)
-            spans.append((start, start + len(raw)))
-            yield kind, raw, url_form(raw) if kind == "url" else raw.casefold()
-        cut_out(spans)
-
-    def cut_out(spans: Sequence[tuple[int, int]]) -> None:
+    def extract_spans(
+        kind: ValueKind,
+        spans: Iterable[tuple[int, int]],
+        form_of_raw: Callable[[str], str],
+        trim: Callable[[str], str] = str,
+    ) -> Iterator[tuple[ValueKind, str, str]]:
         nonlocal text
-        ends = [0, *(end for _, end in spans)]
-        text = "\x00".join(text[end:start] for end, (start, _) in zip(ends, [*spans, (len(text), 0)], strict=True))
+        cut_spans: list[tuple[int, int]] = []
+        for start, end in spans:
+            if cut_spans and start < cut_spans[-1][1]:
+                continue
+            raw = trim(text[start:end])
+            start += text[start:end].index(raw)
+            cut_spans.append((start, start + len(raw)))
+            yield kind, raw, form_of_raw(raw)
+        ends = [0, *(end for _, end in cut_spans)]
+        text = "\x00".join(text[end:start] for end, (start, _) in zip(ends, [*cut_spans, (len(text), 0)], strict=True))
 
     digits = _DIGIT.search(text) is not None
     if ":/" in text:
-        yield from extract_matches(_URL, "url")
+        yield from extract_spans("url", (match.span() for match in _URL.finditer(text)), url_form, _trim_url)
     if "@" in text:
-        yield from extract_matches(_EMAIL, "email")
+        yield from extract_spans("email", (match.span() for match in _EMAIL.finditer(text)), str.casefold, _email_part)
     if digits:
-        ibans = find_ibans(text)
-        yield from (("account", text[start:end], compact_account(text[start:end])) for start, end in ibans)
-        cut_out(ibans)
-    if "." in text:
-        yield from extract_matches(_HOST, "url")
+        yield from extract_spans("account", find_ibans(text), compact_account)
+    yield from extract_spans("account", find_wallets(text), wallet_form)
+    yield from extract_spans("email", find_spelled_emails(text), lambda raw: respell_email(raw).casefold())
+    if source:  # Before what only may be hosts is cut out.
+        yield from _contacts_within(text, is_loose=True)
+    yield from extract_spans("url", find_hosts(text, is_loose=source), url_form, _trim_url)
+    if not source:
+        yield from _contacts_within(text, is_loose=False)
     if not digits:
         return
     if source:
@@ -200,6 +205,12 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
         )
         if source or near:
             yield "number", match[0], _plain_number(match[0])
+
+
+def _contacts_within(text: str, *, is_loose: bool) -> Iterator[tuple[ValueKind, str, str]]:
+    for kind, start, end in find_contacts(text, is_loose=is_loose):
+        raw = text[start:end]
+        yield kind, raw, contact_form(raw) if kind == "contact" else compact_account(raw)
 
 
 def form_of(leaf: object) -> tuple[ValueKind, str]:

@@ -102,4 +102,5 @@ def _end_by_groups(words: str) -> int:
         end, size = group.end(), size + len(group[0])
         if size >= most or (len(group[0]) != 4 and size >= _MIN_CHARS):
             break
-    return end if size >= _MIN_CHARS and sum(sign.isdigit() for sign in words[:end]) >= _MIN_DIGITS else 0
+    # What is longer than the longest account is a digest or a key.
+    return end if _MIN_CHARS <= size <= _MAX_CHARS and sum(sign.isdigit() for sign in words[:end]) >= _MIN_DIGITS else 0

@@ -155,6 +155,14 @@ def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> N
         "3 march ",
         "12:30 ",
         "3.4.",
+        "+1",
+        "a[at]b[dot]",
+        "A1z",
+        "bc1q",
+        "ab:",
+        "call us on ",
+        "@abc ",
+        " dot ",
     ],
 )
 def test_time_is_linear_in_the_text(unit: str) -> None:
