@@ -3,6 +3,10 @@
 In: bytes of clients. Out: requests for the application, or the end of a connection: its head is not complete in time,
 its peer does not read the answer, or there are too many. The deadline of a body is in bodies.py, because only
 the application knows how large it may be.
+
+Parsing costs by the line and by the chunk rather than by the byte, and all clients share one event loop: heads have few
+lines, chunks are large on average, one turn of the loop parses few of one connection, and nothing of a chunked body is
+parsed before the application, which knows by then who asks, wants it.
 """
 
 import asyncio
@@ -11,9 +15,12 @@ import re
 import resource
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NoReturn
 
-from h11 import LocalProtocolError
+import h11
+from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bulkhead.telemetry.log import Log
@@ -24,6 +31,17 @@ MEDIA_TYPE = "application/problem+json"
 """Errors outside any API's own form are RFC 9457 problem details."""
 RESERVED_FILES = 128
 """Open files for everything else: the broker's connection, logs, the listening socket."""
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADER_LINES = 100
+"""Of a head, and of trailers."""
+LEAST_CHUNK_BYTES = 64
+"""Of a chunk, on average: a line of a text, say."""
+MAX_SMALL_CHUNKS = 1_024
+"""Of one body, before the average counts."""
+MAX_CHUNKS_AFTER_ANSWER = 64
+"""The same of a body that is left when its request is answered."""
+MAX_CHUNKS_AT_ONCE = 256
+"""Of one connection, before others have their turn."""
 
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -31,23 +49,89 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 class StrictReceiveBuffer(ReceiveBuffer):
     """Lines that end in CRLF alone. h11 takes a bare LF too (RFC 9112, 2.2, allows it); a proxy that does not reads
-    another request than we do."""
+    another request than we do. objection: the reason why bytes were not taken; "" where h11 has another."""
 
+    objection = ""
     _checked = 0
+    _room_for_chunks = 0
+    """Bytes that a body has beyond the least of its chunks."""
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """The lines of a head or of trailers. Raises LocalProtocolError, which h11 turns into the peer's."""
+        self._room_for_chunks = MAX_SMALL_CHUNKS * LEAST_CHUNK_BYTES
         if not self._data.startswith(b"\r\n"):
             end = self._data.find(b"\r\n\r\n", max(0, self._checked - 3))
             stop = len(self._data) if end < 0 else end
             if _BARE_LF.search(self._data, self._checked, stop):
-                raise LocalProtocolError("a line of the head ends in a bare LF")
+                self._refuse_bytes("a line of the head ends in a bare LF")
+            if stop > MAX_HEADER_BYTES or (end >= 0 and self._data.count(b"\n", 0, end) > MAX_HEADER_LINES):
+                self._refuse_bytes("the head is too large")
             self._checked = stop
         return super().maybe_extract_lines()
+
+    def maybe_extract_next_line(self) -> bytearray | None:
+        """The head of a chunk. Raises LocalProtocolError."""
+        line = super().maybe_extract_next_line()
+        if line is not None:
+            self._room_for_chunks -= LEAST_CHUNK_BYTES
+            if self._room_for_chunks < 0:
+                self._refuse_bytes(f"the chunks of the body have less than {LEAST_CHUNK_BYTES} bytes on average")
+        return line
+
+    def maybe_extract_at_most(self, count: int) -> bytearray | None:
+        """Bytes of a body."""
+        taken = super().maybe_extract_at_most(count)
+        self._room_for_chunks += len(taken or b"")
+        return taken
+
+    def allow_chunks(self, most: int) -> None:
+        """Take no more chunks than so many that are small."""
+        self._room_for_chunks = min(self._room_for_chunks, most * LEAST_CHUNK_BYTES)
+
+    def _refuse_bytes(self, objection: str) -> NoReturn:
+        self.objection = objection
+        raise h11.LocalProtocolError(objection)
 
     def _extract(self, count: int) -> bytearray:
         self._checked = 0
         return super()._extract(count)
+
+
+class _PulledConnection(h11.Connection):
+    """Chunked bodies are parsed when they are wanted, and little at once. is_body_wanted: the application asks for the
+    body, or has answered without it. chunks_left: in this turn."""
+
+    is_body_wanted = False
+    chunks_left = MAX_CHUNKS_AT_ONCE
+
+    @property
+    def is_behind(self) -> bool:
+        """True when more of a body was read than was parsed in this turn."""
+        return self.their_state is h11.SEND_BODY and self.is_body_wanted and not self.chunks_left
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next event of the client."""
+        if self.their_state is h11.IDLE:
+            self.is_body_wanted = False
+        elif self.their_state is h11.SEND_BODY and isinstance(self._reader, ChunkedReader):
+            if not (self.is_body_wanted and self.chunks_left):
+                return h11.PAUSED
+            self.chunks_left -= 1
+        return super().next_event()
+
+
+class _PullingFlow(FlowControl):
+    """Has the body parsed when reading goes on: uvicorn has it go on as the application asks, and after the answer."""
+
+    def __init__(self, protocol: "BoundedProtocol", connection: _PulledConnection) -> None:
+        super().__init__(protocol.transport)
+        self._protocol, self._connection = protocol, connection
+
+    def resume_reading(self) -> None:
+        """Read on, once all that was read is parsed."""
+        if not self._connection.is_behind:
+            super().resume_reading()
+        self._protocol.pull_body()
 
 
 @dataclass(slots=True)
@@ -77,12 +161,15 @@ class BoundedProtocol(H11Protocol):
     sockets: ConnectionBounds
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _next_parse: asyncio.Handle | None = None
     _bytes_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection; a silent one is the first to go when there are too many."""
-        self.conn._receive_buffer = StrictReceiveBuffer()
+        self.conn = self._pulled = _PulledConnection(h11.SERVER, MAX_HEADER_BYTES)
+        self.conn._receive_buffer = self._received = StrictReceiveBuffer()
         super().connection_made(transport)
+        self.flow = _PullingFlow(self, self._pulled)
         self._await_head()
         if len(self.connections) <= self.sockets.max_connections:
             return
@@ -108,11 +195,35 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or unexpected ones."""
         self._bytes_came = True
+        self._pulled.chunks_left = MAX_CHUNKS_AT_ONCE
         super().data_received(data)
+        self._parse_on_later()
         self._update_head_deadline()
+
+    def pull_body(self) -> None:
+        """Parse what there is of a body that nobody wanted until now."""
+        if self._pulled.their_state is h11.SEND_BODY and not self._pulled.is_body_wanted:
+            self._pulled.is_body_wanted = True
+            self._parse_on()
+
+    def _parse_on_later(self) -> None:
+        if self._pulled.is_behind and self._next_parse is None:
+            self._next_parse = self.loop.call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        """Parse more of what was read; read on when that was all of it."""
+        self._next_parse = None
+        if self.transport.is_closing():
+            return
+        self._pulled.chunks_left = MAX_CHUNKS_AT_ONCE
+        self.handle_events()
+        self._parse_on_later()
+        if self._next_parse is None and self._pulled.is_body_wanted and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """The answer is sent; the next request may follow."""
+        self._received.allow_chunks(MAX_CHUNKS_AFTER_ANSWER)
         super().on_response_complete()
         self._bytes_came = False
         self._update_head_deadline()
@@ -130,8 +241,9 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP get problem details, as every other error does."""
-        hint = f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers"
-        self._send_problem(400, "not_http", "This is not an HTTP request", msg, hint)
+        headers = f"at most {MAX_HEADER_LINES} headers of together {MAX_HEADER_BYTES} bytes"
+        hint = f"send HTTP/1.1 with {headers}, and a body in chunks of {LEAST_CHUNK_BYTES} bytes or more"
+        self._send_problem(400, "not_http", "This is not an HTTP request", self._received.objection or msg, hint)
 
     def _update_head_deadline(self) -> None:
         """Run the head's deadline unless a request is being answered."""

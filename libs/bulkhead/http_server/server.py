@@ -14,13 +14,12 @@ from typing import Protocol
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bulkhead.http_server.connections import ConnectionBounds, bounded_protocol, connections_bound
+from bulkhead.http_server.connections import MAX_HEADER_BYTES, ConnectionBounds, bounded_protocol, connections_bound
 from bulkhead.telemetry.log import Log
 
 log = Log("http.server")
 BACKLOG = 2_048
 KEEP_ALIVE_S = 75
-MAX_HEADER_BYTES = 64 * 1024
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 

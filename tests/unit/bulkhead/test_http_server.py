@@ -1,0 +1,154 @@
+"""The HTTP server before and beside its application: heads, chunked bodies, and what is parsed for nobody."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from bulkhead.http_server import connections
+from bulkhead.http_server.connections import MAX_HEADER_BYTES, MAX_HEADER_LINES, StrictReceiveBuffer
+from bulkhead.http_server.server import HttpServer
+
+SETTINGS = SimpleNamespace(
+    http_host="127.0.0.1",
+    http_port=0,
+    http_file=None,
+    max_connections=10,
+    head_timeout_s=5.0,
+    write_timeout_s=5.0,
+    drain_timeout_s=1.0,
+)
+PATIENCE_S = 20.0
+POST = b"POST /read HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+UNREAD = POST.replace(b"/read", b"/unread")
+TINY = b"1\r\nx\r\n"
+
+
+async def answer_length(scope, receive, send):
+    """The application: it tells the length of the body of /read, and reads no other."""
+    length, more = 0, scope["path"] == "/read"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length, more = length + len(message["body"]), message["more_body"]
+    body = b"%d;" % length
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def connected():
+    server = HttpServer(answer_length, SETTINGS, "the test")
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield reader, writer
+    finally:
+        writer.transport.abort()
+        await server.stop()
+
+
+async def exchange(sent, end=b";"):
+    """What the server answers to some bytes."""
+    async with connected() as (reader, writer):
+        writer.write(sent)
+        return await reader.readuntil(end)
+
+
+def chunked(payload, size):
+    pieces = (payload[start : start + size] for start in range(0, len(payload), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"a:\r\n" * (MAX_HEADER_LINES - 1), 200),
+        (b"a:\r\n" * MAX_HEADER_LINES, 400),
+        (b"a:\r\n" * 15_000, 400),
+        (b"a: " + b"b" * (MAX_HEADER_BYTES - 100) + b"\r\n", 200),
+        (b"a: " + b"b" * MAX_HEADER_BYTES + b"\r\n", 400),
+    ],
+    ids=["lines", "one-line-more", "thousands-of-lines", "bytes", "more-bytes"],
+)
+async def test_a_head_has_few_lines_and_bytes(head, status):
+    answer = await exchange(b"GET / HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n", b"}" if status == 400 else b";")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    if status == 400:
+        assert b"the head is too large" in answer and b"at most 100 headers" in answer
+
+
+async def test_trailers_are_as_few():
+    answer = await exchange(POST + b"0\r\n" + b"a:\r\n" * (MAX_HEADER_LINES + 2) + b"\r\n", b"}")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("size", "payload_bytes", "is_taken"),
+    [(1, 1_000, True), (70, 700_000, True), (100_000, 1_000_000, True), (1, 2_000, False), (30, 300_000, False)],
+)
+async def test_chunks_are_large_on_average(size, payload_bytes, is_taken):
+    sent = POST + chunked(b"x" * payload_bytes, size)
+    if is_taken:
+        assert (await exchange(sent)).endswith(b"\r\n\r\n%d;" % payload_bytes)
+    else:
+        answer = await exchange(sent, b"}")
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"less than 64 bytes on average" in answer
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """One entry for each chunk that is looked for."""
+    chunks = []
+    extract_next_line = StrictReceiveBuffer.maybe_extract_next_line
+
+    def extract_and_count(self):
+        chunks.append(1)
+        return extract_next_line(self)
+
+    monkeypatch.setattr(StrictReceiveBuffer, "maybe_extract_next_line", extract_and_count)
+    return chunks
+
+
+@pytest.mark.parametrize("before", [b"", UNREAD + chunked(b"x" * 300, 100)], ids=["first", "pipelined"])
+async def test_nothing_of_a_body_that_nobody_wants_is_parsed(parsed, before):
+    async with connected() as (reader, writer):
+        writer.write(before + UNREAD + TINY * 30_000)
+        for _ in range(2 if before else 1):
+            assert (await reader.readuntil(b";")).startswith(b"HTTP/1.1 200 ")
+        # It does not wait for an end that may never come.
+        try:
+            while await reader.read(65_536):
+                pass
+        except ConnectionError:
+            pass
+    assert len(parsed) <= 2 * connections.MAX_CHUNKS_AFTER_ANSWER
+
+
+async def test_one_turn_of_the_loop_parses_few_chunks(parsed):
+    most = 0
+
+    async def watch_turns():
+        nonlocal most
+        while True:
+            before = len(parsed)
+            await asyncio.sleep(0)
+            most = max(most, len(parsed) - before)
+
+    watching = asyncio.create_task(watch_turns())
+    await exchange(POST + chunked(b"x" * 700_000, 70))
+    watching.cancel()
+    assert len(parsed) > 10_000 and most <= 4 * connections.MAX_CHUNKS_AT_ONCE
+
+
+async def test_a_connection_goes_on_after_a_chunked_body():
+    async with connected() as (reader, writer):
+        for head, length in ((UNREAD, 0), (POST, 300), (UNREAD, 0), (POST, 300)):
+            writer.write(head + chunked(b"x" * 300, 100))
+            assert (await reader.readuntil(b";")).endswith(b"\r\n\r\n%d;" % length)
+        writer.write((UNREAD + chunked(b"x" * 300_000, 9_000) + POST + chunked(b"x" * 300_000, 9_000)) * 2)
+        for length in (0, 300_000) * 2:
+            assert (await reader.readuntil(b";")).endswith(b"\r\n\r\n%d;" % length)
