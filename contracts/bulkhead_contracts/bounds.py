@@ -61,8 +61,8 @@ MAX_GRANT_FLOWS_BYTES = 1024  # that one step's plan declares: they stand in its
 
 # Agent loop
 MAX_TURNS_PER_STEP = 12  # model turns
-MAX_CONVERSATION = 1_000  # messages that an outside agent sends in one call
-MAX_CONVERSATION_ROWS = 4_000  # that such a call has in all: older ones stand in lists
+MAX_CONVERSATION = 1_000  # references that one call of an outside agent has: of messages, or of lists of them
+MAX_CONVERSATION_ROWS = 4_000  # messages that such a call has in all: older ones stand in lists
 MAX_CONVERSATION_BYTES = 16 * 1024 * 1024  # of them and the options together
 MAX_ACT_ARGUMENTS_CHARS = 2_000  # of a tool call that an outside agent made; of a longer one the digest
 LISTED_REFERENCES = 32  # of messages, in one list that stands for them

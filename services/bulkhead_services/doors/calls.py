@@ -7,6 +7,7 @@ also at another replica, and after this one was killed.
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
@@ -15,6 +16,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import CallFollowers, Conversation, ModelCallRequested
+from bulkhead_contracts.result import ContentRef
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import ConversationBlobs, canonical_json, too_many_messages
 from bulkhead_services.doors.conversations.responses import ResponseStore
@@ -82,9 +84,8 @@ class ModelCalls:
         known_run = await runs.find_known(caller, parsed_call) if caller.retry else None
         feed = known_run or await runs.find_or_open(caller, parsed_call)
         continuation = (previous.messages, previous.answer, previous.thread) if previous is not None else ((), (), "")
-        conversation = await self._contents.store_conversation(tenant, parsed_call, *continuation)
-        digest = _content_digest(parsed_call, conversation)
-        conversation = await self._contents.fold_into_lists(tenant, conversation)
+        conversation, contents = await self._contents.store_conversation(tenant, parsed_call, *continuation)
+        digest = _content_digest(parsed_call, contents, has_options=conversation.options is not None)
         if caller.retry and known_run is not None:
             # In a run that has ended meanwhile, the answer is still there.
             call_id = self._repeated_call_id(known_run, caller, digest)
@@ -187,14 +188,9 @@ def _check_request(parsed_call: ParsedModelCall) -> None:
         raise DoorRefusal(404, "unknown_route", message, "ask for the list of models")
 
 
-def _content_digest(parsed_call: ParsedModelCall, conversation: Conversation) -> str:
-    refs = (*conversation.messages, *((conversation.options,) if conversation.options else ()))
-    content = [
-        parsed_call.model,
-        parsed_call.max_output_tokens,
-        conversation.options is not None,
-        *(ref.sha256 for ref in refs),
-    ]
+def _content_digest(parsed_call: ParsedModelCall, contents: Sequence[ContentRef], *, has_options: bool) -> str:
+    digests = (ref.sha256 for ref in contents)
+    content = [parsed_call.model, parsed_call.max_output_tokens, has_options, *digests]
     return hashlib.blake2b(canonical_json(content), digest_size=16).hexdigest()
 
 

@@ -35,21 +35,21 @@ class ConversationBlobs:
         before: tuple[ContentRef, ...],
         answer: Sequence[Mapping[str, Any]],
         thread: str,
-    ) -> Conversation:
-        """The conversation by reference. before: messages that stand already, which `answer` ends, and their thread.
-        Raises BusError, DoorRefusal.
+    ) -> tuple[Conversation, tuple[ContentRef, ...]]:
+        """The conversation by reference, and every content of it: many messages stand in lists there. before: messages
+        that stand already, which `answer` ends, and their thread. Raises BusError, DoorRefusal.
         """
         messages = [*answer, *parsed_call.messages]
         raw = [_blob_bytes(row, f"message {number}") for number, row in enumerate(messages, 1)]
         options = [_blob_bytes(parsed_call.options, "what is beside the messages")] if parsed_call.options else []
         stored_refs = await self.store_blobs(tenant, *raw, *options)
-        refs = (*before, *stored_refs[: len(raw)])
+        refs, options_refs = (*before, *stored_refs[: len(raw)]), stored_refs[len(raw) :]
         if len(refs) > bounds.MAX_CONVERSATION_ROWS:
             raise too_many_messages(len(refs))
         chat = view_in_chat_form(parsed_call.api, messages, {}).messages
-        return Conversation(
-            messages=refs,
-            options=stored_refs[-1] if options else None,
+        conversation = Conversation(
+            messages=await self._fold_into_lists(tenant, refs),
+            options=options_refs[0] if options_refs else None,
             reads_calls=True,
             acts=(acts := acts_of(chat))[: bounds.MAX_CALLS_PER_TURN],
             more_acts=acts[bounds.MAX_CALLS_PER_TURN :],
@@ -57,6 +57,7 @@ class ConversationBlobs:
             embeds=parsed_call.embeds,
             api=parsed_call.api,
         )
+        return conversation, (*refs, *options_refs)
 
     async def store_blobs(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
         """Blobs of JSON, counted and stored. Raises BusError, DoorRefusal."""
@@ -69,15 +70,12 @@ class ConversationBlobs:
 
         return tuple(await asyncio.gather(*map(store_blob, contents)))
 
-    async def fold_into_lists(self, tenant: str, conversation: Conversation) -> Conversation:
-        """The same in few references: its oldest messages by lists, which the next turns share. Raises BusError,
-        DoorRefusal.
-        """
-        refs, size = conversation.messages, bounds.LISTED_REFERENCES
+    async def _fold_into_lists(self, tenant: str, refs: tuple[ContentRef, ...]) -> tuple[ContentRef, ...]:
+        """The messages in few references: the oldest ones by lists, which the next turns share."""
+        size = bounds.LISTED_REFERENCES
         listed_count = (len(refs) - 1) // size * size
         lists = [list_of(refs[start : start + size]) for start in range(0, listed_count, size)]
-        list_refs = await self.store_blobs(tenant, *lists, media_type=REFERENCES)
-        return conversation.model_copy(update={"messages": (*list_refs, *refs[listed_count:])})
+        return (*await self.store_blobs(tenant, *lists, media_type=REFERENCES), *refs[listed_count:])
 
     async def expand_lists(self, tenant: str, conversation: Conversation) -> tuple[ContentRef, ...]:
         """The reference of each message. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""

@@ -37,6 +37,16 @@ async def test_a_hundred_turns_store_each_message_once():
         assert json.loads(options) == {"temperature": 0}
 
 
+@pytest.mark.parametrize("count", [1_001, bounds.MAX_CONVERSATION_ROWS])
+async def test_more_messages_than_one_request_names_stand_in_lists(count):
+    async with world() as here:
+        messages = tuple({"role": "user", "content": f"m{number % 700}"} for number in range(count))
+        call = await here.doors().begin_model_call(caller(), asked(messages=messages))
+        assert (await call.wait_for_answer()).text == "answer 1"
+        listed = (count - 1) // bounds.LISTED_REFERENCES
+        assert len(here.models.asked[-1].conversation.messages) == listed + count - listed * bounds.LISTED_REFERENCES
+
+
 async def test_the_same_message_written_in_another_order_is_the_same_blob():
     async with world() as here:
         for row in ({"role": "user", "content": "é"}, {"content": "é", "role": "user"}):
