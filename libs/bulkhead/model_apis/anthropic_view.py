@@ -36,7 +36,7 @@ def view_anthropic(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
                 _add_assistant(view, row.get("content"))
             case _:
                 _add_user(view, row.get("content"))
-    return view
+    return view.close()
 
 
 def _add_options(view: ChatView, options: Mapping[str, Any]) -> None:
@@ -90,9 +90,7 @@ def _add_system(view: ChatView, content: object) -> None:
         if block.get("type") == "tool_addition" and definition:
             _add_tool(view, definition)
         elif block.get("type") == "tool_removal":
-            removed = fields_of(block.get("tool")).get("name")
-            tools = [tool for tool in view.options.get("tools", ()) if tool["function"]["name"] != removed]
-            view.options |= {"tools": tools} if tools else {}
+            view.remove_tool(text_in(fields_of(block.get("tool")).get("name")))
     if text := _system_text(content, "\n\n"):
         view.messages.append({"role": "system", "content": text})
 

@@ -192,12 +192,12 @@ def _bound_item(row: dict[str, Any], gaps: list[Gap]) -> dict[str, Any]:
 def _bound_tools(api: ModelApi, payload: dict[str, Any], gaps: list[Gap]) -> None:
     if "tools" not in payload:
         return
+    dropped = {tool_name(tool) for tool in objects_in(payload["tools"]) if not is_passed_tool(api, tool)}
     tools = _passed_rows(payload["tools"], lambda tool: is_passed_tool(api, tool), gaps)
     if not tools:
         del payload["tools"]
         payload.pop("tool_choice", None)
         return
-    dropped = {tool_name(tool) for tool in objects_in(payload["tools"]) if tool not in tools}
     payload["tools"] = [_keep_listed(tool, _CHAT_TOOL, "a tool", gaps) for tool in tools] if api == CHAT else tools
     if tool_name(payload.get("tool_choice")) in dropped:
         del payload["tool_choice"]
@@ -215,8 +215,9 @@ def _bound_anthropic_options(payload: dict[str, Any], gaps: list[Gap]) -> None:
         gaps += [Gap(f"the beta {str(beta)[:48]}", UNPRICED) for beta in betas if str(beta) not in PASSED_BETAS]
         payload[BETAS] = [beta for beta in betas if str(beta) in PASSED_BETAS]
     if edits := objects_in(fields_of(payload.get("context_management")).get("edits")):
-        passed = [edit for edit in edits if str(edit.get("type")).startswith(PASSED_EDITS)]
-        gaps += [Gap(f"the edit {str(edit.get('type'))[:48]}", UNPRICED) for edit in edits if edit not in passed]
+        kinds = [str(edit.get("type")) for edit in edits]
+        passed = [edit for edit, kind in zip(edits, kinds, strict=True) if kind.startswith(PASSED_EDITS)]
+        gaps += [Gap(f"the edit {kind[:48]}", UNPRICED) for kind in kinds if not kind.startswith(PASSED_EDITS)]
         payload["context_management"] = {**payload["context_management"], "edits": passed}
         if not passed:
             del payload["context_management"]

@@ -11,11 +11,13 @@ NO_WORD = "the API of the provider that answers has no word for it"
 
 @dataclass(slots=True)
 class ChatView:
-    """Messages and options; gaps: what they do not say. It never fails: what is malformed reads as empty."""
+    """Messages and options; gaps: what they do not say; tools: by name, until `close` writes them into the options. It
+    never fails: what is malformed reads as empty."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def gap(self, what: str, why: str = NO_WORD) -> str:
         """Note a gap, and return the words for its place."""
@@ -32,11 +34,21 @@ class ChatView:
 
     def add_tool(self, name: str, tool: Mapping[str, Any], schema: object) -> None:
         """Add a function, once. tool: its description, and whether it is strict."""
-        tools: list[dict[str, Any]] = self.options.setdefault("tools", [])
-        if all(tool["function"]["name"] != name for tool in tools):
+        if name not in self.tools:
             function: dict[str, Any] = {"name": name, "parameters": schema if isinstance(schema, dict) else {}}
             function |= {key: tool[key] for key in ("description", "strict") if tool.get(key) is not None}
-            tools.append({"type": "function", "function": function})
+            self.tools[name] = {"type": "function", "function": function}
+
+    def remove_tool(self, name: str) -> None:
+        """Take a function away, unless it is the last one: providers refuse calls in a history without tools."""
+        if len(self.tools) > 1:
+            self.tools.pop(name, None)
+
+    def close(self) -> "ChatView":
+        """The same view, with its tools among the options."""
+        if self.tools:
+            self.options = {"tools": list(self.tools.values()), **self.options}
+        return self
 
 
 def flat_tool_name(namespace: object, name: object) -> str:

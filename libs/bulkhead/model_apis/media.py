@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -295,41 +295,35 @@ def estimate_body(counter: TokenCounter, body: bytes, pdfs: PdfSizes) -> int:
 
 def _estimate_media(media: list[Medium], pdfs: PdfSizes, counter: TokenCounter) -> int:
     """Tokens for which a context must have room."""
-    return sum(
-        IMAGE_TOKENS
-        if medium.kind == "image"
-        else _pdf_tokens(medium, pdfs, IMAGE_TOKENS, counter.estimate(_pdf_text(medium, pdfs)), 0)
-        for medium in media
-    )
+    return _sum_tokens(media, _PdfTokens(pdfs, IMAGE_TOKENS, 0, counter.estimate), lambda _: IMAGE_TOKENS)
 
 
 def tokens_to_reserve(media: list[Medium], pdfs: PdfSizes, counter: TokenCounter, model: str) -> int:
     """The most tokens that these are counted as."""
-    return sum(
-        most_image_tokens(model, medium.image_size or _PAGE)
-        if medium.kind == "image"
-        else _pdf_tokens(
-            medium,
-            pdfs,
-            most_image_tokens(model, _PAGE),
-            counter.tokens_to_reserve(_pdf_text(medium, pdfs)),
-            MOST_PAGE_TEXT_TOKENS,
-        )
-        for medium in media
-    )
+    of_page = most_image_tokens(model, _PAGE)
+    of_pdfs = _PdfTokens(pdfs, of_page, MOST_PAGE_TEXT_TOKENS, counter.tokens_to_reserve)
+    return _sum_tokens(media, of_pdfs, lambda image: most_image_tokens(model, image.image_size or _PAGE))
 
 
-def _pdf_size(medium: Medium, pdfs: PdfSizes) -> PdfSize:
-    return pdfs.get(sha256_of(medium.pdf() or b""), PdfSize())
+def _sum_tokens(media: list[Medium], of_pdfs: "_PdfTokens", of_image: Callable[[Medium], int]) -> int:
+    return sum(of_image(medium) if medium.kind == "image" else of_pdfs.tokens_of(medium) for medium in media)
 
 
-def _pdf_text(medium: Medium, pdfs: PdfSizes) -> bytes:
-    return _pdf_size(medium, pdfs).text.encode("utf-8", "replace")
+class _PdfTokens:
+    """Tokens of PDFs; each is counted once, however often it stands in a body."""
 
+    def __init__(self, pdfs: PdfSizes, page_image: int, page_text: int, count_text: Callable[[bytes], int]) -> None:
+        self._pdfs, self._page_image, self._page_text, self._count_text = pdfs, page_image, page_text, count_text
+        self._counted: dict[str, int] = {}
 
-def _pdf_tokens(medium: Medium, pdfs: PdfSizes, page_image: int, text_tokens: int, page_text: int) -> int:
-    pages = _pdf_size(medium, pdfs).pages
-    return pages * page_image + max(text_tokens, pages * page_text)
+    def tokens_of(self, medium: Medium) -> int:
+        """The tokens of its pages and of its text."""
+        digest = sha256_of(medium.pdf() or b"")
+        if digest not in self._counted:
+            size = self._pdfs.get(digest, PdfSize())
+            text = self._count_text(size.text.encode("utf-8", "replace"))
+            self._counted[digest] = size.pages * self._page_image + max(text, size.pages * self._page_text)
+        return self._counted[digest]
 
 
 def _to_json(value: Any) -> bytes:

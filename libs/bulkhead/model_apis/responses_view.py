@@ -36,7 +36,7 @@ def view_responses(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
         media += _add_item(view, row)
     if media:
         view.messages.append({"role": "user", "content": media})
-    return view
+    return view.close()
 
 
 def named_tools(tools: object) -> Iterator[tuple[str, Mapping[str, Any]]]:

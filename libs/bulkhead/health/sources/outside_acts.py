@@ -83,11 +83,14 @@ def _written_tool(answer: str, result: str) -> str:
 def _is_question(earlier: Messages, text: str) -> bool:
     """Check whether a user said this before, at the beginning or upon an answer that called nothing."""
     answer = ""
+    called_nothing: bool | None = None  # Judged once for each answer, however many users' messages follow it.
     for row in earlier:
         if row.get("role") == "assistant":
-            answer = _text_of(row)
-        elif row.get("role") == "user" and _text_of(row) == text and not _written_tool(answer, text):
-            return True
+            answer, called_nothing = _text_of(row), None
+        elif row.get("role") == "user" and _text_of(row) == text:
+            called_nothing = not _written_tool(answer, text) if called_nothing is None else called_nothing
+            if called_nothing:
+                return True
     return False
 
 

@@ -145,8 +145,9 @@ def _check_options(body: Fields, most: int) -> None:
     check_thinking(body, None if any(beta.startswith(INTERLEAVED) for beta in betas) else most)
     if body.get_choice("service_tier", ("auto", "standard_only")) == "standard_only":
         raise unsupported_field("service_tier", "the provider's account says which tier is used", "leave it out")
-    for name in ("context_management", "cache_control"):
-        body.get_object(name)
+    body.get_object("cache_control")
+    if management := body.get_object("context_management"):
+        management.get_objects("edits", bounds.MAX_PARTS)
     if output := body.get_object("output_config"):
         if form := output.get_object("format"):
             if form.require_text("type") != "json_schema":

@@ -199,7 +199,9 @@ class _NativeBlock:
             if isinstance(delta.get(name), str):
                 self._pieces.setdefault(name, []).append(delta[name])
         if citation := mapping_of(delta.get("citation")):
-            self._block["citations"] = [*(self._block.get("citations") or ()), citation]
+            if not isinstance(self._block.get("citations"), list):
+                self._block["citations"] = []
+            self._block["citations"].append(citation)
 
     def as_json_object(self) -> dict[str, Any]:
         """The block as far as it came."""

@@ -110,6 +110,13 @@ def test_a_tier_without_a_price_is_refused(form: str, tier: str) -> None:
     assert refusal_of(form, service_tier=tier).field == "service_tier"
 
 
+def test_edits_of_a_context_are_few() -> None:
+    edits = [{"type": "clear_thinking_20251015", "a": number} for number in range(bounds.MAX_PARTS + 1)]
+    assert refusal_of("messages", context_management={"edits": edits}).field == "context_management.edits"
+    read, body = FORMS["messages"]
+    assert read(body | {"context_management": {"edits": edits[1:]}}).parsed_call.options["context_management"]["edits"]
+
+
 def test_a_budget_of_interleaved_thoughts_spans_several_requests() -> None:
     thinking = {"type": "enabled", "budget_tokens": 2_000}
     betas = ["interleaved-thinking-2025-05-14"]
