@@ -55,7 +55,7 @@ async def until(met):
         (b'{"model": "m", "metadata": {"a": 1, "a": 2}}', "invalid_request", "metadata holds the key 'a' twice"),
         (b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}", "too_deep", "deeper than 32"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too_deep", "deeper than 32"),
-        (b'{"a": ' + b'{"b":' * 100_000, "too_deep", "deeper than 32"),
+        (b'{"a": ' + b'{"b":' * 50_000, "too_deep", "deeper than 32"),
         (b'{"messages": 1}', "invalid_request", "model is missing"),
         (b'{"model": 5}', "invalid_request", "model must be a string, and is an integer"),
     ],
