@@ -10,6 +10,7 @@ import re
 from collections import deque
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.quotas.rare_words import rarity_of
 
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
@@ -44,9 +45,9 @@ _RATES: dict[str, tuple[float, ...]] = {
 }
 """Tokens per character of each class. `any`: the most that any of the measured tokenizers makes of it."""
 _PER_RARE_LETTER = {"mistral": 0.75, "any": 0.75}
-_LEAST_RESERVED = (0.0, 0.62, 0.85)
-"""Tokens per digit, blank and sign of texts that are no language, as letters in no order of any language: a reservation
-is never below. Half a token for a letter where the family has no row of its own."""
+"""Tokens per letter in no order of any language; half a token where the family has no row of its own."""
+_LEAST_RESERVED = (0.4, 0.0, 0.75, 0.85)
+"""Tokens per capital, digit, blank and sign of texts that are no language: a reservation is never below."""
 _FAMILIES = (
     (re.compile(r"gpt-4(?![.o]|-?turbo-?o)|gpt-3|gpt-35"), "gpt_4"),
     (re.compile(r"gpt-|chatgpt|(^|[/:])o[1-9]"), "gpt"),
@@ -87,9 +88,10 @@ class TokenCounter:
 
     def __init__(self, model: str = "") -> None:
         self.family = family_of(model)
-        letter = _PER_RARE_LETTER.get(self.family, 0.5)
-        least = (letter, letter, *_LEAST_RESERVED)
-        self._reserved_rates = (*map(max, _RATES[self.family], least), *_RATES[self.family][_ASCII:])
+        rates = _RATES[self.family]
+        least = (0.0, *_LEAST_RESERVED)
+        self._reserved_rates = (*map(max, rates, least), *rates[_ASCII:])
+        self._per_rare_letter = _PER_RARE_LETTER.get(self.family, 0.5)
         self._average = 1.0
         self._recent_ratios = deque[float](maxlen=RECENT_COUNTS)
 
@@ -116,10 +118,14 @@ class TokenCounter:
 
     def tokens_to_reserve(self, data: bytes) -> int:
         """Tokens to reserve: by the average, and never less than by the highest recent count that was confirmed, nor
-        than a text of rare words has: what was counted for one text says nothing of the next."""
+        than by the rates alone, by those of rare words where it has such: counts of one text say nothing of the next.
+        """
         confirmed = sorted(self._recent_ratios)[-2:-1] or [0.0]
         usual = self.weight_of(data) * max(self._average, *confirmed)
-        return math.ceil(max(usual, self._weight_at(self._reserved_rates, data)))
+        rarity = rarity_of(data)
+        letter, capital, *others = self._reserved_rates
+        rare = (rate + rarity * max(0.0, self._per_rare_letter - rate) for rate in (letter, capital))
+        return math.ceil(max(usual, self._weight_at((*rare, *others), data)))
 
     def learn_count(self, data: bytes, input_tokens: int) -> None:
         """Learn from what a provider counted."""

@@ -1,6 +1,8 @@
 """Estimated tokens against counts of real tokenizers, and against what providers say."""
 
 import json
+import random
+import string
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_no_text_has_more_tokens_than_are_reserved_whatever_was_counted_before(m
     for name, row in SAMPLES.items():
         counted = max(row["counts"][one] for one in FAMILIES[model])
         assert counter.tokens_to_reserve(row["text"].encode()) >= counted, name
+
+
+@pytest.mark.parametrize("natural_words", [0, 1, 3])
+def test_rare_words_among_others_are_reserved_for(natural_words):
+    chosen = random.Random(29)
+    rare = ["".join(chosen.choices(string.ascii_lowercase, k=6)) for _ in range(5_000)]
+    natural = TEXT.decode().split()
+    words = [word for row in rare for word in (row, *chosen.sample(natural, natural_words))]
+    text, counter = " ".join(words).encode(), TokenCounter("gpt-4.1")
+    letters = sum(map(len, rare)) * 0.45 + sum(len(word) * 0.2 for word in words) - sum(map(len, rare)) * 0.2
+    assert counter.tokens_to_reserve(text) >= letters
+    assert counter.tokens_to_reserve(TEXT) <= counter.estimate(TEXT) * 1.2, "usual text is reserved as it is estimated"
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -103,7 +117,7 @@ def test_a_count_above_the_estimate_is_reserved_by_once_another_confirms_it_and_
     usual, estimated = counter.tokens_to_reserve(TEXT), counter.estimate(TEXT)
     counted = int(estimated * 2.9)
     counter.learn_count(TEXT, counted)
-    assert counter.tokens_to_reserve(TEXT) <= usual * 1.25, "one count alone moves little"
+    assert counter.tokens_to_reserve(TEXT) <= usual * 1.4, "one count alone moves little"
     counter.learn_count(TEXT, counted)
     assert counter.tokens_to_reserve(TEXT) >= counted
     for _ in range(RECENT_COUNTS - 2):
