@@ -68,8 +68,8 @@ class RunFeed:
     more time. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
     has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
     answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. unheard: writes
-    whose answers no client has. aliases: calls by ids of later requests that are one of them. stored_sequence: of its
-    newest message that this replica has heard of.
+    whose answers no client has. uncertain: writes of which nobody knows whether they were made. aliases: calls by ids
+    of later requests that are one of them. stored_sequence: of its newest message that this replica has heard of.
     """
 
     prefix = ""
@@ -98,7 +98,8 @@ class RunFeed:
         self.held: CallDeferred | None = None
         self.last_answer: ModelCallReplied | None = None
         self.last_tool_reply: ToolCallReplied | RetrievalReplied | None = None
-        self.unheard, self.aliases = BoundedDict[str, None](MAX_CALLS), BoundedDict[str, str](MAX_CALLS)
+        self.unheard, self.uncertain = BoundedDict[str, None](MAX_CALLS), BoundedDict[str, None](MAX_CALLS)
+        self.aliases = BoundedDict[str, str](MAX_CALLS)
         self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
         self._warnings = BoundedDict[str, tuple[int, str]](MAX_WARNINGS)
@@ -216,6 +217,8 @@ class RunFeed:
                 self._replies[body.call_id] = body
                 if body.outcome in ("succeeded", "found"):
                     self.last_tool_reply = body
+                elif body.outcome == "uncertain":
+                    self.uncertain[body.call_id] = None
                 self._set_hold(message, None)
             case WriteNoted(alias=alias) if alias:
                 self.aliases[alias] = body.call_id
@@ -273,6 +276,10 @@ class RunFeed:
     def has_reply(self, call_id: str) -> bool:
         """True when the answer to this call, or its failure, is on record."""
         return (call_state := self.calls.get(call_id)) is not None and call_state.kind == "replied"
+
+    def may_be_under_way(self, call_id: str) -> bool:
+        """True when a call that was sent has neither an answer nor the word that it was put off."""
+        return (call_state := self.calls.get(call_id)) is None or call_state.kind == "resumed"
 
     def wake_waiters(self) -> None:
         """Wake whoever waits."""

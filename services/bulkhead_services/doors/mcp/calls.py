@@ -3,8 +3,9 @@
 In: what an MCP client asked. Out: `ToolCallRequested` (or `RetrievalRequested`) under the run's grant; its outcome from
 the record. The first half of a call's id derives from the run, the tool and its arguments, the second from the client's
 own id of the request. A call that waits for an approval is found by its first half: who asks again, under whatever id,
-asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again. Notes in the
-own inbox (`WriteNoted`) tell every replica of such writes, and live questions whether a client waits for one elsewhere.
+asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again; and, over the
+runs of its session's day, a write of which nobody knows whether it was made. Notes in the own inbox (`WriteNoted`) tell
+every replica of such writes, and live questions whether a client waits for one elsewhere.
 """
 
 import asyncio
@@ -43,6 +44,10 @@ NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
 ProgressListener = Callable[[ToolProgress], None]
+LOOK_FIRST = (
+    "look at its target whether it happened; if it did not, call it again under an idempotency key of its own "
+    "(_meta io.bulkhead/idempotency-key, or the header Idempotency-Key); without one it is not made again for a day"
+)
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
 
@@ -130,7 +135,7 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     def _refuse_unknown(self, reason: str) -> DoorRefusal:
         """It was sent, and what became of it cannot be told: made again it might be made twice."""
         message = f"call {self.call_id} of task {self.feed.task} was sent, and its outcome is not known here: {reason}"
-        hint = "it may have been made: look at the task before you make it again"
+        hint = LOOK_FIRST if self.is_write else "look at the task, or call it again"
         return DoorRefusal(502, "outcome_unknown", message, hint)
 
     async def _read_answer(self, call_state: CallState) -> ToolCallAnswer:
@@ -157,6 +162,8 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
         failure = reply.failure
         if outcome != "succeeded" and failure is None:
             failure = Failure.from_text("tool_failed", "the tool gave no reason")
+        if outcome == "uncertain" and failure is not None:
+            failure = Failure.from_text(failure.code, failure.message, LOOK_FIRST)
         left_out = tuple(
             f"{omission.what}: {omission.detail}" if omission.detail else omission.what
             for omission in reply.completeness.omissions
@@ -210,14 +217,10 @@ class ToolCalls:
         self.in_flight.check_place(caller.claim)
         arguments_json = _canonical_arguments(tool_call)
         try:
-            answered_run = await self._run_answered_before(caller, tool_call, arguments_json)
-            feed = answered_run or await self._runs.find_or_open(caller, NO_CONVERSATION)
-            first_half = _first_half(feed, tool_call, arguments_json)
-            abandoned = await self._find_abandoned_writes(feed, first_half)
+            feed, call_id = await self._find_call(caller, tool_call, arguments_json)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
-        call_id = self._call_id_of(feed, tool_call, arguments_json, abandoned)
         call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
         if call is None:
             request = request_of(tool_call, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
@@ -248,12 +251,12 @@ class ToolCalls:
         feed, key = call.feed, (call.feed.tenant, call.feed.task, call.call_id)
         self._waiting[key] = self._waiting.get(key, 0) + 1
         try:
-            if alias:
+            if alias and alias not in feed.aliases:
                 await self._publish_note(feed, WriteNoted(call_id=call.call_id, alias=alias), f"alias/{alias}")
             answer = await asyncio.shield(call.outcome)
         finally:
             self._waiting[key] = self._waiting.get(key, 1) - 1
-        if call.is_write:
+        if call.is_write and call.call_id in feed.unheard:
             await self._publish_note(feed, WriteNoted(call_id=call.call_id, heard=True), f"heard/{call.call_id}")
         return answer
 
@@ -293,6 +296,37 @@ class ToolCalls:
         """End all that is in flight here: its askers ask again, elsewhere."""
         await self._peers.close()
         await self.in_flight.cancel_calls()
+
+    async def _find_call(self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str) -> tuple[RunFeed, str]:
+        """The run and the id of a call, chosen last of all. Raises BusError, DoorRefusal."""
+        feed = await self._run_answered_before(caller, tool_call, arguments_json)
+        if feed is None and (doubtful := await self._find_doubtful_write(caller, tool_call, arguments_json)):
+            return doubtful
+        feed = feed or await self._runs.find_or_open(caller, NO_CONVERSATION)
+        abandoned = await self._find_abandoned_writes(feed, _first_half(feed, tool_call, arguments_json))
+        return feed, self._call_id_of(feed, tool_call, arguments_json, abandoned)
+
+    async def _find_doubtful_write(
+        self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
+    ) -> tuple[RunFeed, str] | None:
+        """The write of this content that may have been made in a run of this session's day. A key of its own says that
+        this call is another one. Raises BusError, DoorRefusal.
+        """
+        if tool_call.keyed or tool_call.tool.effect != "write":
+            return None
+        for feed in await self._runs.find_recent(caller, NO_CONVERSATION, for_key=True):
+            first_half = _first_half(feed, tool_call, arguments_json)
+            doubtful = [call_id for call_id in feed.uncertain if call_id.startswith(first_half)]
+            if doubtful and not feed.has_reply(doubtful[0]):
+                message = f"{tool_call.tool.name} was called alike in another step or attempt, and may have been done"
+                raise DoorRefusal(409, "uncertain", message, LOOK_FIRST)
+            if not doubtful:
+                abandoned = await self._find_abandoned_writes(feed, first_half)
+                keys = [(feed.tenant, feed.task, call_id) for call_id in abandoned if feed.may_be_under_way(call_id)]
+                doubtful = [key[2] for key in keys if not self._waiting.get(key)]
+            if doubtful:
+                return feed, doubtful[0]
+        return None
 
     async def _run_answered_before(
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str

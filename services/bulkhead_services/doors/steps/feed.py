@@ -80,6 +80,9 @@ class StepFeed(RunFeed):
                 self._set_hold(message, None)
             case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:
                 self.answered_by, self.answered_sequence = body, message.sequence
+            case ToolCallReplied(outcome="uncertain", call_id=call_id) if not call_id.startswith(self.prefix):
+                # Of an earlier attempt, or of a step beside it: the next holder's call alike is that write again.
+                self.uncertain[self.prefix + call_id[len(self.prefix) :]] = None
             case (
                 ModelCallReplied()
                 | ToolCallReplied()

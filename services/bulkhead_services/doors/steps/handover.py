@@ -325,11 +325,15 @@ class StepHandOvers:
                 step_id=feed.request.step.id,
             )
             label = (self._context.signer.sign_label(unsigned, feed.tenant, feed.task),)
+        failure = body.failure
+        if failure is not None and any(map(feed.has_reply, feed.uncertain)):
+            # Another attempt might make the write a second time.
+            failure = failure.model_copy(update={"code": "uncertain_effect"})
         reply = DelegationReplied(
             call_id=feed.call_id,
             step_id=feed.request.step.id,
-            outcome="failed" if body.failure is not None else "succeeded",
-            failure=body.failure,
+            outcome="failed" if failure is not None else "succeeded",
+            failure=failure,
             content=body.content,
             completeness=body.completeness,
             standing="ok" if body.completeness.complete else "degraded",

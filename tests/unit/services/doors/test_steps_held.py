@@ -1,10 +1,17 @@
 """Delegated steps whose calls are held back: handed to nobody for a while, and never stuck."""
 
+import asyncio
+
 import pytest
 
+from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead_contracts.control import CallDeferred, CallResumed
-from bulkhead_contracts.delegation import StepAnswer
-from bulkhead_services.doors.port import DoorRefusal
+from bulkhead_contracts.delegation import HandedStep, StepAnswer
+from bulkhead_contracts.step import DelegationReplied
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.port import Caller, DoorRefusal
 from bulkhead_services.doors.steps import feed as feeds
 from tests.eventually import until
 from tests.unit.services.doors.steps_world import StepsWorld, steps_world
@@ -66,3 +73,45 @@ async def test_a_call_that_waits_for_a_person_holds_its_step_as_long_as_he_may_t
         assert await here.take(0.5) is None
         assert (await here.take()).number == 2
         assert here.worker.clock() >= until_ms
+
+
+async def test_a_step_that_failed_with_a_write_in_doubt_is_tried_by_no_other_attempt():
+    async with steps_world() as here:
+        await here.hand_over()
+        step = await here.take()
+        call = f"{step.id[:12]}-{'0' * 48}"
+        await here.say("tool_executor", ToolCallReplied(call_id=call, step_id="a", outcome="uncertain"), "reply")
+        assert (await here.desk().submit_answer(here.key(step), StepAnswer(failed="the tool gave no answer"))).accepted
+        [reply] = await until(lambda: here.bodies(DelegationReplied, "worker"))
+        assert reply.failure.code == "uncertain_effect"
+
+
+async def test_a_write_in_doubt_of_another_attempt_is_not_made_again():
+    pay = ToolSpec(name="pay", description="Pays.", parameters_json='{"type": "object"}', effect="write")
+    async with steps_world() as here:
+        other = WorkerIdentity("demo", "wrk_other")
+        await here.hand_over()
+        await here.hand_over(to=other)
+        steps = [await here.take(), await here.take(by=other)]
+
+        def call_tool(step: HandedStep, request: str) -> asyncio.Task[ToolCallAnswer]:
+            tool_call = ParsedToolCall(pay, {"sum": 1}, request, unique=True, keyed=request.startswith("key/"))
+            claim = RequesterClaim(tenant="demo", person="ann", role="submitter", via="api_key")
+            caller = Caller(claim=claim, token="", step=here.key(step))
+            return asyncio.create_task(here.doors().call_tool(caller, tool_call))
+
+        first = call_tool(steps[0], "request-1")
+        [asked] = await until(lambda: here.bodies(ToolCallRequested, "tool_executor"))
+        reply = ToolCallReplied(call_id=asked.call_id, step_id="a", outcome="uncertain")
+        await here.say("tool_executor", reply, "reply")
+        assert (await first).outcome == "uncertain"
+        with pytest.raises(DoorRefusal, match="in another step or attempt") as refused:
+            await call_tool(steps[1], "request-2")
+        assert refused.value.code == "uncertain" and "idempotency-key" in refused.value.hint
+        waiting = call_tool(steps[1], "key/looked")
+        await until(lambda: told_calls(here, 2))
+        waiting.cancel()
+
+
+async def told_calls(here: StepsWorld, times: int) -> bool:
+    return len(await here.bodies(ToolCallRequested, "tool_executor")) == times

@@ -190,3 +190,50 @@ async def test_a_call_that_waits_for_a_person_until_its_time_is_over_says_so(mon
         with pytest.raises(DoorRefusal, match="a person is asked") as told:
             await waiting
         assert told.value.code == "approval_wanted", "and not that its outcome is unknown"
+
+
+def pay_under_key(here: World, key: str) -> asyncio.Task[ToolCallAnswer]:
+    request = ParsedToolCall(PAY, {"sum": 1}, f"key/{key}", unique=True, keyed=True)
+    return asyncio.create_task(here.doors().call_tool(caller(), request))
+
+
+@pytest.mark.parametrize("run_ended", [False, True], ids=["in its run", "in the next run"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["same replica", "after a restart"])
+async def test_a_write_that_may_have_been_made_is_the_answer_of_each_call_alike(run_ended, restarted):
+    async with world() as here:
+        first = pay(here, 1)
+        [stored] = await sent(here, 1)
+        await answered(here, stored, "uncertain", "uncertain")
+        assert (await first).outcome == "uncertain"
+        if run_ended:
+            await here.planner.end(stored.task, "succeeded")
+        instance = "0"
+        if restarted:
+            await here.mesh.start("doors", "1")
+            instance = "1"
+        for request in (2, 3):
+            answer = await pay(here, request, instance)
+            assert answer.outcome == "uncertain" and answer.failure is not None
+            assert "idempotency-key" in answer.failure.hint
+        assert len(await sent(here, 1)) == 1, "it is not made again"
+        keyed = pay_under_key(here, "I have looked")
+        [_, other] = await sent(here, 2)
+        await answered(here, other)
+        assert (await keyed).outcome == "succeeded", "a key of its own says that it is another act"
+        assert (await pay(here, 4, instance)).outcome == "uncertain" and len(await sent(here, 2)) == 2
+
+
+async def test_a_write_under_way_when_its_run_ended_is_not_made_again_in_the_next(monkeypatch):
+    monkeypatch.setattr(tool_calls, "MARGIN_S", 0.5)
+    async with world() as here:
+        first = pay(here, 1)
+        [stored] = await sent(here, 1)
+        await here.planner.end(stored.task, "succeeded")
+        with pytest.raises(DoorRefusal, match="its run has ended") as refused:
+            await first
+        assert "idempotency-key" in refused.value.hint
+        again = pay(here, 2)
+        await answered(here, stored, "uncertain", "uncertain")
+        assert (await again).outcome == "uncertain"
+        calls = {ToolCallRequested.model_validate_json(message.body).call_id for message in await sent(here, 1)}
+        assert len(calls) == 1
