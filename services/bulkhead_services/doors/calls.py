@@ -22,6 +22,7 @@ from bulkhead_services.doors.conversations.contents import ConversationBlobs, ca
 from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
 from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas, fetch_allowance
+from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallKey, CallsInFlight, half_id
 from bulkhead_services.doors.runs import RunDirectory
@@ -43,12 +44,13 @@ class ModelCalls:
         runs: RunDirectory,
         in_flight: CallsInFlight[ModelRunCall],
         stored: StoredBytes,
+        models: ModelNames,
     ) -> None:
         self._context, self._settings, self._runs = context, settings, runs
         self.in_flight = in_flight
         self._peers = PeerReplicas(context.bus)
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
-        self._contents = ConversationBlobs(context, stored)
+        self._contents = ConversationBlobs(context, stored, models)
         self._responses = ResponseStore(context, self._contents)
 
     async def begin_call(self, caller: Caller, parsed_call: ParsedModelCall) -> FollowedCall:
@@ -74,7 +76,7 @@ class ModelCalls:
 
     async def _identify_call(self, caller: Caller, parsed_call: ParsedModelCall) -> tuple[RunFeed, str, Conversation]:
         """The run of a request, the id of its call, and its stored conversation. Raises DoorRefusal, BusError."""
-        runs, tenant = self._runs, caller.claim.tenant
+        runs, claim = self._runs, caller.claim
         previous = (
             await self._responses.find_previous(runs, caller, parsed_call.previous) if parsed_call.previous else None
         )
@@ -84,7 +86,7 @@ class ModelCalls:
         known_run = await runs.find_known(caller, parsed_call) if caller.retry else None
         feed = known_run or await runs.find_or_open(caller, parsed_call)
         continuation = (previous.messages, previous.answer, previous.thread) if previous is not None else ((), (), "")
-        conversation, contents = await self._contents.store_conversation(tenant, parsed_call, *continuation)
+        conversation, contents = await self._contents.store_conversation(claim, parsed_call, *continuation)
         digest = _content_digest(parsed_call, contents, has_options=conversation.options is not None)
         if caller.retry and known_run is not None:
             # In a run that has ended meanwhile, the answer is still there.

@@ -1,6 +1,6 @@
 """The models that a tenant's calls can name, as the model gateway tells them.
 
-In: a claim. Out: names, kept for `KEEP_MS`.
+In: a claim. Out: names and the largest context, kept for `KEEP_MS`.
 """
 
 from bulkhead.bounded_dict import BoundedDict
@@ -11,6 +11,7 @@ from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts.model import ModelsReplied, ModelsRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors import refusals
+from bulkhead_services.doors.port import DoorRefusal
 
 KEEP_MS = 30_000
 MAX_KEPT = 1_000
@@ -23,10 +24,20 @@ class ModelNames:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._kept = BoundedDict[str, tuple[int, tuple[str, ...]]](MAX_KEPT)
+        self._kept = BoundedDict[str, tuple[int, ModelsReplied]](MAX_KEPT)
 
     async def list_names(self, claim: RequesterClaim) -> tuple[str, ...]:
         """The names. Raises DoorRefusal."""
+        return (await self._ask_gateway(claim)).names
+
+    async def most_context_tokens(self, claim: RequesterClaim) -> int:
+        """The largest context of any model; 0 where that is not known now."""
+        try:
+            return (await self._ask_gateway(claim)).context_tokens
+        except DoorRefusal:
+            return 0
+
+    async def _ask_gateway(self, claim: RequesterClaim) -> ModelsReplied:
         now_ms = self._context.clock()
         cached = self._kept.get_refreshed(claim.tenant)
         if cached is not None and now_ms - cached[0] < KEEP_MS:
@@ -37,5 +48,5 @@ class ModelNames:
         except (BusUnavailable, RpcRefused) as error:
             raise refusals.mesh_unavailable("the model gateway, which knows the models, does not answer") from error
         assert isinstance(reply, ModelsReplied)
-        self._kept[claim.tenant] = now_ms, reply.names
-        return reply.names
+        self._kept[claim.tenant] = now_ms, reply
+        return reply

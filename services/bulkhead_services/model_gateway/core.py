@@ -120,7 +120,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         ]
         names += [route.primary.name for _, route in routes if self._is_allowed(received.tenant, route.primary)]
         offered_names = [name for name in dict.fromkeys(names) if 0 < len(name) <= bounds.MAX_NAME_CHARS]
-        return ModelsReplied(names=tuple(offered_names[: bounds.MAX_MODELS_TOLD]))
+        contexts = (model.context_tokens for _, route in routes for model in route.models_for(2))
+        return ModelsReplied(
+            names=tuple(offered_names[: bounds.MAX_MODELS_TOLD]), context_tokens=max(contexts, default=0)
+        )
 
     def _is_allowed(self, tenant: str, model: Model) -> bool:
         return not self._data_policies.objection(tenant, model.provider.name, model.terms)

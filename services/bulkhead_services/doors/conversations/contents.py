@@ -1,7 +1,7 @@
 """Messages as blobs: each is stored once, however often it is sent.
 
 In: messages and options in the form of their API. Out: a Conversation of their references, or a DoorRefusal
-(413, 429).
+(400, 413, 429).
 """
 
 import asyncio
@@ -11,26 +11,33 @@ from typing import Any
 
 from bulkhead.flow.content import LISTED, in_list, list_of
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
+from bulkhead.model_apis.media import without_media
 from bulkhead.model_apis.views import view_in_chat_form
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import REFERENCES, ContentRef
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 PUTS_AT_ONCE = 16
+MOST_BYTES_PER_TOKEN = 17
+"""No estimate of the model gateway, corrected as far as it may be, says that a token has more."""
+LEAST_JUDGED_BYTES = 500_000
+"""What is smaller is not judged here: it fits the context that an unknown model is believed to have."""
 
 
 class ConversationBlobs:
     """The blobs of conversations."""
 
-    def __init__(self, context: Context, stored: StoredBytes) -> None:
-        self._context, self._stored = context, stored
+    def __init__(self, context: Context, stored: StoredBytes, models: ModelNames) -> None:
+        self._context, self._stored, self._models = context, stored, models
 
     async def store_conversation(
         self,
-        tenant: str,
+        claim: RequesterClaim,
         parsed_call: ParsedModelCall,
         before: tuple[ContentRef, ...],
         answer: Sequence[Mapping[str, Any]],
@@ -42,13 +49,15 @@ class ConversationBlobs:
         messages = [*answer, *parsed_call.messages]
         raw = [_blob_bytes(row, f"message {number}") for number, row in enumerate(messages, 1)]
         options = [_blob_bytes(parsed_call.options, "what is beside the messages")] if parsed_call.options else []
-        stored_refs = await self.store_blobs(tenant, *raw, *options)
+        if len(before) + len(raw) > bounds.MAX_CONVERSATION_ROWS:
+            raise too_many_messages(len(before) + len(raw))
+        if not parsed_call.embeds:
+            await self._check_room(claim, raw, options)
+        stored_refs = await self.store_blobs(claim.tenant, claim.person, *raw, *options)
         refs, options_refs = (*before, *stored_refs[: len(raw)]), stored_refs[len(raw) :]
-        if len(refs) > bounds.MAX_CONVERSATION_ROWS:
-            raise too_many_messages(len(refs))
         chat = view_in_chat_form(parsed_call.api, messages, {}).messages
         conversation = Conversation(
-            messages=await self._fold_into_lists(tenant, refs),
+            messages=await self._fold_into_lists(claim, refs),
             options=options_refs[0] if options_refs else None,
             reads_calls=True,
             acts=(acts := acts_of(chat))[: bounds.MAX_CALLS_PER_TURN],
@@ -59,9 +68,29 @@ class ConversationBlobs:
         )
         return conversation, (*refs, *options_refs)
 
-    async def store_blobs(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
+    async def _check_room(self, claim: RequesterClaim, raw: Sequence[bytes], options: Sequence[bytes]) -> None:
+        """Refuse what fits no model, before anything of it is in the store, which is everybody's. Raises DoorRefusal.
+
+        Images and documents count by what they show: of those only the model gateway knows.
+        """
+        size = sum(map(len, (*raw, *options)))
+        if size < LEAST_JUDGED_BYTES:
+            return
+        most = await self._models.most_context_tokens(claim) * MOST_BYTES_PER_TOKEN
+        if not 0 < most < size:
+            return
+        text, _ = without_media(b'{"messages":[%b]}' % b",".join(raw))
+        if (size := len(text) + sum(map(len, options))) > most:
+            message = (
+                f"the conversation has {size} bytes beside images and documents; no model here has room for {most}"
+            )
+            raise DoorRefusal(400, "context_overflow", message, "send fewer or shorter messages")
+
+    async def store_blobs(
+        self, tenant: str, person: str, *contents: bytes, media_type: str = LISTED
+    ) -> tuple[ContentRef, ...]:
         """Blobs of JSON, counted and stored. Raises BusError, DoorRefusal."""
-        self._stored.count_contents(tenant, contents)
+        self._stored.count_contents(tenant, person, contents)
         places = asyncio.Semaphore(PUTS_AT_ONCE)
 
         async def store_blob(raw: bytes) -> ContentRef:
@@ -70,12 +99,13 @@ class ConversationBlobs:
 
         return tuple(await asyncio.gather(*map(store_blob, contents)))
 
-    async def _fold_into_lists(self, tenant: str, refs: tuple[ContentRef, ...]) -> tuple[ContentRef, ...]:
+    async def _fold_into_lists(self, claim: RequesterClaim, refs: tuple[ContentRef, ...]) -> tuple[ContentRef, ...]:
         """The messages in few references: the oldest ones by lists, which the next turns share."""
         size = bounds.LISTED_REFERENCES
         listed_count = (len(refs) - 1) // size * size
         lists = [list_of(refs[start : start + size]) for start in range(0, listed_count, size)]
-        return (*await self.store_blobs(tenant, *lists, media_type=REFERENCES), *refs[listed_count:])
+        list_refs = await self.store_blobs(claim.tenant, claim.person, *lists, media_type=REFERENCES)
+        return (*list_refs, *refs[listed_count:])
 
     async def expand_lists(self, tenant: str, conversation: Conversation) -> tuple[ContentRef, ...]:
         """The reference of each message. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""

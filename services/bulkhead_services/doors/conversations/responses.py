@@ -65,7 +65,7 @@ class ResponseStore:
         if not parsed_call.keep:
             return ""
         record = KeptResponse(task=feed.task, call_id=call_id, conversation=conversation)
-        [ref] = await self._contents.store_blobs(feed.tenant, MARK + record.model_dump_json().encode())
+        [ref] = await self._contents.store_blobs(feed.tenant, feed.actor, MARK + record.model_dump_json().encode())
         return f"resp_{ref.sha256}"
 
     async def find_previous(self, runs: RunDirectory, caller: Caller, name: str) -> PreviousResponse:

@@ -255,7 +255,7 @@ class StepHandOvers:
         body = StepAnswered(call_id=feed.call_id, number=key.number, failure=failure)
         if failure is None:
             # Late and repeated ones are stored nowhere: a key has no end of its own.
-            self._stored.count_contents(feed.tenant, (answer.text.encode("utf-8", "replace"),))
+            self._stored.count_contents(feed.tenant, key.identity, (answer.text.encode("utf-8", "replace"),))
             content = await self._context.blobs.put(feed.tenant, answer.text)
             body = body.model_copy(update={"content": content, "completeness": _completeness_of(answer)})
         if not await self._store_answer(feed, body):

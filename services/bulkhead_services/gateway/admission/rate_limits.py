@@ -1,4 +1,4 @@
-"""Rate limits at this replica: submissions, a bucket per tenant and one per person; bytes to store, by tenant.
+"""Rate limits at this replica: submissions, a bucket per tenant and one per person; bytes to store, too.
 
 In: the submitter, the way (HTTP or bus), the time. Out: nothing, or the wait and its explanation. HTTP (429) and the
 bus (`TaskRejected`) share quotas and have separate buckets: a message counts at the time it was stored, so what
@@ -9,14 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bulkhead.quotas.daily_bytes import MESSAGE_BYTES, DailyBytes
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.quotas.token_buckets import Rate, TokenBuckets
 from bulkhead_contracts.quota import Quota
 
 Stored = Literal["request", "document"]
-MINUTES_PER_DAY = 24 * 60
-MESSAGE_BYTES = 1_024
-"""What a stored message takes beside its body, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class SubmissionRateLimits:
 
     def __init__(self, quotas: TenantQuotas, replicas: int) -> None:
         self._quotas, self._replicas = quotas, replicas
-        self._buckets = TokenBuckets()
+        self._buckets, self._bytes = TokenBuckets(), DailyBytes(replicas)
 
     def count_submission(
         self, channel: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int
@@ -50,16 +48,15 @@ class SubmissionRateLimits:
             return None
         return _rate_exceeded(quota, max(1, math.ceil(wait_ms / 1_000)), of_person=which == 1)
 
-    def count_stored_bytes(self, kind: Stored, tenant: str, size: int, now_unix_ms: int) -> RateLimitExceeded | None:
-        """Count what a request will leave in the broker's store, or say why it must wait. The store is everybody's; a
-        replica that starts anew has counted nothing."""
+    def count_stored_bytes(
+        self, kind: Stored, tenant: str, person: str, size: int, now_unix_ms: int
+    ) -> RateLimitExceeded | None:
+        """Count what a request will leave in the broker's store, or say why it must wait."""
         of_day = getattr(self._quotas.quota_of(tenant), f"{kind}_bytes_per_day")
-        rate = Rate(of_day / self._replicas / MINUTES_PER_DAY, of_day / self._replicas)
-        wait_ms, which = self._buckets.take_tokens([((kind, tenant), rate)], now_unix_ms, size + MESSAGE_BYTES)
-        if which < 0:
+        wait_ms, message = self._bytes.take_bytes(kind, tenant, person, size + MESSAGE_BYTES, of_day, now_unix_ms)
+        if not wait_ms:
             return None
         wait_s = max(1, math.ceil(wait_ms / 1_000))
-        message = f"your tenant has sent as many bytes of {kind}s as its quota has for a day ({of_day})"
         hint = (
             f"send it again in {wait_s} s, with the same key; an operator can raise {kind}_bytes_per_day of the quota"
         )

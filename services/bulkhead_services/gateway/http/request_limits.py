@@ -86,11 +86,11 @@ class GatewayRequestBodies:
                 texts = refused.title, refused.detail, refused.hint
                 headers, most = refused.headers, refused.limit
                 raise Problem(refused.status, refused.code, *texts, headers=headers, limit=most) from refused
-            self._count_bytes(kind, claim.tenant, len(raw))
+            self._count_bytes(kind, claim, len(raw))
             yield raw
 
-    def _count_bytes(self, kind: Stored, tenant: str, size: int) -> None:
-        exceeded = self._spikes.count_stored_bytes(kind, tenant, size, self._clock())
+    def _count_bytes(self, kind: Stored, claim: RequesterClaim, size: int) -> None:
+        exceeded = self._spikes.count_stored_bytes(kind, claim.tenant, claim.person, size, self._clock())
         if exceeded is not None:
             title, wait_s = "The day's bytes are spent", exceeded.wait_s
             raise too_many(

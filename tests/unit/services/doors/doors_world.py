@@ -16,7 +16,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import AllowanceReplied, AllowanceRequested
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, TextDelta
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested, TextDelta
 from bulkhead_contracts.result import ContentRef, Failure, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import PlaceGranted, PlaceTaken, RequesterClaim, TaskEnded, TaskRequested, TaskStatus
@@ -131,7 +131,8 @@ class Models(EdgeComponent):
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.away = False
+        self.away, self.context_tokens = False, 0
+        self.rpc = {ModelsRequested: self.tell_models}
         self.asked: list[ModelCallRequested] = []
         self.made: dict[str, Body] = {}
         self.script: Script = Models.counted
@@ -149,6 +150,9 @@ class Models(EdgeComponent):
             self.made[request.call_id] = reply
         if reply is not None:
             await self.context.publisher.send("doors", reply, **message.cause_fields, index="reply")
+
+    async def tell_models(self, message: ReceivedMessage) -> ModelsReplied:
+        return ModelsReplied(names=("default",), context_tokens=self.context_tokens)
 
     async def counted(self, message: ReceivedMessage, request: ModelCallRequested) -> Body:
         """The number of the answer."""

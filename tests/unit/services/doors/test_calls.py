@@ -1,6 +1,7 @@
 """Calls of outside agents: stored once, paid once, answered once; told by name when they cannot be."""
 
 import asyncio
+import base64
 import json
 
 import pytest
@@ -10,9 +11,10 @@ from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.result import Failure
 from bulkhead_services.doors import feed
+from bulkhead_services.doors.conversations import contents
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
-from tests.unit.services.doors.doors_world import TENANT, asked, caller, world
+from tests.unit.services.doors.doors_world import CLAIM, TENANT, asked, caller, world
 
 
 async def test_a_hundred_turns_store_each_message_once():
@@ -57,13 +59,38 @@ async def test_the_same_message_written_in_another_order_is_the_same_blob():
 async def test_a_tenant_stores_no_more_in_a_day_than_its_quota_has(tmp_path):
     (tmp_path / "tenants.yaml").write_text("tenants: {demo: {quota: {request_bytes_per_day: 1048576}}}")
     async with world(tenants_file=tmp_path / "tenants.yaml") as here:
-        text = "x" * 600_000
+        text = "x" * 400_000
         for _ in range(2):
             await here.answer(text)  # What is stored is counted once.
-        with pytest.raises(DoorRefusal) as told:
-            await here.answer("y" + text)
-        assert (told.value.status, told.value.code, told.value.retry) == (429, "too_many_bytes", False)
-        assert told.value.retry_after_s > 3_600 and await here.blobs() == 1
+        for person, whose in (("ann", "you have sent half"), ("bob", ""), ("carl", "your tenant has sent")):
+            by = caller(claim=CLAIM.model_copy(update={"person": person}))
+            if not whose:
+                await here.answer("y" + text, by=by)  # Ann has used up her half, and nobody else's.
+                continue
+            with pytest.raises(DoorRefusal, match=whose) as told:
+                await here.answer("z" + text, by=by)
+            assert (told.value.status, told.value.code, told.value.retry) == (429, "too_many_bytes", False)
+            assert told.value.retry_after_s > 3_600
+        assert await here.blobs() == 2
+
+
+async def test_a_conversation_that_fits_no_model_leaves_nothing_in_the_store():
+    async with world() as here:
+        here.models.context_tokens = 32_000
+        most = 32_000 * contents.MOST_BYTES_PER_TOKEN
+        for extra in (-1_000, 1_000):
+            text = "x" * (most + extra)
+            if extra < 0:
+                await here.answer(text)
+                continue
+            with pytest.raises(DoorRefusal, match="no model here has room") as refused:
+                await here.answer(text)
+            assert (refused.value.status, refused.value.code) == (400, "context_overflow")
+        assert await here.blobs() == 1 and len(here.models.asked) == 1
+        picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1" + bytes(most)
+        url = "data:image/png;base64," + base64.b64encode(picture).decode()
+        shown = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+        assert await here.answer(messages=(shown,)), "an image counts by what it shows"
 
 
 async def test_a_request_asks_for_what_was_asked():

@@ -66,7 +66,8 @@ async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_firs
         here.doors()._context.blobs.put = count
         await here.hand_over()
         key = here.key(await here.take())
-        desk._stored.count_contents("demo", [b"x" * 1_040_000])
+        for name, size in (("ann", 515_000), (ME.name, 500_000)):
+            desk._stored.count_contents("demo", name, [name.encode() * (size // len(name))])
         with pytest.raises(DoorRefusal) as told:
             await desk.submit_answer(key, StepAnswer(text="y" * 60_000))
         assert told.value.code == "too_many_bytes" and not stored

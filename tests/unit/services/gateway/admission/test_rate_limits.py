@@ -91,18 +91,21 @@ def test_a_tenant_fills_its_own_day_of_bytes_and_nobody_elses(tmp_path):
     file, mib = tmp_path / "tenants.yaml", 1024 * 1024
     file.write_text(f"tenants: {{acme: {{tools: [], quota: {{document_bytes_per_day: {8 * mib}}}}}}}")
     one = SubmissionRateLimits(TenantQuotas(file), replicas=2)
-    assert [one.count_stored_bytes("document", "acme", 2 * mib - 1_024, 0) is None for _ in range(3)] == [
+    people = ("ada", "ada", "bob", "cyd")
+    assert [one.count_stored_bytes("document", "acme", name, 2 * mib - 1_024, 0) is None for name in people] == [
         True,
+        False,
         True,
         False,
     ]
-    told = one.count_stored_bytes("document", "acme", 2 * mib - 1_024, 0)
+    assert one.count_stored_bytes("document", "acme", "ada", 2 * mib - 1_024, 0).message.startswith("your tenant has")
+    told = one.count_stored_bytes("document", "acme", "cyd", 2 * mib - 1_024, 0)
     assert (told.wait_s, told.limit) == (12 * 3600, 8 * mib) and "document_bytes_per_day" in told.hint
     assert (
-        one.count_stored_bytes("document", "other", 2 * mib, 0) is None
-        and one.count_stored_bytes("request", "acme", 2 * mib, 0) is None
+        one.count_stored_bytes("document", "other", "ada", 2 * mib, 0) is None
+        and one.count_stored_bytes("request", "acme", "ada", 2 * mib, 0) is None
     )
-    assert one.count_stored_bytes("document", "acme", 2 * mib - 1_024, 12 * 3600 * 1000) is None
+    assert one.count_stored_bytes("document", "acme", "cyd", 2 * mib - 1_024, 12 * 3600 * 1000) is None
 
 
 def test_quotas_change_while_it_runs_and_a_broken_file_changes_nothing(tmp_path):
