@@ -218,11 +218,13 @@ class ModelsRequested(Body, type="mesh.model.models_requested"):
 
 class ModelsReplied(Body, type="mesh.model.models_replied"):
     """Names of routes, then of the models that answer first on them, as far as the tenant's policy allows a model.
-    context_tokens: the largest context of any model, whoever may use it; 0 from a gateway that does not tell it.
+    context_tokens: by name, the largest context of any model that may answer there; () of a gateway that tells none.
     """
 
     names: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_MODELS_TOLD)] = ()
-    context_tokens: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    context_tokens: Annotated[
+        tuple[Count, ...], Field(max_length=bounds.MAX_MODELS_TOLD, exclude_if=operator.not_)
+    ] = ()
 
 
 class AnswerPart(Contract):

@@ -4,14 +4,30 @@ others.
 In: a tenant that wants a slot. Out: a slot, given back by `release_slot`. A running call is never
 interrupted: some slots may be kept from each tenant, so that another tenant's call begins at once. A free
 slot goes to the tenant that holds the fewest (max-min fairness), and among equals to the call that has
-waited longest.
+waited longest. Within a tenant, people whom the callers name take turns.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
+
+from bulkhead.bounded_dict import BoundedDict
+
+MAX_PEOPLE = 10_000
+"""People whose last turn is remembered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """A call that waits. since_ms: orders those of equal claim."""
+
+    tenant: str
+    person: str
+    since_ms: int
+    slot: asyncio.Future[None]
 
 
 class FairSemaphore:
@@ -21,7 +37,8 @@ class FairSemaphore:
     def __init__(self, capacity: int, *, kept: int = 0) -> None:
         self.capacity, self.tenant_capacity, self.closed = capacity, capacity - kept, False
         self._held: Counter[str] = Counter()
-        self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []
+        self._turns, self._last_turns = 0, BoundedDict[tuple[str, str], int](MAX_PEOPLE)
 
     @property
     def used(self) -> int:
@@ -31,33 +48,33 @@ class FairSemaphore:
     @property
     def demand(self) -> int:
         """Number of slots that are taken or waited for."""
-        return self.used + sum(not slot.done() for *_, slot in self._waiting)
+        return self.used + sum(not waiter.slot.done() for waiter in self._waiting)
 
     def count_waiting(self, tenant: str) -> int:
         """Number of a tenant's calls that wait for a slot."""
-        return sum(name == tenant and not slot.done() for name, _, slot in self._waiting)
+        return sum(waiter.tenant == tenant and not waiter.slot.done() for waiter in self._waiting)
 
     def is_at_tenant_capacity(self, tenant: str) -> bool:
         """Check whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.tenant_capacity
 
     @asynccontextmanager
-    async def hold_slot(self, tenant: str) -> AsyncIterator[None]:
+    async def hold_slot(self, tenant: str, person: str = "") -> AsyncIterator[None]:
         """A context with a slot for this tenant; it waits without a limit, and must not be used after `close`."""
-        await self.acquire_slot(tenant, None)
+        await self.acquire_slot(tenant, None, person=person)
         try:
             yield
         finally:
             self.release_slot(tenant)
 
     async def acquire_slot(
-        self, tenant: str, wait_s: float | None, cut: asyncio.Event | None = None, since_ms: int = 0
+        self, tenant: str, wait_s: float | None, cut: asyncio.Event | None = None, since_ms: int = 0, person: str = ""
     ) -> bool:
         """Wait for a slot; true if it came within wait_s, before `cut` was set and before `close`. since_ms: when
         the call began to wait, where that was earlier or elsewhere; given by all callers or by none.
         """
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, since_ms, slot))
+        self._waiting.append(_Waiter(tenant, person, since_ms, slot))
         self._give_slots()
         if slot.done():
             return True
@@ -84,15 +101,23 @@ class FairSemaphore:
     def close(self) -> None:
         """End all waiting: a call that began now could not finish."""
         self.closed = True
-        for *_, slot in self._waiting:
-            slot.cancel()
+        for waiter in self._waiting:
+            waiter.slot.cancel()
 
     def _give_slots(self) -> None:
-        self._waiting = [waiter for waiter in self._waiting if not waiter[2].done()]
+        self._waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]
         while self.used < self.capacity and (
-            eligible := [waiter for waiter in self._waiting if not self.is_at_tenant_capacity(waiter[0])]
+            eligible := [waiter for waiter in self._waiting if not self.is_at_tenant_capacity(waiter.tenant)]
         ):
-            chosen = min(eligible, key=lambda waiter: (self._held[waiter[0]], waiter[1]))
+            tenant = min(eligible, key=lambda waiter: (self._held[waiter.tenant], waiter.since_ms)).tenant
+            colleagues = (waiter for waiter in eligible if waiter.tenant == tenant)
+            chosen = min(colleagues, key=lambda waiter: (self._last_turn_of(waiter), waiter.since_ms))
             self._waiting.remove(chosen)
-            self._held[chosen[0]] += 1
-            chosen[2].set_result(None)
+            self._held[tenant] += 1
+            self._turns += 1
+            if chosen.person:
+                self._last_turns[tenant, chosen.person] = self._turns
+            chosen.slot.set_result(None)
+
+    def _last_turn_of(self, waiter: _Waiter) -> int:
+        return self._last_turns.get((waiter.tenant, waiter.person), 0)

@@ -1,6 +1,6 @@
 """The models that a tenant's calls can name, as the model gateway tells them.
 
-In: a claim. Out: names and the largest context, kept for `KEEP_MS`.
+In: a claim. Out: names and contexts, kept for `KEEP_MS`.
 """
 
 from bulkhead.bounded_dict import BoundedDict
@@ -30,12 +30,16 @@ class ModelNames:
         """The names. Raises DoorRefusal."""
         return (await self._ask_gateway(claim)).names
 
-    async def most_context_tokens(self, claim: RequesterClaim) -> int:
-        """The largest context of any model; 0 where that is not known now."""
+    async def most_context_tokens(self, claim: RequesterClaim, model: str) -> int:
+        """The largest context of what may answer under a name, of a name that was not told that of all models; 0 where
+        it is not known now."""
         try:
-            return (await self._ask_gateway(claim)).context_tokens
+            reply = await self._ask_gateway(claim)
         except DoorRefusal:
             return 0
+        return dict(zip(reply.names, reply.context_tokens, strict=False)).get(
+            model, max(reply.context_tokens, default=0)
+        )
 
     async def _ask_gateway(self, claim: RequesterClaim) -> ModelsReplied:
         now_ms = self._context.clock()

@@ -6,6 +6,7 @@ A tier names a route; a model of it answers (one that stands in is told as degra
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from bulkhead.grants import Verifier
@@ -112,18 +113,15 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     async def on_models_requested(self, received: ReceivedMessage) -> Body:
         """The names that calls of a tenant can give: of routes, then of the models that answer first there."""
-        routes = self._routes.items()
-        names = [
-            name
-            for name, route in routes
-            if any(self._is_allowed(received.tenant, model) for model in route.models_for(1))
-        ]
-        names += [route.primary.name for _, route in routes if self._is_allowed(received.tenant, route.primary)]
-        offered_names = [name for name in dict.fromkeys(names) if 0 < len(name) <= bounds.MAX_NAME_CHARS]
-        contexts = (model.context_tokens for _, route in routes for model in route.models_for(2))
-        return ModelsReplied(
-            names=tuple(offered_names[: bounds.MAX_MODELS_TOLD]), context_tokens=max(contexts, default=0)
-        )
+        allowed, by_name = partial(self._is_allowed, received.tenant), dict[str, int]()
+        for name, route in self._routes.items():
+            if any(map(allowed, route.models_for(1))):
+                by_name[name] = route.most_context_tokens
+        for route in self._routes.values():
+            if allowed(route.primary):
+                by_name.setdefault(route.primary.name, route.most_context_tokens)
+        rows = [row for row in by_name.items() if 0 < len(row[0]) <= bounds.MAX_NAME_CHARS][: bounds.MAX_MODELS_TOLD]
+        return ModelsReplied(names=tuple(name for name, _ in rows), context_tokens=tuple(most for _, most in rows))
 
     def _is_allowed(self, tenant: str, model: Model) -> bool:
         return not self._data_policies.objection(tenant, model.provider.name, model.terms)
@@ -255,7 +253,7 @@ class ModelGateway(Doer[ModelCallRequested]):
                 return (
                     payload if isinstance(payload, ProviderFault) else RenderSource("", request, texts, payload=payload)
                 )
-            pdfs = await self._pdf_sizes.read_sizes(job.tenant, payload)
+            pdfs = await self._pdf_sizes.read_sizes(job.tenant, job.authority.task.actor, payload)
             gaps = tuple(bound_payload(request.conversation.api, payload, pdfs))
             return RenderSource("", request, texts, payload=payload, gaps=gaps, pdfs=pdfs)
         assert prompt is not None

@@ -239,7 +239,9 @@ class Rag(Doer[Request]):
         data = await self._library.read_content(hands.blobs, job.tenant, request.content)
         if isinstance(data, Failure):
             return _reject_ingestion(request, data)
-        divided = await self._library.divide_document(job.tenant, request.name, sha256, request.media_type, data)
+        divided = await self._library.divide_document(
+            job.tenant, job.authority.task.actor, request.name, sha256, request.media_type, data
+        )
         if isinstance(divided, Failure):
             return _reject_ingestion(request, divided)
         texts = [divided.text[chunk.start : chunk.end] for chunk in divided.chunks]

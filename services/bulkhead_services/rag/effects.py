@@ -21,6 +21,7 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.documents.parser_process import ParserLimits, run_parser
+from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.text.document_forms import OFFICE_FORMS, Form, form_of
 from bulkhead_contracts import bounds as contract_bounds
@@ -47,6 +48,10 @@ T = TypeVar("T")
 MAX_OPEN_STORES = 64
 THREADS = 4
 PARSERS = 2
+PARSER_PATIENCE_S = 30.0
+"""How long a document waits for a parser here, a little longer than one may be at work; then it goes back to the inbox
+for a moment, so that many of one person leave places to be handed what their colleagues send."""
+PARSER_RETRY_S = 2.0
 SAVE_AGAIN_HINT = "save it anew with another program, or send it as text"
 
 
@@ -60,7 +65,8 @@ class FileLibrary:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
         # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
         self._turns = FairSemaphore(THREADS, kept=1)
-        # A parser is never interrupted before its time is up: one is out of reach for each single tenant.
+        # A parser is never interrupted before its time is up: one is out of reach for each single tenant, whose people
+        # take turns.
         self._parsing = FairSemaphore(PARSERS, kept=1)
         self._http: httpx.AsyncClient | None = None
 
@@ -91,19 +97,19 @@ class FileLibrary:
             return Failure.from_text("content_corrupt", str(error), "submit the document again")
 
     async def divide_document(
-        self, tenant: str, name: str, sha256: str, media_type: str, data: bytes
+        self, tenant: str, person: str, name: str, sha256: str, media_type: str, data: bytes
     ) -> DividedDocument | Failure:
-        """Text and chunks of a document."""
+        """Text and chunks of a person's document. Raises HandBack."""
         form = form_of(data, media_type, name)
         if isinstance(form, Failure):
             return form
         pages = NO_PAGES
         if form == "pdf":
-            answer = await self._run_parser(tenant, "pdf", data)
+            answer = await self._run_parser(tenant, person, "pdf", data)
             extracted = answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
             pages = NO_PAGES if isinstance(answer, Failure) else extract.count_pages(answer["pages"])
         else:
-            extracted = await self._extract_text(tenant, form, data, media_type)
+            extracted = await self._extract_text(tenant, person, form, data, media_type)
         if isinstance(extracted, Failure):
             return extracted.model_copy(update={"message": f"{name}: {extracted.message}"})
         chunks = await self._with_turn(tenant, lambda: chunks_of(name, sha256, extracted))
@@ -113,30 +119,36 @@ class FileLibrary:
             return Failure.from_text("document_too_long", message, hint)
         return DividedDocument(extracted.text, chunks, pages)
 
-    async def _extract_text(self, tenant: str, form: Form, data: bytes, media_type: str) -> ExtractedText | Failure:
+    async def _extract_text(
+        self, tenant: str, person: str, form: Form, data: bytes, media_type: str
+    ) -> ExtractedText | Failure:
         if form in OFFICE_FORMS:
-            return await self._read_blocks(tenant, form, data)
+            return await self._read_blocks(tenant, person, form, data)
         text = await self._with_turn(tenant, lambda: extract.decode_text(data, media_type, html=form == "html"))
         if isinstance(text, Failure):
             return text
         if form == "html":
-            return await self._read_blocks(tenant, form, text.encode())
+            return await self._read_blocks(tenant, person, form, text.encode())
         return await self._with_turn(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
 
-    async def _read_blocks(self, tenant: str, form: Form, data: bytes) -> ExtractedText | Failure:
-        answer = await self._run_parser(tenant, form, data)
+    async def _read_blocks(self, tenant: str, person: str, form: Form, data: bytes) -> ExtractedText | Failure:
+        answer = await self._run_parser(tenant, person, form, data)
         if isinstance(answer, Failure):
             return answer
         blocks = tuple(Block(*block) for block in answer["blocks"])
         # Lone halves of characters cannot be written in XML, and HTML was checked: what comes back can be stored.
         return extract.check_bounds(ExtractedText(answer["text"], blocks))
 
-    async def _run_parser(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
+    async def _run_parser(self, tenant: str, person: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings
         limits = ParserLimits(settings.parse_memory_mib, settings.parse_timeout_s)
         bounds = (contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
-        async with self._parsing.hold_slot(tenant):
+        if not await self._parsing.acquire_slot(tenant, PARSER_PATIENCE_S, person=person):
+            raise HandBack(PARSER_RETRY_S, "no parser was free")
+        try:
             answer = await run_parser("bulkhead_services.rag.reader", form, data, limits, *bounds)
+        finally:
+            self._parsing.release_slot(tenant)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
             hint = hints.get(answer["code"], SAVE_AGAIN_HINT)

@@ -52,7 +52,7 @@ class ConversationBlobs:
         if len(before) + len(raw) > bounds.MAX_CONVERSATION_ROWS:
             raise too_many_messages(len(before) + len(raw))
         if not parsed_call.embeds:
-            await self._check_room(claim, raw, options)
+            await self._check_room(claim, parsed_call.model, raw, options)
         stored_refs = await self.store_blobs(claim.tenant, claim.person, *raw, *options)
         refs, options_refs = (*before, *stored_refs[: len(raw)]), stored_refs[len(raw) :]
         chat = view_in_chat_form(parsed_call.api, messages, {}).messages
@@ -68,23 +68,26 @@ class ConversationBlobs:
         )
         return conversation, (*refs, *options_refs)
 
-    async def _check_room(self, claim: RequesterClaim, raw: Sequence[bytes], options: Sequence[bytes]) -> None:
-        """Refuse what fits no model, before anything of it is in the store, which is everybody's. Raises DoorRefusal.
+    async def _check_room(
+        self, claim: RequesterClaim, model: str, raw: Sequence[bytes], options: Sequence[bytes]
+    ) -> None:
+        """Refuse what fits no model of this name, before anything of it is stored. Raises DoorRefusal.
 
         Images and documents count by what they show: of those only the model gateway knows.
         """
         size = sum(map(len, (*raw, *options)))
         if size < LEAST_JUDGED_BYTES:
             return
-        most = await self._models.most_context_tokens(claim) * MOST_BYTES_PER_TOKEN
+        most = await self._models.most_context_tokens(claim, model) * MOST_BYTES_PER_TOKEN
         if not 0 < most < size:
             return
         text, _ = without_media(b'{"messages":[%b]}' % b",".join(raw))
         if (size := len(text) + sum(map(len, options))) > most:
             message = (
-                f"the conversation has {size} bytes beside images and documents; no model here has room for {most}"
+                f"the conversation has {size} bytes beside images and documents; {model} has room for {most} at most"
             )
-            raise DoorRefusal(400, "context_overflow", message, "send fewer or shorter messages")
+            hint = "send fewer or shorter messages, or name another model"
+            raise DoorRefusal(400, "context_overflow", message, hint)
 
     async def store_blobs(
         self, tenant: str, person: str, *contents: bytes, media_type: str = LISTED

@@ -31,27 +31,27 @@ class PdfSizeReader:
         self._kept = BoundedDict[str, PdfSize](MAX_KEPT)
         self._places = FairSemaphore(PARSERS, kept=1)
 
-    async def read_sizes(self, tenant: str, payload: Mapping[str, Any]) -> PdfSizes:
-        """The size of each PDF in a payload."""
+    async def read_sizes(self, tenant: str, person: str, payload: Mapping[str, Any]) -> PdfSizes:
+        """The size of each PDF in a payload; people of a tenant take turns."""
         contents = [pdf for medium in media_in(payload) if (pdf := medium.pdf()) is not None]
         by_digest = {sha256_of(pdf): pdf for pdf in contents}
         digests, loop = list(by_digest), asyncio.get_running_loop()
         until_s = loop.time() + self._request_s
         over = PdfSize(problem=f"a request has at most {MAX_PDFS} PDFs")
         sizes = dict.fromkeys(digests[MAX_PDFS:], over)
-        # One after the other: a request of many holds up its tenant's next by one.
+        # One after the other: a request of many holds up its person's next by one.
         for digest in digests[:MAX_PDFS]:
-            sizes[digest] = await self._size_of(tenant, digest, by_digest[digest], until_s - loop.time())
+            sizes[digest] = await self._size_of(tenant, person, digest, by_digest[digest], until_s - loop.time())
         return sizes
 
-    async def _size_of(self, tenant: str, digest: str, pdf: bytes, left_s: float) -> PdfSize:
+    async def _size_of(self, tenant: str, person: str, digest: str, pdf: bytes, left_s: float) -> PdfSize:
         if (size := self._kept.get_refreshed(digest)) is not None:
             return size
         late = PdfSize(problem=f"it was not read: the PDFs of a request are read for {self._request_s:g} s")
         if left_s <= 0:
             return late
         try:
-            async with asyncio.timeout(left_s), self._places.hold_slot(tenant):
+            async with asyncio.timeout(left_s), self._places.hold_slot(tenant, person):
                 bounds_of_text = (bounds.MAX_ASKED_PDF_PAGES, MAX_CHARS)
                 reply = await run_parser("bulkhead.documents.pdf", "pdf", pdf, PARSER, *bounds_of_text)
         except TimeoutError:

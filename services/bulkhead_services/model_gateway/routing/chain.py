@@ -37,6 +37,11 @@ class Route:
     escalation: tuple[Model, ...] = ()
     prompts: Style = "full"
 
+    @property
+    def most_context_tokens(self) -> int:
+        """The largest context of its models."""
+        return max(model.context_tokens for model in self.models_for(2))
+
     def models_for(self, attempt: int) -> tuple[Model, ...]:
         """In the order in which they are asked in this attempt at a step."""
         return (*(self.escalation if attempt > 1 else ()), self.primary, *self.fallbacks)

@@ -131,7 +131,7 @@ class Models(EdgeComponent):
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.away, self.context_tokens = False, 0
+        self.away, self.context_tokens = False, 32_000
         self.rpc = {ModelsRequested: self.tell_models}
         self.asked: list[ModelCallRequested] = []
         self.made: dict[str, Body] = {}
@@ -152,7 +152,7 @@ class Models(EdgeComponent):
             await self.context.publisher.send("doors", reply, **message.cause_fields, index="reply")
 
     async def tell_models(self, message: ReceivedMessage) -> ModelsReplied:
-        return ModelsReplied(names=("default",), context_tokens=self.context_tokens)
+        return ModelsReplied(names=("default",), context_tokens=(self.context_tokens,))
 
     async def counted(self, message: ReceivedMessage, request: ModelCallRequested) -> Body:
         """The number of the answer."""

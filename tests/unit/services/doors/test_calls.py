@@ -76,14 +76,13 @@ async def test_a_tenant_stores_no_more_in_a_day_than_its_quota_has(tmp_path):
 
 async def test_a_conversation_that_fits_no_model_leaves_nothing_in_the_store():
     async with world() as here:
-        here.models.context_tokens = 32_000
-        most = 32_000 * contents.MOST_BYTES_PER_TOKEN
+        most = here.models.context_tokens * contents.MOST_BYTES_PER_TOKEN
         for extra in (-1_000, 1_000):
             text = "x" * (most + extra)
             if extra < 0:
                 await here.answer(text)
                 continue
-            with pytest.raises(DoorRefusal, match="no model here has room") as refused:
+            with pytest.raises(DoorRefusal, match="default has room for") as refused:
                 await here.answer(text)
             assert (refused.value.status, refused.value.code) == (400, "context_overflow")
         assert await here.blobs() == 1 and len(here.models.asked) == 1

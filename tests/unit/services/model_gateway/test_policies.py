@@ -87,7 +87,9 @@ async def test_a_tenant_is_told_of_the_routes_that_its_policy_leaves_a_model(eu,
         for tenant in (TENANT, "another"):
             ask = d.mesh.context("doors").publisher.request
             asked = {"tenant": tenant, "task": "doors-models", "index": tenant, "actor": "ada", "timeout_s": 5.0}
-            said[tenant] = (await ask("model_gateway", ModelsRequested(), **asked)).names
+            reply = await ask("model_gateway", ModelsRequested(), **asked)
+            said[tenant] = reply.names
+            assert len(reply.context_tokens) == len(reply.names) and min(reply.context_tokens) > 0
     assert said == {
         TENANT: ("default", "judge", "eu-1"),
         "another": ("default", "judge", "abroad", "us-1", "eu-1", "other-1"),

@@ -7,6 +7,7 @@ import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
+from bulkhead.runtime.errors import HandBack
 from bulkhead.text.document_forms import form_of
 from bulkhead_contracts.result import Failure
 from bulkhead_services.rag import extract
@@ -179,10 +180,11 @@ async def test_one_tenants_hanging_pages_leave_another_a_parser(make_desk) -> No
     library = make_desk(parse_timeout_s=20.0).library
     bomb = b"<!--" * 300_000
     hanging = [
-        asyncio.create_task(library.divide_document("acme", f"{n}.html", "0" * 64, "text/html", bomb)) for n in range(3)
+        asyncio.create_task(library.divide_document("acme", "ada", f"{n}.html", "0" * 64, "text/html", bomb))
+        for n in range(3)
     ]
     await asyncio.sleep(0)
-    found = await library.divide_document("other", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
+    found = await library.divide_document("other", "bob", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
     assert isinstance(found, DividedDocument) and "fine" in found.text
     assert not any(one.done() for one in hanging), "the small page waited for none of them"
     for one in hanging:
@@ -198,3 +200,28 @@ async def test_the_receipt_counts_pages_that_hold_almost_no_text_also_when_it_is
     assert (again.outcome, again.pages, again.sparse_pages) == ("unchanged", 12, 11)
     plain = await desk.ingest("a.md", "short")
     assert (plain.pages, plain.sparse_pages) == (0, 0) and b"pages" not in plain.encode()
+
+
+@pytest.mark.needs("hanging-parser")
+async def test_one_persons_hanging_pages_delay_a_colleague_by_one_of_them(make_desk) -> None:
+    library = make_desk(parse_timeout_s=6.0).library
+    bomb = b"<!--" * 300_000
+    hanging = [
+        asyncio.create_task(library.divide_document("acme", "ada", f"{n}.html", "0" * 64, "text/html", bomb))
+        for n in range(4)
+    ]
+    await asyncio.sleep(0)
+    divided = await library.divide_document("acme", "bob", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
+    assert isinstance(divided, DividedDocument) and "fine" in divided.text
+    assert sum(page.done() for page in hanging) <= 1, "before ada's second page"
+    for page in hanging:
+        page.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_a_document_without_a_parser_goes_back_to_the_inbox(make_desk, monkeypatch) -> None:
+    monkeypatch.setattr("bulkhead_services.rag.effects.PARSER_PATIENCE_S", 0.05)
+    library = make_desk().library
+    async with library._parsing.hold_slot("acme"):
+        with pytest.raises(HandBack):
+            await library.divide_document("acme", "bob", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
