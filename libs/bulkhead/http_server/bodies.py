@@ -101,14 +101,14 @@ class BodyReader:
             )
         if declared.isdigit() and int(declared) > limit + extra:
             raise too_large
-        raw, held = bytearray(), 0
+        raw, held_bytes = bytearray(), 0
         try:
             loop = asyncio.get_running_loop()
             began = loop.time()
             async with asyncio.timeout_at(began + self._timeout_s) as deadline:
                 async for chunk in request.stream():
                     raw += chunk
-                    held += len(chunk)
+                    held_bytes += len(chunk)
                     self._held.hold_amount(*caller, len(chunk))
                     if len(raw) > limit + extra:
                         raise too_large
@@ -116,8 +116,8 @@ class BodyReader:
                         raise _refuse_over_share(full)
                     deadline.reschedule(began + self._timeout_s + len(raw) / self._rate)
             body = bytes(raw)
-            weight = max(0, min(weigh(body), self._of_person - held))
-            held += weight
+            weight = max(0, min(weigh(body), self._of_person - held_bytes))
+            held_bytes += weight
             self._held.hold_amount(*caller, weight)
             if (full := self._held.first_full_share(*caller, 0)) is not None:
                 raise _refuse_over_share(full)
@@ -129,7 +129,7 @@ class BodyReader:
             todo = f"send it at {self._rate} bytes/s or more"
             raise BodyRefused(408, "too_slow", title, detail, todo, closing=True) from error
         finally:
-            self._held.release_amount(*caller, held)
+            self._held.release_amount(*caller, held_bytes)
 
 
 def _refuse_over_share(full: Share) -> BodyRefused:

@@ -213,7 +213,7 @@ async def test_documents_are_listed_by_pages_and_their_store_may_be_away(mesh, h
 
 async def test_what_is_refused_counts_towards_the_tenants_day_too(mesh, tmp_path):
     policy = tmp_path / "tenants.yaml"
-    policy.write_text("tenants: {acme: {quota: {document_bytes_per_day: 1048576}}}")
+    policy.write_text("tenants: {acme: {quota: {document_bytes_per_day: 2097152}}}")
     gateway = mesh.gateway(tenants_file=policy, ingest_wait_s=0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway") as http:
 
