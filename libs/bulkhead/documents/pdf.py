@@ -15,6 +15,7 @@ from bulkhead.documents.parser_process import DAMAGED, limit_this_process
 
 REPLACEMENTS = ("/ActualText", "/Alt", "/E")
 """Properties of marked content whose text some readers show in place of what is drawn."""
+DRAWING = frozenset({b"Tj", b"TJ", b"'", b'"'})
 MAX_NESTED_FORMS = 16
 
 
@@ -24,15 +25,19 @@ class ReplacementTexts:
     def __init__(self, page: Any) -> None:
         self._named: dict[str, str] = {}
         self._add_named(page.get("/Resources"), MAX_NESTED_FORMS, set())
+        self._marks: list[str] = []
         self.texts: list[str] = []
 
     def on_operation(self, operator: bytes, operands: Any, *_: object) -> None:
-        """Note the replacement that an operation of the page begins."""
-        if operator in (b"BDC", b"DP") and len(operands) > 1:
-            properties = _resolve(operands[1])
+        """Note the replacement of what an operation of the page draws: some readers tell it each time."""
+        if operator in (b"BMC", b"BDC"):
+            properties = _resolve(operands[1]) if operator == b"BDC" and len(operands) > 1 else {}
             text = _replacement_in(properties) if hasattr(properties, "get") else self._named.get(str(properties), "")
-            if text:
-                self.texts.append(text)
+            self._marks.append(text)
+        elif operator == b"EMC" and self._marks:
+            self._marks.pop()
+        elif operator in DRAWING:
+            self.texts += filter(None, self._marks)
 
     def _add_named(self, resources: Any, depth: int, seen: set[int]) -> None:
         """Add what the resources name; of one name in several forms the longest counts."""

@@ -13,7 +13,8 @@ from typing import NamedTuple
 _DATA_URL = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,([A-Za-z0-9+/]+={0,2})", re.I)
 _SIZED_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG's markers of a frame, which tell its size."""
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})
+_BARE_MARKERS = frozenset(range(0xD0, 0xDA))
+_FIRST_SEGMENT = 0xC0
 _START_OF_SCAN = 0xDA
 MAX_SIDE_PX = 65_535
 MAX_BLOCKS = 100_000
@@ -27,8 +28,8 @@ class PixelSize(NamedTuple):
     height: int
 
 
-class _TooManyBlocks(Exception):
-    """The file is cut into more blocks than are looked at."""
+class _UnfitBlocks(Exception):
+    """The file is cut into more blocks than are looked at, or into what only some decoders read."""
 
 
 def size_of_data_url(url: str) -> PixelSize | None:
@@ -38,7 +39,7 @@ def size_of_data_url(url: str) -> PixelSize | None:
         return None
     try:
         sizes = list(_told_sizes(_decode_base64(matched[1])))
-    except _TooManyBlocks:
+    except _UnfitBlocks:
         return None
     if not sizes or any(side <= 0 for side in sizes[0]):
         return None
@@ -67,9 +68,9 @@ def _told_sizes(data: bytes) -> Iterator[PixelSize]:
 
 
 def _count_blocks() -> Iterator[int]:
-    """The numbers of a file's blocks. Raises _TooManyBlocks."""
+    """The numbers of a file's blocks. Raises _UnfitBlocks."""
     yield from range(MAX_BLOCKS)
-    raise _TooManyBlocks
+    raise _UnfitBlocks
 
 
 def _png_sizes(data: bytes) -> Iterator[PixelSize]:
@@ -103,8 +104,10 @@ def _gif_sizes(data: bytes) -> Iterator[PixelSize]:
                     _little(data, place + 3) + _little(data, place + 7),
                 )
                 place += 11 + _color_table_bytes(data[place + 9 : place + 10])
-            case _:
+            case b";" | b"":
                 return
+            case _:
+                raise _UnfitBlocks
         for _ in blocks:
             length = data[place] if place < len(data) else 0
             place += length + 1
@@ -142,19 +145,20 @@ def _webp_sizes(data: bytes) -> Iterator[PixelSize]:
 
 
 def _jpeg_sizes(data: bytes) -> Iterator[PixelSize]:
-    """Those of all frames before the picture's data."""
+    """Those of all frames before the picture's data. Decoders pass over what stands between two markers, and over
+    markers of no segment, each in its own way."""
     place = 2
     for _ in _count_blocks():
-        if place + 9 > len(data) or data[place] != 0xFF:
-            return
-        marker = data[place + 1]
-        if marker == 0xFF or marker in _BARE_MARKERS:
-            place += 1 if marker == 0xFF else 2
+        marker = data[place + 1] if data[place : place + 1] == b"\xff" and place + 1 < len(data) else 0
+        if marker == 0xFF:
+            place += 1
             continue
         length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == _START_OF_SCAN or length < 2:
+        if marker == _START_OF_SCAN:
             return
-        if marker in _SIZED_FRAMES:
+        if marker < _FIRST_SEGMENT or marker in _BARE_MARKERS or length < 2:
+            raise _UnfitBlocks
+        if marker in _SIZED_FRAMES and place + 9 <= len(data):
             height, width = (int.from_bytes(data[start : start + 2], "big") for start in (place + 5, place + 7))
             yield PixelSize(width, height)
         place += 2 + length

@@ -59,3 +59,9 @@ def test_what_is_refused_for_its_values_weighs_nothing() -> None:
     assert weigh_values(body) == 0
     with pytest.raises(DoorRefusal, match="values"):
         read_object(body)
+
+
+@pytest.mark.parametrize(("text", "times"), [("x", 0), ("é", 2), ("\U0001f600", 4)])
+def test_a_wide_character_makes_all_of_its_text_wide(text: str, times: int) -> None:
+    body = json.dumps({"text": "x" * 100_000 + text}, ensure_ascii=False).encode()
+    assert times * 100_000 <= weigh_values(body) <= times * 100_100 + 10 * VALUE_BYTES

@@ -17,6 +17,7 @@ MAX_INTEGER = 2**63
 _SURROGATE = b"\\ud"
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A string, or what is left of one that does not end: it is not looked through again from each quote in it."""
+_BEYOND_FIRST_PLANE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
 MALFORMED = "malformed_json"
 VALUE_BYTES = 200
 """Memory that a value takes until its call is stored: in the parsed body, its parts and messages."""
@@ -93,9 +94,11 @@ def read_message(raw: bytes) -> dict[str, Any]:
 
 
 def weigh_values(raw: bytes) -> int:
-    """Bytes that the values of a body take when it is parsed, about; none of one that is refused for their number."""
-    count = _count_values(raw)
-    return VALUE_BYTES * count if count <= bounds.MAX_ASKED_VALUES else 0
+    """Bytes that the values of a body take when it is parsed, about; none of one that is refused for their number.
+    One character beyond the first plane makes each of its text take four bytes."""
+    count, is_wide = _count_values(raw), _BEYOND_FIRST_PLANE.search(raw) is not None
+    width = 0 if raw.isascii() else len(raw) * (4 if is_wide else 2)
+    return VALUE_BYTES * count + width if count <= bounds.MAX_ASKED_VALUES else 0
 
 
 def _check_values(raw: bytes) -> None:

@@ -43,5 +43,10 @@ def test_text_that_stands_for_what_is_drawn_is_told_beside_it(drawing: str, in_f
     assert answer["replacements"] == [" ".join(["words that nobody sees"] * times)]
 
 
+def test_a_replacement_counts_each_time_that_something_is_drawn_in_it() -> None:
+    drawing = "/Span <</ActualText (hidden)>> BDC (x) Tj /P BMC (y) Tj EMC (z) Tj EMC (seen) Tj"
+    assert read_pdf(pdf_of(drawing, in_form=False), 10, 10_000)["replacements"] == ["hidden hidden hidden"]
+
+
 def test_text_that_nobody_sees_counts_against_the_bound() -> None:
     assert read_pdf(pdf_of(INLINE, in_form=False), 10, 20)["code"] == "document_too_long"

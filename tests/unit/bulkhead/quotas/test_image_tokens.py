@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bulkhead.quotas.image_sizes import MAX_BLOCKS, PixelSize, size_of_data_url
 from bulkhead.quotas.image_tokens import most_image_tokens
 
-GIF = b"GIF89a" + (320).to_bytes(2, "little") + (200).to_bytes(2, "little")
+GIF = b"GIF89a" + (320).to_bytes(2, "little") + (200).to_bytes(2, "little") + b"\x00\x00\x00;"
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (320).to_bytes(4, "big") + (200).to_bytes(4, "big")
 RIFF = b"RIFF\x00\x00\x00\x00WEBP"
 EXTENDED = RIFF + b"VP8X" + bytes(8) + (319).to_bytes(3, "little") + (199).to_bytes(3, "little")
@@ -17,7 +17,7 @@ LOSSLESS = RIFF + b"VP8L" + bytes(4) + b"\x2f" + (319 | 199 << 14).to_bytes(4, "
 LOSSY = RIFF + b"VP8 " + bytes(7) + b"\x9d\x01\x2a" + (320).to_bytes(2, "little") + (200).to_bytes(2, "little")
 SCALED = LOSSY[:27] + bytes([LOSSY[27] | 0x40]) + LOSSY[28:]
 """With the upper bits set, which are no part of the size."""
-FRAME = b"\xff\xc2\x00\x0b\x08" + (200).to_bytes(2, "big") + (320).to_bytes(2, "big") + b"\x01\x00"
+FRAME = b"\xff\xc2\x00\x0b\x08" + (200).to_bytes(2, "big") + (320).to_bytes(2, "big") + b"\x01\x00\x00\x00"
 THUMBNAIL = b"\xff\xe1\x00\x20" + b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x01" + bytes(21)
 JPEG = b"\xff\xd8" + THUMBNAIL + b"\xff\xff\xdb\x00\x04\x00\x00" + b"\xff\xc4\x00\x04\x00\x00" + FRAME + b"\xff\xda"
 
@@ -55,9 +55,7 @@ SMALL_CANVAS = RIFF + chunk(b"VP8X", bytes(10))
             id="a later frame",
         ),
         pytest.param(PNG[:16] + b"\0\0\0\1\0\0\0\1" + bytes(9) + PNG[8:] + bytes(9), id="a second header"),
-        pytest.param(
-            b"\xff\xd8" + FRAME[:5] + b"\0\1\0\1\1" + bytes(3) + FRAME + bytes(9) + b"\xff\xda", id="a second frame"
-        ),
+        pytest.param(b"\xff\xd8" + FRAME[:5] + b"\0\1\0\1\1" + bytes(3) + FRAME + b"\xff\xda", id="a second frame"),
         pytest.param(SMALL_CANVAS + LOSSY[12:], id="a picture above the canvas"),
         pytest.param(SMALL_CANVAS + chunk(b"ANIM", bytes(6)) + chunk(b"ANMF", bytes(16) + LOSSLESS[12:]), id="a part"),
     ],
@@ -77,6 +75,19 @@ def test_the_largest_size_that_a_file_tells_counts(data: bytes) -> None:
     ids=["png", "gif", "webp", "jpeg"],
 )
 def test_a_file_of_very_many_blocks_has_no_size(data: bytes) -> None:
+    assert size_of_data_url(url_of(data)) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(SMALL_GIF + b"\x00," + little(0, 0, 320, 200) + b"\x00", id="a byte before a frame"),
+        pytest.param(b"\xff\xd8\xff\x00\x00\x04\x00\x00" + JPEG[2:], id="a filler that is no segment"),
+        pytest.param(b"\xff\xd8\x00" + JPEG[2:], id="a byte between markers"),
+        pytest.param(JPEG[:-2], id="no picture"),
+    ],
+)
+def test_what_decoders_read_in_different_ways_has_no_size(data: bytes) -> None:
     assert size_of_data_url(url_of(data)) is None
 
 
