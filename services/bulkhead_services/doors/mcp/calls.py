@@ -46,7 +46,8 @@ MARGIN_S = 12.0
 ProgressListener = Callable[[ToolProgress], None]
 LOOK_FIRST = (
     "look at its target whether it happened; if it did not, call it again under an idempotency key of its own "
-    "(_meta io.bulkhead/idempotency-key, or the header Idempotency-Key); without one this session does not make it again for a day"
+    "(_meta io.bulkhead/idempotency-key, or the header Idempotency-Key); without one this session does not make it "
+    "again for a day"
 )
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
