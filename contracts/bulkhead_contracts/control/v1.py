@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from bulkhead_contracts import bounds
 
 from ..result import Failure, Usage
+from ..settlement import DoerReply
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
 
@@ -27,7 +28,7 @@ class TimerFired(Body, type="mesh.control.timer_fired"):
     due_unix_ms: UnixMs
 
 
-class CallDeferred(Body, type="mesh.control.call_deferred"):
+class CallDeferred(Body, DoerReply, type="mesh.control.call_deferred"):
     """A doer may not act yet: ask again after `after_ms`, under the same call id.
 
     paused: a halt (a person's, or budget's at a ceiling) or an open breaker holds the call back; nothing is wrong with

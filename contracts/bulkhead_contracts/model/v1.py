@@ -11,6 +11,7 @@ from ..output import OutputPolicy
 from ..plan.v1 import Role
 from ..provenance import Attribution
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
+from ..settlement import DoerReply
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Sha256, Summary, Token, UnixMs
 
@@ -142,7 +143,7 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)] = ()
 
 
-class ModelCallReplied(Body, type="mesh.model.call_replied"):
+class ModelCallReplied(Body, DoerReply, type="mesh.model.call_replied"):
     """Answer of the model, or why there is none.
 
     Failure codes: rate_limited, provider_error, request_refused (by the provider), timeout, truncated_stream,

@@ -8,6 +8,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Standing, Usage
+from ..settlement import DoerReply
 from ..types import Body, Contract, Count, MediaType, Name, Reason, Sha256, Summary, Token, UnixMs
 
 PageCount = Annotated[Count, Field(exclude_if=operator.not_)]
@@ -34,7 +35,7 @@ class Passage(Contract):
     score: float = 0.0
 
 
-class RetrievalReplied(Body, type="mesh.retrieval.replied"):
+class RetrievalReplied(Body, DoerReply, type="mesh.retrieval.replied"):
     """The passages, best first; completeness says what was cut."""
 
     call_id: Token
@@ -58,7 +59,7 @@ class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):
     content: ContentRef
 
 
-class DocumentIngested(Body, type="mesh.retrieval.ingested"):
+class DocumentIngested(Body, DoerReply, type="mesh.retrieval.ingested"):
     """End of an ingestion: `unchanged` when the same content under this name was there already.
 
     replaced_sha256: what stood under this name until now, when that was other content. pages, sparse_pages: of a PDF;

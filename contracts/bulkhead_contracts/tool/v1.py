@@ -9,6 +9,7 @@ from bulkhead_contracts import bounds
 
 from ..provenance import Attribution, Isolation, Pointer, Sink
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
+from ..settlement import DoerReply
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title, Token, UnixMs
 
 Effect = Literal["read", "write"]
@@ -107,7 +108,7 @@ class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
     tool: Name
 
 
-class ToolCallReplied(Body, type="mesh.tool.call_replied"):
+class ToolCallReplied(Body, DoerReply, type="mesh.tool.call_replied"):
     """Outcome of a call.
 
     `uncertain`: a write may or may not have happened (the doer died in the middle, or the tool's answer

@@ -32,6 +32,7 @@ ValueErrors of wrong input: HistoryError with NoHistory (runtime.decider.history
 from collections.abc import Awaitable, Callable
 
 from bulkhead_contracts.result import Failure, Usage
+from bulkhead_contracts.settlement import Settled
 
 
 class NotHandled(Exception):
@@ -71,7 +72,7 @@ class Deferred(NotDone):
 
     paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which of them (halts.Key), and since
     when; its end wakes the asker. then: done once the asker has been told, so that what wakes it cannot come before.
-    until_unix_ms: it waits for a person, until then.
+    until_unix_ms: it waits for a person, until then. settled: what its attempts used.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Deferred(NotDone):
         self.after_ms, self.reason, self.paused, self.code, self.halt = after_ms, reason, paused, code, halt
         self.then, self.until_unix_ms = then, until_unix_ms
         self.usage = Usage()
+        self.settled: tuple[Settled, ...] = ()
 
 
 class JobRefused(NotDone):

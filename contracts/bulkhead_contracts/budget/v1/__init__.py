@@ -1,5 +1,7 @@
 """Money: reserved before a call, settled after it, halted when the ceiling is reached."""
 
+from bulkhead_contracts.settlement import *
+
 from .alerts import *
 from .coordination import *
 from .dead_letters import *

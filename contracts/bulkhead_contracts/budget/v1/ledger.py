@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.result import Usage
 from bulkhead_contracts.types import (
     Body,
     Contract,
@@ -143,22 +142,6 @@ class ReservedTogether(Body, type="mesh.ledger.reserved_together"):
     """
 
     rows: Annotated[tuple[ReservedRow, ...], Field(min_length=1, max_length=bounds.MAX_RESERVED_TOGETHER)]
-
-
-class Settled(Body, type="mesh.budget.settled"):
-    """The doer says what the call really used; idempotent by reservation id.
-
-    estimated: nothing is known of what it used (its doer died), so the reservation itself is charged; an estimate that
-    the doer made is marked in `usage`. wall_ms: from admission to settlement, by the doer's clock. failed: the code of
-    an attempt that brought no answer.
-    """
-
-    reservation_id: Token
-    call_id: Token
-    usage: Usage
-    estimated: bool = False
-    wall_ms: Count = 0
-    failed: Tag = ""
 
 
 class TaskCharged(Body, type="mesh.budget.task_charged"):

@@ -33,10 +33,11 @@ from bulkhead.runtime.halts.live import Halts, is_breaker_key
 from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry.annotate import annotate_span
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.settlement import DoerReply
 from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
@@ -126,7 +127,7 @@ class DoerHandler:
         if halt is not None and not is_breaker_key(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
-        await self._send_reply(message, body, ())
+        await self._send_reply(message, body, wait.settled)
         if wait.then is not None:
             await wait.then()
         if halt is not None:
@@ -198,7 +199,7 @@ class DoerHandler:
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
             wait = Deferred(FIRST_PAUSE_MS, "the call was put off")
-            wait.usage = total_usage(record.settled)
+            wait.usage, wait.settled = total_usage(record.settled), record.settled
             raise wait
         hands = self._job_context()
         if record is not None and record.claimed:
@@ -236,15 +237,18 @@ class DoerHandler:
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
         except Deferred as wait:
-            settled = collect_settlements(hands)
+            wait.settled = settled = collect_settlements(hands)
             wait.usage = total_usage((*lost, *settled))
-            await asyncio.shield(self._settle_all(job, settled))
             if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
                 released_claim = IdempotencyRecord(
                     request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier
                 )
-                await self._put_record(subject, released_claim, sequence)
+                try:
+                    await self._put_record(subject, released_claim, sequence)
+                except BaseException:
+                    await asyncio.shield(self._settle_all(job, settled))  # Its asker is told nothing.
+                    raise
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
@@ -327,6 +331,8 @@ class DoerHandler:
         await self._send_reply(message, reply, record.settled)
 
     async def _send_reply(self, message: ReceivedMessage, reply: Body, settled: tuple[Settled, ...]) -> None:
+        if settled and isinstance(reply, DoerReply):
+            reply = reply.model_copy(update={"settled": settled[: bounds.MAX_SETTLED_IN_REPLY]})
         annotate_span(reply, message.body)
         head, publisher = message.envelope, self._context.publisher
         # No answer is from before its request: whoever is put off would ask again at once, for ever.

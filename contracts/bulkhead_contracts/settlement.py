@@ -1,0 +1,44 @@
+"""What a call used in fact: a message of its own, or a part of the reply to the call."""
+
+import operator
+from typing import Annotated
+
+from pydantic import Field
+
+from bulkhead_contracts import bounds
+
+from .result import Usage
+from .types import Body, Contract, Count, Tag, Token
+
+
+class Settled(Body, type="mesh.budget.settled"):
+    """The doer says what the call really used; idempotent by reservation id.
+
+    It travels in the reply to the call; as a message of its own where no reply goes out, or none that has room for it.
+    estimated: nothing is known of what it used (its doer died), so the reservation itself is charged; an estimate that
+    the doer made is marked in `usage`. wall_ms: from admission to settlement, by the doer's clock. failed: the code of
+    an attempt that brought no answer.
+    """
+
+    reservation_id: Token
+    call_id: Token
+    usage: Usage
+    estimated: bool = False
+    wall_ms: Count = 0
+    failed: Tag = ""
+
+
+class DoerReply(Contract):
+    """Reply of a doer to a request. settled: what the attempts at the request used, each once; budget reads it where
+    the reply lies."""
+
+    settled: Annotated[
+        tuple[Settled, ...], Field(max_length=bounds.MAX_SETTLED_IN_REPLY, exclude_if=operator.not_)
+    ] = ()
+
+
+def settlements_of(body: Body) -> tuple[Settled, ...]:
+    """The settlements that a message tells, in either form."""
+    if isinstance(body, Settled):
+        return (body,)
+    return body.settled if isinstance(body, DoerReply) else ()
