@@ -33,6 +33,7 @@ from bulkhead_contracts import (
     verdict,
 )
 
+from .settlement import DoerReply
 from .task.v1 import TaskRequestedV1
 from .task.v2 import upcast_task_requested
 from .types import Body
@@ -295,6 +296,10 @@ COUNTED_STREAMS: tuple[str, ...] = (
 )
 """Streams that refuse what does not fit: somebody has to know how full they are."""
 MESH_EDGES: frozenset[tuple[str, str]] = frozenset(e for row in ROWS if row.plane == "mesh" for e in row.edges)
+SETTLEMENT_EDGES: tuple[tuple[str, str], ...] = tuple(
+    sorted({edge for row in ROWS if issubclass(row.body, DoerReply) for edge in row.edges if edge[0] in DOERS})
+)
+"""(doer, asker) where settlements travel in replies; nobody else's word about them counts."""
 RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
     e for row in ROWS if row.plane == "rpc" and row.body.TYPE.endswith("requested") for e in row.edges
 )

@@ -18,10 +18,12 @@ from bulkhead.grants import Signer
 from bulkhead.runtime.context import ServiceIdentity, make_context
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.budget.ledger import journal_writer, model
+from bulkhead_services.budget.ledger.replies import ReplyEdge
 from tests.samples import sample
 from tests.simulation import world
 from tests.simulation.laws import reading, record
@@ -32,6 +34,7 @@ from tests.simulation.mesh.net import Link
 from .scenario import Scenario
 
 SERVICE, TENANT, TASK = "model_gateway", "demo", "race"
+EDGE = ReplyEdge(SERVICE, "worker")
 WORST = 7
 CALM_AFTER_S = 12.0
 RATES = {
@@ -98,10 +101,14 @@ class Race:
             self.told.add(name)
             self.most = max(self.most, sum(self.used.get(one, WORST) for one in self.told))
 
-    async def _settle(self, name: str, body: Settled, copy: int) -> None:
+    async def _settle(self, name: str, settled: Settled, copy: int) -> None:
+        """In a reply, as a doer does, or by a message of its own, as one whose reply is lost; some in both forms."""
+        in_reply = self.draw.random() < 0.7
+        body = CallDeferred(call_id=name, after_ms=1, settled=(settled,)) if in_reply else settled
         while True:
             try:
-                await self.publisher.send("budget", body, tenant=TENANT, task=TASK, cause=name, index=copy)
+                receiver = EDGE.asker if in_reply else "budget"
+                await self.publisher.send(receiver, body, tenant=TENANT, task=TASK, cause=name, index=copy)
                 return
             except BusError:
                 await asyncio.sleep(0.5)  # A doer that was not heard is handed its request again.
@@ -124,9 +131,11 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     names = {f"call-{number}" for number in range(calls)}
     async with asyncio.timeout(600):
         await asyncio.gather(*(race.call(name) for name in sorted(names)))
-        inbox = mesh.net.get_stream("INBOX_BUDGET")
+        inbox, replies = mesh.net.get_stream("INBOX_BUDGET"), mesh.net.get_stream(EDGE.stream)
         mine = [one for one in mesh.net._durables.values() if one.stream is inbox]
-        while any(one.pending or one.cursor < inbox.last_sequence for one in mine):
+        while any(one.pending or one.cursor < inbox.last_sequence for one in mine) or (
+            mesh.record.redis.reply_positions.get(EDGE.name, 0) < replies.last_sequence
+        ):
             await asyncio.sleep(1.0)
     assert race.most <= limit, f"{race.most} of {limit} were held or spent at once"
     assert race.told | race.refused == names

@@ -92,7 +92,7 @@ def stored_otherwise(record: Record) -> None:
 
 
 def without_sources(end: dict) -> dict:
-    return {**end, "result": {**end["result"], "provenance": []}}
+    return {**end, "result": {**end["result"], "provenance": []}} if end["result"] else end
 
 
 def halted(record: Record, scope: str, name: str, **more: Any) -> None:

@@ -8,6 +8,8 @@ of several tasks in one message) are cut to what a start may read, and facts abo
 inbox goes last: a purge that is cut off finds the task again, and doing it again changes nothing. The provisioner
 removes and may not read; what has ended is read under the operator's identity. Neither key is kept open.
 
+A task whose replies tell settlements that the newest checkpoint of the ledger has not counted stays whole.
+
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
 
@@ -31,11 +33,13 @@ from typing import Any
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.jetstream.connection import ca_beside
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import BusError, StoredMessage
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
+from bulkhead_contracts.settlement import SETTLED_FIELD
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from bulkhead_infra.identity import keys, policy
@@ -45,6 +49,7 @@ from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats import stream_reads
 from bulkhead_infra.nats.trimming import (
+    counted_replies,
     trim_checkpoints,
     trim_logins,
     trim_places,
@@ -182,13 +187,13 @@ async def _purge_due(
 ) -> PurgeOutcome:
     messages: Counter[str] = Counter()
     tasks = 0
-    ends = await _stream_ends(remover, published)
+    ends, counted = await _stream_ends(remover, published), await counted_replies(reader)
     async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
         tasks += len(page)
         for start in range(0, 0 if dry_run else len(page), TASKS_AT_ONCE):
             rows = list(page.items())[start : start + TASKS_AT_ONCE]
             done = (
-                _remove_task(remover, task, now_unix_ms - ended_unix_ms, retention, ends)
+                _remove_task(reader, remover, task, now_unix_ms - ended_unix_ms, retention, ends, counted)
                 for task, ended_unix_ms in rows
             )
             for counts in await asyncio.gather(*done):
@@ -298,11 +303,30 @@ def _task_of_subject(subject: str) -> Task:
     return address.tenant, address.task
 
 
+async def _is_counted(reader: JetStreamBus, task: Task, counted: Mapping[tuple[str, str], int]) -> bool:
+    """True when a checkpoint of the ledger has every settlement that the task's replies tell. Raises BusError."""
+    tenant, name = task
+    for doer, asker in catalog.SETTLEMENT_EDGES if tenant else ():
+        stream, subject = subjects.inbox_stream(asker), subjects.mesh_subject(doer, asker, tenant, name)
+        async for stored in stored_messages(reader, stream, subject, after=counted.get((doer, asker), 0)):
+            if SETTLED_FIELD in stored.body:
+                return False
+    return True
+
+
 async def _remove_task(
-    bus: JetStreamBus, task: Task, age_ms: int, retention: Retention, ends: Mapping[str, int]
+    reader: JetStreamBus,
+    bus: JetStreamBus,
+    task: Task,
+    age_ms: int,
+    retention: Retention,
+    ends: Mapping[str, int],
+    counted: Mapping[tuple[str, str], int],
 ) -> dict[str, int]:
     """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
     counts: dict[str, int] = {}
+    if not await _is_counted(reader, task, counted):
+        return counts
     for stream, filters in _subjects_of_task(task).items():
         if age_ms < retention.seconds_for(stream) * 1000 or stream not in ends:
             continue  # Of a publisher that policy no longer names, the stream's own bound of age takes it.

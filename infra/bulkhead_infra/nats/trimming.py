@@ -101,6 +101,15 @@ async def trim_checkpoints(reader: Bus, request: ApiRequest, ends: Mapping[str, 
     return removed
 
 
+async def counted_replies(reader: Bus) -> dict[tuple[str, str], int]:
+    """The sequence up to which the newest whole checkpoint has counted each doer's replies to each asker. Raises
+    BusError."""
+    for _, seal in reversed(await _read_seals(reader)):
+        if await _is_whole_checkpoint(reader, seal):
+            return {(position.doer, position.asker): position.sequence for position in seal.replies}
+    return {}
+
+
 async def trim_reservations(
     reader: Bus, request: ApiRequest, ends: Mapping[str, int], until_unix_ms: int
 ) -> dict[str, int]:

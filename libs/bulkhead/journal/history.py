@@ -4,7 +4,7 @@ In: the broker under the operator's identity, the data directory. Out: entries i
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.settlement import Settled, settlements_of
 from bulkhead_contracts.task import Progressed, TaskEnded, list_facts
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
@@ -122,14 +123,30 @@ def build_entries(stored: Iterable[StoredMessage]) -> list[JournalEntry]:
 def each_fact(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
     """The entries, with one for each fact of a message that holds several; reply and spans stay with the first."""
     parts: list[JournalEntry] = []
+    settled: set[str] = set()
     for entry in entries:
-        if not isinstance(entry.body, Progressed | TaskEnded):
-            parts.append(entry)
+        if isinstance(entry.body, Progressed | TaskEnded):
+            for number, body in enumerate(list_facts(entry.body)):
+                spans = entry.spans if not number else []
+                parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
             continue
-        for number, body in enumerate(list_facts(entry.body)):
-            spans = entry.spans if not number else []
-            parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
+        if not isinstance(entry.body, Settled):
+            parts.append(entry)
+        for settlement in _settlements_in(entry):
+            if settlement.id not in settled:
+                settled.add(settlement.id)
+                parts.append(settlement)
     return parts
+
+
+def _settlements_in(entry: JournalEntry) -> Iterator[JournalEntry]:
+    """The settlement that a message is, or those that a doer's reply tells, as messages of their own."""
+    if isinstance(entry.body, Settled):
+        yield entry
+    elif entry.body is not None and (entry.sender, entry.receiver) in catalog.SETTLEMENT_EDGES:
+        for body in settlements_of(entry.body):
+            own_id, cause = body.derive_ce_id(entry.sender), body.reservation_id
+            yield replace(entry, type=body.ce_type(), id=own_id, cause=cause, body=body, reply=None, spans=[])
 
 
 def _build_entry(stored: StoredMessage) -> JournalEntry:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from bulkhead.bus.port import Bus, BusUnavailable, StoredMessage
 from bulkhead.bus.seek_time import last_before
 from bulkhead.journal.order import in_publication_order, published_unix_ms
-from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.decider.history import at_its_source, source_of
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, subjects
@@ -82,7 +82,7 @@ async def _add_reservations(bus: Bus, task: str, messages: list[StoredMessage], 
     reservations: list[StoredMessage] = []
     times = [published_unix_ms(message) for message in messages]
     for tenant in {message.tenant for message in messages}:
-        book = batched_reservations.batch_subject(tenant)
+        book = packed_facts.batch_subject(tenant)
         if whole:
             await wait_until_caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
         newest = await bus.last(subjects.JOURNAL_STREAM, book)
@@ -111,7 +111,7 @@ async def _add_reservations(bus: Bus, task: str, messages: list[StoredMessage], 
 def facts_of(stored: StoredMessage) -> list[inbound.ReceivedMessage]:
     """The facts of one stored message of the journal; none of what cannot be read."""
     try:
-        return list(batched_reservations.unpack_facts(inbound.read_message(stored, "journal")))
+        return list(packed_facts.unpack_facts(inbound.read_message(stored, "journal")))
     except Unreadable:
         return []
 

@@ -77,7 +77,7 @@ def _task_heading(task: str, entries: list[JournalEntry], repeats: int) -> Text:
     waits = status == "running" and any(row.state == "waiting" for row in approvals.find_questions(entries).values())
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
     # What was settled is what was spent: the end does not know of calls that were in the works then.
-    settled = [entry.body.usage for entry in entries if isinstance(entry.body, Settled)]
+    settled = [entry.body.usage for entry in each_fact(entries) if isinstance(entry.body, Settled)]
     usage = sum(settled, Usage()) if settled else ended.usage if ended else None
     return Text.assemble(
         (task, "bold"),

@@ -28,8 +28,8 @@ POINT_MEANINGS: Mapping[str, str] = {
     "after_reserve": "budget has said yes; nothing was called",
     "after_act": "the effect has happened, and no record says so",
     "after_record": "the outcome is on record, and no reply was sent",
-    "after_settle": "the usage is settled; the reply may be sent or not",
-    "after_reply": "the reply was sent; the usage may be settled or not",
+    "after_reply": "the reply was sent, and what it settles in it",
+    "after_charge": "settlements in replies are charged; how far they were read is not noted",
     "after_request": "a caller waits for a reply; nothing was done",
     "before_answer": "the request is done, and the reply was not sent",
     "before_ack": "all that follows from a message is durable, and the broker will deliver it again",
@@ -41,7 +41,7 @@ _ON_ARRIVAL, _ON_ACK = ("after_receive",), ("before_ack", "after_ack")
 _ON_PUBLISH = ("before_publish", "after_publish")
 _ON_DECISION = (*_ON_ARRIVAL, "before_decide", *_ON_PUBLISH, *_ON_ACK)
 _ON_REQUEST = ("after_request", "before_answer")
-_ON_ACT = ("after_reserve", "after_act", "after_record", *_ON_PUBLISH, "after_settle", "after_reply")
+_ON_ACT = ("after_reserve", "after_act", "after_record", *_ON_PUBLISH, "after_reply")
 POINTS: Mapping[str, tuple[str, ...]] = {
     "planner": (*_ON_DECISION, "between_publishes"),
     "worker": (*_ON_DECISION, "between_publishes"),
@@ -52,7 +52,8 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     # A search by words costs nothing: no reservation, nothing to settle.
     "rag": (*_ON_ARRIVAL, "after_verify", "after_act", "after_record", *_ON_PUBLISH, "after_reply", *_ON_ACK),
     "gateway": (*_ON_ARRIVAL, *_ON_PUBLISH, *_ON_ACK),
-    "budget": (*_ON_ARRIVAL, *_ON_REQUEST, *_ON_PUBLISH, *_ON_ACK),
+    # Its inbox has its own mark, at its start, and nothing of a task that succeeds.
+    "budget": (*_ON_ARRIVAL, *_ON_REQUEST, *_ON_PUBLISH, "after_charge", *_ON_ACK),
     "signer": _ON_REQUEST,
     # Such a task passes it by: it serves tasks of outside agents.
     "doors": (),

@@ -47,6 +47,7 @@ from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
 from bulkhead_services.budget.limits.task_halts import TaskHaltPublisher
 from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
+from bulkhead_services.budget.settlement_reader import SettlementReader
 
 log = Log("budget")
 
@@ -103,13 +104,14 @@ class ReservationAdmission:
         parking: CeilingPause,
         halts: TaskHaltPublisher,
         uncertain: UncertainHolds,
+        reader: SettlementReader,
         *,
         mesh_day: UnitSums,
         retry_after_ms: int,
     ) -> None:
         self._clock, self._verifier = context.clock, context.verifier
         self._store, self._keeper, self._limits = store, keeper, limits
-        self._parking, self._halts, self._uncertain = parking, halts, uncertain
+        self._parking, self._halts, self._uncertain, self._reader = parking, halts, uncertain, reader
         self._retry_after_ms = retry_after_ms
         self._scopes = ScopeCache(mesh_day)
         self._writer = FactAppender(context.publisher)
@@ -125,6 +127,7 @@ class ReservationAdmission:
         fact = await self._hold_amount(request)
         if isinstance(fact, AdmissionRefusal):
             return self._reply_refused(body, fact)
+        self._reader.on_admitted(message.sender)
         wall_ms = await self._wall_left(fact)
         reply = ReserveReplied(reservation_id=body.reservation_id, decision="reserved", wall_ms=wall_ms)
         refusal = await self._record_fact(request, fact, reply)
@@ -210,6 +213,9 @@ class ReservationAdmission:
                     limits=limits,
                     revision=revision.number,
                 )
+                bounds_time = any(scope.limit.wall_ms < UNLIMITED for scope in scopes)
+                if bounds_time and not await self._reader.read_all():
+                    return AdmissionRefusal("wait", "it cannot be read now how long the calls before took")
                 expected = ReservationHeld(scopes, now_unix_ms)
                 fact = ReservationFact(
                     message.tenant,
@@ -260,8 +266,10 @@ class ReservationAdmission:
         """Refusal that an answer of the ledger which holds nothing means for the asker."""
         match answer:
             case ReservationDenied(ceiling):
+                self._reader.on_no_room()
                 return await self._refuse_at_ceiling(request, ceiling)
             case ReservationWaiting(ceiling):
+                self._reader.on_no_room()
                 return AdmissionRefusal("wait", messages.waiting_text(ceiling), ceiling.scope)
             case ReservationStopped(scope):
                 reason = f"Task {request.message.task} has ended: no other call of it is paid for. Ask in another task."

@@ -3,6 +3,7 @@
     ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
     AllowanceRequested (rpc)                     admission
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
+    settlements in replies (askers' inboxes)     settlement    the same, by the reader
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested,
     SubscribersRequested (rpc)                   queries; so do CitedCallRequested and TaskMessagesRequested
@@ -61,6 +62,7 @@ from bulkhead_services.budget.queries.subscribers import SubscriberQuery
 from bulkhead_services.budget.queries.task_journal import TaskJournalQuery
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import OverrunHold, SettlementHandler
+from bulkhead_services.budget.settlement_reader import SettlementReader
 from bulkhead_services.budget.watch.coordination import CoordinationQuery
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
 from bulkhead_services.budget.watch.mesh_load import MeshLoadQuery
@@ -97,6 +99,12 @@ class Budget(EdgeComponent):
         self.limits.on_change = self.parking.lift_for_target
         self.alerts, self.uncertain = AlertPublisher(*common_arguments), UncertainHolds(bus, store, self.keeper, clock)
         halts = TaskHaltPublisher(bus, publisher, store, context.message_key)
+        overrun_hold = OverrunHold(settings.hold_above_times, settings.hold_above_usd_micros)
+        self.settlement = SettlementHandler(
+            bus, store, self.keeper, self.limits, self.parking, halts, self.alerts, overrun_hold
+        )
+        poll_s = 0.0 if settings.watches else settings.watch_interval_s
+        self.reader = SettlementReader(bus, store, self.keeper, self.settlement, holder=context.instance, poll_s=poll_s)
         self.admission = ReservationAdmission(
             context,
             store,
@@ -105,16 +113,13 @@ class Budget(EdgeComponent):
             self.parking,
             halts,
             self.uncertain,
+            self.reader,
             mesh_day=NO_LIMIT._replace(
                 tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros
             ),
             retry_after_ms=settings.retry_after_ms,
         )
-        overrun_hold = OverrunHold(settings.hold_above_times, settings.hold_above_usd_micros)
-        self.settlement = SettlementHandler(
-            bus, store, self.keeper, self.limits, self.parking, halts, self.alerts, overrun_hold
-        )
-        self.watcher = _build_watcher(context, settings, store, halts, self.keeper)
+        self.watcher = _build_watcher(context, settings, store, halts, self.keeper, self.reader)
         self._counts = MeshCounts(bus, settings.watch_counts_s)
         halt_requests = HaltRequestHandler(context)
         self.rpc: RpcTable = {
@@ -143,6 +148,7 @@ class Budget(EdgeComponent):
         """Begin to build the ledger; admissions answer `wait` until it stands."""
         start = self._background.start
         self.keeper.start(self._background)
+        self.reader.start(self._background)
         self._tidying = [start("tidying", self._tidy_periodically()), start("checkpoints", self.checkpoints.run())]
         if self.watcher is not None:
             self.watcher.start(self._background)
@@ -153,6 +159,7 @@ class Budget(EdgeComponent):
         if self.watcher is not None:
             await self.watcher.stop()
         await cancel_tasks(*self._tidying)
+        await self.reader.stop()
         await self.checkpoints.resign_lead()
         await self.keeper.stop()
         await self.store.close()
@@ -202,10 +209,15 @@ def _query_handlers(context: Context, store: LedgerStore, settings: Settings) ->
 
 
 def _build_watcher(
-    context: Context, settings: Settings, store: LedgerStore, halts: TaskHaltPublisher, keeper: LedgerKeeper
+    context: Context,
+    settings: Settings,
+    store: LedgerStore,
+    halts: TaskHaltPublisher,
+    keeper: LedgerKeeper,
+    reader: SettlementReader,
 ) -> Watcher | None:
     """The watch, which needs nothing else of budget; None where it is switched off."""
-    if settings.watch == "off" or (settings.watch == "auto" and settings.in_memory):
+    if not settings.watches:
         return None
     return Watcher(
         context.bus,
@@ -214,6 +226,7 @@ def _build_watcher(
         context.clock,
         halts.publish_halt,
         mark_ledger_lost=keeper.mark_lost,
+        on_message=reader.on_journal_message,
         holder=context.instance,
         interval_s=settings.watch_interval_s,
         halts_tasks=settings.watch_halts,

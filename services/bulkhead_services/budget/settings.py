@@ -70,6 +70,11 @@ class Settings(ServiceSettings):
         return self.redis_url.get_secret_value() == MEMORY
 
     @property
+    def watches(self) -> bool:
+        """True when the journal is watched."""
+        return self.watch == "on" or (self.watch == "auto" and not self.in_memory)
+
+    @property
     def watch_thresholds(self) -> Thresholds:
         """Limits that the watcher judges by: as documented, but for what an operator may set."""
         breakers = replace(

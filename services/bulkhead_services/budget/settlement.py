@@ -126,7 +126,7 @@ class SettlementHandler:
             given_up = body.usage == Usage() and not body.estimated
             (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
             return SettlementResult("unknown")
-        if await was_settled_before(self._bus, tenant, task, service, body.reservation_id, message.sequence):
+        if await was_settled_before(self._bus, message):
             return SettlementResult("repeated")  # Charged long ago, and forgotten since then.
         scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)

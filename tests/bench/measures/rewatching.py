@@ -85,6 +85,7 @@ def watcher(bus: JetStreamBus, store: MemoryStore) -> Watcher:
         unix_ms,
         halt,
         mark_ledger_lost=print,
+        on_message=lambda stored: None,
         holder="bench",
         interval_s=0.2,
         halts_tasks=False,

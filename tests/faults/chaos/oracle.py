@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from bulkhead.client.mesh import UNENDED
-from bulkhead.journal.history import build_entries
+from bulkhead.journal.history import build_entries, each_fact
 from bulkhead.journal.reader import read_journal, read_pages
 from bulkhead_cli.replay.replay import replay_task
 from bulkhead_contracts.budget import Reserved, Settled
@@ -135,7 +135,7 @@ async def judge_tasks(world: ChaosWorld, provider_log: Mapping[int, Mapping[str,
                 task = str(row["task_id"])
                 stored = await read_journal(bus, task)
                 places = Counter((message.subject, message.ce_id) for message in stored)
-                entries = build_entries(stored)
+                entries = each_fact(build_entries(stored))
                 money = await compare_ledger(entries, world.mesh.redis_url, tenant, task)
                 calls.add_facts(entry.body for entry in entries)
                 replay = await replay_task(bus, task)

@@ -4,10 +4,12 @@ import time
 from collections import Counter
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.runtime.consume import batched_reservations
+from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether
+from bulkhead_contracts.budget import LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether, Settled
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Usage
 from bulkhead_infra.nats.purge import purge
 from bulkhead_infra.nats.trimming import JOURNAL_INBOX, PARTS, SEALS
 from bulkhead_services.budget.ledger import checkpoint, model, rebuild
@@ -15,7 +17,7 @@ from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import Scope, UnitSums
 from tests.e2e.fixtures.world import until
-from tests.integration.broker.test_purge import RETENTION, buses
+from tests.integration.broker.test_purge import RETENTION, buses, end
 from tests.integration.permissions.broker import Broker
 from tests.samples import sample
 
@@ -63,7 +65,7 @@ async def reserve_together(bus: JetStreamBus, *numbers: int) -> None:
     )
     publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
     body = ReservedTogether(rows=rows)
-    await publisher.send("journal", body, tenant=batched_reservations.LEDGER_TENANT, task="demo", cause=rows[0].cause)
+    await publisher.send("journal", body, tenant=packed_facts.LEDGER_TENANT, task="demo", cause=rows[0].cause)
 
 
 async def left(bus: JetStreamBus, stream: str) -> Counter[str]:
@@ -102,7 +104,7 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
         # What was reserved together goes when it is old, but for what the last checkpoint but one has not counted.
         later = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=time.time_ns() // 1_000_000 + 2_000_000)
         assert later.messages[JOURNAL_INBOX] == later.messages[subjects.JOURNAL_STREAM] == 4
-        assert len(await budget.read(JOURNAL_INBOX, batched_reservations.batch_subject("demo"))) == 1
+        assert len(await budget.read(JOURNAL_INBOX, packed_facts.batch_subject("demo"))) == 1
         assert await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
 
 
@@ -123,3 +125,31 @@ async def test_a_checkpoint_that_lost_a_part_is_neither_counted_nor_believed(bro
         start = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
         assert start.journal_sequence == whole.journal_sequence
         assert start.ledger.balances[MONTH.name].reserved.tokens == 300
+
+
+async def test_a_task_whose_replies_no_checkpoint_has_counted_stays_whole(broker: Broker) -> None:
+    """A rebuilt ledger would hold for ever what they settled."""
+    async with buses(broker) as of:
+        budget, operator = await of("budget"), await of("operator")
+        await reserve(budget, 1)
+        used = Settled(reservation_id="r1", call_id="c", usage=Usage(input_tokens=7))
+        doer = Publisher("rag", await of("rag"), b"r" * 32, lambda: NOW)
+        reply = CallDeferred(call_id="c", after_ms=1, settled=(used,))
+        await doer.send("worker", reply, tenant="demo", task="t1", cause="r1")
+        later_ms = await end(of, "t1", "demo") + 2_000_000
+        places = (
+            ("INBOX_WORKER", subjects.mesh_subject("rag", "worker", "demo", "t1")),
+            ("INBOX_GATEWAY", subjects.mesh_subject("planner", "gateway", "demo", "t1")),
+            (JOURNAL_INBOX, subjects.mesh_subject("budget", "journal", "demo", "t1")),
+        )
+
+        async def lying() -> list[int]:
+            return [len(await operator.read(stream, subject)) for stream, subject in places]
+
+        await purge(broker.url, broker.seed, RETENTION, now_unix_ms=later_ms)
+        assert await lying() == [1, 1, 1]
+        assert await maker(budget).make_checkpoint(at_once=True)
+        await purge(broker.url, broker.seed, RETENTION, now_unix_ms=later_ms)
+        assert await lying() == [0, 0, 0]
+        start = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
+        assert start.ledger.balances[MONTH.name].spent == UnitSums(tokens=7)

@@ -25,11 +25,13 @@ from bulkhead_contracts.budget import (
     Settled,
     TaskCharged,
 )
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
 from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.replies import EDGES, settlements_in
 from bulkhead_services.budget.ledger.store import RedisFailure
 from bulkhead_services.budget.settings import Settings
 from tests.eventually import until
@@ -49,10 +51,10 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EphemeralRedis]:
 
 
 class World:
-    """A mesh with budget in it; the test speaks as a doer."""
+    """A mesh with budget in it; the test speaks as a doer. in_replies: settlements travel in replies to worker."""
 
-    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget]) -> None:
-        self.mesh, self.edges = mesh, edges
+    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget], *, in_replies: bool) -> None:
+        self.mesh, self.edges, self.in_replies = mesh, edges, in_replies
         self.doer = mesh.context(DOER)
 
     def grant(self, *, grant_cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
@@ -162,6 +164,9 @@ class World:
         usage = usage.as_estimate() if guess else usage
         body = Settled(reservation_id=rid, call_id=rid, estimated=estimated, usage=usage, wall_ms=wall_ms)
         publisher = (sender or self.doer).publisher
+        if self.in_replies:
+            reply = CallDeferred(call_id=rid, after_ms=1, settled=(body,))
+            return await publisher.send("worker", reply, tenant=TENANT, task=task, cause=rid, index=index)
         return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
 
     async def ready(self, instance: str = "0") -> None:
@@ -203,18 +208,19 @@ class World:
             key = model.entry_key(fact.service, tenant, task, fact.reservation_id)
             scopes = model.scopes_from(fact.scopes)
             model.restore(ledger, key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
-        for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
-            body = catalog.decode_body(stored.headers["ce-type"], stored.body)
-            if not isinstance(body, Settled):
-                continue  # The mark of a rebuild.
-            parts = stored.subject.split(".")
-            key = model.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
-            model.settle(ledger, key, model.sum_of_usage(body.usage), body.estimated)
+        places = [("INBOX_BUDGET", "mesh.*.budget.>"), *((edge.stream, edge.subject) for edge in EDGES)]
+        for stream, subject in places:
+            for stored in await self.mesh.messages(stream, subject):
+                for settlement in settlements_in(stored):
+                    body = settlement.body
+                    assert isinstance(body, Settled)
+                    key = model.entry_key(settlement.sender, settlement.tenant, settlement.task, body.reservation_id)
+                    model.settle(ledger, key, model.sum_of_usage(body.usage), body.estimated)
         return ledger
 
 
-@pytest.fixture
-async def world(redis: EphemeralRedis) -> AsyncIterator[World]:
+@pytest.fixture(params=["in_replies", "by_messages"])
+async def world(redis: EphemeralRedis, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     edges: dict[str, Budget] = {}
 
     def make(context: Context) -> Budget:
@@ -223,7 +229,7 @@ async def world(redis: EphemeralRedis) -> AsyncIterator[World]:
         return edges[context.instance]
 
     async with MemoryMesh({"budget": make}) as mesh:
-        world = World(mesh, edges)
+        world = World(mesh, edges, in_replies=request.param == "in_replies")
         await world.ready()
         yield world
     for edge in edges.values():

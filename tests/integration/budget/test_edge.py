@@ -173,7 +173,8 @@ async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call
     assert (last.charged, last.held) == (guess, Amount())
     await world.edges["0"].store._redis.flushall()
     await world.settle("r2", cost=11, tokens=9, guess=True, index="again")
-    assert (await world.charged(3))[-1] == last
+    # A reply that tells the same settlement again has told all: the messages that follow from it bear the same ids.
+    assert (await world.charged(2 if world.in_replies else 3))[-1] == last
 
 
 async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from bulkhead_contracts.budget import Overran
 from bulkhead_contracts.task import TaskEnded
+from bulkhead_services.budget.ledger.replies import reply_ends
 from tests.eventually import until
 from tests.integration.budget.budget_world import TASK, TENANT, World
 
@@ -28,7 +29,8 @@ async def test_what_is_settled_behind_a_tasks_end_is_charged_and_told_and_halts_
 
     async def all_are_handled() -> bool:
         counts = await budget.durable_counts("INBOX_BUDGET", "budget-0")
-        return counts is not None and not counts.pending and not counts.in_work
+        applied = await world.edges["0"].store.reply_positions()
+        return counts is not None and not counts.pending and not counts.in_work and applied == await reply_ends(budget)
 
     await until(all_are_handled)
     await world.settled_balance(spent=272_500)

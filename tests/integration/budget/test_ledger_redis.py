@@ -77,7 +77,7 @@ async def built(store: LedgerStore, ledger: LedgerState | None = None) -> None:
     server = await store.connect()
     assert await store.lock_rebuild(token, 10_000)
     await store.write_ledger(token, ledger or LedgerState(LEASE_MS), 0, nothing)
-    assert await store.activate_ledger(token, server)
+    assert await store.activate_ledger(token, server, {})
 
 
 # Histories
@@ -311,7 +311,7 @@ async def test_the_fence_stands_from_the_lock_on(pair: tuple[RedisStore, RedisSt
     assert not await pair[0].lock_rebuild("another", 10_000)
     await pair[1].unlock_rebuild("rebuilding")
     assert await pair[0].lock_rebuild("another", 10_000)
-    assert not await pair[1].activate_ledger("rebuilding", "server")
+    assert not await pair[1].activate_ledger("rebuilding", "server", {})
     await pair[0].unlock_rebuild("another")
 
 
@@ -323,7 +323,7 @@ async def test_burying_an_old_ledger_leaves_one_that_is_being_written(pair: tupl
     assert await second.lock_rebuild("written", 10_000)
     await second.write_ledger("written", ledger, 0, nothing)
     await first.delete_dead_ledgers()
-    assert await second.activate_ledger("written", server)
+    assert await second.activate_ledger("written", server, {})
     await second.delete_dead_ledgers()
     assert await second.dump_ledger() == (ledger.entries, ledger.balances)
 
@@ -347,7 +347,7 @@ async def test_what_ended_long_ago_is_left_out_and_what_counts_is_not(server: Ep
     token, name = "pruning", await store.connect()
     assert await store.lock_rebuild(token, 10_000)
     await store.write_ledger(token, ledger, 5_000, nothing)
-    assert await store.activate_ledger(token, name)
+    assert await store.activate_ledger(token, name, {})
     entries, balances = await store.dump_ledger()
     assert set(entries) == {"new"} and set(balances) == {scope.name for scope in SCOPES["t1"]}
     await store.close()

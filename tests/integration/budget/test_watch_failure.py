@@ -31,7 +31,7 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
         task = world.mesh.running["budget", "0"].task
         await until(lambda: len(times) > 1 or task.done())
         assert not task.done(), "budget goes on"
-        asker = budget_world.World(world.mesh, world.edges)
+        asker = budget_world.World(world.mesh, world.edges, in_replies=True)
         await asker.asked_until("reserved", "r1")
         assert running(world, "0").is_ready() and not world.watcher().leads
         report = {"ready": True, "degraded": running(world, "0").describe_degradation()}

@@ -34,6 +34,7 @@ from bulkhead_services.planner.app import LOGICS as PLANNER
 from bulkhead_services.signer import app as signer
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from tests.eventually import until
+from tests.settlements import settlements
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
 
 TENANT, PERSON, KEY = "demo", "ann", "bk_ann_of_demo"
@@ -86,7 +87,7 @@ class Whole:
 
     async def settled(self) -> list[Settled]:
         """Everything that was paid."""
-        return await self.bodies(Settled, "budget")
+        return await settlements(self.mesh)
 
 
 @asynccontextmanager

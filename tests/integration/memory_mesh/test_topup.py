@@ -5,7 +5,7 @@ from typing import Any
 
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead_contracts import catalog
-from bulkhead_contracts.budget import Alerted, LimitsChanged, Reserved, Settled
+from bulkhead_contracts.budget import Alerted, LimitsChanged, Reserved, settlements_of
 from bulkhead_contracts.control import CallResumed, Switched
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.step import StepAssigned, StepPaused
@@ -39,7 +39,8 @@ async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path)
         async with on.client(OPERATOR) as client:
             document = await client.task(task).show()
             limits = await client.get("/v1/limits")
-        settled = [one.usage for one in told(history, Settled)]
+        bodies = [catalog.decode_body(one.ce_type, one.body) for one in history.messages]
+        settled = [one.usage for body in bodies for one in settlements_of(body)]
         assert document["usage"]["model_calls"] == sum(one.model_calls for one in settled) == len(asked)
         assert document["usage"]["input_tokens"] == sum(one.input_tokens for one in settled), "the cost told is exact"
         assert {one["task"]: one["add"]["model_calls"] for one in limits["top_ups"]} == {task: 13}

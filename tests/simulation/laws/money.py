@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of
 from tests.simulation.laws.record import Record
 from tests.simulation.mesh.chaos import KILLED
@@ -19,6 +20,8 @@ CUT = frozenset({"halted", "hedged", "abandoned"})
 """Failures of calls that the gateway itself ends."""
 Key = tuple[str, str]
 """Service and reservation."""
+REPLIES = ("mesh.model.call_replied", "mesh.tool.call_replied", "mesh.retrieval.replied", "mesh.control.call_deferred")
+ASKERS = ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER", "INBOX_DOORS")
 
 
 def complain(record: Record) -> Iterator[str]:
@@ -34,8 +37,7 @@ def complain(record: Record) -> Iterator[str]:
         reserved[key] = fact  # One of an earlier ledger may have come too late for it, and counts no more.
     settled: dict[Key, dict[str, Any]] = {}
     charged: dict[str, Counter[str]] = {}
-    for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
-        done = body(one)
+    for one, done in settlements(record):
         key = (one.headers["ce-source"], done["reservation_id"])
         if done["estimated"] or any(done["usage"].values()):
             # Who gives up asking settles with nothing, whatever came of it.
@@ -55,6 +57,15 @@ def complain(record: Record) -> Iterator[str]:
     )
     yield from _prices(record, reserved, settled)
     yield from _told(record, charged)
+
+
+def settlements(record: Record) -> Iterator[tuple[StoredMessage, dict[str, Any]]]:
+    """What doers settled, by messages of their own and in their replies, as often as they told it."""
+    for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
+        yield one, body(one)
+    for inbox in ASKERS:
+        for one in of(record, inbox, *REPLIES):
+            yield from ((one, done) for done in body(one).get("settled", ()))
 
 
 def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[Key, dict[str, Any]]) -> Iterator[str]:

@@ -4,7 +4,7 @@ In: ledger calls of every replica of budget. Out: answers and misbehaviour as th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -49,6 +49,7 @@ class SimulatedRedis:
         self.leaders: dict[str, tuple[str, float]] = {}
         self.kept: dict[str, bytes] = {}
         self.looks: LimitReads = {}
+        self.reply_positions: dict[str, int] = {}
 
     def view(self) -> "RedisView":
         """One process's connection."""
@@ -156,6 +157,17 @@ class RedisView:
     async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult:
         return await self._call("restore", lambda: model.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms))
 
+    async def reply_positions(self) -> Mapping[str, int]:
+        return await self._call("positions", lambda: dict(self._redis.reply_positions))
+
+    async def move_reply_position(self, edge: str, sequence: int) -> None:
+        def act() -> None:
+            self._standing()
+            if sequence > self._redis.reply_positions.get(edge, 0):
+                self._redis.reply_positions[edge] = sequence
+
+        await self._call("position", act)
+
     async def still(self, epoch: str) -> bool:
         return await self._call("still", lambda: self._redis.stands == epoch)
 
@@ -198,12 +210,13 @@ class RedisView:
         await self._call("write", act)
         await on_batch()
 
-    async def activate_ledger(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str, reply_positions: Mapping[str, int]) -> bool:
         def act() -> bool:
             if self._redis.lock != token or token not in self._redis.written:
                 return False
             self._redis.ledger, self._redis.lock = self._redis.written.pop(token), ""
             self._redis.stands = f"{token} {server}"
+            self._redis.reply_positions = dict(reply_positions)
             return True
 
         done = await self._call("switch", act)

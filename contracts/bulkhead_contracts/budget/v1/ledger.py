@@ -221,10 +221,19 @@ class LedgerPart(Body, type="mesh.budget.ledger_part"):
     settled: Annotated[tuple[LedgerSettled, ...], Field(max_length=bounds.MAX_CHECKPOINT_SETTLED)] = ()
 
 
+class ReplyPosition(Contract):
+    """Position up to which a doer's replies to an asker have been read: a sequence of the asker's inbox."""
+
+    doer: Token
+    asker: Token
+    sequence: Count
+
+
 class LedgerCheckpointed(Body, type="mesh.budget.ledger_checkpointed"):
     """Fact: the ledger as it follows from the journal's inbox up to one sequence and budget's up to another.
 
-    parts: where its parts lie, by sequence. What lies below these sequences may be removed: it is in here.
+    parts: where its parts lie, by sequence. replies: how far it has the settlements in replies. What lies below these
+    sequences may be removed: it is in here.
     """
 
     checkpoint: Token
@@ -232,3 +241,6 @@ class LedgerCheckpointed(Body, type="mesh.budget.ledger_checkpointed"):
     budget_sequence: Count
     parts: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_CHECKPOINT_PARTS)] = ()
     at_unix_ms: UnixMs
+    replies: Annotated[
+        tuple[ReplyPosition, ...], Field(max_length=bounds.MAX_EDGES_LISTED, exclude_if=operator.not_)
+    ] = ()

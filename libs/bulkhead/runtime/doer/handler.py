@@ -1,6 +1,6 @@
 """The doer shell: one request in, one reply out, done at most once.
 
-verify the grant -> look up the record -> claim (writes) -> act (which reserves) -> record -> settle -> reply -> ack.
+verify the grant -> look up the record -> claim (writes) -> act (which reserves) -> record -> reply (settles) -> ack.
 A crash anywhere is met by the record: what was recorded is answered again, what was claimed and has no record may
 have happened, what was neither is done now.
 """
@@ -37,7 +37,7 @@ from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.settlement import DoerReply
+from bulkhead_contracts.settlement import SETTLED, DoerReply
 from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
@@ -297,8 +297,9 @@ class DoerHandler:
             present, sequence = parse_record(await self._context.bus.last(self._records, subject))
             first = present.answer_to(head.id) if present is not None else None
             if first is not None:
-                # The other's outcome is the outcome, and what this one spent is settled too.
-                return first.model_copy(update={"settled": first.settled + settled})
+                # The other's outcome is the outcome, and its reply the reply: what this one spent is settled beside it.
+                await self._settle_all(message, settled)
+                return first
             if present is None or present.claimed or sequence <= expect:
                 raise
         # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
@@ -331,15 +332,18 @@ class DoerHandler:
         await self._send_reply(message, reply, record.settled)
 
     async def _send_reply(self, message: ReceivedMessage, reply: Body, settled: tuple[Settled, ...]) -> None:
+        """Reply, with what is to be settled in it; what does not fit is settled by messages of its own."""
+        carried: tuple[Settled, ...] = ()
         if settled and isinstance(reply, DoerReply):
-            reply = reply.model_copy(update={"settled": settled[: bounds.MAX_SETTLED_IN_REPLY]})
+            carried = settled[: bounds.MAX_SETTLED_IN_REPLY]
+            reply = reply.model_copy(update={"settled": carried})
         annotate_span(reply, message.body)
         head, publisher = message.envelope, self._context.publisher
         # No answer is from before its request: whoever is put off would ask again at once, for ever.
         time_unix_ms = max(self._context.clock(), message.time_unix_ms)
 
         async def publish_reply() -> None:
-            await publisher.send(
+            ack = await publisher.send(
                 message.sender,
                 reply,
                 **message.cause_fields,
@@ -350,20 +354,22 @@ class DoerHandler:
                 time_unix_ms=time_unix_ms,
             )
             crash_points.pass_point("after_reply")
+            if ack.duplicate:
+                # The reply that lies there may be another replica's, and tell of other attempts.
+                await self._settle_all(message, carried)
 
-        await asyncio.gather(publish_reply(), self._settle_all(message, settled))
+        await asyncio.gather(publish_reply(), self._settle_all(message, settled[len(carried) :]))
 
     async def _settle_all(self, message: ReceivedMessage, settled: tuple[Settled, ...]) -> None:
+        """Settle by messages of their own: where no reply tells it."""
         await asyncio.gather(*(self._publish_settlement(message, body) for body in settled))
-        if settled:
-            crash_points.pass_point("after_settle")
 
     async def _publish_settlement(self, message: ReceivedMessage, body: Settled) -> None:
         head, place = message.envelope, message.cause_fields
         place["cause"] = body.reservation_id
         actor, logic, patience_s = head.actor, head.logic, OUTCOME_PATIENCE_S
         await self._context.publisher.send(
-            "budget", body, **place, index="settled", actor=actor, logic=logic, patience_s=patience_s
+            "budget", body, **place, index=SETTLED, actor=actor, logic=logic, patience_s=patience_s
         )
 
     def _job_context(self) -> JobContext:

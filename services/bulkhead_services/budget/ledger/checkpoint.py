@@ -1,13 +1,14 @@
 """Checkpoints of the ledger: facts that outlive the messages they are made of, so that a rebuild reads only the tail.
 
 In: the newest checkpoint and what came after it, up to a cut. Out: the parts of the next one, then its seal. A cut is
-two sequences, one of each inbox, with the reservation of every settlement before it: then what a checkpoint holds is
-the ledger's balances and its open reservations, and nothing else. Made from the streams and never from Redis.
+a sequence of each inbox, for replies of each edge, with the reservation of every settlement before it: then what a
+checkpoint holds is the ledger's balances and its open reservations, and nothing else. Made from the streams and never
+from Redis.
 """
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import nlargest
@@ -28,12 +29,14 @@ from bulkhead_contracts.budget import (
     LedgerMarked,
     LedgerPart,
     LedgerSettled,
+    ReplyPosition,
     Units,
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import is_account_expired
 from bulkhead_services.budget.ledger.model import Balance, LedgerState, ReservationEntry, UnitSums
+from bulkhead_services.budget.ledger.replies import EDGES, ReplyEdge, reply_ends
 from bulkhead_services.budget.ledger.store import LedgerStore, RedisFailure
 
 log = Log("budget.checkpoint")
@@ -65,7 +68,8 @@ MAX_SETTLED_NAMES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FoldedLedger:
-    """A ledger and how far the two inboxes have been folded into it. own_messages: a checkpoint's, behind its mark."""
+    """A ledger and how far the two inboxes have been folded into it; how far replies have, it says itself.
+    own_messages: a checkpoint's, behind its mark."""
 
     ledger: LedgerState
     journal_sequence: int = 0
@@ -74,8 +78,9 @@ class FoldedLedger:
     own_messages: int = 0
 
 
-FoldInboxes = Callable[[FoldedLedger, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
-"""Folds both inboxes on, up to two sequences; what it calls after every page may stop it."""
+FoldInboxes = Callable[[FoldedLedger, int, int, Mapping[str, int], Callable[[], Awaitable[None]]], Awaitable[object]]
+"""Folds on up to these sequences: of both inboxes, and of each edge's replies; what it calls after every page may stop
+it."""
 
 
 async def yield_to_admissions() -> None:
@@ -240,6 +245,12 @@ async def _open_checkpoint(
             # One of the streams was made anew: what the seal counts is not what lies there now.
             log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
             return None
+        for position in seal.replies:
+            edge = ReplyEdge(position.doer, position.asker)
+            if position.sequence > await bus.last_sequence(edge.stream):
+                log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint, stream=edge.stream)
+                return None
+            ledger.reply_positions[edge.name] = position.sequence
         for sequence in seal.parts:
             fold_part(ledger, await _read_part(bus, seal.checkpoint, sequence))
     except Unreadable as error:
@@ -314,6 +325,7 @@ class Checkpointer:
     async def make_checkpoint(self, *, at_once: bool = False) -> bool:
         """Make one if it is due. Raises BusError, Unreadable."""
         # The settlements first: each one's reservation was stored before it, and so lies before the journal's mark.
+        replies = await reply_ends(self._bus)
         settled = await self._bus.last(SETTLED_INBOX, "mesh.*.budget.>")
         facts = await self._bus.last(JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>")
         budget, journal = (
@@ -323,15 +335,13 @@ class Checkpointer:
         now_unix_ms = self._clock()
         # Without its own: a large one would call for the next, for ever.
         new_messages = (budget - start.budget_sequence) + (journal - start.journal_sequence) - start.own_messages
-        if (
-            not at_once
-            and new_messages < self._messages
-            and (now_unix_ms - start.at_unix_ms < HOUR_MS or budget == start.budget_sequence)
-        ):
+        positions = start.ledger.reply_positions
+        settles = budget > start.budget_sequence or any(end > positions.get(edge, 0) for edge, end in replies.items())
+        if not at_once and new_messages < self._messages and (now_unix_ms - start.at_unix_ms < HOUR_MS or not settles):
             return False
         checkpoint = uuid.uuid4().hex
         journal = await self._publish_to_journal(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
-        await self._fold(start, journal, budget, yield_to_admissions)
+        await self._fold(start, journal, budget, replies, yield_to_admissions)
         ledger = start.ledger
         prune_ledger(ledger, ledger.folded_unix_ms, self._keep_ms)
         reopen_lapsed(ledger)
@@ -349,6 +359,10 @@ class Checkpointer:
                 budget_sequence=budget,
                 parts=tuple(parts),
                 at_unix_ms=now_unix_ms,
+                replies=tuple(
+                    ReplyPosition(doer=edge.doer, asker=edge.asker, sequence=ledger.reply_positions.get(edge.name, 0))
+                    for edge in EDGES
+                ),
             ),
             SEAL,
             f"{checkpoint}/seal",

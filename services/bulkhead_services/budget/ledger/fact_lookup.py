@@ -8,28 +8,36 @@ from collections.abc import AsyncIterator
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus
 from bulkhead.bus.seek_time import last_before
-from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX
+from bulkhead_services.budget.ledger.replies import settlements_of_task
 
 CLOCKS_MS = 3_600_000
 """Greatest difference of the clocks of a doer, this service and the broker when a fact is looked up by its time."""
+BROKERS_MS = 60_000
+"""Greatest difference of the clocks of the brokers that store two streams."""
 
 
-async def was_settled_before(
-    bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before_sequence: int
-) -> bool:
-    """True when a reservation's settlement lies in the inbox below a sequence: then it was charged.
-    Raises BusError.
+async def was_settled_before(bus: Bus, settlement: ReceivedMessage) -> bool:
+    """True when the reservation was settled before this: then it was charged.
+
+    Of two in one inbox the first was; of a message and a reply the older, and none where their brokers' clocks may
+    differ by as much: charged twice is better than never. Raises BusError.
     """
-    async for message in _readable_messages(bus, "budget", subjects.mesh_subject(service, "budget", tenant, task)):
-        if message.sequence >= before_sequence:
-            return False
-        if isinstance(message.body, Settled) and message.body.reservation_id == reservation_id:
+    body = settlement.body
+    assert isinstance(body, Settled)
+    async for earlier in settlements_of_task(bus, settlement.tenant, settlement.task, (settlement.sender,)):
+        assert isinstance(earlier.body, Settled)
+        if earlier.body.reservation_id != body.reservation_id:
+            continue
+        if earlier.receiver == settlement.receiver and earlier.sequence < settlement.sequence:
+            return True
+        if earlier.receiver != settlement.receiver and earlier.time_unix_ms + BROKERS_MS < settlement.time_unix_ms:
             return True
     return False
 
@@ -37,9 +45,9 @@ async def was_settled_before(
 async def measured_usage(bus: Bus, tenant: str, task: str) -> Usage:
     """Usage that providers and tools told of a task's settled calls, without the estimates. Raises BusError."""
     usages: dict[tuple[str, str], Usage] = {}
-    async for message in _readable_messages(bus, "budget", subjects.task_filter("budget", tenant, task)):
-        if isinstance(message.body, Settled):
-            usages.setdefault((message.sender, message.body.reservation_id), message.body.usage)
+    async for message in settlements_of_task(bus, tenant, task):
+        assert isinstance(message.body, Settled)
+        usages.setdefault((message.sender, message.body.reservation_id), message.body.usage)
     tokens = sum(usage.input_tokens + usage.output_tokens - usage.estimated_tokens for usage in usages.values())
     cost = sum(usage.cost_usd_micros - usage.estimated_usd_micros for usage in usages.values())
     return Usage(input_tokens=min(tokens, bounds.MAX_TOKENS), cost_usd_micros=min(cost, bounds.MAX_COST_USD_MICROS))
@@ -55,13 +63,13 @@ async def find_fact(
     """
     match: Reserved | None = None
     newest = 0
-    book = batched_reservations.batch_subject(tenant)
+    book = packed_facts.batch_subject(tenant)
     last = await bus.last(JOURNAL_INBOX, book)
     since = since_unix_ms - CLOCKS_MS
     first = await last_before(bus, JOURNAL_INBOX, book, since, last.sequence) if last is not None else 0
     for subject, after in ((subjects.mesh_subject("budget", JOURNAL, tenant, task), 0), (book, first)):
         async for message in _readable_messages(bus, JOURNAL, subject, after):
-            for fact in batched_reservations.unpack_facts(message):
+            for fact in packed_facts.unpack_facts(message):
                 body = fact.body
                 if (
                     isinstance(body, Reserved)

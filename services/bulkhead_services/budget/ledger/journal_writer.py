@@ -11,7 +11,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 
-from bulkhead.runtime.consume import batched_reservations
+from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.publish.publisher import OutgoingMessage, Publisher
 from bulkhead_contracts import envelope
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
@@ -133,7 +133,7 @@ class FactAppender:
         await self._publisher.send(
             JOURNAL,
             body,
-            tenant=batched_reservations.LEDGER_TENANT,
+            tenant=packed_facts.LEDGER_TENANT,
             task=batch[0].fact.tenant,
             cause=batch[0].fact.cause,
             index=f"together/{'/'.join(pending.id for pending in batch)}",

@@ -4,7 +4,7 @@ simulations.
 In and out: as LedgerStore. It is rebuilt from the journal at every start; one replica only.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.model import (
@@ -53,6 +53,7 @@ class MemoryStore:
         self._standing_epoch = ""
         self._values: dict[str, bytes] = {}
         self._limit_reads: LimitReads = {}
+        self._reply_positions: dict[str, int] = {}
         self._lock = ""
         self.epoch = ""
 
@@ -100,6 +101,16 @@ class MemoryStore:
         """See model.restore."""
         return model.restore(self._standing_ledger(), key, ask, tuple(scopes), at_unix_ms)
 
+    async def reply_positions(self) -> Mapping[str, int]:
+        """See LedgerStore."""
+        return dict(self._reply_positions)
+
+    async def move_reply_position(self, edge: str, sequence: int) -> None:
+        """See LedgerStore."""
+        self._standing_ledger()
+        if sequence > self._reply_positions.get(edge, 0):
+            self._reply_positions[edge] = sequence
+
     def _standing_ledger(self) -> LedgerState:
         if not self.epoch or self.epoch != self._standing_epoch:
             raise Fenced("no ledger has been built, or it was built anew")
@@ -135,10 +146,11 @@ class MemoryStore:
         self._written = {token: ledger}
         await on_batch()
 
-    async def activate_ledger(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str, reply_positions: Mapping[str, int]) -> bool:
         """See LedgerStore."""
         if self._lock != token:
             return False
+        self._reply_positions = dict(reply_positions)
         self._ledger, self._lock = self._written.pop(token), ""
         self._standing_epoch = self.epoch = f"{token} {server}"
         return True

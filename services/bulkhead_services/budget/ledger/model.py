@@ -198,7 +198,7 @@ class LedgerState:
     off before a mark that has been folded; epoch_mark: the one that this mark began. settled_earlier: settled before
     the checkpoint that it begins with, by when they were reserved: what comes of them again changes nothing.
     folded_unix_ms: when the last message of the journal that was folded was stored, by the broker's clock: what is
-    over is judged by that, and by nobody's own.
+    over is judged by that, and by nobody's own. reply_positions: by edge, how far replies have been folded into it.
     """
 
     lease_ms: int
@@ -208,6 +208,7 @@ class LedgerState:
     fenced_epochs: set[str] = field(default_factory=set)
     settled_earlier: dict[str, int] = field(default_factory=dict)
     epoch_mark: str = ""
+    reply_positions: dict[str, int] = field(default_factory=dict)
     folded_unix_ms: int = field(default=0, compare=False)
 
 
@@ -361,7 +362,7 @@ def settle(
     ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
 ) -> SettlementResult:
     """Charge a call, and tell how its accounts stand then. See charge_call."""
-    if key in ledger.settled_earlier:
+    if key in ledger.settled_earlier and key not in ledger.entries:
         return SettlementResult("repeated")
     kind = charge_call(ledger, key, usage, estimated, settled_unix_ms)
     if kind in ("unknown", "ignored"):

@@ -1,17 +1,19 @@
 """Construction of the Redis ledger from the facts in the streams, exactly; and proof that it is still that one.
 
-In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET). Out: an epoch in Redis that
-admissions may use. One replica rebuilds at a time; the others take over what it built.
+In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET) and those in replies (the askers' inboxes). Out:
+an epoch in Redis that admissions may use, and how far replies have been read into it. One replica rebuilds at a time;
+the others take over what it built.
 """
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, StoredMessage
+from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
-from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
@@ -32,6 +34,7 @@ from bulkhead_services.budget.ledger.checkpoint import (
     prune_ledger,
 )
 from bulkhead_services.budget.ledger.model import LedgerState
+from bulkhead_services.budget.ledger.replies import EDGES, read_settlements, reply_ends
 from bulkhead_services.budget.ledger.store import REBUILD_REST_S, LedgerStore, RedisFailure, RedisRefuses, UnsafeRedis
 
 log = Log("budget.ledger")
@@ -45,6 +48,9 @@ PAGE = 256
 LOCK_MS = 3_000
 """A replica that dies while it rebuilds holds the others up for so long; one that lives says so three times in it."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
+UNKNOWN = -1
+RECENT_MS = 60_000
+"""Where nobody knows which replies were applied, those that came so lately are applied again."""
 
 
 OnPage = Callable[[], Awaitable[None]]
@@ -83,6 +89,8 @@ class LedgerKeeper:
         """What every use of the ledger must name; "" means wait."""
         self._task: asyncio.Task[None] | None = None
         self.rebuilds = 0
+        self.applied: dict[str, int] = {}
+        """How far this replica has applied the replies of each edge, in whatever ledger."""
         self.reason = "the ledger is being built"
         store.on_server_change(lambda: self.mark_lost("another Redis answers"))
 
@@ -104,6 +112,11 @@ class LedgerKeeper:
             self.epoch = ""
         self.reason = reason
         self._check_requested.set()
+
+    def require_rebuild(self, reason: str) -> None:
+        """The ledger that stands must not be used again, although its server has forgotten nothing."""
+        self._must_rebuild = True
+        self.mark_lost(reason)
 
     async def wait_until_built(self) -> None:
         """Until there is a ledger."""
@@ -218,32 +231,66 @@ class LedgerKeeper:
             await asyncio.sleep(REBUILD_REST_S)
         last_fact, last_settled = await self._publish_marks(token, last_mark_sequence)
         start = await newest_checkpoint(self._bus, self._lease_ms, last_fact, last_settled)
-        facts, settlements = await self.fold_inboxes(start, last_fact, last_settled, keep_lock)
+        ends, checkpointed = await reply_ends(self._bus), dict(start.ledger.reply_positions)
+        facts, settlements, replies = await self.fold_inboxes(start, last_fact, last_settled, ends, keep_lock)
         ledger, now_unix_ms = start.ledger, start.ledger.folded_unix_ms
+        positions = await self._reader_starts(checkpointed, ledger.reply_positions)
         prune_ledger(ledger, now_unix_ms, self._keep_ms)
         add_settled_names(ledger)
         await self._store.write_ledger(token, ledger, now_unix_ms - self._keep_ms, keep_lock)
-        if not await self._store.activate_ledger(token, server):
+        if not await self._store.activate_ledger(token, server, positions):
             raise RebuildLockLost("another replica took over the rebuild of the ledger")
         self.rebuilds += 1
         log.info(
             "ledger_rebuilt",
             epoch=token[:8],
             facts=facts,
-            settlements=settlements,
+            settlements=settlements + replies,
             checkpoint_at=start.at_unix_ms,
             took_ms=self._clock() - started_ms,
         )
 
+    async def _reader_starts(self, checkpointed: Mapping[str, int], folded: Mapping[str, int]) -> dict[str, int]:
+        """Starts of the reader of settlements in the new ledger, by edge. Raises BusError, RedisFailure.
+
+        Not behind what was folded: what came later, or whoever answered did not have yet, is read. Not behind what was
+        applied: what is folded is charged, and neither alerts nor halts anybody. Not before the checkpoint: what lies
+        there the ledger would take for new.
+        """
+        applied, starts = await self._store.reply_positions(), dict[str, int]()
+        for edge in EDGES:
+            end = folded[edge.name]
+            start = max(applied.get(edge.name, UNKNOWN), self.applied.get(edge.name, UNKNOWN))
+            if start == UNKNOWN:
+                start = await last_before(self._bus, edge.stream, edge.subject, self._clock() - RECENT_MS, end)
+            starts[edge.name] = min(end, max(start, checkpointed.get(edge.name, 0)))
+        return starts
+
     async def fold_inboxes(
-        self, start: FoldedLedger, last_fact: int, last_settled: int, on_page: OnPage
-    ) -> tuple[int, int]:
-        """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
+        self, start: FoldedLedger, last_fact: int, last_settled: int, reply_ends: Mapping[str, int], on_page: OnPage
+    ) -> tuple[int, int, int]:
+        """Both inboxes and the replies from where a ledger stands up to these sequences; how many messages of each
+        inbox, and settlements in replies. Raises BusUnavailable."""
         ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
         return (
             await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal_sequence, last_fact, on_page),
             await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget_sequence, end, on_page),
+            await self._fold_replies(ledger, reply_ends, on_page),
         )
+
+    async def _fold_replies(self, ledger: LedgerState, ends: Mapping[str, int], on_page: OnPage) -> int:
+        """Read each edge as far as whoever answers has it. Raises BusError."""
+        count = 0
+        for edge in EDGES:
+            position, has_next = ledger.reply_positions.get(edge.name, 0), True
+            while has_next:
+                settlements, position, has_next = await read_settlements(self._bus, edge, position, ends[edge.name])
+                for settlement in settlements:
+                    _fold_fact(ledger, settlement)
+                count += len(settlements)
+                await on_page()
+            ledger.reply_positions[edge.name] = position
+        return count
 
     async def _fold_stream(
         self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, on_page: OnPage
@@ -294,7 +341,7 @@ def moves_money(stored: StoredMessage) -> bool:
 
 def fold_message(ledger: LedgerState, message: ReceivedMessage) -> None:
     """A fact, several told together, or a settlement; everything else changes nothing."""
-    for fact in batched_reservations.unpack_facts(message):
+    for fact in packed_facts.unpack_facts(message):
         _fold_fact(ledger, fact)
 
 

@@ -4,7 +4,7 @@ In: operations on reservations and accounts. Out: the answers of `core`; one pro
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -93,6 +93,15 @@ class LedgerStore(Protocol):
         """A tenant's limits were read and are this revision; False when a later one is known."""
         ...
 
+    async def reply_positions(self) -> Mapping[str, int]:
+        """Positions up to which replies were applied to the ledger that stands, or that stood last, by edge; {} where
+        they are forgotten."""
+        ...
+
+    async def move_reply_position(self, edge: str, sequence: int) -> None:
+        """All settlements up to there are applied to the ledger that stands."""
+        ...
+
     async def connect(self) -> str:
         """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, UnsafeRedis."""
         ...
@@ -119,8 +128,9 @@ class LedgerStore(Protocol):
         """Lay a folded ledger down where nobody reads it before `activate_ledger`; leave out what ended before."""
         ...
 
-    async def activate_ledger(self, token: str, server: str) -> bool:
-        """Make it the one that stands; False when the lock was lost meanwhile."""
+    async def activate_ledger(self, token: str, server: str, reply_positions: Mapping[str, int]) -> bool:
+        """Make it the one that stands, to which replies are applied from these positions on; False when the lock was
+        lost meanwhile."""
         ...
 
     async def delete_dead_ledgers(self) -> None:

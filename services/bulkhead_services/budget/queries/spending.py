@@ -1,6 +1,6 @@
 """The cost of a tenant's calls, by name: the sum of its facts in the streams, for people who ask.
 
-In: SpendRequested (rpc, from the gateway, which established who asks); `Reserved` facts and `Settled` messages, in any
+In: SpendRequested (rpc, from the gateway, which established who asks); `Reserved` facts and settlements, in any
 order and any number of times. Out: SpendReplied. A call counts for the moment in which it was admitted; what it cost is
 its settlement, and until that is there its reservation is shown as held. Redis is not asked: the streams are the truth.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, StoredMessage
 from bulkhead.bus.seek_time import last_before
-from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import FairSemaphore
@@ -25,6 +25,7 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
+from bulkhead_services.budget.ledger.replies import EDGES, settlements_in
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 
 log = Log("budget.spending")
@@ -282,11 +283,13 @@ class SpendQuery:
         until = self._clock()
         since, tally = max(0, until - body.since_s * 1000), SpendTally()
         # Settlements first: each one's reservation was stored before it.
+        for edge in EDGES:
+            await self._tally_stream(tally, edge.stream, edge.of_tenant(tenant), since, body)
         await self._tally_stream(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.check_token(tenant)}.>", since, body)
         await self._tally_stream(
             tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.check_token(tenant)}.>", since, body
         )
-        await self._tally_stream(tally, JOURNAL_INBOX, batched_reservations.batch_subject(tenant), since, body)
+        await self._tally_stream(tally, JOURNAL_INBOX, packed_facts.batch_subject(tenant), since, body)
         lapsed = self._clock() - self._lease_ms
         ended_tasks = await self._find_ended_tasks(tally, tenant, lapsed)
         return build_report(tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks)
@@ -335,10 +338,13 @@ def _readable_facts(page: Iterable[StoredMessage]) -> Iterator[ReceivedMessage]:
     """
     for stored in page:
         try:
-            message = inbound.read_message(stored, stored.subject.split(".")[2])
+            if stored.receiver != JOURNAL:
+                yield from settlements_in(stored)
+                continue
+            message = inbound.read_message(stored, JOURNAL)
         except Unreadable as error:
             if error.later:
                 raise
             log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
         else:
-            yield from batched_reservations.unpack_facts(message)
+            yield from packed_facts.unpack_facts(message)

@@ -75,6 +75,7 @@ class Watcher:
         publish_halt: PublishHalt,
         *,
         mark_ledger_lost: Callable[[str], None],
+        on_message: Callable[[StoredMessage], None],
         holder: str,
         interval_s: float,
         halts_tasks: bool,
@@ -82,7 +83,8 @@ class Watcher:
         message_key: bytes,
         targets_ms: Mapping[str, int] | None = None,
     ) -> None:
-        """mark_ledger_lost: told that the ledger does not answer, so that it is verified."""
+        """mark_ledger_lost: told that the ledger does not answer, so that it is verified. on_message: told of every
+        message that is read on."""
         self._bus, self._publisher, self._store, self._clock, self._publish_halt = (
             bus,
             publisher,
@@ -97,6 +99,7 @@ class Watcher:
             thresholds,
         )
         self._message_key, self._mark_ledger_lost = message_key, mark_ledger_lost
+        self._on_message = on_message
         self._breaker_entries, self._sliced_fold = BreakerEntryOwner(bus, message_key), SlicedFold(clock)
         self._task: asyncio.Task[None] | None = None
         self._last: StoredMessage | None = None
@@ -267,6 +270,7 @@ class Watcher:
             log.error("journal_lacks", inbox=gap.inbox, first=gap.first, last=gap.last)
             metrics.journal_lacks.add(gap.last - gap.first + 1, {names.INBOX: gap.inbox})
         self.fold.fold_message(stored)
+        self._on_message(stored)
         self._last = stored
 
     async def _inbox_ends(self) -> dict[str, int]:

@@ -25,6 +25,7 @@ from bulkhead_cli.output import CommandError
 from bulkhead_cli.tasks import answer, follow, tasks
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Charge, Reserved, Settled
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected, TaskSubmitted
@@ -219,6 +220,31 @@ def test_a_message_that_tells_several_facts_is_a_line_for_each():
         (StepStarted.ce_type(), "b"),
         (StepEnded.ce_type(), "a"),
     ]
+
+
+def test_a_reply_that_settles_is_a_line_for_each_settlement_once_and_nobody_elses_is():
+    settled = Settled(reservation_id="r", call_id="c", usage=Usage(cost_usd_micros=7))
+    reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="p", settled=(settled,))
+    put_off = CallDeferred(call_id="c", after_ms=1, settled=(settled,))
+    own_id = settled.derive_ce_id("model_gateway")
+    found = [
+        JournalEntry(number, number, sender, to, "demo", body.ce_type(), name, "", body)
+        for number, sender, to, name, body in (
+            (1, "model_gateway", "worker", "put off", put_off),
+            (2, "model_gateway", "worker", "answered", reply),
+            (3, "model_gateway", "budget", own_id, settled),
+            (4, "doors", "worker", "a lie", put_off),
+        )
+    ]
+    assert [(one.sequence, one.id) for one in each_fact(found)] == [
+        (1, "put off"),
+        (1, own_id),
+        (2, "answered"),
+        (4, "a lie"),
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(timeline.build_tree("t1", found))
+    assert "4 messages, 0 tokens, $0.000007" in console.file.getvalue()
 
 
 def test_a_cost_that_is_partly_estimated_is_told_as_such():

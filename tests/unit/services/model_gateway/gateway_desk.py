@@ -22,6 +22,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.app import build
 from bulkhead_services.model_gateway.settings import Settings
 from tests.samples import sample
+from tests.settlements import settlements
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
 
 TENANT, TASK = "demo", "t1"
@@ -33,13 +34,12 @@ DEADLINE_S = 15.0
 
 
 class Purse(EdgeComponent):
-    """A budget that answers as told and keeps what it hears."""
+    """A budget that answers as told and keeps what it is asked."""
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
         self.delay_s, self.wall_ms = 0.0, 0
         self.asked: list[ReserveRequested] = []
-        self.settled: list[Settled] = []
         self.rpc = {ReserveRequested: self.reserve}
 
     async def reserve(self, received: ReceivedMessage) -> Body:
@@ -56,8 +56,7 @@ class Purse(EdgeComponent):
         )
 
     async def handle_message(self, message: ReceivedMessage) -> None:
-        if isinstance(message.body, Settled) and message.body not in self.settled:
-            self.settled.append(message.body)
+        """What is settled lies in the streams."""
 
 
 class Desk:
@@ -128,11 +127,7 @@ class Desk:
 
     async def settled(self, count: int) -> list[Settled]:
         """Settlements in the order of their reservations."""
-
-        async def now() -> list[Settled]:
-            return self.purse.settled
-
-        found = await until(now, lambda all_: len(all_) >= count)
+        found = await until(lambda: settlements(self.mesh), lambda all_: len(all_) >= count)
         order = [one.reservation_id for one in self.purse.asked]
         assert len(found) == count, found
         return sorted(found, key=lambda one: order.index(one.reservation_id))

@@ -12,6 +12,9 @@
 --   <prefix>s:<scope>   one balance: twelve doubles, reserved and spent by unit, settlements, stopped (exact to 2^53)
 --   <prefix>l:<tenant>  the revision of the tenant's limits, and when somebody last looked
 --   <prefix>open        open reservations by the end of their lease
+--
+-- Beside the ledger, under the hash tag: `replies`, how far the replies of each edge have been read into the one that
+-- stands. A rebuild reads it: the next ledger's reader begins where this one's was.
 
 local epoch, prefix = ARGV[1], ARGV[2]
 local lease_ms, keep_ms, settled_keep_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -26,6 +29,7 @@ local NAMES = {'tokens', 'cost_usd_micros', 'model_calls', 'tool_calls', 'wall_m
 local ORDER = {2, 1, 3, 4, 5}
 local NOTHING = {0, 0, 0, 0, 0}
 local OPEN = prefix .. 'open'
+local REPLIES = string.gsub(KEYS[1], 'epoch$', 'replies')
 
 -- Amounts are whole; Lua would write large ones with an exponent and minus nothing as '-0'.
 local function int(number)
@@ -434,6 +438,14 @@ function ops.look(tenant, revision, now)
   redis.call('PEXPIRE', name, keep_ms)
   looks[tenant] = nil
   return {'looked'}
+end
+
+-- edge, sequence
+function ops.position(edge, sequence)
+  if tonumber(sequence) > tonumber(redis.call('HGET', REPLIES, edge) or '0') then
+    redis.call('HSET', REPLIES, edge, sequence)
+  end
+  return {'moved'}
 end
 
 local answers = {}

@@ -20,7 +20,8 @@ return 1
 SWITCH = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
-redis.call('DEL', KEYS[2])
+redis.call('DEL', KEYS[2], KEYS[3])
+if #ARGV > 2 then redis.call('HSET', KEYS[3], unpack(ARGV, 3)) end
 return 1
 """
 LEAD = """

@@ -6,7 +6,7 @@ or a RedisError. Nothing here decides.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -53,7 +53,7 @@ from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD
 from bulkhead_services.budget.ledger.redis.sentinel import is_sentinel_url, master_address, server_url
 from bulkhead_services.budget.ledger.store import LIMITS_READ_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
 
-LAYOUT = "layout-2"
+LAYOUT = "layout-3"
 """Version of the rows in ledger.lua. Rows of another version have other names, so neither version reads the other's."""
 WRITE_BATCH = 500
 UNKNOWN_MASTER = ("127.0.0.1", 1)
@@ -92,6 +92,7 @@ class RedisStore:
         self._redis: Redis = Redis(connection_pool=self._new_pool())
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
+        self._replies_key = f"{self._tag}:replies"
         self._lease, self._keep = str(lease_ms), str(keep_ms)
         self._settled_keep = str(min(keep_ms, settled_keep_ms or keep_ms))
         self._sha = ""
@@ -234,6 +235,15 @@ class RedisStore:
         answer = await self._run_operation("look", revision.tenant, revision.number, now_unix_ms)
         return bool(answer[0] == "looked")
 
+    async def reply_positions(self) -> Mapping[str, int]:
+        """See LedgerStore."""
+        stored = await self._redis.hgetall(self._replies_key)
+        return {_raw_value(edge).decode(): int(sequence) for edge, sequence in stored.items()}
+
+    async def move_reply_position(self, edge: str, sequence: int) -> None:
+        """See LedgerStore."""
+        await self._run_operation("position", edge, sequence)
+
     async def _run_operation(self, *words: object) -> list[Any]:
         if not self.epoch:
             raise Fenced("no ledger has been built")
@@ -333,10 +343,12 @@ class RedisStore:
                     [*balance.reserved, *balance.spent, balance.settled, int(balance.stopped)],
                 )
 
-    async def activate_ledger(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str, reply_positions: Mapping[str, int]) -> bool:
         """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
         epoch = f"{token} {server} {LAYOUT}"
-        if not await self._redis.eval(SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
+        keys = self._epoch_key, self._lock_key, self._replies_key
+        positions = [part for position in reply_positions.items() for part in position]
+        if not await self._redis.eval(SWITCH, len(keys), *keys, token, epoch, *positions):
             return False
         self._dead.remove(token)
         self.epoch = epoch

@@ -1,6 +1,5 @@
 """The doer over the in-memory bus: a call is done once; claims, grants, money, and bugs that end as dead letters."""
 
-import asyncio
 import json
 from contextlib import asynccontextmanager
 
@@ -11,13 +10,14 @@ from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.samples import sample
+from tests.settlements import settlements
 from tests.unit.bulkhead.runtime.consume.test_loop import mesh_messages
 
 pytestmark = pytest.mark.virtual_time
@@ -59,7 +59,7 @@ class Purse(EdgeComponent):
     """A budget that answers as told."""
 
     def __init__(self, decision: str = "reserved") -> None:
-        self.decision, self.settled, self.asked = decision, [], 0
+        self.decision, self.asked = decision, 0
         self.rpc = {ReserveRequested: self.reserve}
 
     async def reserve(self, received: ReceivedMessage):
@@ -69,8 +69,7 @@ class Purse(EdgeComponent):
         )
 
     async def handle_message(self, message: ReceivedMessage):
-        if isinstance(message.body, Settled):
-            self.settled.append(message.body)
+        """What is settled lies in the streams."""
 
 
 def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
@@ -105,7 +104,42 @@ async def test_one_call_is_done_once_however_often_it_is_asked():
             await call(mesh, token, index=index)
         found = await replies(mesh, 5)
         assert doer.done == 1 and all(body == found[0][1] for _, body in found)
-        assert {one.reservation_id for one in purse.settled} and len({s.reservation_id for s in purse.settled}) == 1
+        assert len(await settlements(mesh)) == 1 and all(len(body["settled"]) == 1 for _, body in found)
+        assert not await mesh.messages("INBOX_BUDGET", "mesh.tool_executor.budget.>"), "the replies tell it"
+
+
+async def test_what_no_reply_tells_for_sure_is_settled_by_a_message_of_its_own():
+    """The reply that lies there may be another replica's, and tell of other attempts."""
+    doer = Recording()
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        await replies(mesh, 1)
+        assert not await mesh.messages("INBOX_BUDGET", "mesh.tool_executor.budget.>")
+        [asked] = await mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.worker.tool_executor.>")
+        await mesh.context("worker").bus.publish(asked.subject, asked.body, asked.headers, "redelivered")
+        [settled] = await mesh_messages(mesh, "INBOX_BUDGET", "mesh.tool_executor.budget.>", 1)
+        assert settled.ce_type == Settled.ce_type() and len(await replies(mesh, 1)) == doer.done == 1
+
+
+class Costly(Recording):
+    """Needs more attempts at a call than one reply has room for."""
+
+    async def act(self, job, hands, turn):
+        for attempt in range(1, bounds.MAX_SETTLED_IN_REPLY + 3):
+            held = await hands.reserve_attempt(
+                job, job.request.call_id, attempt, purpose="tool", resource="add", worst_case=Amount(tool_calls=1)
+            )
+            held.settle(Usage(tool_calls=1))
+        return await super().act(job, hands, turn)
+
+
+async def test_what_a_reply_has_no_room_for_is_settled_by_messages_of_its_own():
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: Costly()}) as mesh:
+        await call(mesh, grant(mesh))
+        [(_, told)] = await replies(mesh, 1)
+        assert len(told["settled"]) == bounds.MAX_SETTLED_IN_REPLY
+        assert len(await mesh_messages(mesh, "INBOX_BUDGET", "mesh.tool_executor.budget.>", 3)) == 3
+        assert len(await settlements(mesh)) == bounds.MAX_SETTLED_IN_REPLY + 3
 
 
 async def test_a_doer_that_dies_before_recording_is_charged_and_done_again():
@@ -114,11 +148,8 @@ async def test_a_doer_that_dies_before_recording_is_charged_and_done_again():
         await call(mesh, grant(mesh))
         found = await replies(mesh, 1)
         assert found[0][1]["outcome"] == "succeeded" and doer.done == 2
-        for _ in range(200):
-            if len({one.reservation_id for one in purse.settled}) == 2:
-                break
-            await asyncio.sleep(0.01)
-        assert sorted(one.estimated for one in purse.settled) == [False, True], "two reservations, the first in full"
+        settled = await settlements(mesh)
+        assert sorted(one.estimated for one in settled) == [False, True], "two reservations, the first in full"
 
 
 async def test_a_claimed_write_without_a_record_is_uncertain_and_not_repeated():

@@ -14,13 +14,10 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import parse
 from bulkhead_contracts.result import Usage
 from tests.eventually import until
+from tests.settlements import settlements
 from tests.unit.bulkhead.runtime.doer.test_handler import Purse, Recording, call, grant, replies
 
 pytestmark = pytest.mark.virtual_time
-
-
-async def _settled(purse: Purse, count: int) -> None:
-    await until(lambda: len(purse.settled) >= count)
 
 
 class Vague(Purse):
@@ -56,15 +53,15 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
         kind, _ = (await replies(mesh, 1))[0]
         done = int("reserved" in ways)
         assert (kind == CallDeferred.ce_type(), doer.done) == (not done, done)
-        await _settled(purse, given_back + done)
+        settled = await settlements(mesh)
         [asked] = set(purse.ids)
-        assert [(one.reservation_id, one.estimated, one.wall_ms) for one in purse.settled if one.usage == Usage()] == [
+        assert [(one.reservation_id, one.estimated, one.wall_ms) for one in settled if one.usage == Usage()] == [
             (asked, False, 0)
         ] * given_back
         await call(mesh, grant(mesh), index=1)
         await replies(mesh, 2)
         assert len(set(purse.ids)) == 2 - done, "asked anew under a reservation of its own; what is done is not"
-        assert len(purse.settled) == given_back + done
+        assert len(await settlements(mesh)) == given_back + done
 
 
 async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_in_a_follower_that_lags(monkeypatch):
@@ -84,8 +81,7 @@ async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_i
         monkeypatch.setattr(MemoryBus, "last", lags)
         await call(mesh, grant(mesh), index=1)
         assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 1
-        await _settled(purse, 2)
-        assert {one.reservation_id for one in purse.settled} == set(purse.ids)
+        assert {one.reservation_id for one in await settlements(mesh)} == set(purse.ids)
 
 
 class Away:
@@ -105,7 +101,7 @@ class Away:
 
 
 @pytest.mark.parametrize("writes", [False, True])
-@pytest.mark.parametrize("prefix", ["record.tool_executor.", "mesh.tool_executor.budget."])
+@pytest.mark.parametrize("prefix", ["record.tool_executor.", "mesh.tool_executor.worker."])
 async def test_an_outcome_is_kept_for_as_long_as_the_broker_is_away(monkeypatch, writes, prefix):
     """It is not done again, nobody is asked whether it was done, and what it used is settled as it was."""
     doer, purse = Recording(writes=writes), Purse()
@@ -113,8 +109,9 @@ async def test_an_outcome_is_kept_for_as_long_as_the_broker_is_away(monkeypatch,
         away = Away(monkeypatch, prefix, 9)
         await call(mesh, grant(mesh))
         assert (await replies(mesh, 1))[0][1]["outcome"] == "succeeded" and doer.done == 1
-        await _settled(purse, 1)
-        assert not away.left and [(one.usage.tool_calls, one.estimated) for one in purse.settled] == [(1, False)]
+        assert not away.left and [(one.usage.tool_calls, one.estimated) for one in await settlements(mesh)] == [
+            (1, False)
+        ]
 
 
 async def test_what_was_spent_until_it_failed_is_settled_also_where_the_broker_is_away(monkeypatch):
@@ -124,8 +121,7 @@ async def test_what_was_spent_until_it_failed_is_settled_also_where_the_broker_i
         Away(monkeypatch, "mesh.tool_executor.budget.", 9)
         await call(mesh, grant(mesh))
         await replies(mesh, 1)
-        await _settled(purse, 2)
-        assert sorted(one.estimated for one in purse.settled) == [False, True]
+        assert sorted(one.estimated for one in await settlements(mesh)) == [False, True]
 
 
 async def test_two_handlings_of_one_delivery_never_share_a_reservation():
@@ -136,8 +132,7 @@ async def test_two_handlings_of_one_delivery_never_share_a_reservation():
             durable.attempts = Forgetful()
         await call(mesh, grant(mesh))
         await replies(mesh, 1)
-        await _settled(purse, 2)
-        assert len({one.reservation_id for one in purse.settled}) == 2
+        assert len({one.reservation_id for one in await settlements(mesh)}) == 2
 
 
 class Slow(Recording):

@@ -13,11 +13,13 @@ from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerPart, Reserved, Settled
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import checkpoint, model, rebuild
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer, fold_part, parts_of, prune_ledger, reopen_lapsed
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import LedgerState, Scope, UnitSums
+from bulkhead_services.budget.ledger.replies import ReplyEdge
 from tests.samples import sample
 
 LEASE_MS, DAY_MS, NOW = 60_000, 86_400_000, 1_795_231_204_272
@@ -105,7 +107,7 @@ def test_what_is_over_is_forgotten_and_a_month_and_what_nobody_settled_are_not()
     )
 
 
-async def said(broker: MemoryBroker, first: int, last: int) -> None:
+async def said(broker: MemoryBroker, first: int, last: int, *, in_replies: bool = False) -> None:
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: NOW)
     for number in range(first, last):
@@ -113,7 +115,12 @@ async def said(broker: MemoryBroker, first: int, last: int) -> None:
         await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
         if number % 3:
             used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
-            await doer.send("budget", used, tenant="demo", task="t1", cause=f"r{number}")
+            told = CallDeferred(call_id="c", after_ms=1, settled=(used,)) if in_replies else used
+            receiver = EDGE.asker if in_replies else "budget"
+            await doer.send(receiver, told, tenant="demo", task="t1", cause=f"r{number}")
+
+
+EDGE = ReplyEdge("rag", "worker")
 
 
 def made(broker: MemoryBroker, store: MemoryStore, now: int = NOW) -> tuple[rebuild.LedgerKeeper, Checkpointer]:
@@ -298,6 +305,81 @@ async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> 
     bus = MemoryBus(broker, "budget")
     assert (await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 10**9)).budget_sequence > 0
     assert await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 3) == checkpoint.FoldedLedger(LedgerState(LEASE_MS))
+
+
+async def test_what_replies_told_before_a_checkpoint_is_in_it_and_may_be_removed() -> None:
+    broker, store = MemoryBroker.for_mesh(clock=VirtualClock(NOW)), MemoryStore(lease_ms=LEASE_MS)
+    keeper, checkpointer = made(broker, store)
+    await said(broker, 0, 20, in_replies=True)
+    assert await checkpointer.make_checkpoint()
+    bus, inbox = MemoryBus(broker, "budget"), broker.get_stream(EDGE.stream)
+    start = await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 10**9)
+    counted = start.ledger.reply_positions[EDGE.name]
+    assert counted == inbox.last_sequence == 13 and len(start.ledger.entries) == 7
+    for sequence in range(1, counted + 1):
+        inbox.delete(sequence)
+    await said(broker, 20, 31, in_replies=True)
+    keeper.start(BackgroundTasks())
+    await keeper.wait_until_built()
+    await keeper.stop()
+    settled = sum(1 for number in range(31) if number % 3)
+    assert (await store.dump_ledger())[1]["month:demo:2026-11"] == model.Balance(
+        UnitSums(tokens=100 * (31 - settled)), UnitSums(tokens=7 * settled), settled
+    )
+    assert (await store.reply_positions())[EDGE.name] == counted, "what came lately is applied again, and no more"
+
+
+async def test_replies_alone_call_for_a_checkpoint_after_an_hour() -> None:
+    """Else their tasks could never be purged."""
+    clock = VirtualClock(NOW)
+    broker, store = MemoryBroker.for_mesh(clock=clock), MemoryStore(lease_ms=LEASE_MS)
+    await said(broker, 0, 20)
+    assert await made(broker, store)[1].make_checkpoint()
+    later = made(broker, store, NOW + checkpoint.HOUR_MS)[1]
+    assert not await later.make_checkpoint()
+    doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: NOW)
+    used = Settled(reservation_id="r0", call_id="c", usage=Usage(input_tokens=7))
+    reply = CallDeferred(call_id="c", after_ms=1, settled=(used,))
+    await doer.send(EDGE.asker, reply, tenant="demo", task="t1", cause="r0")
+    assert await later.make_checkpoint()
+
+
+async def test_a_checkpoint_of_an_inbox_that_was_made_anew_is_not_believed(monkeypatch) -> None:
+    broker = MemoryBroker.for_mesh(clock=VirtualClock(NOW))
+    _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+    await said(broker, 0, 20, in_replies=True)
+    assert await checkpointer.make_checkpoint()
+    bus, real = MemoryBus(broker, "budget"), MemoryBus.last_sequence
+
+    async def emptied(bus: MemoryBus, stream: str) -> int:
+        return 0 if stream == EDGE.stream else await real(bus, stream)
+
+    monkeypatch.setattr(MemoryBus, "last_sequence", emptied)
+    assert await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 10**9) == checkpoint.FoldedLedger(
+        LedgerState(LEASE_MS)
+    )
+
+
+async def test_the_cut_of_replies_lies_before_that_of_reservations(monkeypatch) -> None:
+    """What comes while a checkpoint is made is settled behind it: its reservation may be, too."""
+    broker, store = MemoryBroker.for_mesh(clock=VirtualClock(NOW)), MemoryStore(lease_ms=LEASE_MS)
+    keeper, checkpointer = made(broker, store)
+    await said(broker, 0, 10, in_replies=True)
+    real = checkpointer._publish_to_journal
+
+    async def slowly(body, task, index):
+        sequence = await real(body, task, index)
+        if task == "seal-mark":
+            await said(broker, 10, 20, in_replies=True)
+        return sequence
+
+    monkeypatch.setattr(checkpointer, "_publish_to_journal", slowly)
+    assert await checkpointer.make_checkpoint(at_once=True)
+    keeper.start(BackgroundTasks())
+    await keeper.wait_until_built()
+    await keeper.stop()
+    settled = sum(1 for number in range(20) if number % 3)
+    assert (await store.dump_ledger())[1]["month:demo:2026-11"].settled == settled
 
 
 def test_a_name_that_is_admitted_anew_behind_a_checkpoint_is_no_copy() -> None:

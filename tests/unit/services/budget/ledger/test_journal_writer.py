@@ -15,7 +15,7 @@ from bulkhead.bus.memory.streams import Stream
 from bulkhead.bus.port import BusUnavailable, PubAck, StoredMessage
 from bulkhead.journal import history
 from bulkhead.journal.reader import read_journal
-from bulkhead.runtime.consume import batched_reservations
+from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import trace
@@ -103,7 +103,7 @@ def fact(name: str, tenant: str, task: str, **more: str) -> ReservationFact:
 
 
 def parts(stored: StoredMessage) -> list:  # type: ignore[type-arg]
-    return list(batched_reservations.unpack_facts(rebuild.inbound.read_message(stored, "journal")))
+    return list(packed_facts.unpack_facts(rebuild.inbound.read_message(stored, "journal")))
 
 
 async def turn() -> None:

@@ -97,7 +97,7 @@ async def made() -> World:
     server = await store.connect()
     assert await store.lock_rebuild("0", 1_000)
     await store.write_ledger("0", LedgerState(60_000), NOW, _go_on)
-    assert await store.activate_ledger("0", server)
+    assert await store.activate_ledger("0", server, {})
     return World(store)
 
 

@@ -59,7 +59,7 @@ async def standing() -> MemoryStore:
     server = await store.connect()
     assert await store.lock_rebuild("0", 1_000)
     await store.write_ledger("0", store._ledger, NOW, _go_on)
-    assert await store.activate_ledger("0", server)
+    assert await store.activate_ledger("0", server, {})
     return store
 
 

@@ -14,6 +14,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_services.budget.ledger.model import UnitSums
@@ -223,21 +224,19 @@ class Streams:
     """Facts and settlements over the in-memory bus, at times that the test says."""
 
     def __init__(self) -> None:
-        self.now = NOW
+        self.now, self.said = NOW, 0
         self.broker = MemoryBroker.for_mesh(clock=Told(self))
         self.bus = MemoryBus(self.broker, "budget")
 
     async def say(self, message: ReceivedMessage) -> None:
-        sender = message.sender
+        """Every second settlement in a reply."""
+        sender, receiver, body = message.sender, message.receiver, message.body
+        index = body.reservation_id  # type: ignore[attr-defined]
+        self.said += 1
+        if isinstance(body, Settled) and self.said % 4 < 2:
+            receiver, body = "worker", CallDeferred(call_id="c", after_ms=1, settled=(body,))
         publisher = Publisher(sender, MemoryBus(self.broker, sender), b"k", lambda: self.now)
-        await publisher.send(
-            message.receiver,
-            message.body,
-            tenant=message.tenant,
-            task=message.task,
-            cause="c",
-            index=message.body.reservation_id,
-        )  # type: ignore[union-attr]
+        await publisher.send(receiver, body, tenant=message.tenant, task=message.task, cause="c", index=index)
 
     async def ask(
         self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme", tasks: Sequence[str] = ()

@@ -1,14 +1,19 @@
-"""What a call used in fact: a message of its own, or a part of the reply to the call."""
+"""Settlements: the usage of a call in fact, in a message of its own or as a part of the reply to the call."""
 
 import operator
 from typing import Annotated
 
 from pydantic import Field
 
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, envelope
 
-from .result import Usage
-from .types import Body, Contract, Count, Tag, Token
+from ..result import Usage
+from ..types import Body, Contract, Count, Tag, Token
+
+SETTLED = "settled"
+"""Index, under its reservation, of the message that settles it."""
+SETTLED_FIELD = b'"settled"'
+"""Stands in the body of every reply that settles something: the others need not be decoded."""
 
 
 class Settled(Body, type="mesh.budget.settled"):
@@ -26,6 +31,10 @@ class Settled(Body, type="mesh.budget.settled"):
     estimated: bool = False
     wall_ms: Count = 0
     failed: Tag = ""
+
+    def derive_ce_id(self, doer: str) -> str:
+        """`ce-id` of the settlement as a message of its own, which it bears in a reply, too."""
+        return envelope.derive_id(doer, self.reservation_id, SETTLED)
 
 
 class DoerReply(Contract):

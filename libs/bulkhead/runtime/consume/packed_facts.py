@@ -1,15 +1,16 @@
 """Unpacking of facts that were stored together as one message.
 
-In: a readable message of the journal's inbox. Out: the message itself, or for `ReservedTogether` one `Reserved` per
-row, with its own task, id and cause.
+In: a readable message. Out: of the journal's inbox the message itself, or for `ReservedTogether` one `Reserved` per
+row, with its own task, id and cause; of a doer's reply the settlements that it tells.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 from bulkhead.runtime.consume.inbound import ReceivedMessage
-from bulkhead_contracts import subjects
+from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReservedTogether
+from bulkhead_contracts.settlement import settlements_of
 
 LEDGER_TENANT = "ledger"
 """Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
@@ -46,3 +47,12 @@ def unpack_facts(message: ReceivedMessage) -> Iterator[ReceivedMessage]:
             message.time_unix_ms,
             receiver=message.receiver,
         )
+
+
+def unpack_settlements(message: ReceivedMessage) -> Iterator[ReceivedMessage]:
+    """The settlements that a doer's message tells, each as a message of its own."""
+    if message.sender in catalog.DOERS:
+        for body in settlements_of(message.body):
+            own_id = body.derive_ce_id(message.sender)
+            head = replace(message.envelope, id=own_id, type=body.ce_type(), cause=body.reservation_id)
+            yield replace(message, envelope=head, body=body)

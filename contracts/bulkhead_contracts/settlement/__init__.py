@@ -1,0 +1,3 @@
+"""Latest version of settlements."""
+
+from .v1 import *
