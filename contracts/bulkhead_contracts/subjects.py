@@ -1,7 +1,7 @@
-"""The subject grammar: `mesh.<from>.<to>.<partition>.<tenant>.<task>`, and its siblings.
+"""The subject grammar: `mesh.<from>.<to>.<partition>.<tenant>.<task>.<key>`, and its siblings.
 
-mesh.*   stored messages; <to> names the inbox stream
-rpc.*    request/reply, same tokens, not stored
+mesh.*   stored messages; <to> names the inbox stream; <key>: `-`, but of a doer's outcome that of the call (ADR 0045)
+rpc.*    request/reply, same tokens without a key, not stored
 live.<from>.<tenant>.<task>            progress and token deltas, not stored
 blob.<author>.<tenant>.<sha256>        content
 record.<service>.<tenant>.<task>.<key> outcome of a doer's call
@@ -23,9 +23,12 @@ PUBLISHER = "pub_"
 """How the names of outside publishers begin."""
 SUBSCRIBER = "sub_"
 """How the names of outside subscribers begin."""
+NO_KEY = "-"
+"""Key of every stored message that is no outcome of a call."""
 DOORS = "doors"
 """The service that opens tasks for outside agents; their ids begin with its name and a dash."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DEPTHS = {"mesh": 7, "rpc": 6}
 _REMEMBERED = 4096
 """Subjects: a task's few come again with each of its messages."""
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
@@ -58,16 +61,18 @@ class Address:
     partition: int
     tenant: str
     task: str
+    key: str = NO_KEY
 
     def __str__(self) -> str:
-        return f"{self.plane}.{self.sender}.{self.receiver}.{self.partition}.{self.tenant}.{self.task}"
+        place = f"{self.plane}.{self.sender}.{self.receiver}.{self.partition}.{self.tenant}.{self.task}"
+        return f"{place}.{self.key}" if self.plane == "mesh" else place
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def mesh_subject(sender: str, receiver: str, tenant: str, task: str) -> str:
-    """Subject of a stored message."""
+def mesh_subject(sender: str, receiver: str, tenant: str, task: str, key: str = NO_KEY) -> str:
+    """Subject of a stored message. key: of the call whose outcome it is."""
     place = f"{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
-    return f"mesh.{check_token(sender)}.{check_token(receiver)}.{place}"
+    return f"mesh.{check_token(sender)}.{check_token(receiver)}.{place}.{check_token(key)}"
 
 
 def rpc_subject(sender: str, receiver: str, tenant: str, task: str) -> str:
@@ -125,7 +130,7 @@ def event_filter(tenant: str, name: str) -> str:
 
 def task_filter(receiver: str, tenant: str, task: str) -> str:
     """Everything of one task in one inbox."""
-    return f"mesh.*.{check_token(receiver)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
+    return f"mesh.*.{check_token(receiver)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}.*"
 
 
 def may_open(sender: str, task: str) -> bool:
@@ -177,15 +182,15 @@ def durable_name(service: str, shard: int) -> str:
 def parse(subject: str) -> Address:
     """Parse a `mesh.` or `rpc.` subject; raises SubjectError when it lies about its partition."""
     parts = subject.split(".")
-    if len(parts) != 6 or parts[0] not in ("mesh", "rpc"):
+    if len(parts) != _DEPTHS.get(parts[0]):
         raise SubjectError(f"not a mesh subject: {subject[:200]!r}")
-    plane, sender, receiver, partition, tenant, task = parts
-    for part in (sender, receiver, tenant, task):
+    plane, sender, receiver, partition, tenant, task, *keys = parts
+    for part in (sender, receiver, tenant, task, *keys):
         check_token(part)
     # As text: "07" and digits of other scripts are numbers too, and would be other subjects for the same address.
     if partition != str(partition_of(task)):
         raise SubjectError(f"partition {partition[:8]!r} is not the partition of task {task!r}")
-    return Address(plane, sender, receiver, int(partition), tenant, task)
+    return Address(plane, sender, receiver, int(partition), tenant, task, *keys)
 
 
 RESERVED_TENANTS = frozenset({"_", "checkpoint", "ledger", "limits", "places"})

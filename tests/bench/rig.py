@@ -173,7 +173,7 @@ class Rig:
         while True:
             for delivery in await consumer.fetch(256):
                 stored = delivery.stored
-                self.tasks[stored.subject.rpartition(".")[2]].hear(stored.ce_type, stored.body)
+                self.tasks[stored.task].hear(stored.ce_type, stored.body)
                 await delivery.ack()
 
     def by_name(self) -> dict[str, int]:

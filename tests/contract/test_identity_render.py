@@ -81,7 +81,7 @@ def test_every_edge_of_the_catalog_is_one_export_to_its_sender(rules, accounts):
         subject = f"rpc.{name}.doors.*.{worker.tenant}.>"
         assert f'{{ service: {{ account: SVC_DOORS, subject: "{subject}" }} }}' in accounts
     for name, publisher in rules.publishers.items():
-        assert f'"mesh.{name}.gateway.*.{publisher.tenant}.>"' in accounts
+        assert f'"mesh.{name}.gateway.*.{publisher.tenant}.*.-"' in accounts
 
 
 def test_shards_render_one_durable_each(folder, rules):

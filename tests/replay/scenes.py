@@ -437,7 +437,7 @@ async def documents(on: Stage) -> str:
 
 async def said_of(on: Stage, task: str, kind: type[Body]) -> bool:
     """Whether the planner has told the gateway such a fact of the task."""
-    messages = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.{task}")
+    messages = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.{task}.*")
     return any(
         isinstance(fact, kind) for row in messages for fact in list_facts(decode_body(row.headers["ce-type"], row.body))
     )
@@ -461,9 +461,9 @@ async def ended(on: Stage, task: str) -> None:
 
 async def newest_started(on: Stage) -> str:
     """The task whose step was started last."""
-    found = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.*")
+    found = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.*.*")
     return next(
-        one.subject.rpartition(".")[2]
+        one.task
         for one in reversed(found)
         if any(isinstance(fact, StepStarted) for fact in list_facts(decode_body(one.headers["ce-type"], one.body)))
     )

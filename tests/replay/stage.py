@@ -197,7 +197,7 @@ class Stage:
         before = -1
         while before != (before := len(await self.mesh.messages("JOURNAL"))):
             await asyncio.sleep(QUIET_S)
-        journal = [one for one in await self.mesh.messages("JOURNAL") if one.subject.endswith(f".{tenant}.{task}")]
+        journal = [one for one in await self.mesh.messages("JOURNAL") if (one.tenant, one.task) == (tenant, task)]
         blobs = self.mesh.context("checker").blobs
 
         async def read(ref: ContentRef) -> bytes | None:

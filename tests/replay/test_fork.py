@@ -78,7 +78,7 @@ async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on)
     old = await chain(on)
     new = await fork(on, old, "a", "b")
     history = await on.history(new["task_id"])
-    assert {one.subject.rpartition(".")[2] for one in history.messages} == {new["task_id"]}
+    assert {one.task for one in history.messages} == {new["task_id"]}
     report = await replay_history(history)
     assert report.divergences == [] and report.ended
     [submitted] = [

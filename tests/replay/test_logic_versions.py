@@ -86,7 +86,7 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
             await handed_back(on, old, waiting.sequence)
             assert old.shell.handled == 0 and old.shell._failures == {}
             assert await on.mesh.messages("DEAD_LETTERS") == []
-            assert await on.mesh.messages("JOURNAL", f"mesh.planner.*.*.{TENANT}.{task.id}") == []
+            assert await on.mesh.messages("JOURNAL", f"mesh.planner.*.*.{TENANT}.{task.id}.*") == []
             on.logics.update(NEW)
             await on.restart(*DECIDERS)
             assert (await task.result())["status"] == "succeeded"

@@ -159,7 +159,7 @@ REACHED = {
     "outages": lambda run: (
         any("/restart/" in one.what for one in run.scenario.acts)
         and run.tasks
-        and len({one.subject.rpartition(".")[2] for one in run.stored("INBOX_GATEWAY")}) > 1
+        and len({one.task for one in run.stored("INBOX_GATEWAY")}) > 1
     ),
     "clocks": lambda run: any(
         abs(clock_ms(one.headers) - one.time_unix_ms) > 10_000 for one in run.stored("INBOX_WORKER")

@@ -382,9 +382,7 @@ class World:
         inbox = self.net.get_stream("INBOX_GATEWAY")
         fresh = (*inbox.read(">", self._looked, 1_000_000), *self.record.purged.get("INBOX_GATEWAY", ()))
         self._looked = inbox.last_sequence
-        self._ended.update(
-            one.subject.rpartition(".")[2] for one in fresh if one.headers.get("ce-type", "").startswith(ENDS)
-        )
+        self._ended.update(one.task for one in fresh if one.headers.get("ce-type", "").startswith(ENDS))
         return set(self.record.tasks.values()) <= self._ended
 
     def _nothing_waits(self) -> bool:

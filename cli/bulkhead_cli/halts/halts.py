@@ -15,6 +15,7 @@ from rich.markup import escape
 from bulkhead.bus.port import Bus
 from bulkhead.client import Refused
 from bulkhead.gateway_api.operators import BreakerListQuery, HaltListQuery
+from bulkhead.journal.reader import place_of
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.halts import operator
 from bulkhead.runtime.halts.operator import HaltRequest
@@ -142,8 +143,7 @@ def _not_halted_error(named: RequestedHaltTarget, standing: list[Halt], what: st
 
 
 async def _ended_task_note(bus: Bus, tenant: str, task: str) -> str:
-    subject = f"mesh.planner.gateway.{subjects.partition_of(task)}.{tenant}.{task}"
-    last = await bus.last(subjects.JOURNAL_STREAM, subject)
+    last = await bus.last(subjects.JOURNAL_STREAM, subjects.mesh_subject("planner", "gateway", tenant, task))
     if last is None or not last.ce_type.startswith(f"{TaskEnded.TYPE}.v"):
         return ""
     return f"the task has ended, so this halt has no effect; remove it: bulkhead resume --task {task}"
@@ -151,8 +151,7 @@ async def _ended_task_note(bus: Bus, tenant: str, task: str) -> str:
 
 async def _tenant_of(bus: Bus, task: str) -> str:
     """The tenant of a task. Raises CommandError."""
-    pattern = f"mesh.*.*.{subjects.partition_of(task)}.*.{task}"
-    page = await bus.read(subjects.JOURNAL_STREAM, pattern, limit=LOOKED_AT)
+    page = await bus.read(subjects.JOURNAL_STREAM, f"mesh.*.*.{place_of(task)}", limit=LOOKED_AT)
     tenants = {stored.tenant for stored in page}
     if len(tenants) != 1:
         problem = f"tenants {', '.join(sorted(tenants))} have" if tenants else "nobody has"

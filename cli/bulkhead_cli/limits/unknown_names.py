@@ -23,7 +23,7 @@ KINDS = ("agent", "tool", "model", "feature")
 COUNTED = ("workflow", "feature", "user")
 """Targets of a limit whose names people choose."""
 SERVICES = {"tool": "tool_executor", "model": "model_gateway"}
-RESERVED = "mesh.budget.journal.*.*.*"
+RESERVED = "mesh.budget.journal.>"
 READ_BACK = 20_000
 """Number of the latest messages of the journal in which names are looked up."""
 READ_TIMEOUT_S = 3.0

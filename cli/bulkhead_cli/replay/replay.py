@@ -26,7 +26,7 @@ from bulkhead_cli.target import GatewayTarget, operator_bus
 from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef
 
-SUBMISSIONS = "mesh.gateway.planner.*.*.*"
+SUBMISSIONS = "mesh.gateway.planner.>"
 BEGIN_AGAIN_MAX = 5
 SHOWN_CHARS = 2_000
 TOLD_EVERY = 100

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, subjects
 
 from ..result import Failure
-from ..types import Body, Contract, Count, Summary, UnixMs
+from ..types import Body, Contract, Count, Summary, Token, UnixMs
 
 
 class TaskMessagesRequested(Body, type="mesh.journal.task_messages_requested"):
@@ -33,6 +33,7 @@ class ToldMessage(Contract):
     stored_unix_ms: UnixMs
     sender: Summary
     receiver: Summary
+    key: Token = subjects.NO_KEY
     headers: dict[str, str]
     body: Annotated[str, Field(max_length=bounds.MAX_TOLD_BYTES)]
     inbox_sequence: Count = 0

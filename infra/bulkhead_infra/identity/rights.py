@@ -64,7 +64,7 @@ def derive_rights(policy: IdentityPolicy, shards: Mapping[str, int]) -> tuple[Ri
     for name, publisher in policy.publishers.items():
         for sender, receiver in sorted(catalog.MESH_EDGES):
             if sender == catalog.PUBLISHER:
-                granted.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
+                granted.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.*.{subjects.NO_KEY}"))
     for name, worker in policy.workers.items():
         for sender, receiver in sorted(catalog.RPC_EDGES):
             if sender == catalog.OUTSIDE_WORKER:

@@ -134,17 +134,17 @@ def _subjects_of_task(task: Task) -> dict[str, tuple[str, ...]]:
         )
     for service in catalog.INBOXES:
         if service != "gateway":
-            filters[subjects.inbox_stream(service)] = (f"mesh.*.{service}.{part}.{tenant}.{name}",)
+            filters[subjects.inbox_stream(service)] = (f"mesh.*.{service}.{part}.{tenant}.{name}.*",)
     for service in catalog.DOERS:
         filters[subjects.records_stream(service)] = (f"record.{service}.{tenant}.{name}.>",)
     filters[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
     filters[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
-    filters[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
+    filters[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}.*",)
     if name.startswith(subjects.PUBLISHER):
         # A task that a publisher began bears its name: nobody else's stream holds the request.
         publisher = name.partition("-")[0]
-        filters[subjects.published_stream(publisher)] = (f"mesh.{publisher}.gateway.{part}.{tenant}.{name}",)
-    filters[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}",)
+        filters[subjects.published_stream(publisher)] = (f"mesh.{publisher}.gateway.{part}.{tenant}.{name}.*",)
+    filters[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}.*",)
     return filters
 
 

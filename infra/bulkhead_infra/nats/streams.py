@@ -30,7 +30,7 @@ EVENT_ACK_WAIT_S, EVENT_MAX_ACK_PENDING = 15.0, 1_000
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)
 """The nats-server that has message schedules, fast batched reads and asynchronous persistence of a derived stream."""
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 """Number of the form of what is stored, which every stream bears. Whoever changes a stored form so that tasks under it
 can be neither replayed nor ended raises it; older stores have none, which is 0."""
 STORE_FORMAT_KEY = "bulkhead_store_format"
@@ -165,7 +165,7 @@ def _inbox_config(name: str, layout: Layout) -> Config:
     )
     if name in catalog.DECIDERS:
         same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
-        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}"}
+        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}.{subjects.NO_KEY}"}
         config["sources"] = [{"name": subjects.timers_stream(name), "subject_transforms": [fired]}]
     if name == "gateway":
         # What is said outside is copied from streams of the publishers' own, so that each fills its own bound.

@@ -22,12 +22,12 @@ from bulkhead_contracts.task import PlacesGiven
 GATEWAY, JOURNAL_INBOX = subjects.inbox_stream("gateway"), subjects.inbox_stream("journal")
 PLACES_SUBJECT = subjects.mesh_subject("gateway", "gateway", "places", "places")
 CHECKPOINT, SEALS, PARTS = (
-    "mesh.budget.journal.*.checkpoint.*",
+    "mesh.budget.journal.*.checkpoint.*.*",
     *(subjects.mesh_subject("budget", "journal", "checkpoint", one) for one in ("seal", "part")),
 )
 """Checkpoints of the ledger: see budget's checkpoint.py."""
 REBUILD_MARKS = subjects.mesh_subject("budget", "journal", "ledger", "ledger")
-SHARED_RESERVATIONS = "mesh.budget.journal.*.ledger.*"
+SHARED_RESERVATIONS = "mesh.budget.journal.*.ledger.*.*"
 LOGINS_SUBJECT = subjects.mesh_subject("identity", "journal", subjects.EVERYBODY, LOGINS_BOOK)
 UNREADABLE = frozenset({"no_text", "empty_document", "encrypted_document", "damaged_document", "document_too_long"})
 """Codes of refusals for what a document holds."""

@@ -10,6 +10,7 @@ PARAMETERS = {
     "tenant": {"description": "the tenant; one subject token"},
     "task": {"description": "the task, or the id of an ingestion; one subject token"},
 }
+KEY_PARAMETER = {"description": "`-`; of a doer's outcome the idempotency key of the call"}
 
 
 def asyncapi_document() -> dict[str, object]:
@@ -60,8 +61,11 @@ def _render_channel(plane: str, sender: str, receiver: str) -> dict[str, object]
     if sender == catalog.OUTSIDE_WORKER:
         parameters["worker"] = {"description": "the outside program's name; the broker holds it to its tenant"}
     storage_note = "stored in the receiver's inbox stream" if plane == "mesh" else "request/reply, not stored"
+    address = f"{plane}.{address_sender}.{receiver}.{{partition}}.{{tenant}}.{{task}}"
+    if plane == "mesh":
+        address, parameters["key"] = f"{address}.{{key}}", KEY_PARAMETER
     return {
-        "address": f"{plane}.{address_sender}.{receiver}.{{partition}}.{{tenant}}.{{task}}",
+        "address": address,
         "description": f"{sender} to {receiver}; {storage_note}.",
         "parameters": parameters,
         "messages": {},

@@ -67,6 +67,11 @@ class StoredMessage:
         return self.subject.split(".", 6)[5]
 
     @property
+    def key(self) -> str:
+        """Key of the call whose outcome it is; `-` of all else."""
+        return self.subject.split(".", 7)[6]
+
+    @property
     def ce_id(self) -> str:
         """The message's id, as its author says."""
         return self.header("ce-id")

@@ -39,7 +39,7 @@ class Requests:
         self._key = b""
         heard = (TaskRequested, TaskCancelRequested)
         assert all((catalog.PUBLISHER, "gateway") in catalog.BY_TYPE[kind.TYPE].edges for kind in heard)
-        subject, stream = f"mesh.{self._sender}.gateway.*.{tenant}.*", JStream(self._stream, declare=False)
+        subject, stream = f"mesh.{self._sender}.gateway.*.{tenant}.*.*", JStream(self._stream, declare=False)
         self._publishers: dict[type[Body], LogicPublisher] = {
             kind: self.broker.publisher(subject, stream=stream, schema=kind, title=kind.__name__, timeout=ACK_S)
             for kind in heard

@@ -136,7 +136,7 @@ def _author_time(stored: StoredMessage) -> int | None:
 
 def stored_of(message: ToldMessage, tenant: str, task: str) -> StoredMessage:
     """The message as a stream has it."""
-    subject = subjects.mesh_subject(message.sender, message.receiver, tenant, task)
+    subject = subjects.mesh_subject(message.sender, message.receiver, tenant, task, message.key)
     return StoredMessage(
         subject, dict(message.headers), message.body.encode(), message.sequence, message.stored_unix_ms
     )

@@ -219,7 +219,7 @@ async def read_quality(bus: Bus, since_unix_ms: int, tenant: str = "*") -> Quali
     """Fold what was stored since then. Raises BusError."""
     report = QualityReport()
     for inbox, sender in SOURCES:
-        async for message in _read_messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*", since_unix_ms):
+        async for message in _read_messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*.*", since_unix_ms):
             report.fold_message(message)
     return report
 

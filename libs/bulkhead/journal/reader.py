@@ -24,7 +24,7 @@ PAUSE_S = 0.1
 SLACK_MS = 300_000
 """So long before and after what is known of a task its reservations are looked for: clocks differ, and a publish that
 is tried again is stored late."""
-EVERY_TASK = "*.*.*"
+EVERY_TASK = "*.*.*.*"
 
 
 class JournalBehind(BusUnavailable):
@@ -69,8 +69,8 @@ async def read_journal(
 
 
 def place_of(task: str, tenant: str = "*") -> str:
-    """Place of a task in subjects: its partition, tenant and id."""
-    return f"{subjects.partition_of(task)}.{tenant}.{subjects.check_token(task)}"
+    """Place of a task in subjects: its partition, tenant and id, and any key."""
+    return f"{subjects.partition_of(task)}.{tenant}.{subjects.check_token(task)}.*"
 
 
 async def _add_reservations(bus: Bus, task: str, messages: list[StoredMessage], *, whole: bool) -> list[StoredMessage]:
@@ -134,7 +134,7 @@ async def read_pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[li
 
 
 async def wait_until_caught_up(bus: Bus, place: str = EVERY_TASK, inboxes: Sequence[str] = catalog.INBOXES) -> None:
-    """Return when the journal has what lies in the inboxes now: of a task (partition, tenant, id) or all. Raises
+    """Return when the journal has what lies in the inboxes now: of a task (see place_of) or all. Raises
     JournalBehind, BusError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S

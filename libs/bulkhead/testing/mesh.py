@@ -3,7 +3,7 @@
 async with MemoryMesh({"planner": build_planner, ...}) as mesh:
     publisher = mesh.context("gateway").publisher
     await publisher.send("planner", TaskSubmitted(...), tenant="demo", task="t1", grant=...)
-    ended = await mesh.wait_for_fact("mesh.planner.gateway.*.demo.t1", TaskEnded)
+    ended = await mesh.wait_for_fact("mesh.planner.gateway.*.demo.t1.*", TaskEnded)
 """
 
 import asyncio

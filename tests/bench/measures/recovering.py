@@ -88,7 +88,7 @@ async def _recorded_twice(mesh: Rig, bus: JetStreamBus, names: list[str]) -> int
     """Steps whose work was done again after its result was recorded: a second result, or handed out again."""
     wanted, counted = set(names), Counter[tuple[str, str]]()
     for stored in await _all(bus, "INBOX_PLANNER", "mesh.worker.planner.>"):
-        task = stored.subject.rpartition(".")[2]
+        task = stored.task
         if task in wanted and stored.ce_type.startswith(FINISHED):
             counted[task, json.loads(stored.body)["step_id"]] += 1
     assert len(counted) == TASKS * STEPS, f"{len(counted)} steps have a result, not {TASKS * STEPS}"

@@ -57,7 +57,7 @@ async def fill(url: str, messages: Iterator[StoredMessage], count: int, living: 
         found[:BEGUN] for path in sorted(HISTORIES.glob("*.jsonl*")) if len(found := load_history(path).messages) > 40
     )
     first = (
-        StoredMessage(f"{one.subject.rpartition('.')[0]}.living-{number}", one.headers, one.body, 0, 0)
+        StoredMessage(f"{one.subject.rsplit('.', 2)[0]}.living-{number}.-", one.headers, one.body, 0, 0)
         for number in range(living)
         for one in begun
     )

@@ -44,7 +44,7 @@ def journal(seed: int = 1) -> Iterator[StoredMessage]:
         at = chance.randrange(OVERLAPPING)
         task, done, messages = running[at]
         one = messages[done]
-        subject = ".".join((*one.subject.split(".")[:5], task))
+        subject = ".".join((*one.subject.split(".")[:5], task, one.key))
         yield StoredMessage(subject, one.headers, one.body, one.sequence, one.time_unix_ms)
         if done + 1 == len(messages):
             running[at] = running[-1]

@@ -221,7 +221,7 @@ async def admission(mesh: Whole, book: Book, scale: int) -> None:
     publisher = make_context("model_gateway", "bench", bus, identity).publisher
     try:
         async with mesh.reader() as reader:
-            [request] = await reader.read("INBOX_MODEL_GATEWAY", f"mesh.worker.model_gateway.*.{TENANT}.{task.id}")
+            [request] = await reader.read("INBOX_MODEL_GATEWAY", f"mesh.worker.model_gateway.*.{TENANT}.{task.id}.*")
         grant, actor = request.headers["bulkhead-grant"], request.actor
         times = []
         for n in range(50 * scale):

@@ -77,7 +77,7 @@ async def test_the_journal_repeats_every_inbox(world: World) -> None:
     await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 1_000), "t1")
 
     async def whole_journal() -> list[StoredMessage]:
-        stored = await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}")
+        stored = await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}.*")
         return stored if len(stored) == 3 else []
 
     found = {one.body.decode(): one for one in await until(whole_journal, "the journal has all three")}
@@ -222,7 +222,7 @@ def answer(sequence: int, before: int) -> tuple[dict[str, str], bytes]:
     """As the server answers a batched direct get; each message names the one before it."""
     return {
         "Nats-Stream": "INBOX_WORKER",
-        "Nats-Subject": "mesh.planner.worker.1.demo.t1",
+        "Nats-Subject": "mesh.planner.worker.1.demo.t1.-",
         "Nats-Sequence": str(sequence),
         "Nats-Last-Sequence": str(before),
         "Nats-Time-Stamp": "2027-01-15T08:00:00.123456789Z",

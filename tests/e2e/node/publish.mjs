@@ -87,7 +87,7 @@ const sender = `pub_${options.publisher}`;
 // Ids of tasks lie in a space of the publisher's own.
 const task = `${sender}-${randomBytes(12).toString("hex")}`;
 const type = `mesh.task.requested.v${options.version}`;
-const subject = `mesh.${sender}.gateway.${partitionOf(task)}.${options.tenant}.${task}`;
+const subject = `mesh.${sender}.gateway.${partitionOf(task)}.${options.tenant}.${task}.-`;
 const body = JSON.parse(JSON.stringify(bodyOf(options.version)));
 const ceId = createHash("sha256").update(`${sender}//request/${task}`).digest("hex").slice(0, 32);
 const envelope = {

@@ -117,12 +117,12 @@ async def test_a_store_of_another_format_is_refused_by_name_and_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with broker(tmp_path) as (plan, seed):
-        monkeypatch.setattr(streams, "STORE_FORMAT", 2)
+        monkeypatch.setattr(streams, "STORE_FORMAT", 3)
         await provision(plan.url, seed, LAYOUT)
         monkeypatch.undo()
-        with pytest.raises(ProvisionError, match="this store has format 2 and this version of bulkhead reads format 1"):
+        with pytest.raises(ProvisionError, match="this store has format 3 and this version of bulkhead reads format 2"):
             await provision(plan.url, seed, LAYOUT)
-        monkeypatch.setattr(streams, "STORE_FORMAT", 2)
-        monkeypatch.setattr(provisioning, "STORE_FORMAT", 2)
+        monkeypatch.setattr(streams, "STORE_FORMAT", 3)
+        monkeypatch.setattr(provisioning, "STORE_FORMAT", 3)
         report = await provision(plan.url, seed, LAYOUT)
         assert not report.made and not report.changed

@@ -211,7 +211,7 @@ async def test_what_never_became_a_task_goes_by_its_age_and_a_request_that_waits
         await say(of, "gateway", "unreadable", MessageRejected.ce_type(), {"sequence": unreadable})
         other = await say(of, "pub_demo", "doubted", asked)
         await say(of, "pub_demo", "doubted", MessageRejected.ce_type(), {"sequence": other})
-        odd = f"mesh.pub_demo.gateway.0.{TENANT}.no%task"
+        odd = f"mesh.pub_demo.gateway.0.{TENANT}.no%task.-"
         await (await of("pub_demo")).publish(odd, b"{}", {"ce-type": asked}, "odd")
         await settled(broker)
         stored = await (await of("gateway")).read("INBOX_GATEWAY", "mesh.>", limit=200)

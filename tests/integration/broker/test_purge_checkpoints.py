@@ -69,8 +69,8 @@ async def reserve_together(bus: JetStreamBus, *numbers: int) -> None:
 
 
 async def left(bus: JetStreamBus, stream: str) -> Counter[str]:
-    found = await bus.read(stream, "mesh.budget.journal.*.checkpoint.*", limit=200)
-    return Counter(one.subject.rpartition(".")[2] for one in found)
+    found = await bus.read(stream, "mesh.budget.journal.*.checkpoint.*.*", limit=200)
+    return Counter(one.task for one in found)
 
 
 async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay(broker: Broker) -> None:

@@ -138,7 +138,7 @@ class World:
         """What the gateway was told the task has cost, so many times."""
 
         async def told() -> list[StoredMessage]:
-            found = await self.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.{TASK}")
+            found = await self.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.{TASK}.*")
             return [one for one in found if one.headers["ce-type"] == TaskCharged.ce_type()]
 
         async def there() -> bool:
@@ -179,7 +179,7 @@ class World:
     def purged(self, stream: str, task: str, but: int = 0) -> None:
         """Old messages of a task are gone, all but so many."""
         found = self.mesh.broker.get_stream(stream)
-        mine = found.read(f"mesh.*.*.*.{TENANT}.{task}", 0, 1_000)
+        mine = found.read(f"mesh.*.*.*.{TENANT}.{task}.*", 0, 1_000)
         for one in mine[: len(mine) - but]:
             found.delete(one.sequence)
 
@@ -204,7 +204,7 @@ class World:
         for stored in await self.facts():
             fact = catalog.decode_body(stored.headers["ce-type"], stored.body)
             assert isinstance(fact, Reserved)
-            tenant, task = stored.subject.split(".")[-2:]
+            tenant, task = stored.subject.split(".")[4:6]
             key = model.entry_key(fact.service, tenant, task, fact.reservation_id)
             scopes = model.scopes_from(fact.scopes)
             model.restore(ledger, key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)

@@ -122,7 +122,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     assert refused.scope == f"task:{TENANT}:{TASK}"
     for amount in ("limit $0.0001,", "spent $0.00008", "up to $0.00003", "--limit-usd 0.000110"):
         assert amount in refused.reason
-    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}.*", TaskHalted)
     assert halted.code == "budget_exceeded" and halted.reason == refused.reason
     entry = await asyncio.wait_for(anext(aiter(live)), 5)
     halt = Halt.model_validate_json(entry.body)
@@ -151,7 +151,7 @@ async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_out
     assert "user ada" in (await world.asked_until("refused", "r3", cost=10, task="t2")).reason
     assert (await world.limits("user/ada", cost_usd_micros=40)).revision == 2
     await world.asked_until("reserved", "r4", cost=10, task="t3")
-    stored = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.limits.{TENANT}")
+    stored = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.limits.{TENANT}.*")
     first, second = (catalog.decode_body(one.headers["ce-type"], one.body) for one in stored)
     assert isinstance(first, LimitsChanged) and isinstance(second, LimitsChanged)
     assert (first.by, first.old, first.new) == ("ada", Limit(), Limit(cost_usd_micros=15))
@@ -182,15 +182,15 @@ async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) 
     await world.settle("r1", cost=90, task="t2")
     refused = await world.asked_until("refused", "r2", cost=20, day_cost=100)
     assert refused.scope.startswith(f"day:{TENANT}:") and f"tenant {TENANT}'s day" in refused.reason
-    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}.*", TaskHalted)
     assert "raise day.cost_usd_micros" in halted.reason
-    assert not await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t2")
+    assert not await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t2.*")
 
 
 async def test_an_underestimate_is_charged_in_full_and_halts(world: World) -> None:
     assert (await world.ask("r1", cost=50)).decision == "reserved"
     await world.settle("r1", cost=150)
-    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}.*", TaskHalted)
     assert "exceeded" in halted.reason and "spent $0.00015" in halted.reason
     assert (await world.balance()).spent.cost_usd_micros == 150
 
@@ -210,7 +210,7 @@ async def test_a_call_that_costs_many_times_its_reservation_holds_its_task_until
         await world.settle(rid, cost=cost, index=index)
 
     async def overruns() -> list[Overran]:
-        rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{TASK}")
+        rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{TASK}.*")
         return [Overran.model_validate_json(one.body) for one in rows if one.headers["ce-type"] == Overran.ce_type()]
 
     await call("small", 500, 9_999)  # Nearly twenty times as much, and less than a cent.

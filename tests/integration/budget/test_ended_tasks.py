@@ -35,7 +35,7 @@ async def test_what_is_settled_behind_a_tasks_end_is_charged_and_told_and_halts_
     await until(all_are_handled)
     await world.settled_balance(spent=272_500)
     for task, halts in (("goes-on", True), (TASK, False)):
-        rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}")
+        rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}.*")
         assert [row for row in rows if row.headers["ce-type"] == Overran.ce_type()], "the fact and its alarm stay"
         stored = await budget.last("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.{task}")
         assert (stored is not None) == halts

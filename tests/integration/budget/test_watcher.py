@@ -71,7 +71,7 @@ class World:
     async def tripped(self, task: str) -> list[Tripped]:
         """The facts of one task, repeated ones too."""
         found = []
-        for stored in await self.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}"):
+        for stored in await self.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}.*"):
             body = catalog.decode_body(stored.ce_type, stored.body)
             if isinstance(body, Tripped):
                 found.append(body)
@@ -79,7 +79,7 @@ class World:
 
     async def halted(self, task: str) -> list[TaskHalted]:
         found = []
-        for stored in await self.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{task}"):
+        for stored in await self.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{task}.*"):
             body = catalog.decode_body(stored.ce_type, stored.body)
             assert isinstance(body, TaskHalted)
             found.append(body)
@@ -137,7 +137,7 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
 
     await until(warned)
     assert await world.halted("t1") == []
-    (told,) = await world.mesh.messages("INBOX_WORKER", f"mesh.budget.worker.*.{TENANT}.t1")
+    (told,) = await world.mesh.messages("INBOX_WORKER", f"mesh.budget.worker.*.{TENANT}.t1.*")
     warning = AgentWarned.model_validate_json(told.body)
     assert warning.step_id == "s1" and "called look with the same arguments" in warning.what and warning.hint
     await world.call("t1")
@@ -149,14 +149,14 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     (halted,) = await world.halted("t1")
     assert halted.code == "loop_stopped" and "called look with the same arguments" in halted.reason
     trip = (await world.tripped("t1"))[-1]
-    replies = await world.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.t1")
+    replies = await world.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.t1.*")
     assert trip.halted and list(trip.evidence) == [one.ce_id for one in replies]
     (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
-    (ended,) = await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t1")
+    (ended,) = await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t1.*")
     assert ended.time_unix_ms <= entry.time_unix_ms, "or a call that the halt cut short ends the task, and says less"
     # What it cost is told whole, as of a task that somebody cancels: nothing is held any more.
-    said = await world.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.t1")
+    said = await world.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.t1.*")
     charged = [one.body for one in said if one.ce_type == TaskCharged.ce_type()]  # An alert may stand beside it.
     assert [TaskCharged.model_validate_json(body) for body in charged] == [TaskCharged(charged=Charge(), held=Amount())]
 
@@ -218,7 +218,7 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
 
     async def noticed() -> list[str]:
-        stored = await world.mesh.messages("INBOX_TOOL_EXECUTOR", f"mesh.budget.tool_executor.*.{TENANT}.*")
+        stored = await world.mesh.messages("INBOX_TOOL_EXECUTOR", f"mesh.budget.tool_executor.*.{TENANT}.*.*")
         return [NoticeRequested.model_validate_json(one.body).kind for one in stored]
 
     await until(lambda: _len(noticed(), 2))
@@ -284,7 +284,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
 
     await until(marked)
     whole = world.watcher().fold.folded
-    stored = await world.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.old")
+    stored = await world.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.old.*")
     mark = world.watcher().fold.make_mark()
     assert mark.living["acme/old"] == (stored[0].sequence, len(stored), stored[-1].sequence)
     asked: list[tuple[str, int]] = []
@@ -298,7 +298,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     monkeypatch.setattr(type(bus), "read", listens)
     await world.mesh.start("budget", "1")
     await until(lambda: world.watcher("1").caught_up)
-    whole_of_old = [limit for subject, limit in asked if subject.endswith(".old")]
+    whole_of_old = [limit for subject, limit in asked if subject.endswith(".old.*")]
     assert whole_of_old == [len(stored)], "nothing is searched for beyond"
     assert world.watcher("1").fold.folded < whole / 2
     world.watcher("0").leads = False
@@ -323,7 +323,7 @@ async def _len(found: Awaitable[list[Any]], count: int) -> bool:
 def test_a_mark_that_cannot_be_read_is_none() -> None:
     talks = ((("agent", "t", "worker.step"), {"t/y": (5, ("m1", "m2"), "ada")}, {"bob": 9}),)
     said = (("t", "openai", "m-1", "fingerprint", [["fp_a", "m1", 5]]),)
-    mark = WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4}, talks, said)
+    mark = WatchMark(7, "mesh.a.b.1.t.x.-", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4}, talks, said)
     assert WatchMark.decode(mark.encode()) == mark
     for raw in (
         b"",

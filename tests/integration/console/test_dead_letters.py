@@ -50,7 +50,7 @@ async def test_a_command_line_elsewhere_lists_shows_and_dismisses(tmp_path: Path
         [letter] = await buried(on)
         name = letter.headers["bulkhead-dead-id"]
         [row] = await asyncio.to_thread(command, on, OPERATOR)
-        assert (row["id"], row["standing"], row["subject"].split(".")[-1]) == (name, "open", "t1")
+        assert (row["id"], row["standing"], row["subject"].split(".")[5]) == (name, "open", "t1")
         shown = await asyncio.to_thread(command, on, OPERATOR, "show", name[:8])
         assert shown["body"] == HOSTILE and shown["headers"]["x-hostile"] == HOSTILE
         refused = await asyncio.to_thread(command, on, APPROVER)

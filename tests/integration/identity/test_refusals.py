@@ -143,7 +143,7 @@ async def test_the_name_of_a_client_chooses_nothing(world: World):
         client._error_cb = lambda error: _note(denied, error)
         await client.subscribe("_INBOX_budget.>")
         await client.subscribe("rpc.*.budget.>", queue="budget")
-        await client.publish("mesh.budget.planner.3.demo.t1", b"{}")
+        await client.publish("mesh.budget.planner.3.demo.t1.-", b"{}")
         await client.flush()
         await client.flush()
         assert len(denied) == 3 and all("permissions violation" in one.lower() for one in denied)

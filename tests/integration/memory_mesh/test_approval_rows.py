@@ -15,7 +15,7 @@ from tests.replay.stage import TENANT, Stage
 
 
 async def entries(on: Stage, task: Task) -> list[history.JournalEntry]:
-    return history.build_entries(await on.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.{task.id}"))
+    return history.build_entries(await on.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.{task.id}.*"))
 
 
 def shown(task: Task, found: list[history.JournalEntry]) -> str:

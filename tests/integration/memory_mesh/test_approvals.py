@@ -53,7 +53,7 @@ async def waiting(mesh: Mesh) -> dict[str, Any]:
 
 
 async def replies(on: Stage, task: Task) -> list[ToolCallReplied]:
-    stored = await on.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.{task.id}")
+    stored = await on.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.{task.id}.*")
     found = [catalog.decode_body(one.ce_type, one.body) for one in stored]
     return [one for one in found if isinstance(one, ToolCallReplied)]
 

@@ -122,7 +122,7 @@ async def test_the_demo_is_answered_rightly_and_replays_byte_for_byte(tmp_path):
         verdict = compare_answer(demo, text, {one.document for one in end.result.citations})
         assert verdict.ok, (verdict.differences, text)
         assert end.usage.model_calls > 4 and end.usage.cost_usd_micros > 0 and end.result.standing == "ok"
-        journal = [one for one in await mesh.messages("JOURNAL") if one.subject.endswith(".demo.t1")]
+        journal = [one for one in await mesh.messages("JOURNAL") if one.subject.endswith(".demo.t1.-")]
 
         async def fetch(ref):
             return await mesh.context("gateway").blobs.get_text("demo", ref)

@@ -83,7 +83,7 @@ def _mesh(identity: str, tokens: list[str]) -> bool:
         return "redrive" in uses(identity) and to in RECEIVERS and (to != "gateway" or has_stream(sender))
     if identity in PUBLISHERS:
         tenant = POLICY["publishers"][identity]["tenant"]
-        return sender == identity and (catalog.PUBLISHER, to) in MESH and tokens[4] == tenant
+        return sender == identity and (catalog.PUBLISHER, to) in MESH and tokens[4] == tenant and tokens[6:] == ["-"]
     return sender == identity and (sender, to) in MESH
 
 
@@ -163,7 +163,8 @@ def publish_subjects() -> list[str]:
     """Every mesh edge, every rpc edge, every sibling facility, every API subject: of everybody, as seen by anybody."""
     names = (*SERVICES, CALLOUT, "operator", "journal", *PUBLISHERS, "pub_other", *SUBSCRIBERS, "sub_other")
     names = (*names, *WORKERS, "wrk_other")
-    found = [f"mesh.{a}.{b}.3.{tenant}.t1" for a in names for b in names for tenant in ("demo", "acme")]
+    found = [f"mesh.{a}.{b}.3.{tenant}.t1.-" for a in names for b in names for tenant in ("demo", "acme")]
+    found += [f"mesh.{a}.{b}.3.demo.t1.k" for a in names for b in names]
     found += [f"rpc.{a}.{b}.3.demo.t1" for a in names for b in names]
     found += [f"rpc.{a}.doors.3.acme.t1" for a in WORKERS]
     for name in names:

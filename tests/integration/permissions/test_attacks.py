@@ -20,7 +20,7 @@ from tests.integration.permissions import expected
 from tests.integration.permissions.broker import Broker, Client, running
 
 SCHEDULES_OFF, ROLLUPS_OFF, TTL_OFF, TARGET_ELSEWHERE = 10188, 10111, 10166, 10190
-FORGED = "mesh.budget.planner.3.demo.t"
+FORGED = "mesh.budget.planner.3.demo.t.-"
 GET_ALL = b'{"seq": 1, "next_by_subj": ">", "batch": 10}'
 
 
@@ -96,7 +96,7 @@ async def test_a_served_request_answers_within_the_askers_own_rights(broker, cli
     subscription = await budget.nc.subscribe("rpc.*.budget.>", cb=answer)
     await budget.settle()
     before = await _kept(broker)
-    targets = ("mesh.budget.planner.3.demo.t", "$KV.CONTROL.task.t", "_INBOX_budget.x", "$JS.API.STREAM.DELETE.BLOBS")
+    targets = ("mesh.budget.planner.3.demo.t.-", "$KV.CONTROL.task.t", "_INBOX_budget.x", "$JS.API.STREAM.DELETE.BLOBS")
     for target in targets:
         await rag.nc.publish("rpc.rag.budget.3.demo.t", b"{}", reply=target)
     await rag.settle()
@@ -123,8 +123,8 @@ async def test_a_served_request_answers_within_the_askers_own_rights(broker, cli
 @pytest.mark.parametrize(
     ("identity", "subject"),
     [
-        ("gateway", "mesh.gateway.planner.3.demo.header"),
-        ("pub_demo", "mesh.pub_demo.gateway.3.demo.header"),
+        ("gateway", "mesh.gateway.planner.3.demo.header.-"),
+        ("pub_demo", "mesh.pub_demo.gateway.3.demo.header.-"),
         ("budget", "$KV.CONTROL.task.header"),
         ("worker", "blob.worker.demo.header"),
         ("rag", "record.rag.demo.header.k"),
@@ -143,16 +143,16 @@ async def test_no_header_forges_or_erases(broker, clients, identity, subject, he
 )
 async def test_counters_and_batches_are_off_in_inboxes(broker, clients, headers):
     before = await _kept(broker)
-    answer = await clients["gateway"].store("mesh.gateway.planner.3.demo.odd", b"{}", headers)
+    answer = await clients["gateway"].store("mesh.gateway.planner.3.demo.odd.-", b"{}", headers)
     assert "error" in answer
     assert await _kept(broker) == before
 
 
 async def test_a_trace_header_carries_nothing_to_others(broker, clients):
     before = await _kept(broker)
-    for target in ("mesh.budget.planner.3.demo.trace", "$KV.CONTROL.task.trace", "_INBOX_planner.trace"):
+    for target in ("mesh.budget.planner.3.demo.trace.-", "$KV.CONTROL.task.trace", "_INBOX_planner.trace"):
         headers = {"Nats-Trace-Dest": target, "Nats-Trace-Only": "true"}
-        await clients["worker"].nc.publish("mesh.worker.planner.3.demo.trace", b"{}", headers=headers)
+        await clients["worker"].nc.publish("mesh.worker.planner.3.demo.trace.-", b"{}", headers=headers)
     await clients["worker"].settle()
     assert await _quiet(broker) == before
 
@@ -162,8 +162,8 @@ async def test_timers_fire_into_the_own_inbox_alone(broker, clients):
     before = await _kept(broker)
     due = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z"}
     for target in (
-        "mesh.planner.worker.3.demo.t",
-        "mesh.worker.planner.3.demo.t",
+        "mesh.planner.worker.3.demo.t.-",
+        "mesh.worker.planner.3.demo.t.-",
         "timer.planner.fired.3.demo.t",
         "$KV.CONTROL.task.t",
         "blob.planner.demo.t",
@@ -215,7 +215,7 @@ async def test_an_outside_publisher_is_held_to_its_tenant_and_inbox(broker, clie
         subjects.mesh_subject("gateway", "gateway", "demo", "t"),
         "mesh.pub_demo.gateway.demo.demo",
         "mesh.pub_demo.gateway.3.acme.demo.t",
-        "mesh.pub_demo.gateway.3.*.t",
+        "mesh.pub_demo.gateway.3.*.t.*",
         "rpc.pub_demo.signer.3.demo.t",
         "blob.pub_demo.demo.x",
     ]
@@ -231,7 +231,7 @@ async def test_a_foreign_partition_is_refused_by_its_reader(broker, clients, par
     """The broker cannot hash; who reads does, and rejects the message whoever sent it."""
     task = "partitioned"
     assert subjects.partition_of(task) != 0
-    subject = f"mesh.pub_demo.gateway.{partition}.demo.{task}"
+    subject = f"mesh.pub_demo.gateway.{partition}.demo.{task}.-"
     answer = await clients["pub_demo"].store(subject, b"{}")
     with pytest.raises(Unreadable, match="partition"):
         inbound.read_message(StoredMessage(subject, {}, b"{}", answer["seq"], 0), "gateway")
@@ -322,9 +322,9 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
     """The broker takes wildcards in a publish as they are: a right to some subjects is no right to more."""
     before = await _kept(broker)
     for subject in (
-        "mesh.*.worker.3.demo.t",
+        "mesh.*.worker.3.demo.t.*",
         "mesh.>",
-        "mesh.rag.*.3.demo.t",
+        "mesh.rag.*.3.demo.t.*",
         "blob.*.demo.x",
         "blob.>",
         "record.*.demo.t.k",
@@ -335,7 +335,7 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
     ):
         await clients["rag"].nc._send_publish(subject, "_INBOX_rag.probe.x", b"{}", 2, None)
         assert await clients["rag"].is_denied(subject), subject
-    for subject in ("mesh.pub_demo.gateway.3.*.t", "mesh.pub_demo.gateway.3.>", "mesh.pub_demo.>"):
+    for subject in ("mesh.pub_demo.gateway.3.*.t.*", "mesh.pub_demo.gateway.3.>", "mesh.pub_demo.>"):
         await clients["pub_demo"].nc._send_publish(subject, "_INBOX_pub_demo.probe.x", b"{}", 2, None)
         assert await clients["pub_demo"].is_denied(subject), subject
     assert await _kept(broker) == before

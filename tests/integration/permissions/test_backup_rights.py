@@ -18,8 +18,8 @@ MAY_NOT = (
         for action in ("CREATE", "DURABLE.CREATE", "DELETE", "MSG.NEXT", "RESET", "UNPIN", "LEADER.STEPDOWN")
     ),
     f"$JS.ACK.{STREAM}.{DURABLE}.1.1.1.1.0",
-    "mesh.planner.worker.3.demo.t1",
-    "mesh.backup.worker.3.demo.t1",
+    "mesh.planner.worker.3.demo.t1.-",
+    "mesh.backup.worker.3.demo.t1.-",
     f"blob.worker.demo.{'0' * 64}",
     "record.rag.demo.t1.k",
     "$KV.CONTROL.task.t1",
@@ -40,7 +40,7 @@ async def broker(tmp_path):
 
 async def test_it_copies_and_changes_nothing(broker: Broker) -> None:
     async with broker.client("planner") as planner:
-        assert "error" not in await planner.store("mesh.planner.worker.3.demo.t1")
+        assert "error" not in await planner.store("mesh.planner.worker.3.demo.t1.-")
     # The journal copies it a moment later.
     async with asyncio.timeout(30):
         while (before := await broker.contents())["JOURNAL"][0] == 0:

@@ -155,7 +155,7 @@ async def test_only_the_listed_listener_hears_live_words(tmp_path, tokens):
             await clients[identity].nc.subscribe(">", cb=partial(_note, heard[identity]))
             await clients[identity].settle()
         await clients["model_gateway"].nc.publish("live.model_gateway.demo.t1", b"token")
-        assert "error" not in await clients["worker"].store("mesh.worker.rag.3.demo.t1")
+        assert "error" not in await clients["worker"].store("mesh.worker.rag.3.demo.t1.-")
         assert "error" not in await clients["budget"].store("$KV.CONTROL.task.t1")
         async with asyncio.timeout(5):
             while not heard["doors"] & heard["gateway"] & {"live.model_gateway.demo.t1"} or not all(
@@ -189,7 +189,7 @@ async def test_the_provisioner_may_make_streams_and_neither_read_nor_delete(serv
             for what in ("INFO", "UPDATE", "CREATE", "DELETE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
         }
         asked |= {"$JS.API.DIRECT.GET.INBOX_WORKER": False, "$JS.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": False}
-        asked |= {"mesh.planner.worker.3.demo.t1": False, "$JS.API.CONSUMER.DELETE.INBOX_WORKER.worker-0": False}
+        asked |= {"mesh.planner.worker.3.demo.t1.-": False, "$JS.API.CONSUMER.DELETE.INBOX_WORKER.worker-0": False}
         for subject in asked:
             await client.ask(subject, b"{}")
         await client.settle()

@@ -33,8 +33,8 @@ def type_of(stored: StoredMessage) -> str:
 
 
 def task_of(subject: str) -> str:
-    """The last token."""
-    return subject.rpartition(".")[2]
+    """Task of a message; of a blob or a control entry the last token."""
+    return subject.split(".", 6)[:6][-1]
 
 
 def of(record: Record, stream: str, *kinds: str) -> list[StoredMessage]:

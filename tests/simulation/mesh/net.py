@@ -222,8 +222,10 @@ class Net(MemoryBroker):
             if ack.stream == subjects.CONTROL_STREAM:
                 self.halts.append(self.get_stream(ack.stream).get(ack.sequence))  # type: ignore[arg-type]
             kind = headers.get("ce-type", "")
-            if self.moments and (event := self.moments.get((subject.rpartition(".")[2], kind.rpartition(".v")[0]))):
-                event.set()
+            if self.moments and subject.startswith("mesh."):
+                task = subjects.parse(subject).task
+                if event := self.moments.get((task, kind.rpartition(".v")[0])):
+                    event.set()
             self._tell(f"{ack.stream}:{ack.sequence} {subject} {kind}")
         return ack
 

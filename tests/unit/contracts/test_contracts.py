@@ -22,11 +22,15 @@ from tests.paths import EXAMPLES, ROOT
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 
-@given(TOKENS, TOKENS)
+@given(TOKENS, TOKENS, TOKENS)
 @pytest.mark.slow
-def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
-    address = subjects.parse(subjects.mesh_subject("planner", "worker", tenant, task))
+def test_a_subject_parses_to_what_it_was_made_of(tenant, task, key):
+    subject = subjects.mesh_subject("planner", "worker", tenant, task, key)
+    address = subjects.parse(subject)
     assert (address.sender, address.receiver, address.tenant, address.task) == ("planner", "worker", tenant, task)
+    assert address.key == key and str(address) == subject
+    request = subjects.rpc_subject("planner", "worker", tenant, task)
+    assert str(subjects.parse(request)) == request and subjects.parse(request).key == subjects.NO_KEY
     assert 0 <= address.partition < bounds.PARTITIONS
 
 
@@ -34,17 +38,21 @@ def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
     "subject",
     [
         "mesh.a.b.0.t",
-        "mesh.a.b.x.t.k",
-        "nope.a.b.0.t.k",
-        "mesh.a.b.99.t.k",
-        "mesh.a.*.0.t.k",
-        "mesh.a.b.0..k",
+        f"mesh.a.b.{subjects.partition_of('k')}.t.k",
+        f"mesh.a.b.{subjects.partition_of('k')}.t.k.",
+        f"mesh.a.b.{subjects.partition_of('k')}.t.k.-.-",
+        f"rpc.a.b.{subjects.partition_of('k')}.t.k.-",
+        "mesh.a.b.x.t.k.-",
+        "nope.a.b.0.t.k.-",
+        "mesh.a.b.99.t.k.-",
+        "mesh.a.*.0.t.k.-",
+        "mesh.a.b.0..k.-",
         "",
-        "mesh.a.b.².t.k",
-        f"mesh.a.b.0{subjects.partition_of('k')}.t.k",
-        f"mesh.a.b.{subjects.partition_of('k')}.t.k\n",
-        f"mesh.a.b.{subjects.partition_of('k')}.t\n.k",
-        "mesh.a.b.٣.t.k",
+        "mesh.a.b.².t.k.-",
+        f"mesh.a.b.0{subjects.partition_of('k')}.t.k.-",
+        f"mesh.a.b.{subjects.partition_of('k')}.t.k\n.-",
+        f"mesh.a.b.{subjects.partition_of('k')}.t\n.k.-",
+        "mesh.a.b.٣.t.k.-",
     ],
 )
 def test_subjects_that_lie_or_are_broken_are_refused(subject):
@@ -55,7 +63,7 @@ def test_subjects_that_lie_or_are_broken_are_refused(subject):
 def test_a_wrong_partition_is_a_lie():
     right = subjects.partition_of("t1")
     with pytest.raises(subjects.SubjectError, match="partition"):
-        subjects.parse(f"mesh.a.b.{(right + 1) % 32}.demo.t1")
+        subjects.parse(f"mesh.a.b.{(right + 1) % 32}.demo.t1.-")
 
 
 def test_an_envelope_survives_its_headers():

@@ -345,7 +345,7 @@ def _mesh_streams() -> list[StreamConfig]:
     for name in catalog.INBOXES:
         fired: tuple[StreamSource, ...] = ()
         if name in catalog.DECIDERS:
-            target = f"mesh.{name}.{name}.$1.$2.$3"
+            target = f"mesh.{name}.{name}.$1.$2.$3.{subjects.NO_KEY}"
             fired = (StreamSource(subjects.timers_stream(name), f"timer.{name}.fired.*.*.*", target),)
         streams.append(StreamConfig(subjects.inbox_stream(name), (f"mesh.*.{name}.>",), sources=fired))
     streams += [StreamConfig(subjects.records_stream(name), (f"record.{name}.>",)) for name in catalog.DOERS]

@@ -45,6 +45,11 @@ def _any_matches(patterns: tuple[str, ...], subject: str) -> bool:
     return False
 
 
+def _task_of(subject: str) -> str:
+    """The task of a subject or filter of the mesh, which few others share; of shorter ones the last token."""
+    return subject.split(".", 6)[:6][-1]
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSource:
     """Messages copied from another stream; `target` renames them by `$1`, `$2`... of the filter's wildcards."""
@@ -89,7 +94,7 @@ class Stream:
         self._messages: dict[int, StoredMessage] = {}
         self._order: list[int] = []
         self._by_subject: dict[str, list[int]] = {}
-        self._by_tail: dict[str, dict[str, None]] = {}
+        self._by_task: dict[str, dict[str, None]] = {}
         self._known: dict[str, tuple[int, int]] = {}
 
     def takes_subject(self, subject: str) -> bool:
@@ -144,7 +149,7 @@ class Stream:
         self._messages[stored.sequence] = stored
         self._order.append(stored.sequence)
         self._by_subject.setdefault(subject, []).append(stored.sequence)
-        self._by_tail.setdefault(subject.rpartition(".")[2], {})[subject] = None
+        self._by_task.setdefault(_task_of(subject), {})[subject] = None
         limit = self.config.max_messages_per_subject
         while limit and len(self._by_subject[subject]) > limit:
             self.delete(self._by_subject[subject][0])
@@ -160,7 +165,7 @@ class Stream:
         sequences.remove(sequence)
         if not sequences:
             del self._by_subject[stored.subject]
-            del self._by_tail[stored.subject.rpartition(".")[2]][stored.subject]
+            del self._by_task[_task_of(stored.subject)][stored.subject]
 
     def get(self, sequence: int) -> StoredMessage | None:
         """One message; None when it was never there or is gone."""
@@ -185,8 +190,8 @@ class Stream:
 
     def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[StoredMessage]:
         """Messages under a filter, in order, as seen up to a sequence."""
-        tail, messages = pattern.rpartition(".")[2], self._messages
-        if tail in ("*", ">"):
+        task, messages = _task_of(pattern), self._messages
+        if task in ("*", ">"):
             later = map(messages.__getitem__, self.sequences_after(after))
             page = list(
                 islice(
@@ -194,10 +199,9 @@ class Stream:
                 )
             )
         else:
-            # A task's messages end with its id: few subjects share it.
             mine = [
                 self._by_subject[subject]
-                for subject in self._by_tail.get(tail, ())
+                for subject in self._by_task.get(task, ())
                 if subject_matches(pattern, subject)
             ]
             sequences = [

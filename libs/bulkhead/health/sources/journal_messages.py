@@ -23,7 +23,7 @@ def may_speak(subject: str, kind: str) -> bool:
     author alone: an outside publisher could end a task for the watch, or forge a loop, and its receiver
     would reject both.
     """
-    plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
+    plane, sender, receiver, _, tenant, name, _ = subject.split(".") if subject.count(".") == 6 else [""] * 7
     # Operators of the mesh halt and reset from their own machine, beside every service.
     operates = sender == "operator" and receiver == catalog.JOURNAL and kind in OPERATED
     try:

@@ -431,4 +431,4 @@ async def _letter_bytes_before(context: Context, stored: StoredMessage, since_un
 
 def _task_key(subject: str) -> tuple[str, str]:
     parts = subject.split(".")
-    return (parts[-2], parts[-1]) if len(parts) >= 2 else ("", subject)
+    return (parts[4], parts[5]) if len(parts) > 5 else ("", subject)

@@ -222,8 +222,9 @@ def _read_rows(file: LineReader, name: str, digest: "hashlib._Hash") -> Iterator
 def _subject_of(row: Mapping[str, Any]) -> str:
     subject = str(row["subject"])
     if subject.count(".") < 5:
-        raise ValueError("a subject has six tokens")
-    return subject
+        raise ValueError("a subject has seven tokens")
+    # Of before a subject had a key.
+    return subject if subject.count(".") > 5 else f"{subject}.{subjects.NO_KEY}"
 
 
 def _headers_of(row: Mapping[str, Any]) -> dict[str, str]:

@@ -300,7 +300,7 @@ class SpendQuery:
         tasks = dict.fromkeys(call.task for call in unsettled if call.at_unix_ms > lapsed_unix_ms)
         settled_by_unix_ms, ended_tasks = self._clock() - SETTLING_MS, set()
         for task in list(tasks)[:MAX_ENDS_READ]:
-            subject, after = f"mesh.planner.gateway.*.{tenant}.{task}", 0
+            subject, after = subjects.mesh_subject("planner", "gateway", tenant, task), 0
             while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
                 ends = (stored for stored in page if stored.ce_type == TaskEnded.ce_type())
                 if any(stored.time_unix_ms < settled_by_unix_ms for stored in ends):

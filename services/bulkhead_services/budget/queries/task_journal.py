@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
+from bulkhead.journal.reader import place_of
 from bulkhead.journal.uncertain_writes import Write, find_uncertain_writes, origin_of
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
@@ -140,6 +141,7 @@ def messages_reply(page: Sequence[StoredMessage], *, keep_grants: bool = False) 
                 stored_unix_ms=stored.time_unix_ms,
                 sender=stored.sender,
                 receiver=stored.receiver,
+                key=stored.key,
                 headers=headers,
                 body=body,
                 left_out_bytes=left_out,
@@ -194,7 +196,7 @@ class TaskJournalQuery:
         async def read_page() -> list[StoredMessage]:
             if not body.after:
                 await self._wait_until_caught_up(catalog.INBOXES)
-            subject = _subject_of(message.tenant, message.task)
+            subject = f"mesh.*.*.{place_of(message.task, message.tenant)}"
             return await self._bus.read(subjects.JOURNAL_STREAM, subject, after=body.after, limit=PAGE)
 
         page = await self._read_in_turn(message, read_page)
@@ -244,13 +246,9 @@ class TaskJournalQuery:
 
     async def _read_task(self, tenant: str, task: str) -> list[StoredMessage]:
         messages: list[StoredMessage] = []
-        subject = _subject_of(tenant, task)
+        subject = f"mesh.*.*.{place_of(task, tenant)}"
         async for stored in stored_messages(self._bus, subjects.JOURNAL_STREAM, subject, page_size=PAGE):
             messages.append(stored)
             if len(messages) > MAX_MESSAGES:
                 raise TooManyTaskMessages
         return messages
-
-
-def _subject_of(tenant: str, task: str) -> str:
-    return f"mesh.*.*.{subjects.partition_of(task)}.{subjects.check_token(tenant)}.{subjects.check_token(task)}"

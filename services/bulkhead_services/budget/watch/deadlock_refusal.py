@@ -82,7 +82,7 @@ def with_refused_victim(suspected: SuspectedDeadlock, subject: str, body: bytes)
         wait_id = WaitRefused.model_validate_json(body).wait_id
     except ValueError:
         return suspected
-    place = (*subject.split(".")[-2:], wait_id)
+    place = (*subject.split(".")[4:6], wait_id)
     wait = next((candidate for candidate in suspected.waits if wait_of(candidate.key) == place), None)
     return suspected if wait is None else replace(suspected, victim=wait.waiter, refused_wait=wait.key)
 

@@ -113,7 +113,7 @@ class RecentTrips:
 
     def fold_tripped(self, stored: StoredMessage) -> None:
         """One fact; what cannot be read tells nothing, and a repeated one nothing new."""
-        tenant, task = stored.subject.rsplit(".", 2)[1:]
+        tenant, task = stored.tenant, stored.task
         try:
             task_trip = TaskTrip(task=task, trip=Tripped.model_validate_json(stored.body))
         except ValueError:
@@ -187,7 +187,7 @@ class WatchFold:
 
     def _fold_events(self, stored: StoredMessage) -> None:
         self.folded += 1
-        self._count_message("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
+        self._count_message("/".join(stored.subject.split(".")[4:6]), stored.sequence)
         kind = _message_type(stored.headers)
         if not may_speak(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.

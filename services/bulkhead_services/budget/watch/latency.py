@@ -38,7 +38,7 @@ class FeatureLatencyFold:
         """Fold one message of this type. What cannot be read tells nothing."""
         if not self._targets_ms or kind not in (TaskRequested.TYPE, TaskEnded.TYPE):
             return None
-        lineage = "/".join(stored.subject.rsplit(".", 2)[1:])
+        lineage = f"{stored.tenant}/{stored.task}"
         try:
             if kind == TaskEnded.TYPE:
                 return self._fold_task_ended(lineage, TaskEnded.model_validate_json(stored.body), stored)

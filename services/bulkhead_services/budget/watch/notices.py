@@ -66,7 +66,7 @@ class DueNotices:
         if parse_notice is None:
             return
         try:
-            _, sender, receiver, _, tenant, task = subject.split(".")
+            _, sender, receiver, _, tenant, task, _ = subject.split(".")
             if kind == NoticeRequested.TYPE and receiver != "tool_executor":
                 return  # Told to the gateway, before; not yet to who posts it.
             parsed = parse_notice(sender, tenant, task, body, at_unix_ms)

@@ -14,7 +14,7 @@ from bulkhead.runtime.halts.operator import EVERYBODY, HALTS
 from bulkhead_services.budget.watch.time_slices import FoldTooLong
 
 MAX_LEFT_OUT = 64
-TOKENS = 6
+TOKENS = 7
 """Count of tokens in a message's subject."""
 Identity = tuple[str, int]
 """Identity of a message, wherever the journal has it: its subject, and its sequence in its inbox."""

@@ -44,7 +44,7 @@ class TaskStandings:
 
     def fold_message(self, kind: str, stored: StoredMessage) -> None:
         """Fold one message of this type. What cannot be read tells nothing."""
-        lineage = "/".join(stored.subject.rsplit(".", 2)[1:])
+        lineage = f"{stored.tenant}/{stored.task}"
         if lineage in self._over:
             return  # A journal that catches up has the end before the begin.
         if kind == TaskRequested.TYPE:

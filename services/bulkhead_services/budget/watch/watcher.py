@@ -13,6 +13,7 @@ from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.health import models
 from bulkhead.health.findings import HealthFinding
 from bulkhead.health.thresholds import Thresholds
+from bulkhead.journal.reader import place_of
 from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.publish.publisher import Publisher
@@ -224,7 +225,7 @@ class Watcher:
         """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
-        subject = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}"
+        subject = f"mesh.*.*.{place_of(task, tenant)}"
         messages, goal = list[StoredMessage](), min(span.last, until)
         expected = span.messages + UNCOUNTED_MESSAGES
         while True:

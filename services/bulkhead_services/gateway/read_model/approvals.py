@@ -62,7 +62,7 @@ class ApprovalIndex:
         index = self._tenants.get_refreshed(tenant)
         if index is None:
             index = self._tenants[tenant] = _TenantApprovals()
-        subject = f"mesh.tool_executor.gateway.*.{subjects.check_token(tenant)}.*"
+        subject = f"mesh.tool_executor.gateway.*.{subjects.check_token(tenant)}.*.*"
         async with index.lock:
             while batch := await self._bus.read(INBOX, subject, after=index.after, limit=READ_BATCH):
                 for stored in batch:
@@ -80,7 +80,7 @@ def _apply_stored(rows: dict[str, ApprovalRow], stored: StoredMessage) -> None:
     except catalog.DecodeError:
         return  # A newer executor's word; a newer gateway reads it.
     if isinstance(body, ApprovalRequested):
-        rows.setdefault(body.approval_id, ApprovalRow(stored.subject.rpartition(".")[2], body, stored.sequence))
+        rows.setdefault(body.approval_id, ApprovalRow(stored.task, body, stored.sequence))
     elif isinstance(body, ApprovalEnded) and (row := rows.get(body.approval_id)) is not None and row.ended is None:
         row.ended = body
 

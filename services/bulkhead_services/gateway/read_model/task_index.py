@@ -78,11 +78,11 @@ class TaskIndex:
         await self._forget_purged(index, sender, tenant)
 
     async def _read_on(self, index: _TenantTasks, sender: str, tenant: str) -> None:
-        subject = f"mesh.{sender}.gateway.*.{tenant}.*"
+        subject = f"mesh.{sender}.gateway.*.{tenant}.*.*"
         while batch := await self._bus.read(INBOX, subject, after=index.after.get(sender, 0), limit=READ_BATCH):
             for stored in batch:
                 if stored.ce_type.startswith(TaskRequested.TYPE + ".") and _is_readable(stored.subject):
-                    task = stored.subject.rpartition(".")[2]
+                    task = stored.task
                     listed = index.first.get(task)
                     # The first request is the one. The broker takes a second of the gateway's when the first is gone.
                     if listed is None or stored.sequence < listed[0] or listed[1] == sender == "gateway":
@@ -92,7 +92,7 @@ class TaskIndex:
                 return
 
     async def _forget_purged(self, index: _TenantTasks, sender: str, tenant: str) -> None:
-        for earliest in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*", limit=1):
+        for earliest in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*.*", limit=1):
             purged = [
                 task for task, listed in index.first.items() if listed[0] < earliest.sequence and listed[1] == sender
             ]

@@ -96,19 +96,19 @@ async def do(world: Any, act: Act) -> None:
         await purge.purge("", str, purge.Retention(KEPT_S), now_unix_ms=world.net.clock.now_ms())
     finally:
         world.chaos.calm, stream_reads.open_bus = calm, bus
-    world.record.gone |= {one.subject.rpartition(".")[2] for one in world.net.purged.get("INBOX_GATEWAY", ())}
+    world.record.gone |= {one.task for one in world.net.purged.get("INBOX_GATEWAY", ())}
 
 
 def complain(record: Any) -> Iterator[str]:
     """Gone whole, and rightly."""
     ends = {
-        one.subject.rpartition(".")[2]
+        one.task
         for one in record.stored("INBOX_GATEWAY")
         if one.headers.get("ce-type", "").startswith(("mesh.task.ended.", "mesh.task.rejected."))
     }
     asked = set(record.tasks.values())
     # By tenant: halts of each stand under the same name, and go by their own age.
-    purged = {tuple(stored.subject.split(".")[-2:]) for stored in record.purged.get("INBOX_GATEWAY", ())}
+    purged = {(stored.tenant, stored.task) for stored in record.purged.get("INBOX_GATEWAY", ())}
     for tenant, task in sorted(pair for pair in purged if pair[1] != BOOK):
         if task in asked and task not in ends:
             yield f"{task} was purged and had not ended"
@@ -121,7 +121,7 @@ def complain(record: Any) -> Iterator[str]:
         if left:
             yield f"{task} was purged, and {', '.join(sorted(left))} still hold something of it"
     removed = {
-        one.subject.rpartition(".")[2]
+        one.task
         for kept in record.purged.values()
         for one in kept
         if one.subject.startswith("mesh.") and not any(book in one.subject for book in BOOKS)

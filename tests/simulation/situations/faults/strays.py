@@ -56,7 +56,7 @@ async def do(world: Any, act: Act) -> None:
     subject = subjects.mesh_subject(sender, receiver, "demo", _task(act))
     if act.what == "bad_subject":
         wrong = (subjects.partition_of(_task(act)) + 1) % bounds.PARTITIONS
-        subject = f"mesh.{sender}.{receiver}.{wrong}.demo.{_task(act)}"
+        subject = f"mesh.{sender}.{receiver}.{wrong}.demo.{_task(act)}.-"
     body = b'{"broken": ' if act.what.startswith("malformed") else b"{}"
     world.net.store(subject, _headers(f"poison-{act.name}", kind, source), body)
 

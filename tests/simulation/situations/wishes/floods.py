@@ -51,7 +51,7 @@ def complain(record: Any) -> Iterator[str]:
     given: Counter[tuple[str, str]] = Counter()
     dropped: set[tuple[str, str]] = set()
     for one in reading.of(record, "INBOX_GATEWAY", "mesh.task.places_given", *ENDS):
-        tenant, task = one.subject.split(".")[4:]
+        tenant, task = one.subject.split(".")[4:6]
         if reading.type_of(one).startswith(ENDS):
             running.pop((tenant, task), None)
             continue
@@ -65,7 +65,7 @@ def complain(record: Any) -> Iterator[str]:
         for name, count in busy.items():
             if count > QUOTAS.get(name, DEFAULT):
                 yield f"{count} tasks of {name} run at {one.sequence}, of {QUOTAS.get(name, DEFAULT)} that may"
-    began = {tuple(one.subject.split(".")[4:]) for one in reading.of(record, "INBOX_PLANNER", "mesh.task.submitted")}
+    began = {(one.tenant, one.task) for one in reading.of(record, "INBOX_PLANNER", "mesh.task.submitted")}
     # An id that a purge has freed begins another task.
     yield from (
         f"{key} was given a place {count} times"

@@ -36,7 +36,7 @@ class Talk:
     def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[HealthFinding]:
         number = next(self.numbers)
         headers = {"ce-type": body.ce_type(), "ce-id": f"{self.task}-m{number}", "ce-actor": self.actor}  # type: ignore[attr-defined]
-        subject = f"mesh.{sender}.{to}.1.{self.tenant}.{self.task}"
+        subject = f"mesh.{sender}.{to}.1.{self.tenant}.{self.task}.-"
         events = self.journal.read(subject, headers, body.encode(), number * 700)  # type: ignore[attr-defined]
         found = [
             trip for event in events for trip in self.watch.fold_event(event) if not isinstance(trip, SuspectedDeadlock)

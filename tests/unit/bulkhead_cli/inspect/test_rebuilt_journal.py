@@ -125,7 +125,7 @@ def said(
 ) -> StoredMessage:
     head = envelope.Envelope(name, TaskRequested.ce_type(), by, said_ms, cause).to_headers()
     source = {"Nats-Stream-Source": f"INBOX_{to.upper()} {sequence} > >"}
-    return StoredMessage(f"mesh.{by}.{to}.1.t.t", head | source, b"{}", sequence, stored_ms)
+    return StoredMessage(f"mesh.{by}.{to}.1.t.t.-", head | source, b"{}", sequence, stored_ms)
 
 
 AGAIN = 9_000_000

@@ -148,7 +148,7 @@ async def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
     running = whole[: whole.index(ended)]
     over = forged(whole, TaskEnded.model_validate_json(ended.body), 3)
     assert "ended" not in {one.kind for one in explain_task(build_entries([*running, over]), "t", 0)}
-    tenant, task = over.subject.split(".")[4:]
+    tenant, task = over.subject.split(".")[4:6]
     assert TaskHistory(tenant, task, tuple(whole)).ended and not TaskHistory(tenant, task, (*running, over)).ended
     texts = recorded().contents
     for found in (running, [*running, over]):

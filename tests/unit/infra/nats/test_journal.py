@@ -6,7 +6,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead_infra.nats.journal import JournalComparison
 from bulkhead_infra.nats.stream_reads import StreamReads
 
-SUBJECT = "mesh.planner.worker.1.demo.t"
+SUBJECT = "mesh.planner.worker.1.demo.t.-"
 
 
 def message(number: int, name: str, source: int | None = None, age_s: float = 0.0) -> StoredMessage:

@@ -44,7 +44,7 @@ async def answered(here: World, stored: StoredMessage, outcome: str = "succeeded
 
 
 async def tell(here: World, stored: StoredMessage, body: Body) -> None:
-    publisher, task = here.mesh.context("tool_executor").publisher, stored.subject.split(".")[-1]
+    publisher, task = here.mesh.context("tool_executor").publisher, stored.task
     await publisher.send("doors", body, tenant=TENANT, task=task, cause=stored.ce_id, index="reply")
 
 

@@ -42,7 +42,7 @@ async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
             cause="a",
             grant=signer.sign_grant(task_grant("in1")),
         )
-        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.in1", DocumentIngested)
+        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.in1.*", DocumentIngested)
         assert (done.outcome, done.sha256, done.chunks) == ("ingested", content.sha256, 1)
 
         mesh.kill_replica("rag")
@@ -55,7 +55,7 @@ async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
             call_id="c1", step_id="s1", attempt=1, query="fee for cancelling", deadline_unix_ms=LATER
         )
         await worker.publisher.send("rag", ask, tenant="acme", task="t1", cause="b", grant=token)
-        reply = await mesh.wait_for_fact("mesh.rag.worker.*.acme.t1", RetrievalReplied)
+        reply = await mesh.wait_for_fact("mesh.rag.worker.*.acme.t1.*", RetrievalReplied)
         assert reply.outcome == "found", reply.failure
         found = await worker.blobs.get_text("acme", reply.passages[0].content)
         assert found == "# Fares\n\nThe cancellation fee is 35 EUR."
@@ -79,11 +79,11 @@ async def test_documents_are_told_on_request_and_deleted_under_a_grant(tmp_path:
         content = await gateway.blobs.put("acme", "The fee is 35 EUR.")
         body = DocumentIngestRequested(name="fares.txt", media_type="text/plain", content=content)
         await ask(body, "in1", signer.sign_grant(task_grant("in1")))
-        await mesh.wait_for_fact("mesh.rag.gateway.*.acme.in1", DocumentIngested)
+        await mesh.wait_for_fact("mesh.rag.gateway.*.acme.in1.*", DocumentIngested)
         assert (await names(), await names("other")) == (["fares.txt"], [])
         await ask(DocumentDeleteRequested(name="fares.txt"), "x1", "")
-        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.x1", DocumentDeleted)
+        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.x1.*", DocumentDeleted)
         assert done.outcome == "rejected" and done.failure is not None and await names() == ["fares.txt"]
         await ask(DocumentDeleteRequested(name="fares.txt"), "x2", signer.sign_grant(task_grant("x2")))
-        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.x2", DocumentDeleted)
+        done = await mesh.wait_for_fact("mesh.rag.gateway.*.acme.x2.*", DocumentDeleted)
         assert (done.outcome, done.versions, await names()) == ("deleted", 1, [])

@@ -62,7 +62,7 @@ async def replies(mesh: MemoryMesh, count: int) -> list[Any]:
 
     async with asyncio.timeout(10):
         while True:
-            found: list[StoredMessage] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1")
+            found: list[StoredMessage] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1.*")
             if len(found) >= count:
                 return [catalog.decode_body(one.ce_type, one.body) for one in found]  # type: ignore[misc]
             await asyncio.sleep(0.005)

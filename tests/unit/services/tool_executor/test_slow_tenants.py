@@ -80,7 +80,7 @@ class Play:
     async def said(self, name: str) -> Any:
         """What a call is told first, once it is."""
         while True:
-            if found := await self.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.*.{name}"):
+            if found := await self.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.*.{name}.*"):
                 return catalog.decode_body(found[0].ce_type, found[0].body)
             await asyncio.sleep(0.01)
 

@@ -46,7 +46,7 @@ class _Connection:
     def brings(self, number: int, over: int = -1) -> None:
         """A message comes. over: which of the inboxes, the latest where it is not said."""
         ack = f"$JS.ACK.INBOX_WORKER.worker-0.1.{number}.{number}.1700000000000000000.0"
-        self.nc.takes[over](SocketMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
+        self.nc.takes[over](SocketMessage(f"mesh.a.worker.1.t.{number}.-", ack, b"", {}))
 
 
 def _consumer() -> tuple[JetStreamConsumer, _Connection]:

@@ -123,7 +123,7 @@ def test_the_watch_frees_nothing_of_a_breaker_with_a_task() -> None:
 
 def said(journal: JournalReader, body: object, sender: str, to: str) -> list[object]:
     headers = {"ce-type": body.ce_type(), "ce-id": f"{len(body.encode())}"}  # type: ignore[attr-defined]
-    return list(journal.read(f"mesh.{sender}.{to}.1.acme.t1", headers, body.encode(), NOW))  # type: ignore[attr-defined]
+    return list(journal.read(f"mesh.{sender}.{to}.1.acme.t1.-", headers, body.encode(), NOW))  # type: ignore[attr-defined]
 
 
 REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
@@ -219,7 +219,7 @@ def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once(
 
     def tell(task: str, body: object, sender: str, to: str, name: str = "") -> list[object]:
         headers = {"ce-type": body.ce_type(), "ce-id": name or f"m{next(numbers)}"}  # type: ignore[attr-defined]
-        events = journal.read(f"mesh.{sender}.{to}.1.acme.{task}", headers, body.encode(), NOW)  # type: ignore[attr-defined]
+        events = journal.read(f"mesh.{sender}.{to}.1.acme.{task}.-", headers, body.encode(), NOW)  # type: ignore[attr-defined]
         return [found for event in events for found in watch.fold_event(event)]
 
     found, calls = [], [f"c{number}" for number in range(4)]

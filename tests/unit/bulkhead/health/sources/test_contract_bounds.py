@@ -80,5 +80,5 @@ def test_whatever_a_contract_allows_is_within() -> None:
 )
 def test_what_a_receiver_rejects_for_its_size_tells_the_watch_nothing(way: str, kind: str, body: object) -> None:
     journal = JournalReader()
-    found = journal.read(f"mesh.{way}.1.acme.t1", {"ce-type": kind, "ce-id": "m1"}, json.dumps(body).encode(), 1)
+    found = journal.read(f"mesh.{way}.1.acme.t1.-", {"ce-type": kind, "ce-id": "m1"}, json.dumps(body).encode(), 1)
     assert not found and journal.unreadable == 1

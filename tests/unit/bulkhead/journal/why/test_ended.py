@@ -22,7 +22,7 @@ def said(*bodies, actor: str = "") -> list[StoredMessage]:
     found = []
     for number, (sender, receiver, body) in enumerate(bodies, 1):
         head = Envelope(f"{number:032x}", body.ce_type(), sender, 1000 * number, actor=actor)
-        subject = f"mesh.{sender}.{receiver}.0.demo.t1"
+        subject = f"mesh.{sender}.{receiver}.0.demo.t1.-"
         found.append(StoredMessage(subject, head.to_headers(), body.encode(), number, 1000 * number))
     return found
 

@@ -36,7 +36,7 @@ STEP_GRANT = jwt.encode({"grant": {"kind": "step"}, "parent": TASK_GRANT}, "k" *
 def stored(sequence, body, **headers):
     names = {key.replace("_", "-"): value for key, value in headers.items()}
     return StoredMessage(
-        "mesh.model_gateway.planner.5.demo.t1",
+        "mesh.model_gateway.planner.5.demo.t1.-",
         {"ce-type": "mesh.x.y.v1", "ce-id": f"{sequence}", **names},
         body,
         sequence,
@@ -291,7 +291,7 @@ def test_the_source_of_a_message_is_named_in_any_case():
 
 async def test_it_knows_the_end_of_its_task():
     found = await one()
-    end = StoredMessage("mesh.planner.gateway.5.demo.t1", {"ce-type": TaskEnded.ce_type(), "ce-id": "e"}, b"{}", 1, 1)
+    end = StoredMessage("mesh.planner.gateway.5.demo.t1.-", {"ce-type": TaskEnded.ce_type(), "ce-id": "e"}, b"{}", 1, 1)
     assert not found.ended and change(found, messages=(*found.messages, end)).ended
     assert hashlib.sha256(TEXT.encode()).hexdigest() == REF.sha256
 
@@ -299,9 +299,9 @@ async def test_it_knows_the_end_of_its_task():
 @pytest.mark.parametrize(("kind", "told"), [(TaskRejected, True), (MessageRejected, True), (TaskRequested, False)])
 async def test_a_task_that_was_turned_away_is_over(kind, told, tmp_path):
     request = StoredMessage(
-        "mesh.gateway.gateway.5.demo.t1", {"ce-type": TaskRequested.ce_type(), "ce-id": "r"}, b"{}", 1, 1
+        "mesh.gateway.gateway.5.demo.t1.-", {"ce-type": TaskRequested.ce_type(), "ce-id": "r"}, b"{}", 1, 1
     )
-    answer = StoredMessage("mesh.gateway.gateway.5.demo.t1", {"ce-type": kind.ce_type(), "ce-id": "a"}, b"{}", 2, 2)
+    answer = StoredMessage("mesh.gateway.gateway.5.demo.t1.-", {"ce-type": kind.ce_type(), "ce-id": "a"}, b"{}", 2, 2)
     found = await gather(request, answer)
     assert (found.ended, found.turned_away) == (told, told)
     save_history(found, tmp_path / "new.jsonl")
@@ -317,6 +317,6 @@ async def test_a_task_that_was_turned_away_is_over(kind, told, tmp_path):
 async def test_a_message_that_nobody_could_read_ends_no_task_that_runs():
     found = await one()
     lost = StoredMessage(
-        "mesh.gateway.gateway.5.demo.t1", {"ce-type": MessageRejected.ce_type(), "ce-id": "m"}, b"{}", 9, 9
+        "mesh.gateway.gateway.5.demo.t1.-", {"ce-type": MessageRejected.ce_type(), "ce-id": "m"}, b"{}", 9, 9
     )
     assert not change(found, messages=(*found.messages, lost)).ended

@@ -255,7 +255,7 @@ def overran(number: int) -> list[Any]:
         overran_unix_ms=NOON,
     )
     head = Envelope(f"{number:032x}", body.ce_type(), "budget", NOON)
-    return JournalReader().read("mesh.budget.journal.1.acme.t1", head.to_headers(), body.encode(), NOON + number)
+    return JournalReader().read("mesh.budget.journal.1.acme.t1.-", head.to_headers(), body.encode(), NOON + number)
 
 
 def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words() -> None:

@@ -67,7 +67,7 @@ class World:
     def stored(self) -> int:
         """How many facts tell of limits."""
         return len(
-            self.broker.get_stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1000)
+            self.broker.get_stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*.*", 0, 1000)
         )
 
 

@@ -44,7 +44,7 @@ def wish(name: str, target: str, tokens: int, revision: int | None = None) -> Re
 
 async def stored(broker: MemoryBroker) -> int:
     """How many facts tell of limits."""
-    return len(broker.get_stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1_000))
+    return len(broker.get_stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*.*", 0, 1_000))
 
 
 async def answered(ask: Callable[[], Awaitable[LimitsReplied]]) -> LimitsReplied:

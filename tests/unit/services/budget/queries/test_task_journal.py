@@ -187,18 +187,18 @@ async def test_no_grant_leaves_but_the_claims_of_calls_and_no_signature_at_all()
 
 def test_no_voucher_leaves():
     asked = TaskRequested(objective="Hello", voucher="a.b.c")
-    stored = StoredMessage("mesh.gateway.gateway.p00.acme.t1", {"ce-type": asked.ce_type()}, asked.encode(), 1, 1)
+    stored = StoredMessage("mesh.gateway.gateway.p00.acme.t1.-", {"ce-type": asked.ce_type()}, asked.encode(), 1, 1)
     (row,) = messages_reply([stored], keep_grants=True).messages
     assert "voucher" in asked.encode().decode() and "voucher" not in row.body
 
 
 def test_a_message_that_is_too_large_for_a_page_is_told_without_its_body():
     def message(sequence: int, size: int) -> StoredMessage:
-        return StoredMessage("mesh.worker.planner.p00.acme.t1", {"ce-id": "1"}, b'"' * size, sequence, 1)
+        return StoredMessage("mesh.worker.planner.p00.acme.t1.-", {"ce-id": "1"}, b'"' * size, sequence, 1)
 
     page = messages_reply([message(1, 300_000), message(2, 10)])
     assert [(one.sequence, one.left_out_bytes) for one in page.messages] == [(1, 300_000), (2, 0)] and not page.more
-    (unreadable,) = messages_reply([StoredMessage("mesh.worker.planner.p00.acme.t1", {}, b"\xff\xfe", 7, 1)]).messages
+    (unreadable,) = messages_reply([StoredMessage("mesh.worker.planner.p00.acme.t1.-", {}, b"\xff\xfe", 7, 1)]).messages
     assert (unreadable.body, unreadable.left_out_bytes) == ("", 2)
     page = messages_reply([message(1, 10), message(2, 300_000)])
     assert [one.sequence for one in page.messages] == [1] and page.more, "the next page begins with it"

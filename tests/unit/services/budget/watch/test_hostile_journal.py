@@ -38,7 +38,7 @@ STRANGE = (
     1.5,
 )
 UNREADABLE = (b"", b"{", b"\xff", b"null", b"[" * 50)
-SUBJECTS = ("mesh.{by}.worker.7.acme.t{task}", "mesh.{by}.worker.t{task}", "mesh.{by}.worker.x.acme.t{task}.more")
+SUBJECTS = ("mesh.{by}.worker.7.acme.t{task}.-", "mesh.{by}.worker.t{task}", "mesh.{by}.worker.x.acme.t{task}.-.more")
 """Beside the right one; the shortest that an inbox takes is of four tokens."""
 MESSAGES = 4_000
 
@@ -62,7 +62,7 @@ def hostile(draw: random.Random, sequence: int) -> StoredMessage:
     raw = draw.choice(UNREADABLE) if draw.random() < 0.1 else json.dumps(body).encode()
     # Mostly of who may say it there: what others say is not looked at.
     by, to = draw.choice(catalog.BY_TYPE[kind.rpartition(".v")[0]].edges)
-    by, subject = "pub_x" if by == catalog.PUBLISHER else by, f"mesh.{{by}}.{to}.0.acme.t{{task}}"
+    by, subject = "pub_x" if by == catalog.PUBLISHER else by, f"mesh.{{by}}.{to}.0.acme.t{{task}}.-"
     if draw.random() < 0.2:
         by, subject = draw.choice(SENDERS), draw.choice(SUBJECTS)
     headers: Mapping[str, str] = {} if draw.random() < 0.02 else {"ce-type": kind, "ce-id": f"i{sequence}"}
@@ -90,7 +90,7 @@ def test_it_counts_what_came_before_the_task_began_and_forgets_it_with_the_task(
 
     def say(sequence: int, body: Body, way: str, task: str = "t1") -> None:
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"}
-        watching.fold_message(StoredMessage(f"mesh.{way}.3.acme.{task}", headers, body.encode(), sequence, 1))
+        watching.fold_message(StoredMessage(f"mesh.{way}.3.acme.{task}.-", headers, body.encode(), sequence, 1))
 
     say(4, REPLY, "tool_executor.worker")
     say(5, REPLY, "tool_executor.worker", "t2")

@@ -25,7 +25,7 @@ IDLE, BUSY = QUIET_MS + 1, 10
 
 def say(traffic: Traffic, at_ms: int, sender: str, to: str, body: Body | type[Body] = StepAssigned) -> None:
     raw = body.encode() if isinstance(body, Body) else b"{}"
-    traffic.fold_message(body.TYPE, StoredMessage(f"mesh.{sender}.{to}.3.demo.t1", {}, raw, 1, at_ms))
+    traffic.fold_message(body.TYPE, StoredMessage(f"mesh.{sender}.{to}.3.demo.t1.-", {}, raw, 1, at_ms))
 
 
 def finished(standing: str) -> StepFinished:
@@ -68,7 +68,7 @@ def test_failures_are_told_by_author_and_a_word_in_a_text_is_none() -> None:
     )
     assert traffic.rejected_counts(NOW) == {"rag": 1}
     traffic.fold_message(
-        StepFinished.TYPE, StoredMessage("mesh.worker.planner.3.demo.t1", {}, b'{"result": "failed', 1, NOW)
+        StepFinished.TYPE, StoredMessage("mesh.worker.planner.3.demo.t1.-", {}, b'{"result": "failed', 1, NOW)
     )
     assert traffic.failed_counts(NOW)["worker"] == 1, "what cannot be read is no result"
 

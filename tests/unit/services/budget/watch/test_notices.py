@@ -71,7 +71,7 @@ class Fold:
         self._numbers += 1
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{self._numbers}"}
         self.watching.fold_message(
-            StoredMessage(f"mesh.{sender}.{to}.3.{tenant}.{task}", headers, body.encode(), self._numbers, at)
+            StoredMessage(f"mesh.{sender}.{to}.3.{tenant}.{task}.-", headers, body.encode(), self._numbers, at)
         )
 
     def due(self, now: int = NOW) -> list[Notice]:

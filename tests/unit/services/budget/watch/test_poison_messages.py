@@ -37,7 +37,7 @@ def said(*arguments: str) -> list[StoredMessage]:
         sequence = len(found) + 1
         found.append(
             StoredMessage(
-                f"mesh.{way}.3.acme.t1",
+                f"mesh.{way}.3.acme.t1.-",
                 {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"},
                 body.encode(),
                 sequence,

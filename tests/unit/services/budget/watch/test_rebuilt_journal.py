@@ -29,7 +29,7 @@ def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
         )
         head = Envelope(f"m{number}", body.ce_type(), "model_gateway", ended).to_headers()
         fold.fold_message(
-            StoredMessage(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW)
+            StoredMessage(f"mesh.model_gateway.worker.1.acme.t{number}.-", head, body.encode(), number, NOW)
         )
     return {one.phase for key, one in fold.watch.breakers.states.items() if key[0] == "model"}
 

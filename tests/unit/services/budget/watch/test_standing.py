@@ -21,7 +21,7 @@ class World:
     def says(self, at_ms: int, body: Body | type[Body], task: str = "t1", receiver: str = "gateway") -> None:
         self.number += 1
         raw = body.model_dump_json().encode() if isinstance(body, Body) else b"{}"
-        subject = f"mesh.planner.{receiver}.3.demo.{task}"
+        subject = f"mesh.planner.{receiver}.3.demo.{task}.-"
         self.standing.fold_message(body.TYPE, StoredMessage(subject, {}, raw, self.number, at_ms))
 
 
@@ -95,7 +95,7 @@ def test_a_rejected_task_leaves_nothing() -> None:
 
 def test_what_cannot_be_read_tells_nothing() -> None:
     world = World()
-    world.standing.fold_message(TaskEnded.TYPE, StoredMessage("mesh.planner.gateway.3.demo.t1", {}, b"\xff", 1, 0))
+    world.standing.fold_message(TaskEnded.TYPE, StoredMessage("mesh.planner.gateway.3.demo.t1.-", {}, b"\xff", 1, 0))
     assert not list(world.standing.drain_ends())
 
 

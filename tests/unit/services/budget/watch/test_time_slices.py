@@ -15,7 +15,7 @@ from bulkhead_services.budget.watch.poison_messages import LeftOutMessages
 from bulkhead_services.budget.watch.time_slices import MAX_SLICE_MESSAGES, SLICE_MS, FoldTooLong, SlicedFold
 from tests.unit.services.budget.watch.test_poison_messages import said
 
-JOURNAL = [StoredMessage("mesh.x.y.1.acme.t1", {}, b"{}", sequence, sequence) for sequence in range(1, 101)]
+JOURNAL = [StoredMessage("mesh.x.y.1.acme.t1.-", {}, b"{}", sequence, sequence) for sequence in range(1, 101)]
 
 
 async def turns(cost_ms: int) -> list[int]:

@@ -49,11 +49,7 @@ async def show(http, task):
 
 def begun(mesh):
     """Tasks in the planner's inbox, in order."""
-    return [
-        stored.subject.rpartition(".")[2]
-        for stored in mesh.sent("planner")
-        if stored.ce_type == TaskSubmitted.ce_type()
-    ]
+    return [stored.task for stored in mesh.sent("planner") if stored.ce_type == TaskSubmitted.ce_type()]
 
 
 def bodies(mesh, kind):

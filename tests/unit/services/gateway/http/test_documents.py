@@ -43,7 +43,7 @@ async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=
         failure=failure,
         replaced_sha256=replaced,
     )
-    await mesh.say("rag", body, stored.subject.rpartition(".")[2])
+    await mesh.say("rag", body, stored.task)
     return stored, request, data
 
 
@@ -165,7 +165,7 @@ async def delete(mesh, http, name="fares.md", key=OPERATOR, **said):
         stored = mesh.sent("rag")[-1]
         request = DocumentDeleteRequested.model_validate_json(stored.body)
         assert stored.headers["bulkhead-grant"] == "signed.task.grant"
-        await mesh.say("rag", DocumentDeleted(name=request.name, **said), stored.subject.rpartition(".")[2])
+        await mesh.say("rag", DocumentDeleted(name=request.name, **said), stored.task)
 
     asking = asyncio.create_task(
         http.delete("/v1/documents", params={"name": name}, headers={"Authorization": f"Bearer {key}"})

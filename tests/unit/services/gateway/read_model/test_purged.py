@@ -76,7 +76,7 @@ def purge(mesh: Mesh, task: str) -> None:
     inbox = [
         (name, stored)
         for name, stored in mesh.bus.stored
-        if name in ("INBOX_GATEWAY", "INBOX_PLANNER") and stored.subject.endswith(f".{task}")
+        if name in ("INBOX_GATEWAY", "INBOX_PLANNER") and stored.task == task
     ]
     mesh.bus.gaps += len([one for one in inbox if one[0] == "INBOX_GATEWAY"])
     mesh.bus.stored = [one for one in mesh.bus.stored if one not in inbox]

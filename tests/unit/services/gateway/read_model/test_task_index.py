@@ -10,14 +10,14 @@ from tests.unit.services.gateway.harness import AUTH, FOREIGN
 @pytest.mark.parametrize(
     "subject",
     [
-        "mesh.pub_shop.gateway.{p}.acme.Größe",
-        "mesh.pub_shop.gateway.{p}.acme.$JS",
-        "mesh.pub_shop.gateway.{p}.acme." + "x" * 65,
-        "mesh.pub_shop.gateway.99.acme.t9",
-        "mesh.pub_shop.gateway.x.acme.t9",
-        "mesh.pub_shop.gateway.².acme.t9",
-        "mesh.pub_shop.gateway.{p}.acme.t9.more",
-        "mesh.pub_shop.gateway.{p}.other.t9",
+        "mesh.pub_shop.gateway.{p}.acme.Größe.-",
+        "mesh.pub_shop.gateway.{p}.acme.$JS.-",
+        "mesh.pub_shop.gateway.{p}.acme." + "x" * 65 + ".-",
+        "mesh.pub_shop.gateway.99.acme.t9.-",
+        "mesh.pub_shop.gateway.x.acme.t9.-",
+        "mesh.pub_shop.gateway.².acme.t9.-",
+        "mesh.pub_shop.gateway.{p}.acme.t9.-.more",
+        "mesh.pub_shop.gateway.{p}.other.t9.-",
     ],
     ids=[
         "letters",
@@ -26,7 +26,7 @@ from tests.unit.services.gateway.harness import AUTH, FOREIGN
         "wrong-partition",
         "no-partition",
         "foreign-digit",
-        "seven-tokens",
+        "eight-tokens",
         "tenant",
     ],
 )
