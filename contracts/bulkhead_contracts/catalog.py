@@ -305,6 +305,11 @@ RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
 )
 
 
+def askers_of(doer: str) -> frozenset[str]:
+    """Services in whose inboxes the outcomes of a doer's calls lie."""
+    return frozenset(asker for sender, asker in SETTLEMENT_EDGES if sender == doer)
+
+
 def is_allowed(ce_type: str, sender: str, receiver: str) -> bool:
     """True if the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`, workers `wrk_*`."""
     row = BY_TYPE.get(ce_type.rpartition(".v")[0])

@@ -35,8 +35,12 @@ MORE = [
     ("gateway", "after_publish", 2),
 ]
 CASES = [*((name, point, 1) for name, has in crash_points.POINTS.items() for point in has), *MORE]
-STAYS_HELD = {(name, point) for name in ("model_gateway", "tool_executor") for point in ("after_reserve", "after_act")}
-"""Who has reserved and dies before the record settles nothing: the lease ends what he held."""
+STAYS_HELD = {
+    (name, point)
+    for name in ("model_gateway", "tool_executor")
+    for point in ("after_reserve", "after_act", "before_publish")
+}
+"""Who has reserved and dies before the reply settles nothing: the lease ends what he held."""
 AT_START = {("budget", point) for point in ("after_receive", "before_ack", "after_ack")}
 """Passed by the mark of a ledger that is built, and by nothing of a task that succeeds."""
 DIES_WITHIN_S = 10.0

@@ -83,7 +83,7 @@ class DocumentDeleteRequested(Body, type="mesh.retrieval.delete_requested"):
     name: Name
 
 
-class DocumentDeleted(Body, type="mesh.retrieval.deleted"):
+class DocumentDeleted(Body, DoerReply, type="mesh.retrieval.deleted"):
     """End of a deletion: `absent` when nothing stood under this name."""
 
     name: Name

@@ -38,11 +38,18 @@ class Settled(Body, type="mesh.budget.settled"):
 
 
 class DoerReply(Contract):
-    """Reply of a doer to a request. settled: what the attempts at the request used, each once; budget reads it where
-    the reply lies."""
+    """Reply of a doer to a request, as each of theirs is.
+
+    settled: what the attempts at the request used, each once; budget reads it where the reply lies. answered: ids of
+    the requests under the same key that were told before that nothing was done.
+    """
 
     settled: Annotated[
         tuple[Settled, ...], Field(max_length=bounds.MAX_SETTLED_IN_REPLY, exclude_if=operator.not_)
+    ] = ()
+    answered: Annotated[
+        tuple[Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)], ...],
+        Field(max_length=bounds.MAX_ANSWERED_BEFORE, exclude_if=operator.not_),
     ] = ()
 
 

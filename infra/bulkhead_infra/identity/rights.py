@@ -108,6 +108,9 @@ def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.RECORDS:
             yield Right(name, "send", f"record.{name}.>")
             yield _read_right(name, subjects.records_stream(name))
+            # Of what others are told, the outcomes that it told itself.
+            for asker in sorted(catalog.askers_of(name)):
+                yield Right(name, "send", f"{API}DIRECT.GET.{subjects.inbox_stream(asker)}.mesh.{name}.{asker}.>")
         case Use.RESPONSE_CACHE:
             yield Right(name, "send", f"cache.{name}.>")
             yield _read_right(name, subjects.CACHE_STREAM)

@@ -79,8 +79,8 @@ def _render_loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> s
     if not lost:
         return ""
     counts = ", ".join(f"{stream} {sum(by_subject.values())}" for stream, by_subject in lost.items())
-    gone = (subject for by_subject in lost.values() for subject in by_subject)
-    tasks = sorted({task for subject in gone for task in subject.split(".")[5:6]})
+    absent = (subject for by_subject in lost.values() for subject in by_subject)
+    tasks = sorted({task for subject in absent for task in subject.split(".")[5:6]})
     return (
         f"messages that the journal has are gone from their inboxes ({counts}; of tasks {', '.join(tasks[:5])}"
         f"{' and others' if len(tasks) > 5 else ''}). Those that were on the way when a disk was full, or the power "

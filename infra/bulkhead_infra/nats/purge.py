@@ -132,13 +132,14 @@ def _subjects_of_task(task: Task) -> dict[str, tuple[str, ...]]:
             f"timer.{service}.set.{part}.{tenant}.{name}.>",
             f"timer.{service}.fired.{part}.{tenant}.{name}",
         )
-    for service in catalog.INBOXES:
+    # A call's outcome lies in its asker's inbox: nothing is left then by which it could be asked for again.
+    filters[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
+    for service in (*catalog.DOERS, *catalog.INBOXES):
         if service != "gateway":
             filters[subjects.inbox_stream(service)] = (f"mesh.*.{service}.{part}.{tenant}.{name}.*",)
     for service in catalog.DOERS:
         filters[subjects.records_stream(service)] = (f"record.{service}.{tenant}.{name}.>",)
     filters[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
-    filters[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
     filters[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}.*",)
     if name.startswith(subjects.PUBLISHER):
         # A task that a publisher began bears its name: nobody else's stream holds the request.
@@ -307,7 +308,8 @@ async def _is_counted(reader: JetStreamBus, task: Task, counted: Mapping[tuple[s
     """True when a checkpoint of the ledger has every settlement that the task's replies tell. Raises BusError."""
     tenant, name = task
     for doer, asker in catalog.SETTLEMENT_EDGES if tenant else ():
-        stream, subject = subjects.inbox_stream(asker), subjects.mesh_subject(doer, asker, tenant, name)
+        place = f"{subjects.partition_of(name)}.{tenant}.{name}.*"
+        stream, subject = subjects.inbox_stream(asker), f"mesh.{doer}.{asker}.{place}"
         async for stored in stored_messages(reader, stream, subject, after=counted.get((doer, asker), 0)):
             if SETTLED_FIELD in stored.body:
                 return False

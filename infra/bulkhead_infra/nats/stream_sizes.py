@@ -28,18 +28,16 @@ DEFAULT_BYTES = {
 """By the first word of a stream's name, where nobody said how much disk there is: enough for a laptop."""
 SHARE_PERCENT = {
     "INBOX_MODEL_GATEWAY": 13,
-    "INBOX_WORKER": 10,
+    "INBOX_WORKER": 13,
     "INBOX_CHECKER": 7,
-    "RECORDS_MODEL_GATEWAY": 6,
-    "INBOX_PLANNER": 5,
+    "INBOX_PLANNER": 6,
     "INBOX_GATEWAY": 5,
     "INBOX_JOURNAL": 5,
     "INBOX_BUDGET": 4,
     "INBOX_RAG": 2,
     "INBOX_TOOL_EXECUTOR": 2,
-    "RECORDS_RAG": 2,
     "RECORDS_TOOL_EXECUTOR": 2,
-    "JOURNAL": 14,
+    "JOURNAL": 16,
     "BLOBS": 14,
 }
 """Shares of the disk. A stream that is not named here is seldom written to, and has one hundredth."""

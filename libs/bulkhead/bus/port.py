@@ -274,6 +274,10 @@ class Bus(Protocol):
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message of a subject (wildcards allowed)."""
 
+    async def last_on(self, stream: str, subject: str) -> StoredMessage | None:
+        """The newest message of exactly this subject: the request names it, so that a right to it is a right to no
+        other."""
+
     async def last_sequence(self, stream: str) -> int:
         """The last sequence of a stream, 0 when it is empty; read from its leader, not from a lagging follower."""
 

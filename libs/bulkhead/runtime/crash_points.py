@@ -23,12 +23,11 @@ POINT_MEANINGS: Mapping[str, str] = {
     "between_publishes": "the broker has some of the messages that a decision brought, and not all",
     "before_publish": "a message is about to be sent to an inbox (a timer to be set)",
     "after_publish": "the broker has acknowledged it",
-    "after_verify": "the request's grant is verified; no record was looked up",
+    "after_verify": "the request's grant is verified; no outcome was looked up",
     "after_claim": "the key of a write that may not be repeated is claimed",
     "after_reserve": "budget has said yes; nothing was called",
-    "after_act": "the effect has happened, and no record says so",
-    "after_record": "the outcome is on record, and no reply was sent",
-    "after_reply": "the reply was sent, and what it settles in it",
+    "after_act": "the effect has happened, and nothing stored says so",
+    "after_reply": "the reply is stored: the record of the outcome, and what it settles in it",
     "after_charge": "settlements in replies are charged; how far they were read is not noted",
     "after_request": "a caller waits for a reply; nothing was done",
     "before_answer": "the request is done, and the reply was not sent",
@@ -41,7 +40,7 @@ _ON_ARRIVAL, _ON_ACK = ("after_receive",), ("before_ack", "after_ack")
 _ON_PUBLISH = ("before_publish", "after_publish")
 _ON_DECISION = (*_ON_ARRIVAL, "before_decide", *_ON_PUBLISH, *_ON_ACK)
 _ON_REQUEST = ("after_request", "before_answer")
-_ON_ACT = ("after_reserve", "after_act", "after_record", *_ON_PUBLISH, "after_reply")
+_ON_ACT = ("after_reserve", "after_act", *_ON_PUBLISH, "after_reply")
 POINTS: Mapping[str, tuple[str, ...]] = {
     "planner": (*_ON_DECISION, "between_publishes"),
     "worker": (*_ON_DECISION, "between_publishes"),
@@ -50,7 +49,7 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     "model_gateway": (*_ON_ARRIVAL, "after_verify", *_ON_ACT, *_ON_ACK),
     "tool_executor": (*_ON_ARRIVAL, "after_verify", "after_claim", *_ON_ACT, *_ON_ACK),
     # A search by words costs nothing: no reservation, nothing to settle.
-    "rag": (*_ON_ARRIVAL, "after_verify", "after_act", "after_record", *_ON_PUBLISH, "after_reply", *_ON_ACK),
+    "rag": (*_ON_ARRIVAL, "after_verify", "after_act", *_ON_PUBLISH, "after_reply", *_ON_ACK),
     "gateway": (*_ON_ARRIVAL, *_ON_PUBLISH, *_ON_ACK),
     # Its inbox has its own mark, at its start, and nothing of a task that succeeds.
     "budget": (*_ON_ARRIVAL, *_ON_REQUEST, *_ON_PUBLISH, "after_charge", *_ON_ACK),

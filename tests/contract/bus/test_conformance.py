@@ -221,6 +221,19 @@ async def test_last_is_the_newest_of_one_subject(world: World) -> None:
     assert await bus.last(INBOX, "mesh.*.nobody.>") is None
 
 
+async def test_the_last_on_a_subject_is_of_no_other_key_or_task(world: World) -> None:
+    bus = await world.bus()
+    keyed = subjects.mesh_subject("planner", "worker", TENANT, TASK, "call-1")
+    assert await bus.last_on(INBOX, keyed) is None
+    await put(bus, "a", subject=keyed)
+    await put(bus, "b")
+    await put(bus, "c", subject=subjects.mesh_subject("planner", "worker", TENANT, TASK, "call-2"))
+    last = await bus.last_on(INBOX, keyed)
+    assert last is not None and (last.body, last.sequence, last.subject, last.key) == (b"a", 1, keyed, "call-1")
+    with pytest.raises(BusError):
+        await bus.last_on("INBOX_NOBODY", keyed)
+
+
 async def test_a_stream_tells_how_far_it_has_come(world: World) -> None:
     bus = await world.bus()
     assert await bus.last_sequence(INBOX) == 0

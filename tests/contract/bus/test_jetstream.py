@@ -184,6 +184,7 @@ accounts {
       { service: "$JS.API.CONSUMER.INFO.INBOX_WORKER.worker-0", accounts: [SVC_WORKER] }
       { service: "$JS.ACK.INBOX_WORKER.worker-0.>", accounts: [SVC_WORKER] }
       { service: "$JS.API.DIRECT.GET.INBOX_WORKER", response_type: stream, accounts: [SVC_WORKER] }
+      { service: "$JS.API.DIRECT.GET.INBOX_PLANNER.mesh.worker.planner.>", accounts: [SVC_WORKER] }
       { stream: "control.live.>", accounts: [SVC_WORKER] }
     ]
   }
@@ -192,6 +193,7 @@ accounts {
       publish: { allow: ["mesh.worker.planner.>", "record.rag.>", "rpc.worker.budget.>",
                          "JSMESH.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0",
                          "JSMESH.API.CONSUMER.INFO.INBOX_WORKER.worker-0", "$JS.ACK.INBOX_WORKER.worker-0.>",
+                         "JSMESH.API.DIRECT.GET.INBOX_PLANNER.mesh.worker.planner.>",
                          "JSMESH.API.DIRECT.GET.INBOX_WORKER"] }
       subscribe: { allow: ["_INBOX_worker.>", "control.live.>"] } } } ]
     imports: [
@@ -206,6 +208,8 @@ accounts {
         to: "JSMESH.API.CONSUMER.INFO.INBOX_WORKER.worker-0" }
       { service: { account: MESH, subject: "$JS.API.DIRECT.GET.INBOX_WORKER" },
         to: "JSMESH.API.DIRECT.GET.INBOX_WORKER" }
+      { service: { account: MESH, subject: "$JS.API.DIRECT.GET.INBOX_PLANNER.mesh.worker.planner.>" },
+        to: "JSMESH.API.DIRECT.GET.INBOX_PLANNER.mesh.worker.planner.>" }
     ]
   }
 }
@@ -292,6 +296,25 @@ async def test_a_denied_publish_is_refused_at_once(bus: JetStreamBus) -> None:
         await bus.last("INBOX_PLANNER", SUBJECT)
     with pytest.raises(PublishRefused, match="policy"):
         await bus.open_consumer("INBOX_PLANNER", "planner-0")
+    assert time.monotonic() - begun < ANSWER_S
+
+
+async def test_of_another_inbox_a_service_reads_only_what_it_said_there_under_a_key(bus: JetStreamBus) -> None:
+    said = subjects.mesh_subject("worker", "planner", TENANT, TASK, "call-1")
+    assert await bus.last_on("INBOX_PLANNER", said) is None
+    await bus.publish(said, b"x", {}, "said", expect_last_on_subject=0)
+    await bus.publish(subjects.mesh_subject("worker", "planner", TENANT, TASK), b"y", {}, "unkeyed")
+    last = await bus.last_on("INBOX_PLANNER", said)
+    assert last is not None and last.body == b"x"
+    again = await bus.publish(said, b"x", {}, "said", expect_last_on_subject=0)
+    assert again.duplicate and again.sequence == last.sequence, "after a lost ack it meets itself"
+    with pytest.raises(WrongLastSequence):
+        await bus.publish(said, b"rival", {}, "rival", expect_last_on_subject=0)
+    begun = time.monotonic()
+    with pytest.raises(PublishRefused, match="policy"):
+        await bus.last_on("INBOX_PLANNER", subjects.mesh_subject("budget", "planner", TENANT, TASK))
+    with pytest.raises(PublishRefused, match="policy"):
+        await bus.last("INBOX_PLANNER", said)
     assert time.monotonic() - begun < ANSWER_S
 
 

@@ -374,6 +374,16 @@ def test_retentions():
         Retention(streams={"BLOBS": 1.0}).seconds_for("JOURNAL")
 
 
+def test_what_could_ask_for_a_call_again_goes_before_its_outcome_and_a_claim_after_it():
+    order = list(purging._subjects_of_task((TENANT, OLD)))
+    asking = {subjects.DEAD_LETTERS_STREAM, *map(subjects.inbox_stream, catalog.DOERS)}
+    outcomes = {subjects.inbox_stream(asker) for doer in catalog.DOERS for asker in catalog.askers_of(doer)}
+    claims = {*map(subjects.records_stream, catalog.DOERS)}
+    assert max(map(order.index, asking)) < min(map(order.index, outcomes))
+    # Ingestions leave no claims, and their outcomes stay with the fact that ends them.
+    assert max(map(order.index, outcomes - {purging.GATEWAY})) < min(map(order.index, claims))
+
+
 async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tmp_path):
     """Three that tell who runs; a task waits since the first. What is left is enough to begin from."""
     async with buses(broker) as of:

@@ -58,7 +58,7 @@ async def _ingest(mesh, documents):
             name=f"{name}.md", media_type="text/markdown", content=await context.blobs.put("demo", document)
         )
         await context.publisher.send("rag", body, tenant="demo", task=name, cause=name, grant=grant(mesh, name))
-        done = await mesh.wait_for_fact(subjects.mesh_subject("rag", "gateway", "demo", name), DocumentIngested)
+        done = await mesh.wait_for_fact(subjects.task_filter("gateway", "demo", name), DocumentIngested)
         assert done.outcome == "ingested", done
 
 

@@ -38,6 +38,12 @@ STREAMS = (
     "EVENTS",
 )
 
+ASKERS = {
+    "model_gateway": ("planner", "worker", "checker", "doors"),
+    "rag": ("worker", "doors", "gateway"),
+    "tool_executor": ("worker", "doors"),
+}
+"""Who asks whom for something that is done once."""
 COUNTED = ("INBOX_", "RECORDS_", "BLOBS", "DEAD_LETTERS")
 
 
@@ -107,7 +113,7 @@ def _api(identity: str, tokens: list[str]) -> bool:
         pulls = operation == "CONSUMER.MSG" and rest == ["NEXT", "EVENTS", identity]
         return pulls or (operation in ("CONSUMER.INFO", "CONSUMER.RESET") and rest == ["EVENTS", identity])
     if operation == "DIRECT.GET":
-        return len(rest) == 1 and rest[0] in readable(identity)
+        return (len(rest) == 1 and rest[0] in readable(identity)) or _reads_outcome(identity, rest)
     if operation == "CONSUMER.MSG":
         return tokens[4] == "NEXT" and "inbox" in uses(identity) and tokens[5:] == [own(identity), f"{identity}-0"]
     if operation == "CONSUMER.INFO":
@@ -119,6 +125,12 @@ def _api(identity: str, tokens: list[str]) -> bool:
     if operation == "STREAM.INFO" and "counts" in uses(identity) and rest[0].startswith(COUNTED):
         return len(rest) == 1
     return operation == "STREAM.INFO" and "stream_info" in uses(identity) and len(rest) == 1
+
+
+def _reads_outcome(identity: str, rest: list[str]) -> bool:
+    """What it has told itself who asked it for something."""
+    told = [to for to in ASKERS.get(identity, ()) if rest[:4] == [f"INBOX_{to.upper()}", "mesh", identity, to]]
+    return bool(told) and len(rest) > 4
 
 
 def _dollar_js(identity: str, tokens: list[str]) -> bool:
@@ -233,7 +245,11 @@ def _stream_api(stream: str) -> list[str]:
         for action in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "RESET", "LEADER.STEPDOWN"):
             found.append(f"CONSUMER.{action}.{stream}.{consumer}")
         found.append(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
-    found += [f"DIRECT.GET.{stream}.mesh.planner.worker.3.demo.t1", f"CONSUMER.CREATE.{stream}.other.mesh.>"]
+    found += [f"DIRECT.GET.{stream}.mesh.planner.worker.3.demo.t1.-", f"CONSUMER.CREATE.{stream}.other.mesh.>"]
+    if stream.startswith("INBOX_"):
+        owners = {stream.partition("_")[2].lower(), "worker"}
+        found += [f"DIRECT.GET.{stream}.mesh.{a}.{b}.3.demo.t1.k" for a in (*ASKERS, "budget", "*") for b in owners]
+    found.append(f"DIRECT.GET.{stream}.mesh.>")
     return [*found, f"DIRECT.GET.{stream}.events.demo.>", f"CONSUMER.CREATE.{stream}.{durable}.events.demo.>"]
 
 

@@ -26,7 +26,7 @@ async def ask(folder: Path) -> None:
         token = grant(make_context("signer", "test", bus, identities["signer"]), "t1")
         body = EchoRequested(call_id="c1", text="hello")
         await gateway.publisher.send("echo", body, tenant="demo", task="t1", cause="t1", grant=token)
-        subject = subjects.mesh_subject("echo", "gateway", "demo", "t1")
+        subject = subjects.mesh_subject("echo", "gateway", "demo", "t1", "c1")
         while not (stored := await bus.read(subjects.inbox_stream("gateway"), subject)):
             await asyncio.sleep(POLL_S)
         reply = catalog.decode_body(EchoReplied.ce_type(), stored[0].body)

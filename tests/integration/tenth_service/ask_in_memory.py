@@ -21,7 +21,7 @@ async def ask(folder: Path) -> None:
         token = grant(mesh.context("signer"), "t1")
         body = EchoRequested(call_id="c1", text="hello")
         await mesh.context("gateway").publisher.send("echo", body, tenant="demo", task="t1", cause="t1", grant=token)
-        reply = await mesh.wait_for_fact(subjects.mesh_subject("echo", "gateway", "demo", "t1"), EchoReplied)
+        reply = await mesh.wait_for_fact(subjects.mesh_subject("echo", "gateway", "demo", "t1", "c1"), EchoReplied)
         print(f"{len(SERVICES)} services, {len(mesh.running)} run; {reply.text}")
     finally:
         await stage.close()

@@ -132,11 +132,11 @@ def _one_word(record: Record) -> Iterator[str]:
 
 
 def _answers(record: Record) -> Iterator[str]:
-    """What a doer has answered stands: a request that is handled again is answered the same, from the record."""
+    """What a doer has answered stands: of two replicas that handle a request, the first one's answer is the answer."""
     first: dict[tuple[str, str], bytes] = {}
     for one in record.sayings:
         who = one.who.rpartition("-")[0]
-        if who not in DOERS or not one.headers.get("ce-type", "").startswith(ANSWERS):
+        if who not in DOERS or one.overtaken or not one.headers.get("ce-type", "").startswith(ANSWERS):
             continue
         answer = one.body
         if b"refused" in answer and (body := json.loads(answer)).get("outcome") == "refused":

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from bulkhead.bus.memory.broker import MemoryBroker, Offer, mesh_durables, mesh_streams
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.memory.streams import Stream, StreamConfig, subject_matches
-from bulkhead.bus.port import StoredMessage
+from bulkhead.bus.port import StoredMessage, WrongLastSequence
 from bulkhead_contracts import subjects
 from tests.simulation.mesh.chaos import APART, Chaos
 from tests.simulation.mesh.loop import LoopClock
@@ -33,14 +33,15 @@ EVERYBODY = ""
 """Stands for all when they are cut off at once: then it is the broker that is away."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Saying:
-    """One attempt to publish."""
+    """One attempt to publish. overtaken: the broker refused it, for another was first."""
 
     who: str
     subject: str
     headers: dict[str, str]
     body: bytes
+    overtaken: bool = False
 
 
 class Mesh(Protocol):
@@ -243,8 +244,13 @@ class Link:
 
     def store(self, subject: str, headers: dict[str, str], body: bytes) -> Any:
         """As the broker's, written down."""
-        self._world.sayings.append(Saying(self._who, subject, dict(headers), body))
-        return self._world.net.store(subject, headers, body)
+        saying = Saying(self._who, subject, dict(headers), body)
+        self._world.sayings.append(saying)
+        try:
+            return self._world.net.store(subject, headers, body)
+        except WrongLastSequence:
+            saying.overtaken = True
+            raise
 
     def deliver(self, offer: Offer) -> None:
         """Everything that this replica says passes here."""

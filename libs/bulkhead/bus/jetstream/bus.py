@@ -160,10 +160,10 @@ class JetStreamBus:
 
     async def _find_own_ack(self, stream: str, subject: str, message_id: str) -> PubAck | None:
         is_foreign = stream.startswith(subjects.inbox_stream("")) and stream != subjects.inbox_stream(self._service)
-        if not stream or is_foreign:
-            return None  # Nobody may read another's inbox, and each try would be a violation at the broker.
+        if not stream or (is_foreign and subject.endswith(f".{subjects.NO_KEY}")):
+            return None  # In another's inbox only outcomes are read; each try would be a violation at the broker.
         try:
-            stored = await self.last(stream, subject)
+            stored = await (self.last_on(stream, subject) if is_foreign else self.last(stream, subject))
         except BusError:
             return None  # A publisher without the right to read there cannot tell.
         if stored is None or stored.headers.get(wire.MESSAGE_ID) != message_id:
@@ -231,10 +231,18 @@ class JetStreamBus:
         messages = await self._direct_get(stream, {"last_by_subj": subject}, many=False)
         return messages[0] if messages else None
 
-    async def _direct_get(self, stream: str, wanted: Mapping[str, str | int], many: bool) -> list[StoredMessage]:
+    async def last_on(self, stream: str, subject: str) -> StoredMessage | None:
+        """See port.Bus. Raises BusUnavailable."""
+        messages = await self._direct_get(stream, {}, many=False, subject=f".{subject}")
+        return messages[0] if messages else None
+
+    async def _direct_get(
+        self, stream: str, wanted: Mapping[str, str | int], many: bool, subject: str = ""
+    ) -> list[StoredMessage]:
         await self._connection.wait_until_connected(READ_TIMEOUT_S)
+        query = json.dumps(wanted).encode() if wanted else b""
         answers = await self._replies.request_replies(
-            f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
+            f"{self._api}.DIRECT.GET.{stream}{subject}", query, timeout_s=READ_TIMEOUT_S, many=many
         )
         return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
 

@@ -177,6 +177,10 @@ class MemoryBus:
             "read", stream, lambda: self._broker.get_stream(stream).newest(subject, horizon(stream))
         )
 
+    async def last_on(self, stream: str, subject: str) -> StoredMessage | None:
+        """See port.Bus."""
+        return await self.last(stream, subject)
+
     async def last_sequence(self, stream: str) -> int:
         """See port.Bus."""
         self._check_open()

@@ -1,8 +1,9 @@
 """The doer shell: one request in, one reply out, done at most once.
 
-verify the grant -> look up the record -> claim (writes) -> act (which reserves) -> record -> reply (settles) -> ack.
-A crash anywhere is met by the record: what was recorded is answered again, what was claimed and has no record may
-have happened, what was neither is done now.
+verify the grant -> look up the outcome -> claim (unkeyed writes) -> act (which reserves) -> reply (settles) -> ack.
+The reply in the asker's inbox is the record of the outcome, under the call's key (ADR 0045). A crash anywhere is met by
+what is stored: what was answered is answered, what was claimed and has no answer may have happened, what was neither is
+done now.
 """
 
 import asyncio
@@ -20,9 +21,13 @@ from bulkhead.runtime.consume.loop import HANDLER_FAILED
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, DeferredCall, DeferredCalls
 from bulkhead.runtime.doer.idempotency import (
+    CallPlace,
     IdempotencyRecord,
-    RequestAnswer,
-    parse_record,
+    KeyedCall,
+    StoredOutcome,
+    is_undone,
+    parse_call,
+    parse_outcome,
     total_usage,
     with_lost_usage,
 )
@@ -33,7 +38,7 @@ from bulkhead.runtime.halts.live import Halts, is_breaker_key
 from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry.annotate import annotate_span
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import bounds, catalog, envelope, subjects
+from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
@@ -44,10 +49,8 @@ log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
-StoredRecord = tuple[IdempotencyRecord | None, int]
-"""The record under a key, and its sequence."""
 OUTCOME_PATIENCE_S = 600.0
-"""So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0028)."""
+"""So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0045)."""
 
 
 class DoerHandler:
@@ -70,8 +73,8 @@ class DoerHandler:
         """Tell whoever asked now rather than at its deadline, and whoever has the request sent again.
 
         A write may have been done, claimed or not: who was told `refused` would do it again under another key. Of
-        anything else no outcome is on record, and that is recorded: a redrive of the request must not do what its
-        asker was told not to count on.
+        anything else there is no outcome, and that is one: a redrive of the request must not do what its asker was
+        told not to count on.
         """
         try:
             message = inbound.read_message(stored, self._context.service)
@@ -80,20 +83,21 @@ class DoerHandler:
         request = message.body
         if not isinstance(request, self._doer.handles):
             return
-        subject = self._record_subject(message, request)
-        async with self._hold_key(subject):
-            if await self._answer_from_record(message, request, subject):
+        place = self._place_of(message, request)
+        async with self._hold_key(place.record):
+            call = await self._look_up(place)
+            if await self._answer_if_begun(message, request, place, call):
                 return
-            record, sequence = parse_record(await self._context.bus.last(self._records, subject))
             description = (
                 f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
             )
             hint = "see `bulkhead dead-letters` for the reason; repair it, then ask anew"
             failure = Failure.from_text(code[:64], description, hint)
             # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
-            begun = code == HANDLER_FAILED and self._doer.may_change_world(request)
-            reply = self._doer.uncertain_reply(request) if begun else self._doer.refusal_reply(request, failure)
-            await self._record_and_answer(message, subject, (record, sequence), reply, ())
+            if code == HANDLER_FAILED and self._doer.may_change_world(request):
+                await self._store_outcome(message, place, call, self._doer.uncertain_reply(request))
+            else:
+                await self._refuse_call(message, place, call, self._doer.refusal_reply(request, failure), claims=True)
 
     async def handle_message(self, message: ReceivedMessage) -> None:
         """See the module's docstring for the order."""
@@ -103,17 +107,22 @@ class DoerHandler:
             if (side_handler := self._doer.side_handlers.get(type(message.body))) is not None:
                 await side_handler(message)
             return
-        subject = self._record_subject(message, request)
+        place = self._place_of(message, request)
+        if place.key == subjects.NO_KEY:
+            # Under it lies all that is no outcome: the last of that would pass for one.
+            failure = Failure.from_text("bad_key", "a call cannot have the id `-`", "give it another id")
+            await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
+            return
         try:
             authority = self._authority_of(message, self._context.clock())
         except GrantRefused as refusal:
-            await self._refuse_request(message, request, refusal, subject)
+            await self._refuse_request(message, request, refusal, place)
             return
         crash_points.pass_point("after_verify")
         job = Job.from_message(message, request, authority, self._context.clock())
         try:
-            async with self._hold_key(subject):
-                await self._do_once(job, subject)
+            async with self._hold_key(place.record):
+                await self._do_once(job, place)
         except Deferred as wait:
             await self._defer_request(message, request, wait)
 
@@ -134,11 +143,24 @@ class DoerHandler:
             # Register after the deferral is published, so that a wake-up cannot precede it.
             self.deferred_calls.defer_call(*halt, DeferredCall.from_message(message, body.call_id, body.step_id))
 
-    def _record_subject(self, message: ReceivedMessage, request: Any) -> str:
-        """Subject of the record of a request."""
-        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
-        key = envelope.derive_id(message.sender, self._doer.idempotency_key(request), "record")
-        return subjects.record_subject(self._context.service, message.tenant, message.task, key)
+    def _place_of(self, message: ReceivedMessage, request: Any) -> CallPlace:
+        """Subjects of a call's outcome and record: by asker, so that nobody can write down an answer for another's call
+        by choosing its id."""
+        service, asker, tenant, task = self._context.service, message.sender, message.tenant, message.task
+        key = self._doer.idempotency_key(request)
+        record_key = envelope.derive_id(asker, key, "record")
+        return CallPlace(
+            key,
+            subjects.inbox_stream(asker),
+            subjects.mesh_subject(service, asker, tenant, task, key),
+            subjects.record_subject(service, tenant, task, record_key),
+        )
+
+    async def _look_up(self, place: CallPlace) -> KeyedCall:
+        bus = self._context.bus
+        return parse_call(
+            *await asyncio.gather(bus.last_on(place.inbox, place.reply), bus.last(self._records, place.record))
+        )
 
     @asynccontextmanager
     async def _hold_key(self, subject: str) -> AsyncIterator[None]:
@@ -156,81 +178,71 @@ class DoerHandler:
                 self._busy[subject] = (lock, holders - 1)
 
     async def _refuse_request(
-        self, message: ReceivedMessage, request: Any, refusal: GrantRefused, subject: str
+        self, message: ReceivedMessage, request: Any, refusal: GrantRefused, place: CallPlace
     ) -> None:
         """Refuse it, unless it was done while the grant still held: what was done is no longer to be refused."""
         failure = Failure.from_text(refusal.code, str(refusal), "submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
                 job = Job.from_message(message, request, self._authority_of(message, 0), self._context.clock())
-                async with self._hold_key(subject):
-                    if not await self._answer_from_record(message, request, subject):
-                        # On record, too: a replica whose clock is behind would do what its asker was told was not done.
-                        present = parse_record(await self._context.bus.last(self._records, subject))
-                        await self._record_and_answer(
-                            message, subject, present, await self._doer.refusal_after_start(job, failure), ()
-                        )
+                async with self._hold_key(place.record):
+                    call = await self._look_up(place)
+                    if not await self._answer_if_begun(message, request, place, call):
+                        # As its outcome: a replica whose clock is behind would do what its asker was told was not done.
+                        reply = await self._doer.refusal_after_start(job, failure)
+                        await self._refuse_call(message, place, call, reply, claims=self._doer.needs_claim(job))
                     return
         await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
 
-    async def _answer_from_record(self, message: ReceivedMessage, request: Any, subject: str) -> bool:
-        """Answer from the record, if there is one; a claim without an outcome may have been done."""
-        record, sequence = parse_record(await self._context.bus.last(self._records, subject))
-        if record is None:
+    async def _answer_if_begun(self, message: ReceivedMessage, request: Any, place: CallPlace, call: KeyedCall) -> bool:
+        """Answer it, if it has an outcome; a claim without one may have been done."""
+        if call.outcome.answers(message.envelope.id):
+            await self._answer_again(message, call.outcome)
+            return True
+        if call.record is None or not call.record.claimed:
             return False
-        if (answer := record.answer_to(message.envelope.id)) is not None:
-            await self._send_answer(message, answer)
-        elif record.claimed:
-            await self._record_and_answer(message, subject, (record, sequence), self._doer.uncertain_reply(request), ())
-        return answer is not None or record.claimed
+        await self._store_outcome(message, place, call, self._doer.uncertain_reply(request))
+        return True
 
     def _authority_of(self, message: ReceivedMessage, now_unix_ms: int) -> Authority:
         return self._context.verifier.verify_authority(
             message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=now_unix_ms
         )
 
-    async def _do_once(self, job: Job[Any], subject: str) -> None:
-        stored = await self._context.bus.last(self._records, subject)
-        record, sequence = parse_record(stored)
-        if record is not None and (answer := record.answer_to(job.envelope.id)) is not None:
-            await self._send_answer(job, answer)
+    async def _do_once(self, job: Job[Any], place: CallPlace) -> None:
+        call = await self._look_up(place)
+        if call.outcome.answers(job.envelope.id):
+            await self._answer_again(job, call.outcome)
             return
-        if record is not None and record.was_put_off(job.envelope.id):
+        if call.record is not None and call.was_put_off(job.envelope.id):
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
             wait = Deferred(FIRST_PAUSE_MS, "the call was put off")
-            wait.usage, wait.settled = total_usage(record.settled), record.settled
+            wait.usage, wait.settled = total_usage(call.record.used), call.record.used
             raise wait
         hands = self._job_context()
-        if record is not None and record.claimed:
+        if call.record is not None and call.record.claimed:
             # Before anything could refuse it: what may have been done is never told to be refused.
-            begun_unix_ms = stored.time_unix_ms if stored is not None else 0
-            resolution = await self._doer.resolve_claim(job, hands, begun_unix_ms) or self._doer.uncertain_reply(
-                job.request
-            )
-            await self._record_and_answer(
-                job, subject, (record, sequence), with_lost_usage(resolution, record.lost), ()
-            )
+            resolution = await self._doer.resolve_claim(job, hands, call.recorded_unix_ms)
+            await self._store_outcome(job, place, call, resolution or self._doer.uncertain_reply(job.request))
             return
         try:
             # Before the claim: who dies while it waits has done nothing.
             async with self._doer.hold_turn(job, hands) as turn:
-                await self._claim_and_act(job, subject, (record, sequence), hands, turn)
+                await self._claim_and_act(job, place, call, hands, turn)
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
-            await self._record_and_answer(job, subject, (record, sequence), reply, ())
+            await self._refuse_call(job, place, call, reply, claims=self._doer.needs_claim(job))
 
     async def _claim_and_act(
-        self, job: Job[Any], subject: str, stored: StoredRecord, hands: JobContext, turn: Any
+        self, job: Job[Any], place: CallPlace, call: KeyedCall, hands: JobContext, turn: Any
     ) -> None:
-        """Claim it, do it, record it, answer."""
-        record, sequence = stored
-        earlier = record.answers_to_keep() if record is not None else ()
-        lost = record.lost if record is not None else ()
+        """Claim it, do it, answer."""
+        request, lost, sequence = job.envelope.id, call.lost, call.record_sequence
         claims = self._doer.needs_claim(job)
         if claims:
-            claim = IdempotencyRecord(request=job.envelope.id, claimed=True, earlier=earlier, lost=lost)
-            sequence = await self._put_record(subject, claim, sequence)
+            claim = IdempotencyRecord(request=request, claimed=True, used=lost)
+            sequence = await self._put_record(place, claim, sequence)
             crash_points.pass_point("after_claim")
         try:
             reply = await self._doer.act(job, hands, turn)
@@ -241,11 +253,9 @@ class DoerHandler:
             wait.usage = total_usage((*lost, *settled))
             if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
-                released_claim = IdempotencyRecord(
-                    request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier
-                )
+                put_off = IdempotencyRecord(request=request, closed=True, used=(*lost, *settled))
                 try:
-                    await self._put_record(subject, released_claim, sequence)
+                    await self._put_record(place, put_off, sequence)
                 except BaseException:
                     await asyncio.shield(self._settle_all(job, settled))  # Its asker is told nothing.
                     raise
@@ -255,110 +265,125 @@ class DoerHandler:
             settled = collect_settlements(hands)
             await asyncio.shield(self._settle_all(job, settled))
             if settled:
-                cut_off = IdempotencyRecord(
-                    request=job.envelope.id, claimed=claims, earlier=earlier, lost=(*lost, *settled)
-                )
+                cut_off = IdempotencyRecord(request=request, claimed=claims, used=(*lost, *settled))
                 with suppress(BusError):
-                    await asyncio.shield(self._put_record(subject, cut_off, sequence))
+                    await asyncio.shield(self._put_record(place, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
-        fresh = IdempotencyRecord(earlier=earlier, lost=lost), sequence
-        await self._record_and_answer(job, subject, fresh, with_lost_usage(reply, lost), collect_settlements(hands))
+        await self._store_outcome(job, place, call, reply, collect_settlements(hands))
 
-    async def _record_and_answer(
-        self, message: ReceivedMessage, subject: str, stored: StoredRecord, reply: Body, settled: tuple[Settled, ...]
+    async def _refuse_call(
+        self, message: ReceivedMessage, place: CallPlace, call: KeyedCall, reply: Body, *, claims: bool
     ) -> None:
+        """Answer what was not begun. claims: another replica may be about to claim it, and must not then."""
+        if claims and is_undone(reply):
+            closed = IdempotencyRecord(request=message.envelope.id, closed=True, used=call.lost)
+            await self._put_record(place, closed, call.record_sequence)
+        await self._store_outcome(message, place, call, reply)
+
+    async def _store_outcome(
+        self,
+        message: ReceivedMessage,
+        place: CallPlace,
+        call: KeyedCall,
+        reply: Body,
+        settled: tuple[Settled, ...] = (),
+    ) -> None:
+        """Store the reply as the outcome of the call, unless another replica was first: then that one's answer is the
+        answer, and what this one spent is settled all the same. Raises BusError."""
+        outcome, used = call.outcome, (*settled, *call.lost)
+        reply = with_lost_usage(reply, call.lost)
         try:
-            answer = await self._record_outcome(message, subject, stored, reply, settled)
+            while True:
+                try:
+                    await self._send_reply(message, reply, used, place=place, behind=outcome)
+                    break
+                except WrongLastSequence:
+                    present = parse_outcome(await self._context.bus.last_on(place.inbox, place.reply))
+                    if present.sequence <= outcome.sequence:
+                        raise  # A follower that lags: whoever handles it again sees more.
+                    outcome = present
+                # Where it answers only another request, nothing was done for that one, which says nothing of this one.
+                if outcome.answers(message.envelope.id):
+                    await self._answer_again(message, outcome)
+                    await self._settle_all(message, settled)
+                    break
         except BusError:
             # It is done anew, under another reservation: nobody else knows what this one used.
             await self._settle_all(message, settled)
             raise
-        crash_points.pass_point("after_record")
-        await self._send_answer(message, answer)
 
-    async def _record_outcome(
-        self, message: ReceivedMessage, subject: str, stored: StoredRecord, reply: Body, settled: tuple[Settled, ...]
-    ) -> RequestAnswer:
-        """Answer of the request from now on: this, or what another replica recorded first. Raises BusError."""
-        head, (before, expect) = message.envelope, stored
-        record = IdempotencyRecord(
-            request=head.id,
-            undone=getattr(reply, "outcome", "") in ("refused", "failed"),
-            reply_type=reply.ce_type(),
-            reply=reply.encode().decode(),
-            settled=settled,
-            earlier=before.answers_to_keep() if before is not None else (),
-        )
-        try:
-            await self._put_record(subject, record, expect)
-            return record
-        except WrongLastSequence:
-            present, sequence = parse_record(await self._context.bus.last(self._records, subject))
-            first = present.answer_to(head.id) if present is not None else None
-            if first is not None:
-                # The other's outcome is the outcome, and its reply the reply: what this one spent is settled beside it.
-                await self._settle_all(message, settled)
-                return first
-            if present is None or present.claimed or sequence <= expect:
-                raise
-        # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
-        # looked it up read a follower that did not know yet.
-        known_charges = before.lost if before is not None else ()
-        reply = with_lost_usage(reply, tuple(row for row in present.lost if row not in known_charges))
-        return await self._record_outcome(message, subject, (present, sequence), reply, settled)
+    async def _answer_again(self, message: ReceivedMessage, outcome: StoredOutcome) -> None:
+        """Answer a request of a call that has this outcome: where it was made for another request, with a copy."""
+        assert outcome.body is not None
+        if message.envelope.id not in outcome.answered:
+            await self._send_reply(message, outcome.body, ())
 
-    async def _put_record(self, subject: str, record: IdempotencyRecord, expect: int) -> int:
-        # Of this handling alone, which a delivery's number does not tell: two must not take one claim for their own.
-        handling = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
-        message_id = envelope.message_id(self._context.message_key, f"{subject}/{record.request}/{handling}")
+    async def _put_record(self, place: CallPlace, record: IdempotencyRecord, expect: int) -> int:
+        subject, body = place.record, record.model_dump_json().encode()
         headers = {"content-type": envelope.CONTENT_TYPE}
-        body = record.model_dump_json(exclude=set() if record.lost else {"lost"}).encode()
-        try:
-            ack = await publish_persistently(
-                lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect),
-                patience_s=0.0 if record.claimed or record.lost else OUTCOME_PATIENCE_S,
-            )
-        except WrongLastSequence:
-            stored = await self._context.bus.last(self._records, subject)
-            # A retry after a lost ack meets its own message.
-            if stored is not None and stored.body == body and stored.sequence > expect and not record.claimed:
-                return stored.sequence
-            raise
+        name = f"{subject}/{record.request}/{self._next_handling()}"
+        message_id = envelope.message_id(self._context.message_key, name)
+        ack = await publish_persistently(
+            lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect),
+            patience_s=OUTCOME_PATIENCE_S if record.closed else 0.0,
+        )
         return ack.sequence
 
-    async def _send_answer(self, message: ReceivedMessage, record: RequestAnswer) -> None:
-        reply = catalog.decode_body(record.reply_type, record.reply.encode())
-        await self._send_reply(message, reply, record.settled)
+    def _next_handling(self) -> str:
+        """Name of one handling of a request, which a delivery's number is not: two must not take one claim, or one
+        outcome, for their own."""
+        return f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
 
-    async def _send_reply(self, message: ReceivedMessage, reply: Body, settled: tuple[Settled, ...]) -> None:
-        """Reply, with what is to be settled in it; what does not fit is settled by messages of its own."""
+    async def _send_reply(
+        self,
+        message: ReceivedMessage,
+        reply: Body,
+        settled: tuple[Settled, ...],
+        *,
+        place: CallPlace | None = None,
+        behind: StoredOutcome | None = None,
+    ) -> None:
+        """Send the reply, with what is to be settled in it: what does not fit is settled by messages of its own. With a
+        place it is the outcome of the call there, behind the one that lies there. Raises BusError."""
         carried: tuple[Settled, ...] = ()
+        changes: dict[str, object] = {}
         if settled and isinstance(reply, DoerReply):
-            carried = settled[: bounds.MAX_SETTLED_IN_REPLY]
-            reply = reply.model_copy(update={"settled": carried})
+            changes["settled"] = carried = settled[: bounds.MAX_SETTLED_IN_REPLY]
+        if behind is not None and behind.body is not None and isinstance(reply, DoerReply):
+            changes["answered"] = behind.answered
+        if changes:
+            reply = reply.model_copy(update=changes)
         annotate_span(reply, message.body)
         head, publisher = message.envelope, self._context.publisher
-        # No answer is from before its request: whoever is put off would ask again at once, for ever.
-        time_unix_ms = max(self._context.clock(), message.time_unix_ms)
-
-        async def publish_reply() -> None:
-            ack = await publisher.send(
-                message.sender,
-                reply,
-                **message.cause_fields,
-                actor=head.actor,
-                grant_digest=head.grant_digest,
-                approval=head.approval,
-                logic=head.logic,
-                time_unix_ms=time_unix_ms,
-            )
-            crash_points.pass_point("after_reply")
-            if ack.duplicate:
-                # The reply that lies there may be another replica's, and tell of other attempts.
-                await self._settle_all(message, carried)
-
-        await asyncio.gather(publish_reply(), self._settle_all(message, settled[len(carried) :]))
+        reply_head = publisher.make_envelope(
+            reply,
+            cause=head.id,
+            actor=head.actor,
+            grant_digest=head.grant_digest,
+            approval=head.approval,
+            logic=head.logic,
+            # No answer is from before its request: whoever is put off would ask again at once, for ever.
+            time_unix_ms=max(self._context.clock(), message.time_unix_ms),
+        )
+        outgoing = publisher.make_message(
+            message.sender,
+            reply,
+            reply_head,
+            tenant=message.tenant,
+            task=message.task,
+            key=place.key if place is not None else subjects.NO_KEY,
+            handling=self._next_handling() if place is not None else "",
+        )
+        ack = await publisher.put_message(
+            outgoing,
+            expect_last_on_subject=behind.sequence if behind is not None else None,
+            patience_s=OUTCOME_PATIENCE_S if place is not None else 0.0,
+        )
+        crash_points.pass_point("after_reply")
+        # A deferral that lies there already may be another replica's, and tell of other attempts.
+        is_foreign = ack.duplicate and place is None
+        await self._settle_all(message, settled if is_foreign else settled[len(carried) :])
 
     async def _settle_all(self, message: ReceivedMessage, settled: tuple[Settled, ...]) -> None:
         """Settle by messages of their own: where no reply tells it."""

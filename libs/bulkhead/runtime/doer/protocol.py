@@ -1,7 +1,7 @@
 """The doer protocol: one request in, one reply out, done at most once.
 
 The shell (runtime/doer/handler.py) keeps this order for every doer: verify the grant -> look up the
-record -> claim (writes) -> act (which reserves) -> record -> reply (which settles) -> ack. A doer's `core.py`
+outcome -> claim (unkeyed writes) -> act (which reserves) -> reply (which settles) -> ack. A doer's `core.py`
 implements `Doer`; its `effects.py` touches the world; both use `JobContext`.
 """
 

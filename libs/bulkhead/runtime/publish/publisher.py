@@ -131,14 +131,25 @@ class Publisher:
             message, expect_last_on_subject=expect, expect_none_on=expect_none_on, patience_s=patience_s
         )
 
-    def make_message(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
-        """Make a message before it is known whether it is sent."""
-        subject = subjects.mesh_subject(self.service, to, tenant, task)
+    def make_message(
+        self,
+        to: str,
+        body: Body,
+        head: Envelope,
+        *,
+        tenant: str,
+        task: str,
+        key: str = subjects.NO_KEY,
+        handling: str = "",
+    ) -> OutgoingMessage:
+        """Make a message before it is known whether it is sent. key: of the call whose outcome it is; handling: of the
+        call, where two must not take each other's outcome for their own."""
+        subject = subjects.mesh_subject(self.service, to, tenant, task, key)
         data = body.encode()
         if len(data) > bounds.MAX_MESSAGE_BYTES:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
-        message_id = envelope.message_id(self._key, subject, head.id)
+        message_id = envelope.message_id(self._key, subject, head.id, *([handling] if handling else []))
         return OutgoingMessage(subject, data, head.to_headers(), message_id, self._queues[to], body.CAN_WAIT)
 
     async def publish_event(

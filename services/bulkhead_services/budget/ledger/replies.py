@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, StoredMessage
+from bulkhead.journal.reader import place_of
 from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
@@ -50,8 +51,8 @@ class ReplyEdge(NamedTuple):
         return f"mesh.{self.doer}.{self.asker}.*.{subjects.check_token(tenant)}.>"
 
     def of_task(self, tenant: str, task: str) -> str:
-        """Subject of one task's."""
-        return subjects.mesh_subject(self.doer, self.asker, tenant, task)
+        """Filter of one task's."""
+        return f"mesh.{self.doer}.{self.asker}.{place_of(task, tenant)}"
 
 
 EDGES = tuple(ReplyEdge(*edge) for edge in catalog.SETTLEMENT_EDGES)

@@ -221,15 +221,14 @@ async def test_one_key_is_acted_on_by_one_at_a_time():
         assert doer.peak == 1 and [json.loads(json.dumps(body))["outcome"] for _, body in found].count("succeeded") == 2
 
 
-async def test_one_sender_cannot_write_down_the_answer_to_anothers_call():
-    doer = doers.Recording()
+@pytest.mark.parametrize("writes", [False, True])
+async def test_one_sender_cannot_write_down_the_answer_to_anothers_call(writes):
+    """Two askers choose one id: neither's outcome nor claim is the other's."""
+    doer = doers.Recording(writes=writes)
     async with MemoryMesh({"budget": lambda c: doers.Purse(), "tool_executor": lambda c: doer}) as mesh:
         token = doers.grant(mesh)
-        await doers.call(mesh, token)
-        await doers.replies(mesh, 1)
-        kept = {one.subject for one in await mesh.messages("RECORDS_TOOL_EXECUTOR")}
-        foreign = envelope.derive_id("checker", "c1", "record")
-        assert kept == {
-            subjects.record_subject("tool_executor", "demo", "t1", envelope.derive_id("worker", "c1", "record"))
-        }
-        assert not any(subject.endswith(foreign) for subject in kept)
+        for count, sender in enumerate(("doors", "worker"), 1):
+            await doers.call(mesh, token, sender=sender)
+            inbox, pattern = subjects.inbox_stream(sender), f"mesh.tool_executor.{sender}.>"
+            [told] = await shells.mesh_messages(mesh, inbox, pattern)
+            assert json.loads(told.body)["outcome"] == "succeeded" and doer.done == count

@@ -191,7 +191,7 @@ async def test_what_was_folded_and_not_applied_still_halts_and_alerts() -> None:
         edge.reader._left_out.clear()
         await rebuild(world)
         await applied(world, reply.sequence)
-        halted = await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{TASK}")
+        halted = await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{TASK}.*")
         assert halted and (await world.balance()).spent.cost_usd_micros == 200
 
 

@@ -10,9 +10,9 @@ from bulkhead.bus.port import StoredMessage, WrongLastSequence
 from bulkhead_contracts import subjects
 
 
-@pytest.mark.parametrize(("receiver", "looked"), [("doors", 1), ("gateway", 0)])
+@pytest.mark.parametrize(("receiver", "key", "looked"), [("doors", "-", 1), ("gateway", "-", 0), ("gateway", "c1", 1)])
 async def test_a_publisher_looks_for_its_own_message_in_no_other_service_s_inbox(
-    monkeypatch: pytest.MonkeyPatch, receiver: str, looked: int
+    monkeypatch: pytest.MonkeyPatch, receiver: str, key: str, looked: int
 ) -> None:
     looks: list[str] = []
     stream = subjects.inbox_stream(receiver)
@@ -26,8 +26,9 @@ async def test_a_publisher_looks_for_its_own_message_in_no_other_service_s_inbox
 
     monkeypatch.setattr(JetStreamBus, "_store_in_window", refuse)
     monkeypatch.setattr(JetStreamBus, "last", last)
+    monkeypatch.setattr(JetStreamBus, "last_on", last)
     bus = object.__new__(JetStreamBus)
     bus._service = "doors"
     with pytest.raises(WrongLastSequence):
-        await bus.publish(f"mesh.doors.{receiver}.t.x", b"", {}, "1", expect_last_on_subject=0)
+        await bus.publish(f"mesh.doors.{receiver}.1.t.x.{key}", b"", {}, "1", expect_last_on_subject=0)
     assert len(looks) == looked, "a denied read is a violation at the broker, and noise among the signs of an attack"

@@ -64,24 +64,21 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
         assert len(await settlements(mesh)) == given_back + done
 
 
-async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_in_a_follower_that_lags(monkeypatch):
-    """The call had been put off, which stands in its record; whoever makes it again does not see that until it ends."""
-    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.05)
-    doer, purse = Recording(), Vague("doubtful")
+async def test_what_a_call_used_is_settled_also_where_its_outcome_cannot_be_stored(monkeypatch):
+    """Its key has an outcome, which a follower that lags does not show, twice; then it is handled again."""
+    doer, purse, real, looks = Recording(), Purse(), MemoryBus.last_on, []
+
+    async def lags(bus, stream, subject):
+        looks.append(subject)
+        return await real(bus, stream, subject) if len(looks) > 2 else None
+
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
-        assert (await replies(mesh, 1))[0][0] == CallDeferred.ce_type()
-        purse.decision, real, looks = "reserved", MemoryBus.last, []
-        purse.ways = ["reserved"] * 9
-
-        async def lags(bus, stream, subject):
-            looks.append(subject)
-            return await real(bus, stream, subject) if stream != "RECORDS_TOOL_EXECUTOR" or len(looks) > 1 else None
-
-        monkeypatch.setattr(MemoryBus, "last", lags)
+        await replies(mesh, 1)
+        monkeypatch.setattr(MemoryBus, "last_on", lags)
         await call(mesh, grant(mesh), index=1)
-        assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 1
-        assert {one.reservation_id for one in await settlements(mesh)} == set(purse.ids)
+        assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 2
+        assert len({one.reservation_id for one in await settlements(mesh)}) == 2
 
 
 class Away:
@@ -91,7 +88,7 @@ class Away:
         self.left, real = times, MemoryBus.publish
 
         async def publish(bus, subject, body, *rest, **more):
-            if self.left and subject.startswith(prefix) and b'"claimed":true' not in body:
+            if self.left and subject.startswith(prefix):
                 self.left -= 1
                 raise BusUnavailable("no answer")
             return await real(bus, subject, body, *rest, **more)
@@ -101,7 +98,7 @@ class Away:
 
 
 @pytest.mark.parametrize("writes", [False, True])
-@pytest.mark.parametrize("prefix", ["record.tool_executor.", "mesh.tool_executor.worker."])
+@pytest.mark.parametrize("prefix", ["mesh.tool_executor.worker."])
 async def test_an_outcome_is_kept_for_as_long_as_the_broker_is_away(monkeypatch, writes, prefix):
     """It is not done again, nobody is asked whether it was done, and what it used is settled as it was."""
     doer, purse = Recording(writes=writes), Purse()

@@ -1,6 +1,7 @@
 """The messages of a service that gives back what it is told."""
 
 from ..result import Failure
+from ..settlement import DoerReply
 from ..types import Body, Reason, Token
 
 
@@ -11,7 +12,7 @@ class EchoRequested(Body, type="mesh.echo.requested"):
     text: Reason
 
 
-class EchoReplied(Body, type="mesh.echo.replied"):
+class EchoReplied(Body, DoerReply, type="mesh.echo.replied"):
     """The text of the request, or why there is none."""
 
     call_id: Token
