@@ -8,11 +8,11 @@ from bulkhead_services.budget.ledger.replies import BUDGET, EDGES, settlements_i
 
 async def settlements(mesh: MemoryMesh) -> list[Settled]:
     """Each once, however often it was told."""
-    told: dict[str, Settled] = {}
+    by_id: dict[str, Settled] = {}
     places = [(subjects.inbox_stream(BUDGET), "mesh.*.budget.>"), *((edge.stream, edge.subject) for edge in EDGES)]
     for stream, subject in places:
         for stored in await mesh.messages(stream, subject):
             for settlement in settlements_in(stored):
                 assert isinstance(settlement.body, Settled)
-                told.setdefault(settlement.body.reservation_id, settlement.body)
-    return list(told.values())
+                by_id.setdefault(settlement.body.reservation_id, settlement.body)
+    return list(by_id.values())
