@@ -22,7 +22,14 @@
     const said = [...new Set(notices.values())].join(" ");
     if (place && place.textContent !== said) place.textContent = said;
   };
-  const toLogin = () => location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+  // A form that leaves the page names the next page. Answers to the old page (of a session that "Sign out" ends) do not.
+  let isLeaving = false;
+  addEventListener("submit", (event) => (isLeaving = !event.defaultPrevented));
+  addEventListener("pageshow", () => (isLeaving = false));
+  document.addEventListener("htmx:beforeOnLoad", (event) => isLeaving && event.preventDefault());
+  const toLogin = () => {
+    if (!isLeaving) location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+  };
   const problemOf = (html) => {
     const told = new DOMParser().parseFromString(html, "text/html").querySelector(".problem");
     return told ? told.textContent.replace(/\s+/g, " ").trim() : "";
