@@ -22,8 +22,13 @@ EMBEDDINGS = "application/vnd.bulkhead.embeddings+json"
 """Media type of a list of contents of the same author: a JSON array of [sha256, size in bytes]."""
 
 
+EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
+"""Services whose contents count as evidence, in whoever's message: all of theirs are blobs, whose author the broker
+enforces."""
+
+
 class ContentRef(Contract):
-    """A blob by digest: `blob.<author>.<tenant>.<sha256>`. The author is enforced by the broker."""
+    """A content by digest: a blob, `blob.<author>.<tenant>.<sha256>`, or a text that its summary tells whole."""
 
     author: Token
     sha256: Sha256
@@ -35,6 +40,13 @@ class ContentRef(Contract):
     def marker(self) -> str:
         """The 12 hex digits by which texts cite this content."""
         return self.sha256[:12]
+
+    @property
+    def carried_text(self) -> str | None:
+        """The content where it is its own summary: no blob holds it then, and its digest proves it. None: it is a
+        blob."""
+        is_whole = self.author not in EVIDENCE_AUTHORS and digest_of(self.summary) == self.sha256
+        return self.summary if is_whole else None
 
 
 class Omission(Contract):

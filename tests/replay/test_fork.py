@@ -44,9 +44,9 @@ def steps(*rows, **changes):
     }
 
 
-async def chain(on: Stage) -> str:
+async def chain(on: Stage, first_result: str = "A holds.") -> str:
     """An ended task of three steps, one after the other."""
-    said = {"a": [says("A holds.")], "b": [says("B holds.")], "c": [says("C holds."), says("Here is C anew.")]}
+    said = {"a": [says(first_result)], "b": [says("B holds.")], "c": [says("C holds."), says("Here is C anew.")]}
     on.model.will(plan(*ROWS), **said)
     ended = await on.run()
     assert ended["status"] == "succeeded"
@@ -203,10 +203,11 @@ async def test_a_fork_without_a_plan_is_refused(on):
 
 
 async def test_results_whose_content_is_gone_are_refused(on):
-    old = await chain(on)
+    long_text = " ".join(f"A holds {number} times." for number in range(20))
+    old = await chain(on, long_text)
     blobs = on.mesh.broker._streams[subjects.BLOBS_STREAM]
-    for stored in blobs.read("blob.model_gateway.>", 0, 1000):
-        if stored.body == b"A holds.":
+    for stored in blobs.read("blob.checker.>", 0, 1000):
+        if stored.body.startswith(b"A holds"):
             blobs.delete(stored.sequence)
     new = await fork(on, old, "a", "b")
     assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_content_gone")

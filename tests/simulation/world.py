@@ -314,6 +314,8 @@ class World:
         return fold.state
 
     def _content(self, tenant: str, ref: ContentRef) -> str:
+        if ref.carried_text is not None:
+            return ref.carried_text
         stored = self.net.get_stream(subjects.BLOBS_STREAM).newest(
             subjects.blob_subject(ref.author, tenant, ref.sha256)
         )

@@ -1,6 +1,7 @@
 """Content by digest: put once, read anywhere, verified on reading.
 
-In: text or bytes. Out: a ContentRef whose author the broker enforces by subject.
+In: text or bytes. Out: a ContentRef whose author the broker enforces by subject. A text that its summary tells whole is
+put nowhere: its reference carries it (ADR 0048).
 """
 
 import asyncio
@@ -52,6 +53,8 @@ class Blobs:
         if len(raw) > bounds.MAX_BLOB_BYTES:
             raise ValueError(f"content of {len(raw)} bytes exceeds {bounds.MAX_BLOB_BYTES}; split it")
         ref = reference(self._author, raw, media_type, summary)
+        if ref.carried_text is not None:
+            return ref
         key = (ref.author, tenant, ref.sha256)
         if key in self._cache and not may_be_gone:
             return ref
@@ -67,6 +70,8 @@ class Blobs:
 
     async def get(self, tenant: str, ref: ContentRef) -> bytes:
         """The bytes of a reference. Raises BlobMissing, BlobCorrupt."""
+        if (text := ref.carried_text) is not None:
+            return text.encode()
         key = (ref.author, tenant, ref.sha256)
         if key in self._cache:
             self._cache.move_to_end(key)

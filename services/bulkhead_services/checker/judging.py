@@ -11,13 +11,11 @@ from typing import get_args
 from bulkhead.flow import Send, Transition, bounded, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
-from bulkhead_contracts.result import Answered, Completeness, Omission
+from bulkhead_contracts.result import EVIDENCE_AUTHORS, Answered, Completeness, Omission
 from bulkhead_contracts.step import Evidence, StepProposed
 from bulkhead_services.checker import checks
 from bulkhead_services.checker.state import CheckCase, CheckerState
 
-EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
-"""Only what these stored counts as evidence; the broker enforces a blob's author."""
 OUTPUT_TOKENS = 800
 ROUND_BYTES = 96 * 1024
 """Evidence that the judge is shown at once; the rest comes in further rounds."""

@@ -216,7 +216,7 @@ def _relabel_result(
 
 async def _is_there(context: Context, tenant: str, ref: ContentRef | None) -> bool:
     """Asked of the stream: what this replica remembers, others may no longer get."""
-    if ref is None:
+    if ref is None or ref.carried_text is not None:
         return True
     subject = subjects.blob_subject(ref.author, tenant, ref.sha256)
     return await context.bus.last(subjects.BLOBS_STREAM, subject) is not None

@@ -127,7 +127,8 @@ def _input_argument(step_input: StepInput) -> dict[str, object]:
         argument["lacks"] = [*lacks[:MAX_LACKS], *overflow] or ["a part that has no name"]
     if result.content is None:
         return argument | {"text": result.summary}
-    return argument | {"content": result.content.model_dump(exclude={"summary"})}
+    is_blob = result.content.carried_text is None
+    return argument | {"content": result.content.model_dump(exclude={"summary"} if is_blob else None)}
 
 
 def on_step_extended(state: WorkerState, message: InboxMessage, body: StepExtended) -> Transition[WorkerState]:

@@ -65,5 +65,6 @@ def _add_result_sources(sources: dict[str, CitedSource], result: Result, step_id
         if cited.kind == "document" and cited.citation is None:
             sources[citation.marker] = replace(cited, citation=citation)
     if step_id and (content := result.content) is not None:
-        step_source = CitedSource(content.marker, "step_result", content.sha256, content.author, step_id, step_id)
-        sources.setdefault(content.marker, step_source)
+        marker, sha256 = content.marker, content.sha256
+        step_source = CitedSource(marker, "step_result", sha256, content.author, step_id, step_id)
+        sources.setdefault(marker, replace(step_source, text=content.carried_text))

@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from bulkhead.blobs import BlobCorrupt, Blobs
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.flow import InboxMessage
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
@@ -14,6 +14,7 @@ from bulkhead.runtime.errors import Unreadable
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.result import ContentRef
 from tests.samples import sample
 from tests.simulation.mesh.loop import LoopClock, SimulationLoop
 from tests.unit.bulkhead.runtime.consume import test_loop as shells
@@ -68,6 +69,49 @@ async def test_a_content_is_read_only_when_it_has_its_digest():
     assert await reader.get_text("demo", ref) == "the fee is 40"
     with pytest.raises(BlobCorrupt):
         await reader.get_text("acme", ref)
+
+
+async def put_by(author: str, text: str, **how) -> tuple[ContentRef, Blobs, int]:
+    """A content of this author, a reader, and how many blobs there are then."""
+    broker = MemoryBroker.for_mesh()
+    ref = await Blobs(MemoryBus(broker, author), author).put("demo", text, **how)
+    stored = broker._streams[subjects.BLOBS_STREAM].read("blob.>", 0, 10)
+    return ref, Blobs(MemoryBus(broker, "worker"), "worker"), len(stored)
+
+
+@pytest.mark.parametrize(
+    ("author", "text", "how", "blobs"),
+    [
+        ("model_gateway", "The fee is 40.", {}, 0),
+        ("checker", "x" * bounds.MAX_SUMMARY_CHARS, {}, 0),
+        ("checker", "x" * (bounds.MAX_SUMMARY_CHARS + 1), {}, 1),
+        ("checker", "of two\nlines", {}, 1),
+        ("doors", "named by its digest alone", {"summary": ""}, 1),
+        ("gateway", "My card is 4111", {"summary": "My card is ****"}, 1),
+        ("tool_executor", "400 * 0.8 = 320", {}, 1),
+        ("rag", "A passage.", {}, 1),
+    ],
+    ids=["short", "as long as a summary", "longer", "lines", "without a summary", "redacted", "a tool's", "a passage"],
+)
+async def test_a_text_that_its_summary_tells_whole_is_no_blob(author, text, how, blobs):
+    ref, reader, stored = await put_by(author, text, **how)
+    assert stored == blobs and (ref.carried_text is None) == bool(blobs)
+    assert await reader.get_text("demo", ref) == text
+
+
+async def test_a_reference_carries_no_text_but_that_of_its_digest():
+    ref, reader, _ = await put_by("model_gateway", "The fee is 40.")
+    forged = ref.model_copy(update={"summary": "The fee is 41."})
+    with pytest.raises(BlobMissing):
+        await reader.get_text("demo", forged)
+
+
+@pytest.mark.parametrize("author", ["rag", "tool_executor"])
+async def test_evidence_is_what_its_author_stored_whatever_a_reference_says(author):
+    """The worker says what rag or a tool has said."""
+    ref, reader, _ = await put_by("worker", "The fee is 40.")
+    with pytest.raises(BlobMissing):
+        await reader.get_text("demo", ref.model_copy(update={"author": author}))
 
 
 def test_a_task_may_have_as_many_messages_as_its_limit_says():

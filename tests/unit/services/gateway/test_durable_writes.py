@@ -19,10 +19,12 @@ def full(mesh, monkeypatch):
     monkeypatch.setattr(durable_writes, "FAILING_TIMEOUT_S", 0.05)
     monkeypatch.setattr(durable_writes, "CHECK_S", 0.01)
     freed, publish = asyncio.Event(), mesh.bus.publish
+    freed.subjects = []
 
-    async def unanswered(*args, **kwargs):
+    async def unanswered(subject, *args, **kwargs):
+        freed.subjects.append(subject)
         await freed.wait()
-        return await publish(*args, **kwargs)
+        return await publish(subject, *args, **kwargs)
 
     mesh.bus.publish = unanswered
     return freed
@@ -36,6 +38,7 @@ async def test_a_submission_is_refused_in_time_and_the_gateway_is_not_ready(mesh
     told = await http.get("/readyz")
     assert told.status_code == 503 and "stores nothing" in told.json()["reason"]
     assert "stores nothing" in mesh.gateways[0].describe_problem()
+    await until(lambda: any(name.startswith("blob.gateway.") for name in full.subjects), "a write is tried")
     full.set()
     await until(lambda: not mesh.gateways[0].describe_problem(), "ready again without a request")
     assert (await http.get("/readyz")).status_code == 200

@@ -218,7 +218,7 @@ async def test_an_entry_of_another_tenant_is_not_believed_though_it_is_well_sign
 
 
 async def test_content_that_is_gone_or_changed_is_asked_anew(provider):
-    provider.will(says("true"), says("asked anew"))
+    provider.will(says("It is true. " * 20), says("asked anew"))
     async with desk(provider, cache_ttl_s=60) as d:
         first = await d.answered()
         cache_of(d)._blobs._cache.clear()

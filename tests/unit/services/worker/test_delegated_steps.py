@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from bulkhead.flow.content import reference
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Delegation, PlanStep
-from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Result, Usage
+from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission, Result, Usage
 from bulkhead_contracts.step import (
     DelegationReplied,
     DelegationRequested,
@@ -136,7 +137,7 @@ def called(play: Playbook, **changes) -> ToolCallRequested:
 
 
 def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
-    claim = play.add_content("a claim")
+    claim = play.add_content("a claim " * 40)
     before = (
         StepInput(step_id="s0", title="Claim", result=Result(content=claim)),
         StepInput(step_id="n", result=Result()),
@@ -152,7 +153,7 @@ def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
                 "content": {
                     "author": "model_gateway",
                     "sha256": claim.sha256,
-                    "size_bytes": 7,
+                    "size_bytes": 320,
                     "media_type": "text/plain",
                 },
             },
@@ -165,6 +166,13 @@ def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
     play.hears(body.model_copy(update={"usage": Usage(tool_calls=1)}), sender="tool_executor")
     assert play.only_output(StepProposed).result.content == ref and play.only_output(StepProposed).usage.tool_calls == 1
     play.replays()
+
+
+def test_a_remote_agent_gets_an_input_that_its_reference_carries(play):
+    carried = reference("checker", b"It is 40.")
+    asked = called(play, inputs=(StepInput(step_id="s0", result=Result(content=carried)),))
+    [told] = json.loads(asked.arguments_json)["inputs"]
+    assert ContentRef.model_validate(told["content"]).carried_text == "It is 40."
 
 
 def test_a_remote_agent_is_told_what_its_inputs_lack(play):

@@ -33,6 +33,8 @@ async def task(mesh, http) -> str:
     computed = await mesh.blob("tool_executor", SUM)
     share = await mesh.blob("model_gateway", STEP)
     text = f"It is 320 [#{passage.marker}] [#{computed.marker}] [#{share.marker}] [#{'0' * 12}] [#{passage.marker}]."
+    # Longer than a summary, which would carry it.
+    text += " Every share is of the fare that was paid." * 3
     said = await mesh.blob("model_gateway", text)
     labels = (
         Label(sha256=passage.sha256, kind="passage", source="fares.md", observed_by="rag"),

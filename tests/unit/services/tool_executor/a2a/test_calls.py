@@ -165,13 +165,18 @@ async def test_a_replica_cancels_what_another_one_follows(house: House, far: Far
 async def test_inputs_of_earlier_steps_are_told_in_full(house: House, far: Far) -> None:
     await house.pin(far)
     desk = await house.desk()
-    claim = await Blobs(MemoryBus(house.broker, "model_gateway"), "model_gateway").put("acme", "The claim is 40 EUR.")
+    blobs = Blobs(MemoryBus(house.broker, "model_gateway"), "model_gateway")
+    claim = await blobs.put("acme", "The claim is 40 EUR.", summary="")
     given = [{"step": "s0", "title": "Claim", "content": claim.model_dump(exclude={"summary"})}]
     reply = await desk.call("agent_echo", {"text": "hello", "inputs": given, "notes": ["be brief"]}, **OF_A_STEP)
     assert desk.text(reply) == "you said: hello\nbe brief\nResult of the step Claim:\nThe claim is 40 EUR., indeed"
+    carried = await blobs.put("acme", "It is his.")
+    given[0]["content"] = carried.model_dump()
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, call_id="c3", **OF_A_STEP)
+    assert desk.text(reply).endswith("Result of the step Claim:\nIt is his., indeed")
     given[0]["content"] = claim.model_copy(update={"sha256": "0" * 64}).model_dump(exclude={"summary"})
     reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, call_id="c2", **OF_A_STEP)
-    assert reply.failure is not None and reply.failure.code == "unreadable_input" and len(far.agent.begun) == 1
+    assert reply.failure is not None and reply.failure.code == "unreadable_input" and len(far.agent.begun) == 2
 
 
 @pytest.mark.parametrize(
