@@ -28,13 +28,17 @@ enforces."""
 
 
 class ContentRef(Contract):
-    """A content by digest: a blob, `blob.<author>.<tenant>.<sha256>`, or a text that its summary tells whole."""
+    """A content by digest: a blob, `blob.<author>.<tenant>.<sha256>`, or a text that stands here whole.
+
+    text: of a judge's answer, which nobody but its asker reads, where it is longer than a summary.
+    """
 
     author: Token
     sha256: Sha256
     size_bytes: Count
     media_type: MediaType = "text/plain"
     summary: Summary = ""
+    text: Annotated[str, Field(max_length=bounds.MAX_CARRIED_CHARS, exclude_if=operator.not_)] = ""
 
     @property
     def marker(self) -> str:
@@ -43,10 +47,10 @@ class ContentRef(Contract):
 
     @property
     def carried_text(self) -> str | None:
-        """The content where it is its own summary: no blob holds it then, and its digest proves it. None: it is a
-        blob."""
-        is_whole = self.author not in EVIDENCE_AUTHORS and digest_of(self.summary) == self.sha256
-        return self.summary if is_whole else None
+        """The content where it stands here, which its digest proves: no blob holds it then. None: it is a blob."""
+        text = self.text or self.summary
+        is_whole = self.author not in EVIDENCE_AUTHORS and digest_of(text) == self.sha256
+        return text if is_whole else None
 
 
 class Omission(Contract):

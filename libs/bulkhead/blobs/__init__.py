@@ -1,7 +1,7 @@
 """Content by digest: put once, read anywhere, verified on reading.
 
 In: text or bytes. Out: a ContentRef whose author the broker enforces by subject. A text that its summary tells whole is
-put nowhere: its reference carries it (ADR 0048).
+stored nowhere: its reference carries it (ADR 0048).
 """
 
 import asyncio
@@ -46,8 +46,10 @@ class Blobs:
         summary: str | None = None,
         *,
         may_be_gone: bool = False,
+        is_for_asker: bool = False,
     ) -> ContentRef:
         """Store once; storing the same again costs nothing. may_be_gone: what was stored may have been removed since.
+        is_for_asker: nobody but the receiver of the reference reads it, so that it may carry more than a summary.
         Raises ValueError over MAX_BLOB_BYTES."""
         raw = data.encode() if isinstance(data, str) else data
         if len(raw) > bounds.MAX_BLOB_BYTES:
@@ -55,6 +57,8 @@ class Blobs:
         ref = reference(self._author, raw, media_type, summary)
         if ref.carried_text is not None:
             return ref
+        if is_for_asker and isinstance(data, str) and len(data) <= bounds.MAX_CARRIED_CHARS:
+            return ref.model_copy(update={"text": data})
         key = (ref.author, tenant, ref.sha256)
         if key in self._cache and not may_be_gone:
             return ref

@@ -337,12 +337,16 @@ class ModelGateway(Doer[ModelCallRequested]):
     async def _store_contents(
         self, job: Job[ModelCallRequested], hands: JobContext, answer: ModelAnswer, reading: ReplyText
     ) -> tuple[ContentRef | None, ContentRef | None]:
-        """Blobs of the text that goes on, and of the text as it came where that is another."""
+        """References of the text that goes on, and of the text as it came where that is another."""
         conversation, media_type, summary = job.request.conversation, media_type_of(job.request), None
         if conversation is not None and conversation.embeds:
             media_type, summary = EMBEDDINGS, ""
         has_text = bool(reading.text if job.request.conversation is not None else reading.text.strip())
-        content = await hands.blobs.put(job.tenant, reading.text, media_type, summary=summary) if has_text else None
+        is_verdict, content = job.request.response == "verdict", None
+        if has_text:
+            content = await hands.blobs.put(
+                job.tenant, reading.text, media_type, summary=summary, is_for_asker=is_verdict
+            )
         changed = reading.text != answer.text
         return content, await hands.blobs.put(job.tenant, answer.text, "text/plain") if changed else None
 

@@ -90,20 +90,25 @@ async def put_by(author: str, text: str, **how) -> tuple[ContentRef, Blobs, int]
         ("gateway", "My card is 4111", {"summary": "My card is ****"}, 1),
         ("tool_executor", "400 * 0.8 = 320", {}, 1),
         ("rag", "A passage.", {}, 1),
+        ("model_gateway", "a verdict\n" * 40, {"is_for_asker": True}, 0),
+        ("model_gateway", "x" * bounds.MAX_CARRIED_CHARS, {"is_for_asker": True}, 0),
+        ("model_gateway", "x" * (bounds.MAX_CARRIED_CHARS + 1), {"is_for_asker": True}, 1),
+        ("model_gateway", "of two\nlines", {"is_for_asker": True}, 0),
     ],
-    ids=["short", "as long as a summary", "longer", "lines", "without a summary", "redacted", "a tool's", "a passage"],
 )
-async def test_a_text_that_its_summary_tells_whole_is_no_blob(author, text, how, blobs):
+async def test_a_text_that_stands_in_its_reference_is_no_blob(author, text, how, blobs):
     ref, reader, stored = await put_by(author, text, **how)
+    ref = ContentRef.model_validate_json(ref.model_dump_json())
     assert stored == blobs and (ref.carried_text is None) == bool(blobs)
     assert await reader.get_text("demo", ref) == text
+    assert not ref.text or not blobs, "nothing travels twice"
 
 
 async def test_a_reference_carries_no_text_but_that_of_its_digest():
     ref, reader, _ = await put_by("model_gateway", "The fee is 40.")
-    forged = ref.model_copy(update={"summary": "The fee is 41."})
-    with pytest.raises(BlobMissing):
-        await reader.get_text("demo", forged)
+    for name in ("summary", "text"):
+        with pytest.raises(BlobMissing):
+            await reader.get_text("demo", ref.model_copy(update={name: "The fee is 41."}))
 
 
 @pytest.mark.parametrize("author", ["rag", "tool_executor"])

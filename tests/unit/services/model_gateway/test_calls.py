@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.prompts import Prompts
 from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, TASK, TENANT, deltas, desk
@@ -77,6 +77,18 @@ async def test_a_structured_answer_is_asked_for_by_its_schema_and_is_not_live(pr
         wanted = sent["response_format"]["json_schema"]
         assert wanted["strict"] is True and wanted["name"] == form
         assert wanted["schema"] == Prompts().schemas[form]
+
+
+@pytest.mark.parametrize(("form", "blobs"), [("verdict", 0), ("text", 1)])
+async def test_a_judges_answer_travels_in_its_reply(provider, form, blobs):
+    """What it holds stands in the verdict, too; other answers are for those alone who may read blobs."""
+    text = json.dumps({"verdict": "accept", "reasons": ["It names the fee. " * 20]}, indent=1)
+    provider.will(says(text))
+    async with desk(provider) as d:
+        asked = d.request(response=form, stream=False, prompt_id="planner.draft")
+        reply = await d.ask(asked, "planner", grant=d.grant(None))
+        assert await d.text(reply.content) == text and (reply.content.carried_text is None) == bool(blobs)
+        assert len(await d.mesh.messages(subjects.BLOBS_STREAM, "blob.>")) == blobs
 
 
 async def test_text_is_live_piece_by_piece_and_at_once(provider):
