@@ -41,5 +41,7 @@ def print_uncertain_writes(console: Console, document: Mapping[str, Any]) -> Non
             style="dim",
             markup=False,
         )
+        if write.get("write_id"):
+            console.print(f"      `bulkhead writes resolve {write['write_id'][:12]}`", style="dim", markup=False)
     if writes is None or more_count:
         console.print(ELSEWHERE.replace("TASK", str(document["task_id"])), style="yellow", markup=False)

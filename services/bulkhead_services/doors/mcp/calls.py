@@ -3,9 +3,9 @@
 In: what an MCP client asked. Out: `ToolCallRequested` (or `RetrievalRequested`) under the run's grant; its outcome from
 the record. The first half of a call's id derives from the run, the tool and its arguments, the second from the client's
 own id of the request. A call that waits for an approval is found by its first half: who asks again, under whatever id,
-asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again; and a write of
-which nobody knows whether it was made: both in whatever run their person asks for them (`write_notes`). Live questions
-tell whether a client waits for one at another replica.
+asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again; and a write
+of which nobody knows whether it was made: both in whatever run their person asks for them (`write_notes`). Live
+questions tell whether a client waits for one at another replica.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from bulkhead_contracts.model import CallFollowers
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import TaskEnded
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted, write_id_of
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
@@ -46,10 +46,9 @@ NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
 ProgressListener = Callable[[ToolProgress], None]
-LOOK_FIRST = (
-    "look at its target whether it happened; if it did not, call it again under an idempotency key of its own "
-    "(_meta io.bulkhead/idempotency-key, or the header Idempotency-Key); without one this session does not make it "
-    "again for a day"
+ANOTHER_WRITE = (
+    "a call under an idempotency key of its own (_meta io.bulkhead/idempotency-key, or the header Idempotency-Key) is "
+    "another write"
 )
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
@@ -143,7 +142,9 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     def _refuse_unknown(self, reason: str) -> DoorRefusal:
         """It was sent, and what became of it cannot be told: made again it might be made twice."""
         message = f"call {self.call_id} of task {self.feed.task} was sent, and its outcome is not known here: {reason}"
-        hint = LOOK_FIRST if self.is_write else "look at the task, or call it again"
+        hint = "look at the task, or call it again"
+        if self.is_write:
+            hint = f"call it again with the same arguments to hear its outcome: it is not made twice; {ANOTHER_WRITE}"
         return DoorRefusal(502, "outcome_unknown", message, hint)
 
     async def _read_answer(self, call_state: CallState) -> ToolCallAnswer:
@@ -171,7 +172,7 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
         if outcome != "succeeded" and failure is None:
             failure = Failure.from_text("tool_failed", "the tool gave no reason")
         if outcome == "uncertain" and failure is not None:
-            failure = Failure.from_text(failure.code, failure.message, LOOK_FIRST)
+            failure = Failure.from_text(failure.code, failure.message, _uncertain_hint(feed, call_id))
         left_out = tuple(
             f"{omission.what}: {omission.detail}" if omission.detail else omission.what
             for omission in reply.completeness.omissions
@@ -321,7 +322,7 @@ class ToolCalls:
             doubtful = [call_id for call_id in feed.uncertain if call_id.startswith(first_half)]
             if doubtful and not feed.has_reply(doubtful[0]):
                 message = f"{tool_call.tool.name} was called alike in another step or attempt, and may have been done"
-                raise DoorRefusal(409, "uncertain", message, LOOK_FIRST)
+                raise DoorRefusal(409, "uncertain", message, _uncertain_hint(feed, feed.uncertain[doubtful[0]]))
             if not doubtful:
                 abandoned = await self._find_abandoned_writes(feed, first_half)
                 doubtful = [call_id for call_id in abandoned if await self._is_owed(feed, call_id)]
@@ -423,6 +424,17 @@ async def _was_put_off(feed: RunFeed, call_id: str) -> bool:
     except LookupError:
         return False
     return reply.outcome in ("refused", "failed") and reply.failure is not None and reply.failure.code in PASSING
+
+
+def _uncertain_hint(feed: RunFeed, call_id: str) -> str:
+    """Why a write that may have been made is not made again, and what to do."""
+    command = f"bulkhead writes resolve {write_id_of(feed.task, call_id)}"
+    return (
+        "it is not made again, so that it does not happen twice: a person must look at its target, then say "
+        f"`{command} --happened` or `--not-happened`, with a --reason; the next call alike has that as its answer, or "
+        "makes it; "
+        f"{ANOTHER_WRITE}"
+    )
 
 
 def _call_id(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, number: int = 0) -> str:

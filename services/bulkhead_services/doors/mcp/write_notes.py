@@ -1,8 +1,8 @@
 """Notes about outside agents' writes, in the own inbox: a write is found again by what it does, whatever run it is of.
 
-In: writes that begin, are joined or heard. Out: notes (`WriteNoted`) whose key derives from the person, the tool and the
-canonical arguments; of a key, the runs in which a write is owed an answer. Nothing here is authoritative: what this
-replica has forgotten is read again.
+In: writes that begin, are joined or heard. Out: notes (`WriteNoted`) whose key derives from the person, the tool and
+the canonical arguments; of a key, the runs in which a write is owed an answer. Nothing here is authoritative: what
+this replica has forgotten is read again.
 """
 
 import asyncio

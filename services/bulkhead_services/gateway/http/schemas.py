@@ -252,6 +252,17 @@ class PushSubmission(Contract):
     form: Form = "1.0"
 
 
+class ResolutionSubmission(Contract):
+    """Body of POST /v1/writes/{write_id}. happened: the write was made; else it was not, and may be made. result: what
+    its asker is told as its result."""
+
+    model_config = STRICT
+
+    happened: bool
+    reason: ReasonInput
+    result: Reason = ""
+
+
 class DecisionSubmission(Contract):
     """Body of POST /v1/approvals/{approval_id}. arguments_sha256: of the request that was read: the decision is about
     that call and no other."""
