@@ -49,7 +49,7 @@ class Write:
     outcome: Literal["uncertain", "unanswered"]
     why: str
     message: str
-    write_id: str
+    write_id: str = ""
 
 
 def find_uncertain_writes(facts: Iterable[WriteFact]) -> list[Write]:

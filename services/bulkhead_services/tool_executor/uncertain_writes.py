@@ -70,7 +70,7 @@ class UncertainWrites:
         await self._context.publisher.send("gateway", resolved, **message.cause_fields, index="resolved")
 
     async def _find_outcome(self, message: ReceivedMessage, call_id: str) -> tuple[str, StoredOutcome]:
-        """Whoever asked for the call, and its newest outcome; "" where there is none."""
+        """The asker of the call, and its newest outcome; "" where there is none."""
         service = self._context.service
         for asker in sorted(catalog.askers_of(service)):
             subject = subjects.mesh_subject(service, asker, message.tenant, message.task, call_id)

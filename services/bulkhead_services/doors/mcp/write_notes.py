@@ -76,7 +76,7 @@ class WriteNotes:
         self._by_key = BoundedDict[tuple[str, str], NotedWrites](MAX_KEYS)
 
     async def find_writes(self, tenant: str, key: str) -> NotedWrites:
-        """What is noted under a key by now. Raises BusError."""
+        """Notes under a key by now. Raises BusError."""
         noted = self._by_key.get_refreshed((tenant, key))
         if noted is None:
             noted = self._by_key[tenant, key] = NotedWrites()

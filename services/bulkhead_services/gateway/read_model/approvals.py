@@ -50,7 +50,7 @@ class WriteRow:
 
     @property
     def state(self) -> WriteState:
-        """Whether it happened, as far as anybody knows."""
+        """State: what is known of it."""
         if self.ended is None:
             return "uncertain"
         return "happened" if self.ended.resolution.happened else "not_happened"
