@@ -77,6 +77,9 @@ async def test_a_write_that_did_not_happen_is_made_by_the_next_call_alike_and_wh
 async def test_only_approvers_and_operators_of_the_tenant_resolve_a_write(tmp_path):
     async with mcp_mesh(tmp_path) as here:
         write = await make_doubtful(here)
+        async with here.http() as http:
+            body = {"happened": False, "reason": "seen", "result": "receipt 17"}
+            assert (await http.post(f"/v1/writes/{write}", json=body)).status_code == 422, "nothing has a result"
         for role, status in (("submitter", 403), ("auditor", 403), ("approver", 200)):
             async with here.http(role) as http:
                 answer = await http.post(f"/v1/writes/{write}", json={"happened": True, "reason": "seen"})

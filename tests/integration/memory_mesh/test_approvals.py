@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Mesh, Refused, Task
+from bulkhead.journal.rows import describe_body
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import catalog
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalGrant, ApprovalRequested
@@ -213,6 +214,7 @@ async def test_an_uncertain_write_of_a_task_is_listed_and_a_person_says_what_bec
         assert (done["state"], done["resolution"]["reason"]) == ("not_happened", "nothing there")
         first, second = await replies(on, ann.task(task))
         assert (first.outcome, second.outcome) == ("uncertain", "failed") and second.resolution is not None
+        assert "bob: it did not happen: nothing there" in describe_body(second)
         assert (await ann.task(task).show())["status"] == "failed", "a task that has ended stays as it ended"
 
 

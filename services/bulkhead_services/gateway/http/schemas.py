@@ -262,6 +262,12 @@ class ResolutionSubmission(Contract):
     reason: ReasonInput
     result: Reason = ""
 
+    @model_validator(mode="after")
+    def _has_result_of_what_happened(self) -> Self:
+        if self.result and not self.happened:
+            raise PydanticCustomError("result_of_nothing", "only a write that happened has a result: leave it out")
+        return self
+
 
 class DecisionSubmission(Contract):
     """Body of POST /v1/approvals/{approval_id}. arguments_sha256: of the request that was read: the decision is about
