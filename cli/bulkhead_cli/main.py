@@ -7,6 +7,7 @@ import typer
 
 from bulkhead_cli.agents.commands import agents_app
 from bulkhead_cli.approvals.commands import approvals_app
+from bulkhead_cli.approvals.writes import writes_app
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.demo import commands as demo_commands
 from bulkhead_cli.halts import commands as halts_commands
@@ -83,6 +84,7 @@ for panel, commands in PANELS.items():
 app.add_typer(documents.documents_app, name="documents", rich_help_panel="Tasks")
 app.add_typer(models_app, name="models", rich_help_panel="Inspect and explain")
 app.add_typer(approvals_app, name="approvals", rich_help_panel="Tasks")
+app.add_typer(writes_app, name="writes", rich_help_panel="Tasks")
 app.add_typer(limits_commands.limits_app, name="limits", rich_help_panel="Limits and halts")
 app.add_typer(halts_commands.breakers_app, name="breakers", rich_help_panel="Limits and halts")
 app.add_typer(tools_app, name="tools", rich_help_panel="Run a mesh", help="List, show, try and make tools.")

@@ -1,6 +1,7 @@
 """The subject grammar: `mesh.<from>.<to>.<partition>.<tenant>.<task>.<key>`, and its siblings.
 
-mesh.*   stored messages; <to> names the inbox stream; <key>: `-`, but of a doer's outcome that of the call (ADR 0045)
+mesh.*   stored messages; <to> names the inbox stream; <key>: `-`, but of a doer's outcome that of the call, and of
+         doors' notes that of the write (ADR 0045)
 rpc.*    request/reply, same tokens without a key, not stored
 live.<from>.<tenant>.<task>            progress and token deltas, not stored
 blob.<author>.<tenant>.<sha256>        content
@@ -24,7 +25,7 @@ PUBLISHER = "pub_"
 SUBSCRIBER = "sub_"
 """How the names of outside subscribers begin."""
 NO_KEY = "-"
-"""Key of every stored message that is no outcome of a call."""
+"""Key of every stored message that is neither the outcome of a call nor a note about a write."""
 DOORS = "doors"
 """The service that opens tasks for outside agents; their ids begin with its name and a dash."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")

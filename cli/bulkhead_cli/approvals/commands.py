@@ -8,18 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from bulkhead.client import Mesh
-from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead.text import amounts
+from bulkhead_cli.approvals.writes import TODO, print_write
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
-from bulkhead_cli.tasks import uncertain_writes
 
 MIN_ID_CHARS = 4
 ID_CHARS = 12
-MAX_TASKS = 100
-MAX_UNCERTAIN_TASKS = 10
-"""The newest ones are looked through for writes that may or may not have been done."""
 ApprovalId = Annotated[str, typer.Argument(metavar="ID", help="Id of the approval, or its first characters.")]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason; stored with the decision.")]
 State = Annotated[
@@ -42,7 +38,7 @@ async def approvals(at: GatewayOptions, state: State = "waiting", task: OfTask =
 
     Policy asks about a call (docs/how-to/approvals.md): the step waits, over restarts, until somebody with the role
     approver or operator decides, or the time is over. Without a subcommand, the calls that wait are listed; and beside
-    them writes of the newest tasks of which nobody knows whether they were done: a person must look.
+    them the writes of which nobody knows whether they were done (bulkhead writes).
     """
     await _print_approvals(at, state, task)
 
@@ -93,7 +89,7 @@ async def _decide_approval(at: GatewayOptions, approval: str, decision: str, rea
 async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
     async with at.gateway_target().mesh_client() as mesh:
         page = await mesh.approvals(state, task)
-        doubtful = await _find_uncertain_writes(mesh, task) if state in ("waiting", "all") else []
+        doubtful = (await mesh.writes(task=task))["writes"] if state in ("waiting", "all") else []
     page |= {"uncertain_writes": doubtful}
     if at.as_json:
         print_json(page)
@@ -116,21 +112,9 @@ async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
             "\n`bulkhead approvals show ID`, then `grant ID` or `deny ID --reason TEXT`", markup=False, style="dim"
         )
     if doubtful:
-        out.print(f"\nnobody knows whether these were done: {LOOK_FIRST}", markup=False)
+        out.print(f"\nnobody knows whether these were done: {TODO}", markup=False)
     for row in doubtful:
-        which = describe_write(row["step_id"], row["title"], row["tool"], row["arguments_json"])
-        out.print(one_line(f"{row['task_id']}  {which}  key {row['key']}"), markup=False)
-
-
-async def _find_uncertain_writes(mesh: Mesh, task: str) -> list[dict[str, Any]]:
-    """Writes that may or may not have been done: of this task, or of the newest ones that ended by that."""
-    ended = [row["task_id"] for row in await mesh.tasks(MAX_TASKS) if row.get("failure_code") == uncertain_writes.CODE]
-    documents = [await mesh.task(name).show() for name in ([task] if task else ended[:MAX_UNCERTAIN_TASKS])]
-    return [
-        {"task_id": document["task_id"], **write}
-        for document in documents
-        for write in document.get("uncertain_writes") or ()
-    ]
+        print_write(row)
 
 
 async def _pick_approval(mesh: Mesh, approval: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write, resolve_command
 from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.output import one_line
 
@@ -41,5 +41,7 @@ def print_uncertain_writes(console: Console, document: Mapping[str, Any]) -> Non
             style="dim",
             markup=False,
         )
+        if write.get("write_id"):
+            console.print(f"      `{resolve_command(write['write_id'])}`", style="dim", markup=False)
     if writes is None or more_count:
         console.print(ELSEWHERE.replace("TASK", str(document["task_id"])), style="yellow", markup=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, envelope
 
 from ..provenance import Attribution, Isolation, Pointer, Sink
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
@@ -108,11 +108,24 @@ class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
     tool: Name
 
 
+class WriteResolution(Contract):
+    """A person's word on a write that may or may not have been done: it was, or it was not and may be made again.
+    result: what its asker is told as its result."""
+
+    happened: bool
+    result: Annotated[Reason, Field(exclude_if=operator.not_)] = ""
+    person: Name
+    role: Name
+    reason: Reason
+    resolved_unix_ms: UnixMs
+
+
 class ToolCallReplied(Body, DoerReply, type="mesh.tool.call_replied"):
     """Outcome of a call.
 
     `uncertain`: a write may or may not have happened (the doer died in the middle, or the tool's answer
-    was lost, and the tool honours no key); it is never repeated, a person is asked. sensitive: what its content holds,
+    was lost, and the tool honours no key); it is never repeated, a person is asked. resolution: that person's word, by
+    which this reply follows an uncertain one. sensitive: what its content holds,
     which its summary does not. isolation: how the tool was walled off. rule, policy_sha256: what let it be made or not;
     approval_id: who did.
     """
@@ -135,6 +148,39 @@ class ToolCallReplied(Body, DoerReply, type="mesh.tool.call_replied"):
     sensitive: Annotated[
         tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=operator.not_)
     ] = ()
+    resolution: Annotated[WriteResolution | None, Field(exclude_if=operator.not_)] = None
+
+
+def write_id_of(task: str, call_id: str) -> str:
+    """Id of an uncertain write, under which a person resolves it."""
+    return envelope.derive_id("write", task, call_id)
+
+
+class WriteDoubted(Body, type="mesh.tool.write_doubted"):
+    """A write may or may not have been done: a person is to look. key: what a tool that honours keys was sent."""
+
+    write_id: Token
+    call_id: Token
+    step_id: Token
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
+    key: Annotated[str, Field(max_length=200)]
+    why: Reason = ""
+    asked_unix_ms: UnixMs
+
+
+class WriteResolveRequested(Body, type="mesh.tool.write_resolve_requested"):
+    """A person says what became of a write that is uncertain."""
+
+    call_id: Token
+    resolution: WriteResolution
+
+
+class WriteResolved(Body, type="mesh.tool.write_resolved"):
+    """The word on a write that counts, the first one: what was said later changes nothing."""
+
+    write_id: Token
+    resolution: WriteResolution
 
 
 class WritesRequested(Body, type="mesh.tool.writes_requested"):
@@ -142,7 +188,8 @@ class WritesRequested(Body, type="mesh.tool.writes_requested"):
 
 
 class UncertainWrite(Contract):
-    """One call. key: what a tool that honours keys was sent. message: the id of its request.
+    """One call. write_id: under which a person resolves it. key: what a tool that honours keys was sent. message: the
+    id of its request.
 
     outcome: `uncertain` (it was begun and its outcome was lost), or `unanswered` when the task ended.
     """
@@ -157,6 +204,7 @@ class UncertainWrite(Contract):
     outcome: Literal["uncertain", "unanswered"]
     why: Reason
     message: str
+    write_id: str = ""
 
 
 class WritesReplied(Body, type="mesh.tool.writes_replied"):

@@ -26,6 +26,7 @@ from bulkhead.gateway_api.approvals import STATES, ApprovalListQuery
 from bulkhead.gateway_api.documents import DocumentListQuery
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
+from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
 
 __all__ = ["UNENDED", "Mesh"]
@@ -225,6 +226,21 @@ class Mesh:
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
         path = f"/v1/approvals/{request_checks.check_text('approval', approval, 64)}"
+        return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
+
+    async def writes(self, state: str = "uncertain", task: str = "") -> dict[str, Any]:
+        """Writes of which nobody knows, or knew, whether they were done: `writes`, the newest first. Raises Refused,
+        Unreachable."""
+        request_checks.check_choice("state", state, WRITE_STATES)
+        return await self.read_json(request_checks.check_query(WriteListQuery, {"state": state, "task": task}))
+
+    async def resolve_write(self, write: str, happened: bool, reason: str, result: str = "") -> dict[str, Any]:
+        """Say of an uncertain write that it happened, or that it did not and may be made. result: what its asker is
+        told as its result. Raises Refused (`already_resolved`), Unreachable."""
+        body = {"happened": happened, "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS)}
+        if result:
+            body["result"] = request_checks.check_text("result", result, bounds.MAX_REASON_CHARS)
+        path = f"/v1/writes/{request_checks.check_text('write', write, 64)}"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
 
     async def change_limit(

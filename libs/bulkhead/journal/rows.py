@@ -53,6 +53,9 @@ def describe_body(body: object) -> str:
     failure = getattr(body, "failure", None)
     if failure is not None:
         parts.append(failure.code)
+    if (resolution := getattr(body, "resolution", None)) is not None:
+        happened = "it happened" if resolution.happened else "it did not happen"
+        parts.append(f"{resolution.person}: {happened}: {cut_line(resolution.reason, MAX_REASONS_CHARS)}")
     if isinstance(body, ToolCallReplied):
         lacks = sorted({omission.reason for omission in body.completeness.omissions})
         parts += [f"incomplete: {', '.join(lacks)}"] if lacks else []

@@ -11,7 +11,7 @@ from bulkhead.grants import unverified_claims
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.task import TaskEnded, TaskSubmitted
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, write_id_of
 from bulkhead_contracts.types import Body
 
 UNANSWERED = "no answer had come when the task ended: it may have been done, or be done yet"
@@ -36,7 +36,8 @@ class WriteFact(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end."""
+    """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end.
+    write_id: under which a person resolves one that is uncertain."""
 
     step_id: str
     title: str
@@ -48,6 +49,7 @@ class Write:
     outcome: Literal["uncertain", "unanswered"]
     why: str
     message: str
+    write_id: str = ""
 
 
 def find_uncertain_writes(facts: Iterable[WriteFact]) -> list[Write]:
@@ -106,6 +108,7 @@ def _make_write(
         outcome,
         why,
         entry.id,
+        write_id_of(entry.task, call.call_id) if outcome == "uncertain" else "",
     )
 
 

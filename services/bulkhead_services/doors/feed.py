@@ -25,7 +25,7 @@ from bulkhead_contracts.result import EMBEDDINGS, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepExtended
 from bulkhead_contracts.task import PlaceGranted, TaskEnded, TaskQueued, TaskRejected
-from bulkhead_contracts.tool import ToolCallReplied, WriteNoted
+from bulkhead_contracts.tool import ToolCallReplied, WriteNoted, WriteResolution
 
 SERVICE = "doors"
 INBOX = subjects.inbox_stream(SERVICE)
@@ -68,8 +68,9 @@ class RunFeed:
     more time. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
     has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
     answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. unheard: writes
-    whose answers no client has. uncertain: writes of which nobody knows whether they were made. aliases: calls by ids
-    of later requests that are one of them. stored_sequence: of its newest message that this replica has heard of.
+    whose answers no client has. uncertain: writes of which nobody knows whether they were made, by the ids that calls
+    alike have here. aliases: calls by ids of later requests that are one of them. stored_sequence: of its newest
+    message that this replica has heard of.
     """
 
     prefix = ""
@@ -98,7 +99,7 @@ class RunFeed:
         self.held: CallDeferred | None = None
         self.last_answer: ModelCallReplied | None = None
         self.last_tool_reply: ToolCallReplied | RetrievalReplied | None = None
-        self.unheard, self.uncertain = BoundedDict[str, None](MAX_CALLS), BoundedDict[str, None](MAX_CALLS)
+        self.unheard, self.uncertain = BoundedDict[str, None](MAX_CALLS), BoundedDict[str, str](MAX_CALLS)
         self.aliases = BoundedDict[str, str](MAX_CALLS)
         self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
@@ -218,8 +219,11 @@ class RunFeed:
                 if body.outcome in ("succeeded", "found"):
                     self.last_tool_reply = body
                 elif body.outcome == "uncertain":
-                    self.uncertain[body.call_id] = None
-                self._set_hold(message, None)
+                    self.uncertain[body.call_id] = body.call_id
+                if isinstance(body, ToolCallReplied) and body.resolution is not None:
+                    self._apply_resolution(body.call_id, body.resolution)
+                else:
+                    self._set_hold(message, None)
             case WriteNoted(alias=alias) if alias:
                 self.aliases[alias] = body.call_id
             case WriteNoted(heard=heard):
@@ -239,6 +243,13 @@ class RunFeed:
                 self._set_hold(message, None)
             case _:
                 pass
+
+    def _apply_resolution(self, call_id: str, resolution: WriteResolution) -> None:
+        """A person's word on a write: it is in doubt no more, and what was not made may be made."""
+        for alike in [alike for alike, doubtful_id in self.uncertain.items() if doubtful_id == call_id]:
+            del self.uncertain[alike]
+        if not resolution.happened:
+            self.unheard.pop(call_id, None)
 
     def _record_call_state(
         self,

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable, WrongLastSequence
@@ -105,6 +106,12 @@ class RunDirectory:
         await asyncio.gather(*(feed.refresh() for feed in feeds))
         since_ms = self._context.clock() - KEY_HOLDS_MS
         return tuple(feed for feed in feeds if feed.assigned is not None and feed.last_unix_ms >= since_ms)
+
+    async def find_runs(self, caller: Caller, tasks: Iterable[str]) -> tuple[RunFeed, ...]:
+        """Those of these runs that are known, and this caller's. Raises BusError."""
+        feeds = [self._feeds.run_feed(caller.claim.tenant, task) for task in dict.fromkeys(tasks)]
+        await asyncio.gather(*(feed.refresh() for feed in feeds))
+        return tuple(feed for feed in feeds if feed.assigned is not None and feed.actor == caller.claim.person)
 
     async def find_or_open(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         """The open run with its place, or the delegated step that a call belongs to. Raises DoorRefusal, BusError."""

@@ -1,10 +1,11 @@
 """Bytes that calls leave in the store, by tenant, person and day.
 
-In: contents that are about to be stored. Out: nothing, or a DoorRefusal (429). A content that was
+In: contents that are about to be stored. Out: nothing, or a DoorRefusal (413, 429). A content that was
 counted is not counted again; counts live in the process.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 
 from bulkhead.bounded_dict import BoundedDict
@@ -34,8 +35,11 @@ class StoredBytes:
         of_day = self._quotas.quota_of(tenant).request_bytes_per_day
         size, now_ms = sum(new.values()), self._clock()
         wait_ms, message = self._bytes.take_bytes("request", tenant, person, size, of_day, now_ms)
+        hint = "an operator can raise request_bytes_per_day of the quota"
+        if math.isinf(wait_ms):
+            raise DoorRefusal(413, "too_large", message, f"send less at once, or {hint}")
         if wait_ms:
-            hint, wait_s = "an operator can raise request_bytes_per_day of the quota", wait_ms / 1000
+            wait_s = wait_ms / 1000
             retry = wait_s <= RETRY_WITHIN_S
             raise DoorRefusal(429, "too_many_bytes", message, hint, retry=retry, retry_after_s=wait_s)
         for name in new:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bulkhead.runtime.component import Component, Pool
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, Reservation, SideHandlers, halt_reason
 from bulkhead.runtime.errors import HandBack, JobRefused, NotDone
 from bulkhead.telemetry import metrics, names
@@ -22,7 +23,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Failure, Usage
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, WriteResolveRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, GatePass
 from bulkhead_services.tool_executor.effects import ToolRunner
@@ -75,6 +76,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         self._registry, self._runner, self._gate, self._components = registry, runner, gate, components
         self.side_handlers: SideHandlers = {
             ApprovalDecided: gate.approvals.on_approval_decided,
+            WriteResolveRequested: gate.uncertain_writes.on_write_resolve_requested,
             **(side_handlers or {}),
         }
 
@@ -235,6 +237,11 @@ class ToolExecutor(Doer[ToolCallRequested]):
         metrics.writes_uncertain.add(1, {names.TOOL_NAME: request.tool})
         failure = Failure.from_text("uncertain", message, "it is not repeated: a person must look whether it happened")
         return self.refusal_reply(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
+
+    async def on_outcome_stored(self, message: ReceivedMessage, reply: Body) -> None:
+        """Tell people of a write that is uncertain."""
+        if isinstance(reply, ToolCallReplied) and reply.outcome == "uncertain":
+            await self._gate.uncertain_writes.tell_people(message, reply)
 
     async def resolve_claim(
         self, job: Job[ToolCallRequested], context: JobContext, begun_unix_ms: int

@@ -1,6 +1,7 @@
 """Agents that know MCP and nothing of us, on real processes: over HTTP, and by a server that a desktop starts."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,6 +72,38 @@ async def test_a_write_whose_doors_were_killed_in_mid_call_is_repeated_and_made_
         again = await http.post(url, json=body, headers=session)
     assert answer.status_code == again.status_code == 200 and '"isError":false' in answer.text.replace(" ", "")
     assert agents.counter.count("stock") == before + 1
+
+
+async def test_a_write_whose_outcome_was_lost_is_made_in_no_other_run_and_a_person_resolves_it(
+    agents: World, key: str
+) -> None:
+    approver = agents.mesh.add_api_key(TENANT, "t5-approver", "approver")
+
+    async def send_parcel(run: str) -> str:
+        async with mcp(agents, key, **{"X-Bulkhead-Run": run}) as client:
+            return str((await client.call_tool("counter_increment_unkeyed", {"name": "parcel"})).content)
+
+    async def writes(*words: str) -> str:
+        code, out, err = await agents.command("writes", *words, "--api-key", approver)
+        assert code == 0, err
+        return out
+
+    async with agents.counter.held() as arrived:
+        first = asyncio.create_task(send_parcel("monday"))
+        await arrived()
+        await agents.mesh.kill_replica("tool_executor")
+        assert "may have been done" in await first
+    [row] = json.loads(await writes("list", "--json"))["writes"]
+    assert row["write_id"] in await send_parcel("tuesday"), "the agent's people are told what to do"
+    assert agents.counter.count("parcel") == 1
+    seen = ("--happened", "--reason", "it left the house", "--result", "parcel 17")
+    assert "it left the house" in await writes("resolve", row["write_id"][:12], *seen)
+    code, _, err = await agents.command(
+        "writes", "resolve", row["write_id"], "--not-happened", "--reason", "no", "--api-key", approver
+    )
+    assert code != 0 and "t5-approver said" in err and "it left the house" in err
+    assert "parcel 17" in await send_parcel("wednesday") and agents.counter.count("parcel") == 1
+    assert "may have been done" not in await send_parcel("thursday") and agents.counter.count("parcel") == 2
 
 
 async def test_a_desktop_program_starts_a_server_and_calls_by_it(agents: World, key: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Mesh, Refused, Task
+from bulkhead.journal.rows import describe_body
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
-from bulkhead_cli.approvals.commands import _find_uncertain_writes
 from bulkhead_contracts import catalog
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalGrant, ApprovalRequested
 from bulkhead_contracts.tool import ToolCallReplied
@@ -199,13 +199,23 @@ async def test_who_may_not_decide_does_not(tmp_path: Path) -> None:
         assert (await bob.approvals("denied"))["approvals"] and on.counter.counts()["increments"] == 0
 
 
-async def test_writes_of_which_nobody_knows_are_listed_beside_the_calls_that_wait(tmp_path: Path) -> None:
+async def test_an_uncertain_write_of_a_task_is_listed_and_a_person_says_what_became_of_it(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, on.client() as ann, on.client(APPROVER) as bob:
-        assert await _find_uncertain_writes(bob, "") == []
+        assert (await bob.writes())["writes"] == []
         task = await uncertain_write(on)
-        [row] = await _find_uncertain_writes(bob, "")
-        assert row["task_id"] == task and row["tool"] == "counter_increment_unkeyed" and row["outcome"] == "uncertain"
-        assert [row] == await _find_uncertain_writes(ann, task)
+        [row] = (await bob.writes())["writes"]
+        assert row["task_id"] == task and row["write"]["tool"] == "counter_increment_unkeyed"
+        assert [row] == (await ann.writes(task=task))["writes"] and (await ann.writes(task="other"))["writes"] == []
+        [shown] = (await ann.task(task).show())["uncertain_writes"]
+        assert (shown["write_id"], shown["key"]) == (row["write_id"], row["write"]["key"])
+        with pytest.raises(Refused, match="approver or operator"):
+            await ann.resolve_write(row["write_id"], False, "I asked for it")
+        done = await bob.resolve_write(row["write_id"], False, "nothing there")
+        assert (done["state"], done["resolution"]["reason"]) == ("not_happened", "nothing there")
+        first, second = await replies(on, ann.task(task))
+        assert (first.outcome, second.outcome) == ("uncertain", "failed") and second.resolution is not None
+        assert "bob: it did not happen: nothing there" in describe_body(second)
+        assert (await ann.task(task).show())["status"] == "failed", "a task that has ended stays as it ended"
 
 
 async def forge(on: Stage, task: Task, approval_id: str, digest: str) -> None:

@@ -10,6 +10,11 @@ MAX_SHOWN_CHARS = 400
 LOOK_FIRST = "check by its key or its arguments whether it happened; request it again only if it did not"
 
 
+def resolve_command(write_id: str) -> str:
+    """The command by which a person says what became of a write."""
+    return f"bulkhead writes resolve {write_id[:12]}"
+
+
 def describe_write(step_id: str, title: str, tool: str, arguments_json: str) -> str:
     """A write, for people."""
     arguments = " ".join(arguments_json.split())

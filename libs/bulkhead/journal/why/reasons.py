@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
 from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.uncertain_writes import find_uncertain_writes
-from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write, resolve_command
 from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
 from bulkhead.journal.why.reason import Reason
 from bulkhead.runtime.halts.live import CEILING_CODE
@@ -99,7 +99,7 @@ def _uncertain_write_reasons(entries: list[JournalEntry]) -> list[Reason]:
         Reason(
             "uncertain",
             f"{describe_write(write.step_id, write.title, write.tool, write.arguments_json)}: {write.why}",
-            f"key {write.key}: {LOOK_FIRST}",
+            f"key {write.key}: {LOOK_FIRST}" + (f"; `{resolve_command(write.write_id)}`" if write.write_id else ""),
             write.asked_unix_ms,
             "stop",
             (write.message,),

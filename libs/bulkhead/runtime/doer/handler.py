@@ -307,17 +307,19 @@ class DoerHandler:
                 if outcome.answers(message.envelope.id):
                     await self._answer_again(message, outcome)
                     await self._settle_all(message, settled)
-                    break
+                    return
         except BusError:
             # It is done anew, under another reservation: nobody else knows what this one used.
             await self._settle_all(message, settled)
             raise
+        await self._doer.on_outcome_stored(message, reply)
 
     async def _answer_again(self, message: ReceivedMessage, outcome: StoredOutcome) -> None:
         """Answer a request of a call that has this outcome: where it was made for another request, with a copy."""
         assert outcome.body is not None
         if message.envelope.id not in outcome.answered:
             await self._send_reply(message, outcome.body, ())
+        await self._doer.on_outcome_stored(message, outcome.body)
 
     async def _put_record(self, place: CallPlace, record: IdempotencyRecord, expect: int) -> int:
         subject, body = place.record, record.model_dump_json().encode()

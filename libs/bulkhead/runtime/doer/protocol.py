@@ -295,6 +295,10 @@ class Doer(Component, ABC, Generic[R]):
         became of it; else None. Raises HandBack while that cannot be told yet."""
         return None
 
+    async def on_outcome_stored(self, message: ReceivedMessage, reply: Body) -> None:
+        """The reply is the outcome of the call that this message asks for; told again where the message comes again.
+        Raises BusError."""
+
     def may_change_world(self, request: R) -> bool:
         """Check whether acting on the request may change the world, claimed or not."""
         return False

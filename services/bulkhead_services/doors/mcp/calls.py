@@ -3,9 +3,9 @@
 In: what an MCP client asked. Out: `ToolCallRequested` (or `RetrievalRequested`) under the run's grant; its outcome from
 the record. The first half of a call's id derives from the run, the tool and its arguments, the second from the client's
 own id of the request. A call that waits for an approval is found by its first half: who asks again, under whatever id,
-asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again; and, over the
-runs of its session's day, a write of which nobody knows whether it was made. Notes in the own inbox (`WriteNoted`) tell
-every replica of such writes, and live questions whether a client waits for one elsewhere.
+asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again; and a write
+of which nobody knows whether it was made: both in whatever run their person asks for them (`write_notes`). Live
+questions tell whether a client waits for one at another replica.
 """
 
 import asyncio
@@ -28,15 +28,17 @@ from bulkhead_contracts.model import CallFollowers
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import TaskEnded
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted, write_id_of
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
+from bulkhead_services.doors.mcp import write_notes
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.mcp.write_notes import WriteNotes
 from bulkhead_services.doors.model_call import ANSWER_S, PeerReplicas
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall, half_id
-from bulkhead_services.doors.runs import RunDirectory
+from bulkhead_services.doors.runs import KEY_HOLDS_MS, RunDirectory
 from bulkhead_services.doors.settings import Settings
 
 MAX_WRITES = 10_000
@@ -44,10 +46,9 @@ NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
 ProgressListener = Callable[[ToolProgress], None]
-LOOK_FIRST = (
-    "look at its target whether it happened; if it did not, call it again under an idempotency key of its own "
-    "(_meta io.bulkhead/idempotency-key, or the header Idempotency-Key); without one this session does not make it "
-    "again for a day"
+ANOTHER_WRITE = (
+    "a call under an idempotency key of its own (_meta io.bulkhead/idempotency-key, or the header Idempotency-Key) is "
+    "another write"
 )
 ToolRequest = ToolCallRequested | RetrievalRequested
 ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
@@ -92,7 +93,12 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
 
     async def _prepare_first_request(self) -> None:
         if self.is_write:
-            await publish_note(self._context, self.feed, WriteNoted(call_id=self.call_id), f"begun/{self.call_id}")
+            await self.publish_note(WriteNoted(call_id=self.call_id), "begun")
+
+    async def publish_note(self, note: WriteNoted, index: str) -> None:
+        """Store a note about this write, for every replica. Raises BusError."""
+        if isinstance(self.request, ToolCallRequested):
+            await write_notes.publish_note(self._context, self.feed, self.request, note, index)
 
     @contextmanager
     def telling_progress(self, listener: ProgressListener | None) -> Iterator[None]:
@@ -136,7 +142,9 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     def _refuse_unknown(self, reason: str) -> DoorRefusal:
         """It was sent, and what became of it cannot be told: made again it might be made twice."""
         message = f"call {self.call_id} of task {self.feed.task} was sent, and its outcome is not known here: {reason}"
-        hint = LOOK_FIRST if self.is_write else "look at the task, or call it again"
+        hint = "look at the task, or call it again"
+        if self.is_write:
+            hint = f"call it again with the same arguments to hear its outcome: it is not made twice; {ANOTHER_WRITE}"
         return DoorRefusal(502, "outcome_unknown", message, hint)
 
     async def _read_answer(self, call_state: CallState) -> ToolCallAnswer:
@@ -164,7 +172,7 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
         if outcome != "succeeded" and failure is None:
             failure = Failure.from_text("tool_failed", "the tool gave no reason")
         if outcome == "uncertain" and failure is not None:
-            failure = Failure.from_text(failure.code, failure.message, LOOK_FIRST)
+            failure = Failure.from_text(failure.code, failure.message, _uncertain_hint(feed, call_id))
         left_out = tuple(
             f"{omission.what}: {omission.detail}" if omission.detail else omission.what
             for omission in reply.completeness.omissions
@@ -188,11 +196,6 @@ def _list_passages(passages: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-async def publish_note(context: Context, feed: RunFeed, note: WriteNoted, index: str) -> None:
-    """Store a note about a write, for every replica. Raises BusError."""
-    await context.publisher.send("doors", note, tenant=feed.tenant, task=feed.task, cause=feed.cause, index=index)
-
-
 class ToolCalls:
     """The tool door: which call a request is, begun or joined. in_flight: the calls of this replica. announce_use:
     called with the run of each that is begun."""
@@ -207,7 +210,7 @@ class ToolCalls:
     ) -> None:
         self._context, self._settings, self._runs = context, settings, runs
         self.in_flight, self._announce_use = in_flight, announce_use
-        self._peers = PeerReplicas(context.bus)
+        self._peers, self._notes = PeerReplicas(context.bus), WriteNotes(context)
         self._waiting = BoundedDict[CallKey, int](MAX_WRITES)
         """Of calls that were begun or joined here: how many wait for each."""
         self._asked = BoundedDict[CallKey, asyncio.Event](MAX_WRITES)
@@ -253,17 +256,13 @@ class ToolCalls:
         self._waiting[key] = self._waiting.get(key, 0) + 1
         try:
             if alias and alias not in feed.aliases:
-                await self._publish_note(feed, WriteNoted(call_id=call.call_id, alias=alias), f"alias/{alias}")
+                await _publish_note(call, WriteNoted(call_id=call.call_id, alias=alias), "alias")
             answer = await asyncio.shield(call.outcome)
         finally:
             self._waiting[key] = self._waiting.get(key, 1) - 1
-        if call.is_write and call.call_id in feed.unheard:
-            await self._publish_note(feed, WriteNoted(call_id=call.call_id, heard=True), f"heard/{call.call_id}")
+        if call.is_write and call.call_id in feed.unheard and answer.outcome != "uncertain":
+            await _publish_note(call, WriteNoted(call_id=call.call_id, heard=True), "heard")
         return answer
-
-    async def _publish_note(self, feed: RunFeed, note: WriteNoted, index: str) -> None:
-        with suppress(BusError):  # Then a call alike is taken for a repeat, which does less harm than a second write.
-            await publish_note(self._context, feed, note, index)
 
     async def _find_abandoned_writes(self, feed: RunFeed, first_half: str) -> tuple[str, ...]:
         """Writes of this content whose answers nobody has heard, and for which nobody waits at another replica."""
@@ -310,24 +309,50 @@ class ToolCalls:
     async def _find_doubtful_write(
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
     ) -> tuple[RunFeed, str] | None:
-        """The write of this content that may have been made in a run of this session's day. A key of its own says that
-        this call is another one. Raises BusError, DoorRefusal.
+        """The write of this content that may have been made, or whose result nobody has heard, in any run of this
+        person or in the step that it holds. A key of its own says that this call is another one. Raises BusError,
+        DoorRefusal.
         """
         if tool_call.keyed or tool_call.tool.effect != "write":
             return None
-        for feed in await self._runs.find_recent(caller, NO_CONVERSATION, for_key=True):
+        for feed in await self._runs_of_write(caller, tool_call, arguments_json):
+            if tool_call.unique and (joined := feed.aliases.get(_call_id(feed, tool_call, arguments_json))):
+                return feed, joined
             first_half = _first_half(feed, tool_call, arguments_json)
             doubtful = [call_id for call_id in feed.uncertain if call_id.startswith(first_half)]
             if doubtful and not feed.has_reply(doubtful[0]):
                 message = f"{tool_call.tool.name} was called alike in another step or attempt, and may have been done"
-                raise DoorRefusal(409, "uncertain", message, LOOK_FIRST)
+                raise DoorRefusal(409, "uncertain", message, _uncertain_hint(feed, feed.uncertain[doubtful[0]]))
             if not doubtful:
                 abandoned = await self._find_abandoned_writes(feed, first_half)
-                keys = [(feed.tenant, feed.task, call_id) for call_id in abandoned if feed.may_be_under_way(call_id)]
-                doubtful = [key[2] for key in keys if not self._waiting.get(key)]
+                doubtful = [call_id for call_id in abandoned if await self._is_owed(feed, call_id)]
+                # Others may have come for it in the meantime.
+                doubtful = [call_id for call_id in doubtful if not self._waiting.get((feed.tenant, feed.task, call_id))]
             if doubtful:
                 return feed, doubtful[0]
         return None
+
+    async def _runs_of_write(
+        self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
+    ) -> tuple[RunFeed, ...]:
+        """Runs in which a write of this content is owed an answer, the newest first. Raises BusError, DoorRefusal."""
+        if caller.step is not None:
+            return await self._runs.find_recent(caller, NO_CONVERSATION)
+        key = write_notes.note_key(caller.claim.person, tool_call.tool.name, arguments_json)
+        noted = await self._notes.find_writes(caller.claim.tenant, key)
+        joined = noted.run_joined_by(_second_half(tool_call)) if tool_call.unique else ""
+        return await self._runs.find_runs(caller, ([joined] if joined else []) + noted.newest_runs())
+
+    async def _is_owed(self, feed: RunFeed, call_id: str) -> bool:
+        """True for a write that may be under way, or was made within a day. Raises BusError."""
+        if feed.may_be_under_way(call_id):
+            return True
+        call_state = feed.calls[call_id]
+        if call_state.kind != "replied" or call_state.time_unix_ms < self._context.clock() - KEY_HOLDS_MS:
+            return False
+        with suppress(LookupError):
+            return (await feed.reply_of(call_id)).outcome == "succeeded"
+        return False
 
     async def _run_answered_before(
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
@@ -385,6 +410,11 @@ class ToolCalls:
         return ""
 
 
+async def _publish_note(call: ToolRunCall, note: WriteNoted, index: str) -> None:
+    with suppress(BusError):  # Then a call alike is taken for a repeat, which does less harm than a second write.
+        await call.publish_note(note, index)
+
+
 async def _was_put_off(feed: RunFeed, call_id: str) -> bool:
     """True for a call with the recorded outcome that it was not made, for a reason that passes. Raises BusError."""
     if not feed.has_reply(call_id):
@@ -396,8 +426,23 @@ async def _was_put_off(feed: RunFeed, call_id: str) -> bool:
     return reply.outcome in ("refused", "failed") and reply.failure is not None and reply.failure.code in PASSING
 
 
+def _uncertain_hint(feed: RunFeed, call_id: str) -> str:
+    """Why a write that may have been made is not made again, and what to do."""
+    command = f"bulkhead writes resolve {write_id_of(feed.task, call_id)}"
+    return (
+        "it is not made again, so that it does not happen twice: a person must look at its target, then say "
+        f"`{command} --happened` or `--not-happened`, with a --reason; the next call alike has that as its answer, or "
+        "makes it; "
+        f"{ANOTHER_WRITE}"
+    )
+
+
 def _call_id(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, number: int = 0) -> str:
-    return _first_half(feed, tool_call, arguments_json) + half_id(f"{tool_call.request}/{number}")
+    return _first_half(feed, tool_call, arguments_json) + _second_half(tool_call, number)
+
+
+def _second_half(tool_call: ParsedToolCall, number: int = 0) -> str:
+    return half_id(f"{tool_call.request}/{number}")
 
 
 def _first_half(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -> str:

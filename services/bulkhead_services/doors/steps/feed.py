@@ -12,7 +12,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAnswered, StepCancelRequested, StepTaken
-from bulkhead_contracts.tool import ToolCallReplied, WriteNoted
+from bulkhead_contracts.tool import ToolCallReplied, WriteNoted, WriteResolution
 from bulkhead_services.doors.feed import SERVICE, RunFeed
 
 PREFIX_CHARS = 12
@@ -82,7 +82,11 @@ class StepFeed(RunFeed):
                 self.answered_by, self.answered_sequence = body, message.sequence
             case ToolCallReplied(outcome="uncertain", call_id=call_id) if not call_id.startswith(self.prefix):
                 # Of an earlier attempt, or of a step beside it: the next holder's call alike is that write again.
-                self.uncertain[self.prefix + call_id[len(self.prefix) :]] = None
+                self.uncertain[self.prefix + call_id[len(self.prefix) :]] = call_id
+            case ToolCallReplied(resolution=WriteResolution() as resolution, call_id=call_id) if not call_id.startswith(
+                self.prefix
+            ):
+                self._apply_resolution(call_id, resolution)
             case (
                 ModelCallReplied()
                 | ToolCallReplied()

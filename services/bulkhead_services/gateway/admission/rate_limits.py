@@ -19,7 +19,7 @@ Stored = Literal["request", "document"]
 
 @dataclass(frozen=True, slots=True)
 class RateLimitExceeded:
-    """A submission beyond the rate. wait_s: at least 1. limit: submissions per minute."""
+    """A submission beyond the rate. wait_s: at least 1; 0 for what never fits. limit: submissions per minute."""
 
     wait_s: int
     limit: int
@@ -56,11 +56,11 @@ class SubmissionRateLimits:
         wait_ms, message = self._bytes.take_bytes(kind, tenant, person, size + MESSAGE_BYTES, of_day, now_unix_ms)
         if not wait_ms:
             return None
+        hint = f"an operator can raise {kind}_bytes_per_day of the quota"
+        if math.isinf(wait_ms):
+            return RateLimitExceeded(0, of_day, message, f"send less at once, or {hint}")
         wait_s = max(1, math.ceil(wait_ms / 1_000))
-        hint = (
-            f"send it again in {wait_s} s, with the same key; an operator can raise {kind}_bytes_per_day of the quota"
-        )
-        return RateLimitExceeded(wait_s, of_day, message, hint)
+        return RateLimitExceeded(wait_s, of_day, message, f"send it again in {wait_s} s, with the same key; {hint}")
 
     def _replica_rate(self, per_minute: int, burst: int) -> Rate:
         return Rate(per_minute / self._replicas, max(1.0, burst / self._replicas))

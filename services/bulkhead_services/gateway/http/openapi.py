@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bulkhead.gateway_api import approvals, documents, histories, operators, tasks
+from bulkhead.gateway_api import approvals, documents, histories, operators, tasks, writes
 from bulkhead.gateway_api.query import Query
 from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
@@ -23,7 +23,7 @@ from bulkhead_services.gateway.problems import ProblemDetails
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
-    for room in (tasks, histories, documents, approvals, operators)
+    for room in (tasks, histories, documents, approvals, writes, operators)
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
@@ -314,6 +314,21 @@ _WRITES: Json = {
             description="For approvers and operators. The digest binds the decision to the call that was read. The "
             "first decision counts; a tool may want another person than the one who asked for the task.",
             body=body_of(schemas.DecisionSubmission),
+        )
+    },
+    "/v1/writes/{write_id}": {
+        "post": operation(
+            "resolveWrite",
+            "Say what became of an uncertain write",
+            {
+                "200": answer_of(writes.WriteDocument, "The write with the word that stands"),
+                "202": answer_of(writes.WriteDocument, "The word is on its way to the executor"),
+            },
+            (400, *_READ, 404, 409, 413, 422),
+            path_parameter("write_id", "The write's id"),
+            description="For approvers and operators. The next call alike has `result` as its answer, or makes the "
+            "write where it did not happen. The first word stands; the same again is harmless.",
+            body=body_of(schemas.ResolutionSubmission),
         )
     },
     "/v1/halts": {

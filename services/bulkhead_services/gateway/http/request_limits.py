@@ -93,6 +93,8 @@ class GatewayRequestBodies:
         exceeded = self._spikes.count_stored_bytes(kind, claim.tenant, claim.person, size, self._clock())
         if exceeded is not None:
             title, wait_s = "The day's bytes are spent", exceeded.wait_s
+            if not wait_s:
+                raise Problem(413, "too_large", "Too large", exceeded.message, exceeded.hint, limit=exceeded.limit)
             raise too_many(
                 "too_many_bytes", title, exceeded.message, exceeded.hint, retry_after_s=wait_s, limit=exceeded.limit
             )

@@ -252,6 +252,23 @@ class PushSubmission(Contract):
     form: Form = "1.0"
 
 
+class ResolutionSubmission(Contract):
+    """Body of POST /v1/writes/{write_id}. happened: the write was made; else it was not, and may be made. result: what
+    its asker is told as its result."""
+
+    model_config = STRICT
+
+    happened: bool
+    reason: ReasonInput
+    result: Reason = ""
+
+    @model_validator(mode="after")
+    def _has_result_of_what_happened(self) -> Self:
+        if self.result and not self.happened:
+            raise PydanticCustomError("result_of_nothing", "only a write that happened has a result: leave it out")
+        return self
+
+
 class DecisionSubmission(Contract):
     """Body of POST /v1/approvals/{approval_id}. arguments_sha256: of the request that was read: the decision is about
     that call and no other."""

@@ -34,6 +34,7 @@ from bulkhead_services.tool_executor.boundary.approvals import (
 from bulkhead_services.tool_executor.boundary.place_labels import PlaceLabels
 from bulkhead_services.tool_executor.boundary.preview import escape_invisible, render_preview
 from bulkhead_services.tool_executor.registry import RegisteredTool
+from bulkhead_services.tool_executor.uncertain_writes import UncertainWrites
 
 APPROVAL_WAITING = "approval_wanted"
 """Code of a call that waits for a person's word."""
@@ -72,7 +73,7 @@ class Gate:
         keeps_labels: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
         self._context, self._rule, self._isolation_of, self._ttl_ms = context, rule, isolation_of, ttl_ms
-        self.approvals = CallApprovals(context)
+        self.approvals, self.uncertain_writes = CallApprovals(context), UncertainWrites(context)
         self._place_labels, self._keeps_labels = PlaceLabels(context), keeps_labels
 
     async def admit_call(self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments) -> GatePass:

@@ -13,7 +13,7 @@ from bulkhead_services.doors.mcp import calls as tool_calls
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
-from tests.unit.services.doors.doors_world import TENANT, World, caller, world
+from tests.unit.services.doors.doors_world import CLAIM, TENANT, World, caller, world
 
 LOOK = ToolSpec(name="look", description="Looks.", parameters_json='{"type": "object"}')
 
@@ -237,3 +237,54 @@ async def test_a_write_under_way_when_its_run_ended_is_not_made_again_in_the_nex
         assert (await again).outcome == "uncertain"
         calls = {ToolCallRequested.model_validate_json(message.body).call_id for message in await sent(here, 1)}
         assert len(calls) == 1
+
+
+ANYWHERE = [
+    {"run": "nightly"},
+    {"run": "another"},
+    {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"},
+    {"traceparent": f"00-{'3' * 32}-{'4' * 16}-01"},
+    {},
+]
+
+
+def pay_in(here: World, request: int, instance: str = "0", **of_caller: object) -> asyncio.Task[ToolCallAnswer]:
+    asked = ParsedToolCall(PAY, {"sum": 1}, f"request-{request}", unique=True)
+    return asyncio.create_task(here.doors(instance).call_tool(caller(**of_caller), asked))
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same replica", "after a restart"])
+async def test_a_write_that_may_have_been_made_is_known_in_every_run_of_its_person(restarted):
+    async with world() as here:
+        first = pay_in(here, 1, **ANYWHERE[0])
+        [stored] = await sent(here, 1)
+        await answered(here, stored, "uncertain", "uncertain")
+        assert (await first).outcome == "uncertain"
+        if restarted:
+            await here.mesh.start("doors", "1")
+        for number, place in enumerate(ANYWHERE):
+            assert (await pay_in(here, 2 + number, "1" if restarted else "0", **place)).outcome == "uncertain"
+        assert len(await sent(here, 1)) == 1, "it is not made again"
+        others = pay_in(here, 20, claim=CLAIM.model_copy(update={"person": "bob"}))
+        [_, newest] = await sent(here, 2)
+        await answered(here, newest)
+        assert (await others).outcome == "succeeded", "another person's write is another act"
+
+
+async def test_a_write_whose_result_nobody_heard_is_told_once_in_another_run():
+    async with world() as here:
+        first = pay_in(here, 1, **ANYWHERE[0])
+        [stored] = await sent(here, 1)
+        beside = pay_in(here, 2, **ANYWHERE[1])
+        [_, other] = await sent(here, 2)  # Somebody waits for the first: this is another act.
+        await answered(here, other)
+        await beside
+        first.cancel()
+        await answered(here, stored)
+        for _ in range(2):
+            assert (await pay_in(here, 3, **ANYWHERE[2])).task == stored.task, "the same request is the same call"
+        assert len(await sent(here, 2)) == 2
+        last = pay_in(here, 4, **ANYWHERE[3])
+        [*_, newest] = await sent(here, 3)
+        await answered(here, newest)
+        assert (await last).outcome == "succeeded", "once it was heard, a call alike is another act"

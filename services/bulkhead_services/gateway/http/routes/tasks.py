@@ -44,6 +44,7 @@ from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
+from bulkhead_services.gateway.http.routes.writes import WriteRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
@@ -86,6 +87,7 @@ class GatewayHttpApp:
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
+        self.writes = WriteRoutes(context, auth, self._bodies, approvals)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)
         quotas = TenantQuotas(settings.tenants_file)
@@ -109,6 +111,7 @@ class GatewayHttpApp:
             *self.push.routes(),
             *self.documents.routes(),
             *self.approvals.routes(),
+            *self.writes.routes(),
             *self.operators.routes(),
             Route("/openapi.json", self.serve_openapi, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),

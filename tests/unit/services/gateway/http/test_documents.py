@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 
 import httpx
 import pytest
@@ -226,6 +227,22 @@ async def test_what_is_refused_counts_towards_the_tenants_day_too(mesh, tmp_path
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_bytes")
         assert int(refused.headers["retry-after"]) > 60 and len(mesh.sent("rag")) == 1
         assert (await post({"X-API-Key": FOREIGN})).status_code == 202
+
+
+async def test_a_document_that_never_fits_the_day_is_told_the_setting_that_it_needs(mesh, tmp_path):
+    policy = tmp_path / "tenants.yaml"
+    policy.write_text("tenants: {acme: {quota: {document_bytes_per_day: 2097152}}}")
+    gateway = mesh.gateway(tenants_file=policy, ingest_wait_s=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway") as http:
+        answer = await http.post("/v1/documents?name=a.bin", headers=AUTH, content=b"x" * 1_500_000)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert "retry-after" not in answer.headers, "it would be refused again"
+        least = int(re.search(r"document_bytes_per_day from (\d+) on", answer.json()["detail"])[1])
+        policy.write_text(f"tenants: {{acme: {{quota: {{document_bytes_per_day: {least}}}}}}}")
+        gateway = mesh.gateway(tenants_file=policy, ingest_wait_s=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway") as http:
+        answer = await http.post("/v1/documents?name=a.bin", headers=AUTH, content=b"x" * 1_500_000)
+        assert answer.status_code == 202
 
 
 async def test_an_office_file_is_taken_to_the_store_that_judges_it(mesh, http):
