@@ -44,6 +44,9 @@ AGAIN_S = 1.0
 """A notice is repeated no sooner."""
 MAX_QUESTIONS = 10_000
 ALLOWANCE_WAIT_S = 1.0
+ALLOWANCE_S = 1.0
+"""So long it is believed what budget told of a run's allowance: a limit that is raised shows after it."""
+MAX_ALLOWANCES = 1_024
 NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
 SLOWER = 8
 """A call that is put off again and again is sent again so much later at most."""
@@ -276,25 +279,37 @@ class Allowance:
         )
 
 
-async def fetch_allowance(context: Context, feed: RunFeed) -> Allowance:
-    """Ask budget how much is left to a run: under its own limits, and those of its person, feature and tenant."""
-    usage = feed.usage
-    try:
-        reply = await context.publisher.request(
-            "budget",
-            AllowanceRequested(),
-            tenant=feed.tenant,
-            task=feed.task,
-            index=f"allowance/{secrets.token_hex(8)}",
-            actor=feed.actor,
-            grant=feed.grant,
-            timeout_s=ALLOWANCE_WAIT_S,
-        )
-    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
-        log.debug("allowance_unknown", task=feed.task, reason=str(error))
-        return Allowance(usage)
-    assert isinstance(reply, AllowanceReplied)
-    return Allowance(usage, reply.cost_usd_micros, reply.tokens)
+class Allowances:
+    """What is left to runs, as budget told it a moment ago: of what a run itself spends since then its feed tells."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._told = BoundedDict[tuple[str, str, str], tuple[float, Allowance]](MAX_ALLOWANCES)
+
+    async def find_allowance(self, feed: RunFeed) -> Allowance:
+        """The rest under the limits of a run, and those of its person, feature and tenant."""
+        key, now_s, usage = (feed.tenant, feed.task, feed.grant), asyncio.get_running_loop().time(), feed.usage
+        told_s, allowance = self._told.get(key, (-ALLOWANCE_S, Allowance(usage)))
+        if now_s - told_s < ALLOWANCE_S:
+            return allowance
+        try:
+            reply = await self._context.publisher.request(
+                "budget",
+                AllowanceRequested(),
+                tenant=feed.tenant,
+                task=feed.task,
+                index=f"allowance/{secrets.token_hex(8)}",
+                actor=feed.actor,
+                grant=feed.grant,
+                timeout_s=ALLOWANCE_WAIT_S,
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+            log.debug("allowance_unknown", task=feed.task, reason=str(error))
+            return Allowance(usage)
+        assert isinstance(reply, AllowanceReplied)
+        allowance = Allowance(usage, reply.cost_usd_micros, reply.tokens)
+        self._told[key] = now_s, allowance
+        return allowance
 
 
 def _count_tokens(usage: Usage) -> int:

@@ -38,10 +38,16 @@ async def test_an_answer_tells_what_is_left_under_any_limit_and_nothing_where_th
         await first.wait_for_answer()
         assert (first.run_spending.left_usd_micros, first.run_spending.left_tokens) == (None, None), "nobody knows"
     async with world(budget=AllowanceReplied(known=True, tokens=180)) as here:
+        here.models.away = True
         call = await here.call("a")
         assert (call.run_spending.left_usd_micros, call.run_spending.left_tokens) == (None, 180)
+        here.models.away = False
         await call.wait_for_answer()
         assert call.run_spending.left_tokens == 180 - 15, "with the answer comes what it used"
+        second = await here.call("b")
+        await second.wait_for_answer()
+        assert second.run_spending.left_tokens == 180 - 30, "of what the run itself spends budget is not asked again"
+        assert here.budget.answered == 1
 
 
 async def test_words_that_no_objective_may_hold_open_a_run_too():
