@@ -65,11 +65,12 @@ class RunFeed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
-    more time. epoch: as of which gap-free run of deliveries it is whole; -1: of none. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
-    has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
-    answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. unheard: writes
-    whose answers no client has. uncertain: writes of which nobody knows whether they were made. aliases: calls by ids
-    of later requests that are one of them. stored_sequence: of its newest message that this replica has heard of.
+    more time. epoch: as of which gap-free run of deliveries it is whole; -1: of none. queued: the queue when it joined
+    it, while it waits there. granted_sequence: of the newest word that it has a place again. held: the halt or breaker
+    that holds its calls back, as far as is known. last_answer: its newest answer in words, where there is one.
+    last_tool_reply: of its newest call of a tool that worked. unheard: writes whose answers no client has. uncertain:
+    writes of which nobody knows whether they were made. aliases: calls by ids of later requests that are one of them.
+    stored_sequence: of its newest message that this replica has heard of.
     """
 
     prefix = ""
