@@ -52,7 +52,8 @@ class _LoopBackend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectTimeout from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return connected[1]
+        stream: _LoopStream = connected[1]
+        return stream
 
 
 class _LoopStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
