@@ -31,7 +31,7 @@ from bulkhead_contracts.types import Contract
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.answer_text import AnswerText
 from bulkhead_services.doors.conversations.tool_calls import calls_of, native_answer_of, thoughts_of
-from bulkhead_services.doors.feed import CallState, RunFeed
+from bulkhead_services.doors.feed import SERVICE, CallState, RunFeed
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
 from bulkhead_services.doors.run_call import CallKey, Phase, RunCall
 from bulkhead_services.doors.settings import Settings
@@ -80,7 +80,10 @@ class PeerReplicas:
     async def publish_notice(self, key: CallKey, notice: Contract) -> None:
         """Publish a notice about a call, where the broker can be reached."""
         with contextlib.suppress(BusError):
-            subject = subjects.live_subject(subjects.DOORS, *key[:2])
+            is_for_models = isinstance(notice, CallAbandoned)
+            subject = (
+                subjects.abandoned_subject(*key[:2]) if is_for_models else subjects.live_subject(SERVICE, *key[:2])
+            )
             await self._bus.publish_live(subject, notice.model_dump_json().encode())
 
     async def close(self) -> None:

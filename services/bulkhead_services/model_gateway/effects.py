@@ -98,14 +98,16 @@ class HttpEndpoint:
         self.name, self._target, self._concurrency, self._network = name, target, concurrency, network
         self._api, self._form = api, FORMS[api]
         self._transport: httpx.AsyncBaseTransport | None = None
-        self._headers = {
-            "accept": "*/*",
-            "content-type": "application/json",
-            **self._form.build_headers(target.api_key.get_secret_value() or "local"),
-            # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
-            "accept-encoding": "identity",
-            "user-agent": "bulkhead",
-        }
+        self._headers = httpx.Headers(
+            {
+                "accept": "*/*",
+                "content-type": "application/json",
+                **self._form.build_headers(target.api_key.get_secret_value() or "local"),
+                # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
+                "accept-encoding": "identity",
+                "user-agent": "bulkhead",
+            }
+        )
 
     def open(self) -> None:
         """Make the transport; connections come with the first call."""
@@ -170,7 +172,7 @@ class HttpEndpoint:
             request = httpx.Request(
                 "POST",
                 _url_of(self._target.base_url, outgoing.path),
-                headers={**self._headers, **outgoing.headers},
+                headers={**self._headers, **outgoing.headers} if outgoing.headers else self._headers,
                 content=outgoing.body,
                 extensions={"timeout": timeouts},
             )
@@ -179,7 +181,7 @@ class HttpEndpoint:
                 response = await self._transport.handle_async_request(request)
                 try:
                     started = True
-                    on_headers(response.headers)
+                    on_headers(dict(response.headers.items()))
                     key = key_setting_name(self._api, self.name.partition(" #")[0], self._target.base_url)
                     return await _receive_response(response, assembly, on_chunk, key)
                 finally:
