@@ -408,6 +408,12 @@ async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tupl
     refs += contents_of(request.conversation) if request.conversation is not None else ()
     texts: dict[str, str] = {}
     missing: set[str] = set()
+    unread: list[ContentRef] = []
+    for ref in {ref.sha256: ref for ref in refs}.values():
+        if (cached := hands.blobs.find_cached(job.tenant, ref)) is None:
+            unread.append(ref)
+        else:
+            texts[ref.sha256] = cached.decode("utf-8", "replace")
 
     async def read_text(ref: ContentRef) -> None:
         try:
@@ -416,5 +422,5 @@ async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tupl
             log.warning("content_unreadable", call=request.call_id, reason=str(error))
             missing.add(ref.sha256)
 
-    await asyncio.gather(*(read_text(ref) for ref in {ref.sha256: ref for ref in refs}.values()))
+    await asyncio.gather(*map(read_text, unread))
     return texts, frozenset(missing)
