@@ -283,7 +283,7 @@ class Allowance:
 
 
 class Allowances:
-    """What is left to runs, as budget told it a moment ago: of what a run itself spends since then its feed tells."""
+    """Allowances of runs, as budget told them a moment ago: what a run itself spends since then its feed tells."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
