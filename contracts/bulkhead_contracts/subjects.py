@@ -87,6 +87,12 @@ def live_subject(sender: str, tenant: str, task: str) -> str:
     return f"live.{check_token(sender)}.{check_token(tenant)}.{check_token(task)}"
 
 
+def abandoned_subject(tenant: str, task: str) -> str:
+    """Subject of the word that nobody follows a call any more: apart, so that no model gateway wakes for the rest of
+    what doors says live."""
+    return f"{live_subject(DOORS, tenant, task)}.abandoned"
+
+
 def blob_subject(author: str, tenant: str, sha256: str) -> str:
     """Subject under which a blob is stored once."""
     return f"blob.{check_token(author)}.{check_token(tenant)}.{check_token(sha256)}"

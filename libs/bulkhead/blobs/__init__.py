@@ -72,14 +72,21 @@ class Blobs:
         self._cache_blob(key, raw)
         return ref
 
-    async def get(self, tenant: str, ref: ContentRef) -> bytes:
-        """The bytes of a reference. Raises BlobMissing, BlobCorrupt."""
+    def find_cached(self, tenant: str, ref: ContentRef) -> bytes | None:
+        """The bytes of a reference that are at hand: whoever has many of them needs no task for each."""
         if (text := ref.carried_text) is not None:
             return text.encode()
         key = (ref.author, tenant, ref.sha256)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        if key not in self._cache:
+            return None
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    async def get(self, tenant: str, ref: ContentRef) -> bytes:
+        """The bytes of a reference. Raises BlobMissing, BlobCorrupt."""
+        if (cached := self.find_cached(tenant, ref)) is not None:
+            return cached
+        key = (ref.author, tenant, ref.sha256)
         stored = await self._find_stored(subjects.blob_subject(*key))
         if stored is None:
             raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author}; it may have expired")

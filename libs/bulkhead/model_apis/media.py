@@ -197,9 +197,10 @@ def part_lists(payload: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Lists of parts of a body: of messages, of items, and of what stands within them."""
     rows = (*_rows(payload, "messages"), *_rows(payload, "input"), *_rows(payload, "contents"))
     for row in rows:
-        for name in ("content", "output", "parts"):
-            if isinstance(row, dict) and isinstance(row.get(name), list):
-                yield from _nested_lists(row[name])
+        lists = {name: value for name, value in row.items() if isinstance(value, list)} if isinstance(row, dict) else {}
+        for name in ("content", "output", "parts") if lists else ():
+            if name in lists:
+                yield from _nested_lists(lists[name])
 
 
 def _nested_lists(parts: list[Any]) -> Iterator[list[Any]]:

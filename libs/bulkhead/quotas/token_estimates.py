@@ -5,6 +5,7 @@ are not public or are fetched at run time, so that none is used: the rates are m
 13 kinds of text (tests/unit/bulkhead/token_counts.json) and stand above every count there.
 """
 
+import hashlib
 import math
 import re
 from collections import deque
@@ -82,6 +83,22 @@ def family_of(model: str) -> str:
     return next((family for pattern, family in _FAMILIES if pattern.search(name)), "any")
 
 
+_COUNTED = BoundedDict[bytes, tuple[tuple[float, ...], int]](256)
+"""By the digest of a text: each is counted to be fitted, to be reserved for, and to learn from."""
+
+
+def _count_classes(data: bytes) -> tuple[tuple[float, ...], int]:
+    """Bytes of each class, and bytes of long words."""
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    if (counted := _COUNTED.get(digest)) is not None:
+        return counted
+    size, classes = len(data), _CLASSES[:_ASCII] if data.isascii() else _CLASSES
+    counts = tuple(float(size - len(data.translate(None, class_bytes))) for class_bytes in classes)
+    long = sum(size for size in map(len, data.translate(_WORDS).split()) if size >= LONG_WORD)
+    _COUNTED[digest] = counts, long
+    return counts, long
+
+
 class TokenCounter:
     """Counts for one model and one tenant. Its providers' counts correct it while the process runs; it begins with the
     rates."""
@@ -101,11 +118,8 @@ class TokenCounter:
 
     @staticmethod
     def _weight_at(rates: tuple[float, ...], data: bytes) -> float:
-        size = len(data)
-        classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
-        counted = (size - len(data.translate(None, class_bytes)) for class_bytes in classes)
-        long = sum(size for size in map(len, data.translate(_WORDS).split()) if size >= LONG_WORD)
-        return sum(map(float.__mul__, rates, map(float, counted))) + LONG_RATE * long
+        counts, long = _count_classes(data)
+        return sum(map(float.__mul__, rates, counts)) + LONG_RATE * long
 
     @property
     def factor(self) -> float:

@@ -21,7 +21,7 @@ from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import ConversationBlobs, canonical_json, too_many_messages
 from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
-from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas, fetch_allowance
+from bulkhead_services.doors.model_call import Allowances, FollowedCall, ModelRunCall, PeerReplicas
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallKey, CallsInFlight, half_id
@@ -52,6 +52,7 @@ class ModelCalls:
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
         self._contents = ConversationBlobs(context, stored, models)
         self._responses = ResponseStore(context, self._contents)
+        self._allowances = Allowances(context)
 
     async def begin_call(self, caller: Caller, parsed_call: ParsedModelCall) -> FollowedCall:
         """Store a call in its run, which is opened when there is none. Raises DoorRefusal."""
@@ -66,7 +67,7 @@ class ModelCalls:
             _, kept_as, allowance = await asyncio.gather(
                 call.wait_until_stored(),
                 self._responses.keep_response(feed, call_id, parsed_call, conversation),
-                fetch_allowance(self._context, feed),
+                self._allowances.find_allowance(feed),
             )
             return FollowedCall(call, kept_as, allowance)
         except BusError as error:

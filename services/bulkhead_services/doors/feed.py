@@ -65,12 +65,12 @@ class RunFeed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
-    more time. queued: the queue when it joined it, while it waits there. granted_sequence: of the newest word that it
-    has a place again. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest
-    answer in words, where there is one. last_tool_reply: of its newest call of a tool that worked. unheard: writes
-    whose answers no client has. uncertain: writes of which nobody knows whether they were made, by the ids that calls
-    alike have here. aliases: calls by ids of later requests that are one of them. stored_sequence: of its newest
-    message that this replica has heard of.
+    more time. epoch: as of which gap-free run of deliveries it is whole; -1: of none. queued: the queue when it joined
+    it, while it waits there. granted_sequence: of the newest word that it has a place again. held: the halt or breaker
+    that holds its calls back, as far as is known. last_answer: its newest answer in words, where there is one.
+    last_tool_reply: of its newest call of a tool that worked. unheard: writes whose answers no client has. uncertain:
+    writes of which nobody knows whether they were made, by the ids that calls alike have here. aliases: calls by ids of
+    later requests that are one of them. stored_sequence: of its newest message that this replica has heard of.
     """
 
     prefix = ""
@@ -79,6 +79,7 @@ class RunFeed:
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
         self.tenant, self.task = tenant, task
         self.sequence = self.stored_sequence = self.version = self.watchers = 0
+        self.epoch = -1
         self._bus = bus
         self._filter = subjects.task_filter(SERVICE, tenant, task)
         self._reading = asyncio.Lock()
@@ -145,6 +146,8 @@ class RunFeed:
             self._next = None
             while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
                 for stored in batch:
+                    if stored.sequence <= self.sequence:
+                        continue  # It was delivered meanwhile.
                     self.sequence = stored.sequence
                     self._note_stored_message(stored)
                     if (message := _parse_stored(stored)) is not None:
@@ -165,6 +168,20 @@ class RunFeed:
             if self.sequence < sequence:
                 await asyncio.sleep(pause_s)
         return self.sequence >= sequence
+
+    async def take_delivery(self, message: ReceivedMessage) -> bool:
+        """Apply a message of the inbox as it is delivered, and read what may lie before it. False: see `read_up_to`.
+        Raises BusError."""
+        is_whole, self.epoch = self.epoch == message.epoch and message.attempts == 1, -1
+        if is_whole and self.sequence < message.sequence:
+            self.sequence = message.sequence
+            self._apply_message(message)
+            self.wake_waiters()
+        if not await self.read_up_to(message.sequence):
+            return False
+        # Later ones may have been served before a repeat.
+        self.epoch = message.epoch if message.attempts == 1 else -1
+        return True
 
     async def model_reply_of(self, call_id: str) -> ModelCallReplied:
         """The reply to a model call that has one. Raises BusError, LookupError."""

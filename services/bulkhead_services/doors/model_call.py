@@ -31,7 +31,7 @@ from bulkhead_contracts.types import Contract
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.answer_text import AnswerText
 from bulkhead_services.doors.conversations.tool_calls import calls_of, native_answer_of, thoughts_of
-from bulkhead_services.doors.feed import CallState, RunFeed
+from bulkhead_services.doors.feed import SERVICE, CallState, RunFeed
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
 from bulkhead_services.doors.run_call import CallKey, Phase, RunCall
 from bulkhead_services.doors.settings import Settings
@@ -44,6 +44,9 @@ AGAIN_S = 1.0
 """A notice is repeated no sooner."""
 MAX_QUESTIONS = 10_000
 ALLOWANCE_WAIT_S = 1.0
+ALLOWANCE_S = 1.0
+"""So long it is believed what budget told of a run's allowance: a limit that is raised shows after it."""
+MAX_ALLOWANCES = 1_024
 NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
 SLOWER = 8
 """A call that is put off again and again is sent again so much later at most."""
@@ -77,7 +80,10 @@ class PeerReplicas:
     async def publish_notice(self, key: CallKey, notice: Contract) -> None:
         """Publish a notice about a call, where the broker can be reached."""
         with contextlib.suppress(BusError):
-            subject = subjects.live_subject(subjects.DOORS, *key[:2])
+            is_for_models = isinstance(notice, CallAbandoned)
+            subject = (
+                subjects.abandoned_subject(*key[:2]) if is_for_models else subjects.live_subject(SERVICE, *key[:2])
+            )
             await self._bus.publish_live(subject, notice.model_dump_json().encode())
 
     async def close(self) -> None:
@@ -276,25 +282,37 @@ class Allowance:
         )
 
 
-async def fetch_allowance(context: Context, feed: RunFeed) -> Allowance:
-    """Ask budget how much is left to a run: under its own limits, and those of its person, feature and tenant."""
-    usage = feed.usage
-    try:
-        reply = await context.publisher.request(
-            "budget",
-            AllowanceRequested(),
-            tenant=feed.tenant,
-            task=feed.task,
-            index=f"allowance/{secrets.token_hex(8)}",
-            actor=feed.actor,
-            grant=feed.grant,
-            timeout_s=ALLOWANCE_WAIT_S,
-        )
-    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
-        log.debug("allowance_unknown", task=feed.task, reason=str(error))
-        return Allowance(usage)
-    assert isinstance(reply, AllowanceReplied)
-    return Allowance(usage, reply.cost_usd_micros, reply.tokens)
+class Allowances:
+    """Allowances of runs, as budget told them a moment ago: what a run itself spends since then its feed tells."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._told = BoundedDict[tuple[str, str, str], tuple[float, Allowance]](MAX_ALLOWANCES)
+
+    async def find_allowance(self, feed: RunFeed) -> Allowance:
+        """The rest under the limits of a run, and those of its person, feature and tenant."""
+        key, now_s, usage = (feed.tenant, feed.task, feed.grant), asyncio.get_running_loop().time(), feed.usage
+        told_s, allowance = self._told.get(key, (-ALLOWANCE_S, Allowance(usage)))
+        if now_s - told_s < ALLOWANCE_S:
+            return allowance
+        try:
+            reply = await self._context.publisher.request(
+                "budget",
+                AllowanceRequested(),
+                tenant=feed.tenant,
+                task=feed.task,
+                index=f"allowance/{secrets.token_hex(8)}",
+                actor=feed.actor,
+                grant=feed.grant,
+                timeout_s=ALLOWANCE_WAIT_S,
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+            log.debug("allowance_unknown", task=feed.task, reason=str(error))
+            return Allowance(usage)
+        assert isinstance(reply, AllowanceReplied)
+        allowance = Allowance(usage, reply.cost_usd_micros, reply.tokens)
+        self._told[key] = now_s, allowance
+        return allowance
 
 
 def _count_tokens(usage: Usage) -> int:

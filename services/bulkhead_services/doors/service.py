@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, LiveMessage, LiveSubscription
 from bulkhead.callers.authentication import CallerAuthenticator
 from bulkhead.http_server.server import HttpServer
@@ -57,6 +58,8 @@ LIVE_PROGRESS = "live.tool_executor.>"
 RECENT_RUNS = 1_024
 """Runs that are kept in memory though nobody waits for them."""
 REREAD_S = 1.0
+USE_TOLD_S = 1.0
+"""Between two words to the other replicas that a run is used; they end it after minutes."""
 
 
 class Doors(EdgeComponent):
@@ -94,6 +97,7 @@ class Doors(EdgeComponent):
         self._server = HttpServer(self._http.build_app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._announced_s = BoundedDict[tuple[str, str], float](RECENT_RUNS)
 
     @property
     def port(self) -> int:
@@ -150,9 +154,7 @@ class Doors(EdgeComponent):
     async def begin_model_call(self, caller: Caller, parsed_call: ParsedModelCall) -> StoredCall:
         """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
         call = await self.calls.begin_call(caller, parsed_call)
-        # No replica ends the run meanwhile because it hears nothing of it.
-        self._places.note_use(caller.claim.tenant, call.run_spending.task)
-        self._pokes.announce_message(caller.claim.tenant, call.run_spending.task, 0)
+        self._announce_use(call.call.feed)
         return call
 
     async def end_run(self, caller: Caller, task: str) -> None:
@@ -167,8 +169,14 @@ class Doors(EdgeComponent):
         return self._settings.models or await self._models.list_names(caller.claim)
 
     def _announce_use(self, feed: RunFeed) -> None:
-        self._places.note_use(feed.tenant, feed.task)
-        self._pokes.announce_message(feed.tenant, feed.task, 0)
+        """Tell that a call is begun: no replica ends the run meanwhile because it hears nothing of it."""
+        run, now_s = (feed.tenant, feed.task), asyncio.get_running_loop().time()
+        self._places.note_use(*run)
+        if now_s - self._announced_s.get(run, -USE_TOLD_S) < USE_TOLD_S:
+            self._on_handled(*run, 0)
+            return
+        self._announced_s[run] = now_s
+        self._pokes.announce_message(*run, 0)
 
     # The desk of the tool door
 
@@ -195,7 +203,7 @@ class Doors(EdgeComponent):
             self._pokes.announce_message(message.tenant, message.task, message.sequence)
             return
         feed = self.feeds.run_feed(message.tenant, message.task)
-        if not await feed.read_up_to(message.sequence):
+        if not await feed.take_delivery(message):
             raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
         if (change := feed.hold_change_at(message.sequence)) is not None and feed.is_open:
             await self._tell_planner(feed, message, *change)

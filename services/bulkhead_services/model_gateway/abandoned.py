@@ -1,7 +1,7 @@
 """Calls of outside agents that nobody follows any more: doors says so live, and the replica that makes one cuts it.
 
-In: `live.doors.<tenant>.<task>`. Out: an event for each call in flight here. A notice that is lost costs what the call
-still uses: it goes on to its end, as it would without.
+In: `live.doors.<tenant>.<task>.abandoned`. Out: an event for each call in flight here. A notice that is lost costs what
+the call still uses: it goes on to its end, as it would without.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class AbandonedCalls:
 
     async def start(self) -> None:
         """Listen. Raises BusError."""
-        self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.>", MAX_PENDING_NOTICES)
+        self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.*.*.abandoned", MAX_PENDING_NOTICES)
         self._task = asyncio.create_task(self._hear_notices(self._subscription))
 
     async def stop(self) -> None:
@@ -63,9 +63,9 @@ class AbandonedCalls:
             self.hear_notice(live)
 
     def hear_notice(self, message: LiveMessage) -> None:
-        """Notices of other kinds are of digits alone."""
+        """One notice; of a run alone."""
         parts = message.subject.split(".")
-        if len(parts) != 4 or message.body.isdigit() or not subjects.is_of_doors(parts[3]):
+        if not subjects.is_of_doors(parts[3]):
             return
         try:
             call_id = CallAbandoned.model_validate_json(message.body).call_id

@@ -1,12 +1,14 @@
 """The world of the model gateway: HTTP to providers, blobs, live text. Enters: a body to send. Leaves: an Assembly.
 
-One HTTP/1.1 client per provider, kept alive. There are no retries here: they stand at one layer only, in attempts.py.
+HTTP/1.1 connections of each provider, kept alive. There are no retries here: they stand at one layer only, in
+attempts.py.
 """
 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
 
@@ -44,6 +46,7 @@ from bulkhead_services.model_gateway.providers.port import (
     call_ids,
     is_embedding,
 )
+from bulkhead_services.model_gateway.providers.sockets import DirectTransport
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_time_s
 from bulkhead_services.model_gateway.routing.options import OPENAI_APIS, EndpointTarget, ProviderSettings
@@ -70,25 +73,22 @@ class Network:
     transport: httpx.AsyncBaseTransport | None = None
 
 
-def make_client(api: Api, target: EndpointTarget, concurrency: int, network: Network) -> httpx.AsyncClient:
-    """A client for one key at one address; connections come with the first call."""
-    return httpx.AsyncClient(
-        base_url=target.base_url.rstrip("/") + "/",
-        # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
-        headers={
-            **FORMS[api].build_headers(target.api_key.get_secret_value() or "local"),
-            "accept-encoding": "identity",
-            "user-agent": "bulkhead",
-        },
-        limits=httpx.Limits(
-            max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEPALIVE_S
-        ),
-        verify=ssl.create_default_context(cafile=network.ca_file) if network.ca_file else True,
-        proxy=network.proxy or None,
-        transport=network.transport,
-        trust_env=False,
-        follow_redirects=False,
+def make_transport(concurrency: int, network: Network) -> httpx.AsyncBaseTransport:
+    """The connections of one key at one address; they come with the first call."""
+    if network.transport is not None:
+        return network.transport
+    verify = ssl.create_default_context(cafile=network.ca_file) if network.ca_file else True
+    limits = httpx.Limits(
+        max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEPALIVE_S
     )
+    if network.proxy:
+        return httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits, proxy=network.proxy)
+    return DirectTransport(verify, limits)
+
+
+@lru_cache(maxsize=256)
+def _url_of(base_url: str, path: str) -> httpx.URL:
+    return httpx.URL(f"{base_url.rstrip('/')}/{path}")
 
 
 class HttpEndpoint:
@@ -97,17 +97,27 @@ class HttpEndpoint:
     def __init__(self, name: str, api: Api, target: EndpointTarget, concurrency: int, network: Network) -> None:
         self.name, self._target, self._concurrency, self._network = name, target, concurrency, network
         self._api, self._form = api, FORMS[api]
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncBaseTransport | None = None
+        self._headers = httpx.Headers(
+            {
+                "accept": "*/*",
+                "content-type": "application/json",
+                **self._form.build_headers(target.api_key.get_secret_value() or "local"),
+                # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
+                "accept-encoding": "identity",
+                "user-agent": "bulkhead",
+            }
+        )
 
     def open(self) -> None:
-        """Make the client; connections come with the first call."""
-        self._client = make_client(self._api, self._target, self._concurrency, self._network)
+        """Make the transport; connections come with the first call."""
+        self._transport = make_transport(self._concurrency, self._network)
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
 
     async def call(
         self,
@@ -153,25 +163,29 @@ class HttpEndpoint:
     async def _stream_call(
         self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float
     ) -> ProviderFault | None:
-        assert self._client is not None, "open() comes first"
+        assert self._transport is not None, "open() comes first"
         started = False
         quiet_s = min(self._network.stall_timeout_s, timeout_s)
-        timeout = httpx.Timeout(quiet_s, connect=min(self._network.connect_timeout_s, timeout_s))
+        timeouts = dict.fromkeys(("read", "write", "pool"), quiet_s)
+        timeouts["connect"] = min(self._network.connect_timeout_s, timeout_s)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._client.stream(
-                    "POST",
-                    outgoing.path,
-                    content=outgoing.body,
-                    headers={"content-type": "application/json", **outgoing.headers},
-                    timeout=timeout,
-                ) as response,
-            ):
-                started = True
-                on_headers(response.headers)
-                key = key_setting_name(self._api, self.name.partition(" #")[0], self._target.base_url)
-                return await _receive_response(response, assembly, on_chunk, key)
+            request = httpx.Request(
+                "POST",
+                _url_of(self._target.base_url, outgoing.path),
+                headers={**self._headers, **outgoing.headers} if outgoing.headers else self._headers,
+                content=outgoing.body,
+                extensions={"timeout": timeouts},
+            )
+            async with asyncio.timeout(timeout_s):
+                # Without httpx's client: it looks for logins, redirects and cookies, of which a provider has none.
+                response = await self._transport.handle_async_request(request)
+                try:
+                    started = True
+                    on_headers(dict(response.headers.items()))
+                    key = key_setting_name(self._api, self.name.partition(" #")[0], self._target.base_url)
+                    return await _receive_response(response, assembly, on_chunk, key)
+                finally:
+                    await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return self._connection_fault(
                 "unreachable", f"no connection: {error or type(error).__name__}", consumed=False
@@ -219,7 +233,7 @@ class HttpProvider(Deployments):
         super().__init__([Deployment(endpoint, concurrency, loop_time_s) for endpoint in self._endpoints])
 
     def open(self) -> None:
-        """Make the clients."""
+        """Make the transports."""
         for endpoint in self._endpoints:
             endpoint.open()
 
@@ -270,13 +284,19 @@ class HttpProvider(Deployments):
         return chat, tuple(gaps)
 
 
+def _chunks_of(response: httpx.Response) -> httpx.AsyncByteStream:
+    """The bytes of the body as they come."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
+
+
 async def _receive_response(
     response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key_setting_name: str
 ) -> ProviderFault | None:
     if response.status_code != 200:
         is_success, body = response.is_success, bytearray()
         most = bounds.MAX_PROVIDER_RESPONSE_BYTES if is_success else bounds.MAX_PROVIDER_ERROR_BYTES
-        async for chunk in response.aiter_raw():
+        async for chunk in _chunks_of(response):
             body += chunk
             if len(body) >= most:
                 break
@@ -300,7 +320,7 @@ async def _receive_response(
         return await _receive_stream(response, assembly, on_chunk)
     # Asked for a stream, some servers answer whole all the same.
     whole_body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in _chunks_of(response):
         whole_body += chunk
         if len(whole_body) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
             return _oversize_fault()
@@ -313,7 +333,7 @@ async def _receive_response(
 
 async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk) -> ProviderFault | None:
     decoder, size = SseDecoder(), 0
-    chunks = response.aiter_raw()
+    chunks = aiter(_chunks_of(response))
     try:
         async for chunk in chunks:
             size += len(chunk)
@@ -388,6 +408,12 @@ async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tupl
     refs += contents_of(request.conversation) if request.conversation is not None else ()
     texts: dict[str, str] = {}
     missing: set[str] = set()
+    unread: list[ContentRef] = []
+    for ref in {ref.sha256: ref for ref in refs}.values():
+        if (cached := hands.blobs.find_cached(job.tenant, ref)) is None:
+            unread.append(ref)
+        else:
+            texts[ref.sha256] = cached.decode("utf-8", "replace")
 
     async def read_text(ref: ContentRef) -> None:
         try:
@@ -396,5 +422,5 @@ async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tupl
             log.warning("content_unreadable", call=request.call_id, reason=str(error))
             missing.add(ref.sha256)
 
-    await asyncio.gather(*(read_text(ref) for ref in {ref.sha256: ref for ref in refs}.values()))
+    await asyncio.gather(*map(read_text, unread))
     return texts, frozenset(missing)

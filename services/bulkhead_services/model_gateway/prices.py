@@ -20,8 +20,9 @@ from genai_prices import (
     decompose,  # noqa: F401 - it and the next one are imported by the first price that is computed otherwise
     validation,  # noqa: F401
 )
-from genai_prices.types import ModelPrice
+from genai_prices.types import ModelPrice, TieredPrices
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts.result import Usage
 
 OWN_PRICES = Path(__file__).parent / "prices.toml"
@@ -85,8 +86,45 @@ class Price:
         """Cost of these tokens, each class at its own price, rounded up: money is never rounded away."""
         if self.rates is None:
             return 0
-        usd = Decimal(self.rates.calc_price(PricedUsage(**_priced_counts(usage)))["total_price"]) * self.factor
+        counts = _priced_counts(usage)
+        if (token_rates := self._token_rates()) is None:
+            usd = _exact_usd(self.rates, counts)
+        else:
+            usd = sum((rate * counts[name] for name, rate in token_rates if counts[name]), Decimal(0))
+        usd *= self.factor
         return int((usd * _MICROS).to_integral_value(rounding=ROUND_CEILING))
+
+    def _token_rates(self) -> "_TokenRates":
+        """The price of one more token of each class: the sum that genai-prices makes, which takes a hundred times as
+        long. None for a price with tiers by length, which is no sum."""
+        rates, token_rates = _TOKEN_RATES.get(self.digest, (None, None))
+        if rates is not self.rates:
+            assert self.rates is not None
+            has_tiers = any(isinstance(rate, TieredPrices) for rate in vars(self.rates).values())
+            token_rates = None if has_tiers else _measure_token_rates(self.rates)
+            _TOKEN_RATES[self.digest] = self.rates, token_rates
+        return token_rates
+
+
+_TokenRates = tuple[tuple[str, Decimal], ...] | None
+_TOKEN_RATES = BoundedDict[str, tuple[ModelPrice, _TokenRates]](1_024)
+"""By the digest of a price, with that of which they are."""
+
+
+def _exact_usd(rates: ModelPrice, counts: Mapping[str, int]) -> Decimal:
+    return Decimal(rates.calc_price(PricedUsage(**counts))["total_price"])
+
+
+def _measure_token_rates(rates: ModelPrice) -> _TokenRates:
+    """Each class is one million larger than in counts that have room for that in every overlap of classes."""
+    million = 1_000_000
+    room = {1: 1_000, 2: 100, 3: 10, 4: 5}
+    middle = {name: million * room[name.count("_")] for name in _COUNTED}
+    usd = _exact_usd(rates, middle)
+    token_rates = tuple(
+        (name, (_exact_usd(rates, middle | {name: count + million}) - usd) / million) for name, count in middle.items()
+    )
+    return token_rates if sum((rate * middle[name] for name, rate in token_rates), Decimal(0)) == usd else None
 
 
 class PriceTable:
@@ -208,3 +246,6 @@ def _priced_counts(usage: Usage) -> dict[str, int]:
         "output_audio_reasoning_tokens": reasoned_audio,
         "output_image_reasoning_tokens": max(0, classified - usage.output_tokens),
     }
+
+
+_COUNTED = tuple(_priced_counts(Usage()))

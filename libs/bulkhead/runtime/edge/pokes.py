@@ -69,6 +69,8 @@ class Pokes:
 
     async def _receive_pokes(self, subscription: LiveSubscription) -> None:
         async for poke in subscription:
+            if poke.headers.get(_INSTANCE) == self._instance:
+                continue  # What was handled here is known here.
             parts = poke.subject.split(".")
             if len(parts) == 4 and not poke.body.isdigit():
                 self._other(poke)

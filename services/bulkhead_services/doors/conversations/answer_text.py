@@ -43,7 +43,7 @@ class AnswerText:
         part_text = part_text or _PartText(delta.part)
         if delta.offset > part_text.chars:
             return
-        before = part_text.read(delta.offset, len(text))
+        before = part_text.read_text(delta.offset, len(text))
         if text.startswith(before):
             text = text[len(before) :]  # Behind what is repeated.
         else:
@@ -59,14 +59,14 @@ class AnswerText:
         """Drop the text of a part behind an offset: it is written again."""
         self._pieces = [piece for piece in self._pieces if piece.part != part_text.part]
         if offset:
-            self._pieces.append(AnswerPiece(part_text.part, part_text.read(0, offset)))
+            self._pieces.append(AnswerPiece(part_text.part, part_text.read_text(0, offset)))
         self._writing, self._chars = self._writing + 1, self._chars - part_text.chars + offset
         part_text.truncate_to(offset)
 
     @property
     def heard_text(self) -> str:
         """The part of its text that was heard."""
-        return part_text.read() if (part_text := self._parts.get(TEXT)) is not None else ""
+        return part_text.read_text() if (part_text := self._parts.get(TEXT)) is not None else ""
 
     def _wake_followers(self) -> None:
         self._wake.set()
@@ -111,7 +111,7 @@ class _PartText:
     def __init__(self, part: AnswerPart) -> None:
         self.part, self.chars, self._buffer = part, 0, io.StringIO()
 
-    def read(self, start: int = 0, chars: int = -1) -> str:
+    def read_text(self, start: int = 0, chars: int = -1) -> str:
         """Read up to `chars` characters from offset `start`; -1 reads all."""
         self._buffer.seek(start)
         return self._buffer.read(chars)

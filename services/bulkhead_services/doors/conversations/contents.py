@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bulkhead.flow.content import LISTED, in_list, list_of
+from bulkhead.flow.content import LISTED, in_list, list_of, reference
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.model_apis.media import without_media
 from bulkhead.model_apis.views import view_in_chat_form
@@ -18,6 +18,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.feed import SERVICE
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.stored_bytes import StoredBytes
@@ -94,13 +95,17 @@ class ConversationBlobs:
     ) -> tuple[ContentRef, ...]:
         """Blobs of JSON, counted and stored. Raises BusError, DoorRefusal."""
         self._stored.count_contents(tenant, person, contents)
-        places = asyncio.Semaphore(PUTS_AT_ONCE)
+        blobs, places = self._context.blobs, asyncio.Semaphore(PUTS_AT_ONCE)
+        refs = [reference(SERVICE, raw, media_type, summary="") for raw in contents]
 
-        async def store_blob(raw: bytes) -> ContentRef:
+        async def store_blob(raw: bytes) -> None:
             async with places:
-                return await self._context.blobs.put(tenant, raw, media_type, summary="")
+                await blobs.put(tenant, raw, media_type, summary="")
 
-        return tuple(await asyncio.gather(*map(store_blob, contents)))
+        # Of a conversation that goes on nearly all is stored.
+        new = [raw for ref, raw in zip(refs, contents, strict=True) if blobs.find_cached(tenant, ref) is None]
+        await asyncio.gather(*map(store_blob, new))
+        return tuple(refs)
 
     async def _fold_into_lists(self, claim: RequesterClaim, refs: tuple[ContentRef, ...]) -> tuple[ContentRef, ...]:
         """The messages in few references: the oldest ones by lists, which the next turns share."""

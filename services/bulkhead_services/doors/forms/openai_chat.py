@@ -17,6 +17,7 @@ from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupporte
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_TEXT_ROLES = ("system", "user", "assistant")
 _OLD = {"functions": "send `tools`", "function_call": "send `tool_choice`"}
 
 
@@ -197,6 +198,9 @@ def _output_tokens(body: Fields) -> int | None:
 
 
 def _read_message(row: Fields) -> dict[str, Any]:
+    message = row.as_dict()
+    if message.keys() == {"role", "content"} and type(message["content"]) is str and message["role"] in _TEXT_ROLES:
+        return dict(message)  # As nearly all are; a conversation comes whole with each call.
     role = row.get_choice("role", ROLES)
     if role is None:
         raise unfit_field(row.field_path("role"), f"is missing; it is one of {', '.join(ROLES)}")

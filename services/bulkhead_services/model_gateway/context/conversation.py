@@ -198,6 +198,6 @@ def _is_shallow(value: object, depth_left: int = MAX_DEPTH) -> bool:
     """True when it nests less deep than any reader's stack."""
     if not isinstance(value, dict | list):
         return True
-    return depth_left > 0 and all(
-        _is_shallow(item, depth_left - 1) for item in (value.values() if isinstance(value, dict) else value)
-    )
+    items = value.values() if isinstance(value, dict) else value
+    nested = [item for item in items if isinstance(item, dict | list)]
+    return depth_left > 0 and all(_is_shallow(item, depth_left - 1) for item in nested)

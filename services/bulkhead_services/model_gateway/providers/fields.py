@@ -89,6 +89,8 @@ def rows_of(value: object) -> list[dict[str, Any]]:
 
 def plain_text(value: object) -> str:
     """A string, or the text of a list of text parts; "" of anything else."""
+    if value is None:
+        return ""
     if isinstance(value, str):
         return value
     return "".join(plain_text(row.get("text")) for row in rows_of(value))

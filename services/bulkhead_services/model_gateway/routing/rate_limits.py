@@ -43,6 +43,8 @@ class RateBucket:
 def buckets_of_headers(headers: Mapping[str, str], now_s: float) -> dict[str, RateBucket]:
     """The buckets that an answer tells of, by kind; without what makes no sense."""
     buckets: dict[str, RateBucket] = {}
+    if not any("ratelimit" in name for name in headers):
+        return buckets
     for kind in BUCKET_KINDS:
         header = _KindHeaders(headers, kind)
         capacity, remaining = (_parse_number(header(name)) for name in ("limit", "remaining"))

@@ -188,13 +188,14 @@ class BudgetEdge(EdgeComponent):
     """Says how much is left, always the same."""
 
     def __init__(self, allowance: AllowanceReplied) -> None:
-        self._allowance = allowance
+        self._allowance, self.answered = allowance, 0
         self.rpc = {AllowanceRequested: self.answer}
 
     async def handle_message(self, message: ReceivedMessage) -> None:
         """Takes nothing else."""
 
     async def answer(self, message: ReceivedMessage) -> AllowanceReplied:
+        self.answered += 1
         return self._allowance
 
 
@@ -220,6 +221,11 @@ class World:
     @property
     def models(self) -> Models:
         found: Models = self._component("model_gateway")
+        return found
+
+    @property
+    def budget(self) -> BudgetEdge:
+        found: BudgetEdge = self._component("budget")
         return found
 
     def doors(self, instance: str = "0") -> Doors:

@@ -5,15 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from bulkhead.runtime.consume.inbound import read_message
+from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import AllowanceReplied
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskRejected
 from bulkhead_services.doors.app import build
+from bulkhead_services.doors.feed import INBOX, RunFeed
 from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from tests.eventually import until
-from tests.unit.services.doors.doors_world import CLAIM, PERSON, asked, caller, world
+from tests.unit.services.doors.doors_world import CLAIM, PERSON, TENANT, asked, caller, world
 
 
 async def test_the_first_call_opens_a_run_and_the_second_is_made_in_it():
@@ -38,10 +41,16 @@ async def test_an_answer_tells_what_is_left_under_any_limit_and_nothing_where_th
         await first.wait_for_answer()
         assert (first.run_spending.left_usd_micros, first.run_spending.left_tokens) == (None, None), "nobody knows"
     async with world(budget=AllowanceReplied(known=True, tokens=180)) as here:
+        here.models.away = True
         call = await here.call("a")
         assert (call.run_spending.left_usd_micros, call.run_spending.left_tokens) == (None, 180)
+        here.models.away = False
         await call.wait_for_answer()
         assert call.run_spending.left_tokens == 180 - 15, "with the answer comes what it used"
+        second = await here.call("b")
+        await second.wait_for_answer()
+        assert second.run_spending.left_tokens == 180 - 30, "of what the run itself spends budget is not asked again"
+        assert here.budget.answered == 1
 
 
 async def test_words_that_no_objective_may_hold_open_a_run_too():
@@ -336,3 +345,49 @@ async def test_the_objective_is_what_a_person_said_first():
 def test_an_idle_time_that_ends_runs_in_mid_call_is_refused_at_the_start():
     with pytest.raises(ValueError, match=r"BULKHEAD_IDLE_S \(60\) is below BULKHEAD_CALL_TIMEOUT_S \(300\)"):
         build(SimpleNamespace(), Settings(idle_s=60))
+
+
+async def test_a_reply_counts_as_it_is_delivered_without_reading_the_inbox_again(monkeypatch):
+    async with world() as here:
+        reads: list[int] = []
+        bus = here.doors()._context.bus
+        read = bus.read
+
+        async def counted_read(stream, subject, after=0, limit=256):
+            reads.append(after)
+            return await read(stream, subject, after, limit)
+
+        monkeypatch.setattr(bus, "read", counted_read)
+        await here.answer("a")
+        reads.clear()
+        call = await here.call("b")
+        await call.wait_for_answer()
+        assert len(reads) == 1 and call.run_spending.spent_usd_micros == 200, "read once, before the call"
+
+
+async def test_what_another_replica_may_have_been_served_is_read_before_a_delivery_counts():
+    async with world() as here:
+        for text in ("a", "b", "c", "d"):
+            call = await here.call(text)
+            await call.wait_for_answer()
+        task, bus = call.run_spending.task, here.doors()._context.bus
+
+        class Followed:
+            """Shows what was stored until then."""
+
+            shown = 0
+
+            async def read(self, stream, subject, after=0, limit=256):
+                return [row for row in await bus.read(stream, subject, after, limit) if row.sequence <= self.shown]
+
+        inbox, feed = Followed(), RunFeed(bus, TENANT, task)
+        feed._bus = inbox
+        rows = await bus.read(INBOX, subjects.task_filter("doors", TENANT, task))
+        *_, a, b, c, d = (read_message(row, "doors") for row in rows)
+        spent = []
+        for message, epoch in ((a, 7), (b, 7), (d, 8)):
+            inbox.shown = 0 if message is b else message.sequence
+            assert await feed.take_delivery(message.with_delivery(1, epoch, lambda: None))
+            spent.append(feed.usage.cost_usd_micros)
+        assert spent == [100, 200, 400], "c was not delivered here"
+        assert await feed.take_delivery(c.with_delivery(2, 8, lambda: None)) and feed.usage.cost_usd_micros == 400

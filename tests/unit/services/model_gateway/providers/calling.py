@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import httpx
 from pydantic import SecretStr
 
 from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_services.model_gateway.effects import HttpEndpoint, HttpProvider, Network
 from bulkhead_services.model_gateway.providers.forms import Api
 from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault
+from bulkhead_services.model_gateway.providers.sockets import DirectTransport
 from bulkhead_services.model_gateway.routing.options import ProviderSettings
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS
 from tests.unit.services.model_gateway.providers.misbehaviours import EARLIER
@@ -37,7 +37,7 @@ Call = Callable[..., Awaitable[tuple[ModelAnswer | ProviderFault, list[str]]]]
 @asynccontextmanager
 async def calling(api: Api, root: str, *, waits: bool = False, connect_s: float = PATIENT_S) -> AsyncIterator[Call]:
     """A function that makes a call (CHAT, or another) and returns what was said, with the pieces heard of it."""
-    network = Network(connect_s, STALL_S if waits else PATIENT_S, transport=httpx.AsyncHTTPTransport(verify=False))
+    network = Network(connect_s, STALL_S if waits else PATIENT_S, transport=DirectTransport(verify=False))
     settings = ProviderSettings(api=api, base_url=root + DIALECTS[api].base, api_key=SecretStr(KEY))
     provider = HttpProvider("other", settings, network)
     endpoint = HttpEndpoint("other", api, settings.targets()[0], settings.concurrency, network)

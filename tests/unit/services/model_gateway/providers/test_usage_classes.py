@@ -2,14 +2,16 @@
 
 import json
 import random
+from decimal import ROUND_CEILING, Decimal
 from itertools import chain, combinations
 
 import pytest
+from genai_prices import Usage as PricedUsage
 from genai_prices.data_snapshot import get_snapshot
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import anthropic_messages, openai_chat, openai_responses
-from bulkhead_services.model_gateway.prices import AMOUNTS, Price, PriceTable
+from bulkhead_services.model_gateway.prices import AMOUNTS, Price, PriceTable, _priced_counts
 from bulkhead_services.model_gateway.providers.fields import usage_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -132,7 +134,10 @@ def test_no_count_of_any_class_is_without_a_price() -> None:
         for _ in range(60):
             told = {name: count() for name in classes}
             usage = usage_of(chosen.randint(1, 1_000), count(), count(), count(), **told)
-            assert usage is not None and Price("m", "d", None, row).cost_usd_micros(usage) >= 0
+            assert usage is not None
+            usd = Decimal(row.calc_price(PricedUsage(**_priced_counts(usage)))["total_price"])
+            told_micros = Price("m", repr(row), None, row).cost_usd_micros(usage)
+            assert told_micros == (usd * 1_000_000).to_integral_value(ROUND_CEILING), "as genai-prices sums it up"
 
 
 def test_a_row_of_any_prices_prices_every_usage(tmp_path):
