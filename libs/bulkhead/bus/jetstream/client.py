@@ -266,11 +266,13 @@ def _check_header_key(key: str) -> str:
 
 
 def read_headers(raw: bytes) -> dict[str, str]:
-    """The headers of a frame, its inline status as nats-py names it; lines that are none are left out, as there."""
+    """The headers of a frame, with the status of its first line; lines that are none are left out, as nats-py does."""
     headers: dict[str, str] = {}
-    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
-    if status := first[len(FRAME) :].strip(_BLANKS):
-        headers[STATUS], _, headers[DESCRIPTION] = status.partition(" ")
+    status_line, *lines = raw[len(FRAME) :].decode("utf-8", "replace").split("\r\n")
+    if status_line:
+        code, text = status_line[1:4].strip(), status_line[5:]
+        headers |= {STATUS: code} if code.isdigit() else {}
+        headers |= {DESCRIPTION: text} if text else {}
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
