@@ -113,11 +113,6 @@ class Citation(Contract):
     end: Count
 
 
-def _is_zero(value: int) -> bool:
-    """Not written then: most usage has none."""
-    return value == 0
-
-
 class Usage(Contract):
     """Consumption. Accounting shows sums of these. cached_calls: model calls that the response cache answered; they
     are no model_calls, and cost nothing. reasoning_tokens: the part of output_tokens that providers say was thinking.
@@ -136,23 +131,23 @@ class Usage(Contract):
     input_tokens: TokenCount = 0
     output_tokens: TokenCount = 0
     cached_input_tokens: TokenCount = 0
-    reasoning_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    cache_write_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    cache_write_1h_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    input_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    cached_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    input_image_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    output_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    output_image_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    cached_calls: Annotated[Count, Field(exclude_if=_is_zero)] = 0
+    reasoning_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    cache_write_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    cache_write_1h_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    input_audio_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    cached_audio_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    input_image_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    output_audio_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    output_image_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    cached_calls: Annotated[Count, Field(exclude_if=operator.not_)] = 0
     cost_usd_micros: UsdMicros = 0
-    estimated_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
-    estimated_usd_micros: Annotated[UsdMicros, Field(exclude_if=_is_zero)] = 0
+    estimated_tokens: Annotated[TokenCount, Field(exclude_if=operator.not_)] = 0
+    estimated_usd_micros: Annotated[UsdMicros, Field(exclude_if=operator.not_)] = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         if not any(other.__dict__.values()):
             return self
-        sums = {name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields}
+        sums = {name: amount + other.__dict__[name] for name, amount in self.__dict__.items()}
         # A provider may tell any figure: a sum beyond what is counted stays at its bound, and ends nobody's work.
         return Usage(**{name: min(amount, _MOST.get(name, amount)) for name, amount in sums.items()})
 

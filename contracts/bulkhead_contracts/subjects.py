@@ -31,7 +31,7 @@ DOORS = "doors"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEPTHS = {"mesh": 7, "rpc": 6}
 _REMEMBERED = 4096
-"""Subjects: a task's few come again with each of its messages."""
+"""Subjects and tokens: a task's few come again with each of its messages."""
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -39,6 +39,7 @@ class SubjectError(ValueError):
     """A subject or token that does not fit the grammar."""
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def check_token(value: str) -> str:
     """`value` when it is one legal subject token; raises SubjectError otherwise."""
     if not _TOKEN.fullmatch(value):
@@ -215,6 +216,7 @@ EVERYBODY = "_"
 """Stands for a tenant where there has to be one: of what is everybody's. One of RESERVED_TENANTS."""
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def as_token(name: str) -> str:
     """A name as one subject token, for people to read: models, agents and features may have dots and more in theirs,
     and two of them (`a.b`, `a-b`) may look alike here."""

@@ -31,7 +31,7 @@ class BoundedDict(OrderedDict[K, V]):
 
     def get_refreshed(self, key: K) -> V | None:
         """The value of a key, which becomes the newest; None where there is none."""
-        if key not in self:
-            return None
-        self.move_to_end(key)
-        return self[key]
+        value = self.get(key)
+        if value is not None:
+            self.move_to_end(key)
+        return value

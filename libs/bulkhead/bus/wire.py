@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
@@ -126,7 +128,7 @@ def schedule_headers(schedule: Schedule, message_id: str) -> dict[str, str]:
 def pub_ack(data: bytes, subject: str) -> PubAck:
     """Read the answer to a publish. Raises what the port says; the errors name the remedy."""
     try:
-        answer = json.loads(data)
+        answer = from_json(data)
         error = answer.get("error")
         if error is None:
             return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate", False)))
@@ -171,7 +173,7 @@ def parse_ack_subject(ack_subject: str) -> AckPosition | None:
         return None
     offset = 2 if len(tokens) == 9 else 4
     try:
-        delivered, sequence, consumer_sequence, time_ns = (int(token) for token in tokens[offset + 2 : offset + 6])
+        delivered, sequence, consumer_sequence, time_ns = map(int, tokens[offset + 2 : offset + 6])
     except ValueError:
         return None
     return AckPosition(tokens[offset], delivered, sequence, consumer_sequence, time_ns // 1_000_000)

@@ -7,6 +7,7 @@ A label that comes straight from its observer stands by the broker's word for th
 its signature.
 """
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -58,11 +59,11 @@ def _verify_contract(value: M, reading: _LabelContext) -> M:
 
 
 def _verify_field(value: object, reading: _LabelContext) -> object:
-    if isinstance(value, tuple):
-        verified_items = tuple(_verify_field(item, reading) for item in value)
-        return verified_items if any(new is not old for new, old in zip(verified_items, value, strict=True)) else value
     if isinstance(value, Label):
         return value if reading.is_believed(value) else _mark_unverified(value, reading.sender)
+    if isinstance(value, tuple):
+        verified_items = [_verify_field(item, reading) for item in value]
+        return value if all(map(operator.is_, verified_items, value)) else tuple(verified_items)
     return _verify_contract(value, reading) if isinstance(value, BaseModel) else value
 
 

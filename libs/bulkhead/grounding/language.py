@@ -87,9 +87,7 @@ def language_of(text: str) -> str:
     if len(_CJK.findall(text)) > len(text.split()) / 4:
         return "cjk"
     words = re.findall(r"[^\W\d_]+", fold_text(text[:20_000]))
-    counts = sorted(
-        ((sum(token in small for token in words), name) for name, small in _LANGUAGES.items()), reverse=True
-    )
+    counts = sorted(((sum(map(small.__contains__, words)), name) for name, small in _LANGUAGES.items()), reverse=True)
     return counts[0][1] if counts[0][0] > counts[1][0] else ""
 
 

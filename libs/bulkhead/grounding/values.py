@@ -133,7 +133,7 @@ def find_values(text: str) -> tuple[TextValue, ...]:
     blanked = list(text)
     for token in _TOKEN.finditer(text):
         token_text = token[0]
-        letters, digits = any(char.isalpha() for char in token_text), any(char.isdigit() for char in token_text)
+        letters, digits = any(map(str.isalpha, token_text)), any(map(str.isdigit, token_text))
         if not digits:
             if not letters or (number := NUMBER_WORDS.get(fold_text(token_text))) is None:
                 continue
@@ -179,7 +179,7 @@ def _number_values(raw: str, start: int, end: int, unit: str) -> list[TextValue]
     if not readings:
         return []
     places = max((-int(row.as_tuple().exponent) for row in readings), default=0)
-    same: frozenset[Decimal | str | Day] = frozenset(row.normalize() for row in readings)
+    same: frozenset[Decimal | str | Day] = frozenset(map(Decimal.normalize, readings))
     return [TextValue("number", same, raw, start, end, unit, max(0, places))]
 
 

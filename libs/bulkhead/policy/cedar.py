@@ -61,12 +61,14 @@ class PolicyAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _TenantRules:
-    """The rules of one tenant. ordinary: all but those that demand a person whatever permits."""
+    """The rules of one tenant. ordinary: all but those that demand a person whatever permits. read_shown: one of them
+    looks at the sources that an agent was shown."""
 
     ordinary: tuple[CedarRule, ...]
     demands: tuple[CedarRule, ...]
     ordinary_set: cedarpy.PolicySet
     demands_set: cedarpy.PolicySet | None
+    read_shown: bool
 
 
 class CedarPolicy:
@@ -139,7 +141,7 @@ class CedarPolicy:
 
     def reads_shown(self, tenant: str) -> bool:
         """True where a rule of the tenant looks at the sources that an agent was shown."""
-        return any(_SHOWN.search(rule.text) for rule in self.rules_of(tenant))
+        return self._joined_rules(tenant).read_shown
 
     def rules_of(self, tenant: str) -> tuple[CedarRule, ...]:
         """The rules that apply in a tenant, the house's first."""
@@ -156,11 +158,16 @@ class CedarPolicy:
             )
         demands = tuple(rule for rule in rules if rule.asks and rule.effect == "forbid")
         ordinary = tuple(rule for rule in rules if rule not in demands)
-        return _TenantRules(ordinary, demands, _policy_set(ordinary), _policy_set(demands) if demands else None)
+        read_shown = any(_SHOWN.search(rule.text) for rule in rules)
+        demands_set = _policy_set(demands) if demands else None
+        return _TenantRules(ordinary, demands, _policy_set(ordinary), demands_set, read_shown)
+
+    def _joined_rules(self, tenant: str) -> _TenantRules:
+        return self._tenants.get(tenant, self._mesh_rules)
 
     def _evaluate_rules(self, tenant: str, request: dict[str, Any], entities: list[dict[str, Any]]) -> PolicyAnswer:
         loaded = cedarpy.Entities.from_json_str(json.dumps(entities))
-        return _answer_request(self._tenants.get(tenant, self._mesh_rules), request, loaded)
+        return _answer_request(self._joined_rules(tenant), request, loaded)
 
 
 def _policy_set(rules: tuple[CedarRule, ...]) -> cedarpy.PolicySet:

@@ -61,4 +61,5 @@ async def run_overlapped(
     if later_actions and not tasks:
         start_others.cancel()
         go_on()
-    await asyncio.gather(*tasks)
+    if tasks:
+        await asyncio.gather(*tasks)

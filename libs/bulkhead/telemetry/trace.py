@@ -6,8 +6,8 @@ Spans go to an OTLP endpoint when one is configured, else to a local JSON Lines 
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from opentelemetry import context as otel_context
@@ -98,20 +98,18 @@ def is_recording() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-@contextmanager
 def span(
     name: str,
     traceparent: str = "",
     kind: SpanKind = SpanKind.INTERNAL,
-    attributes: dict[str, str | int | float | bool] | None = None,
-) -> Iterator[Span]:
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+) -> AbstractContextManager[Span]:
     """A span under the given parent (or the current one). Where nothing is recorded only the parent is passed on."""
     parent = _parent_context(traceparent) if traceparent else None
     if parent is None and not is_recording():
-        yield trace.get_current_span()
-        return
-    with _tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:
-        yield current
+        return nullcontext(trace.get_current_span())
+    started = _tracer.start_span(name, context=parent, kind=kind, attributes=attributes)
+    return trace.use_span(started, end_on_exit=True)
 
 
 def _parent_context(traceparent: str) -> otel_context.Context | None:

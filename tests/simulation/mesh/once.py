@@ -1,17 +1,17 @@
 """What every replica would work out anew from the same bytes is worked out once: a third of a run's time.
 
-In: nothing. Out: yaml, jwt, keys, tables and readers of messages that remember. Nothing that a run decides is
+In: nothing. Out: yaml, keys, tables and readers of messages that remember. Nothing that a run decides is
 remembered, only what files, tokens and stored messages say: values that nobody changes. What is refused is read again.
 """
 
 import functools
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from starlette import routing
@@ -34,10 +34,6 @@ _COLLECT_EVERY = 10
 def remember() -> None:
     """Call before the first run; again does nothing."""
     _replace(yaml, "safe_load", _by_text)
-    # The functions of the module, which grants uses, are methods of its one instance.
-    _replace(jwt, "decode", _by_token)
-    _replace(jwt, "get_unverified_header", functools.lru_cache(1_024))
-    _replace(jwt.api_jws.PyJWS, "_load", functools.lru_cache(256))
     _replace(grants, "Ed25519PrivateKey", lambda _: _Private)
     _replace(grants, "Ed25519PublicKey", lambda _: _Public)
     _replace(model_gateway, "PriceTable", functools.cache)
@@ -84,12 +80,12 @@ def _by_message(read: Any) -> Any:
     its address."""
 
     @functools.wraps(read)
-    def remembered(stored: StoredMessage, service: str) -> inbound.ReceivedMessage:
+    def remembered(stored: StoredMessage, service: str, **delivery: Any) -> inbound.ReceivedMessage:
         name = (id(stored), service)
         found = _READ.get(name)
         if found is None:
             found = _READ[name] = stored, read(stored, service)
-        return found[1]
+        return replace(found[1], **delivery) if delivery else found[1]
 
     return remembered
 
@@ -147,23 +143,5 @@ def _by_text(load: Any) -> Any:
     @functools.wraps(load)
     def remembered(stream: Any) -> Any:
         return known(stream) if isinstance(stream, str) else load(stream)
-
-    return remembered
-
-
-def _by_token(decode: Any) -> Any:
-    """Every replica has key objects of its own; the bytes are the same."""
-    known: dict[tuple[str, bytes], Any] = {}
-
-    @functools.wraps(decode)
-    def remembered(jwt: str, key: Any = "", **options: Any) -> Any:
-        if not hasattr(key, "public_bytes_raw"):
-            return decode(jwt, key, **options)
-        name = (jwt, key.public_bytes_raw())
-        if name not in known:
-            if len(known) > 1_024:
-                known.clear()
-            known[name] = decode(jwt, key, **options)
-        return known[name]
 
     return remembered

@@ -123,40 +123,36 @@ class JetStreamBus:
 
     async def _store_in_window(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
         """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
-        deadline = asyncio.get_running_loop().time() + PUBLISH_TIMEOUT_S
+        loop = asyncio.get_running_loop()
+        deadline, nobody = loop.time() + PUBLISH_TIMEOUT_S, 0
         window = self._windows.window_of(subject)
         await window.wait_for_slot()
         try:
-            # Held over a broken connection, too: what came after it must not be stored before it.
-            return await self._request_store(subject, body, headers, deadline)
+            # The slot is held over a broken connection, too: what came after it must not be stored before it.
+            while True:
+                if not self._connection.connected:
+                    await self._connection.wait_until_connected(max(0.0, deadline - loop.time()))
+                left_s = deadline - loop.time()
+                if left_s <= 0:
+                    raise BusUnavailable(
+                        f"no time is left to send {subject}: the broker did not answer those before it, "
+                        f"or was away, for {PUBLISH_TIMEOUT_S:g} s; publish again with the same id"
+                    )
+                try:
+                    [answer] = await self._replies.request_replies(subject, body, headers, timeout_s=left_s)
+                except ConnectionLost:
+                    continue
+                if wire.status_code(answer.headers) != 503:
+                    return wire.pub_ack(answer.data, subject)
+                nobody += 1
+                if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
+                    raise PublishRefused(
+                        f"{subject} was not stored: no stream takes this subject, or it has no leader now; start "
+                        "what is missing of a cluster, or run the provisioner; then publish again with the same id"
+                    )
+                await asyncio.sleep(NO_STREAM_PAUSE_S)
         finally:
             window.release_slot()
-
-    async def _request_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
-        loop = asyncio.get_running_loop()
-        nobody = 0
-        while True:
-            if not self._connection.connected:
-                await self._connection.wait_until_connected(max(0.0, deadline - loop.time()))
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                raise BusUnavailable(
-                    f"no time is left to send {subject}: the broker did not answer those before it, "
-                    f"or was away, for {PUBLISH_TIMEOUT_S:g} s; publish again with the same id"
-                )
-            try:
-                [answer] = await self._replies.request_replies(subject, body, headers, timeout_s=left_s)
-            except ConnectionLost:
-                continue
-            if wire.status_code(answer.headers) != 503:
-                return wire.pub_ack(answer.data, subject)
-            nobody += 1
-            if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
-                raise PublishRefused(
-                    f"{subject} was not stored: no stream takes this subject, or it has no leader now; start "
-                    "what is missing of a cluster, or run the provisioner; then publish again with the same id"
-                )
-            await asyncio.sleep(NO_STREAM_PAUSE_S)
 
     async def _find_own_ack(self, stream: str, subject: str, message_id: str) -> PubAck | None:
         is_foreign = stream.startswith(subjects.inbox_stream("")) and stream != subjects.inbox_stream(self._service)

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bulkhead.bus.jetstream.dns_cache import HostLookup, NamedTransport
-from bulkhead.bus.wire import HEEDED_HEADERS
+from bulkhead.bus.wire import DESCRIPTION, HEEDED_HEADERS, STATUS
 from bulkhead.telemetry.latency import LATENCY
 
 
@@ -36,8 +36,6 @@ HandleMessage = Callable[[SocketMessage], None]
 FRAME = b"NATS/1.0"
 # What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
 _BLANKS = " \t\n\r\x0b\x0c"
-_HEADERS_BEGIN = len(FRAME) + 2
-_INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 EXPIRED = "authentication expired"
 MAX_HANDSHAKE_S = 30.0
@@ -119,12 +117,8 @@ class DirectClient(Client):
         The subject is checked by the caller. Raises ConnectionClosedError, ConnectionDrainingError, and
         OutboundBufferLimitError while there is no connection and enough waits for one.
         """
-        if self.is_closed:
-            raise errors.ConnectionClosedError
-        if self.is_draining_pubs:
-            raise errors.ConnectionDrainingError
-        if not self.is_connected and self._pending_data_size + len(body) > self._max_pending_size:
-            raise errors.OutboundBufferLimitError
+        if self._status != Client.CONNECTED:
+            self._check_may_wait(len(body))
         if headers:
             head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(body)}\r\n"
         else:
@@ -146,11 +140,20 @@ class DirectClient(Client):
             self._pending.append(frame)
             self._pending_data_size += len(frame)
 
+    def _check_may_wait(self, size: int) -> None:
+        """Raise where a publish of this size cannot wait for a connection."""
+        if self.is_closed:
+            raise errors.ConnectionClosedError
+        if self.is_draining_pubs:
+            raise errors.ConnectionDrainingError
+        if not self.is_connected and self._pending_data_size + size > self._max_pending_size:
+            raise errors.OutboundBufferLimitError
+
     def _open_transport(self) -> asyncio.WriteTransport | None:
         """Transport to write to now; None while there is no connection, or its socket is too slow for what it has
         already.
         """
-        if not self.is_connected or self.is_connecting:
+        if not self.is_connected:
             return None
         transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
         if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
@@ -225,12 +228,15 @@ class DirectClient(Client):
     def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
         """Hand such a message over, and return true, when that is this client's to do."""
         take = self._takers.get(sid)
-        if take is None or (headers and headers[_HEADERS_BEGIN - 2] == _INLINE_STATUS) or sid not in self._subs:
+        if take is None or sid not in self._subs:
             return False
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         parsed_headers = read_headers(headers) if headers else None
-        take(SocketMessage(_decode_subject(subject), _decode_subject(reply), data, parsed_headers))
+        # Publishers choose subjects: one that is no text must be refused by the reader of the message, not end the
+        # connection's reader.
+        text, reply_text = subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace")
+        take(SocketMessage(text, reply_text, data, parsed_headers))
         return True
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
@@ -260,9 +266,14 @@ def _check_header_key(key: str) -> str:
 
 
 def read_headers(raw: bytes) -> dict[str, str]:
-    """The headers of a frame without an inline status; lines that are none are left out, as nats-py does."""
+    """The headers of a frame, with the status of its first line; lines that are none are left out, as nats-py does."""
     headers: dict[str, str] = {}
-    for line in raw[_HEADERS_BEGIN:].decode("utf-8", "replace").split("\r\n"):
+    status_line, *lines = raw[len(FRAME) :].decode("utf-8", "replace").split("\r\n")
+    if status_line:
+        code, text = status_line[1:4].strip(), status_line[5:]
+        headers |= {STATUS: code} if code.isdigit() else {}
+        headers |= {DESCRIPTION: text} if text else {}
+    for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             written, name = name, _header_name(name)
@@ -278,9 +289,3 @@ def _header_name(text: str) -> str:
     """A header's name as it was read; "" for what is none."""
     name = text.strip(_BLANKS)
     return name if name.isascii() and name and not any(char.isspace() for char in name) else ""
-
-
-def _decode_subject(raw: bytes) -> str:
-    """A subject as text. Publishers choose subjects: one that is no text must be refused by the reader of the message,
-    not end the connection's reader."""
-    return raw.decode("utf-8", "replace")

@@ -81,7 +81,10 @@ class Connection:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.on_lost: set[Notify] = set()
         self.on_returned: set[Notify] = set()
+        self.connected = False
+        """True while the connection stands, as far as is known."""
         self._up = asyncio.Event()
+        """Set while the connection stands, and when it is closed for good: nobody waits for it any more."""
         self._waiting: dict[str, dict[Refuse, str]] = {}
         self._key_refusals = 0
         self._unknown: bool | None = None
@@ -121,6 +124,7 @@ class Connection:
                 break
         if opening.done() and opening.exception() is None:
             self._unknown, self._key_refusals = None, 0
+            self.connected = True
             self._up.set()
             if self.renewal is not None:
                 self.renewal.start()
@@ -156,7 +160,7 @@ class Connection:
         self._give_up_ping()
         for notify in list(self.on_renewed):
             notify()
-        if not self._up.is_set() and not self.closed.done():
+        if not self.connected and not self.closed.done():
             await self._on_reconnected()
         return before
 
@@ -201,23 +205,17 @@ class Connection:
         refused = bool(self._key_refusals) and self._token is None
         return refused or UNTRUSTED in self.last_error
 
-    @property
-    def connected(self) -> bool:
-        """True if the connection stands, as far as is known."""
-        return self._up.is_set() and not self.closed.done()
-
     async def wait_until_connected(self, timeout_s: float) -> None:
         """Return when the connection stands. Raises BusUnavailable."""
-        self.check_open()
-        if self._up.is_set():
+        if self.connected:
             return
+        self.check_open()
         try:
-            # `_on_closed` sets the event too, so that no caller waits for a connection that is gone for good.
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
             pass
         self.check_open()
-        if not self._up.is_set():
+        if not self.connected:
             raise BusUnavailable(f"no connection to the broker at {self.url}: {self.last_error or 'lost'}")
 
     def check_open(self) -> None:
@@ -248,7 +246,8 @@ class Connection:
     ) -> None:
         """Write one publish. over: the client that was asked, and alone may answer. Raises PublishRefused for what can
         never be sent, BusUnavailable when closed."""
-        self.check_open()
+        if not self.connected:
+            self.check_open()
         try:
             frame = header_frame(headers) if headers else b""
             # The broker answers an oversized frame by closing the connection, so it must never leave.
@@ -261,7 +260,7 @@ class Connection:
 
     async def round_trip(self, timeout_s: float) -> bool:
         """True if the broker answers a ping in time."""
-        if not self.connected or self.closed.done():
+        if not self.connected:
             return False
         if self._ping is None or self._ping.done():
             # Not cancelled while the connection stands: nats-py's reader dies of a pong whose waiter was.
@@ -340,7 +339,7 @@ class Connection:
             )
 
     async def _on_disconnected(self) -> None:
-        was_up = self._up.is_set()
+        was_up, self.connected = self.connected, False
         self._up.clear()
         self._give_up_ping()
         self.last_error = self.last_error or "the broker stopped answering"
@@ -358,13 +357,14 @@ class Connection:
     async def _on_reconnected(self) -> None:
         self._key_refusals, self._unknown = 0, None
         self.last_error = ""
+        self.connected = True
         self._up.set()
         log.info("connection_returned", url=self.url)
         for notify in list(self.on_returned):
             notify()
 
     async def _on_closed(self) -> None:
-        self._up.clear()
+        self.connected = False
         if not self.closed.done():
             reason = "closed by this process" if self._closing else self.last_error or "closed by the broker"
             self.closed.set_result(reason)

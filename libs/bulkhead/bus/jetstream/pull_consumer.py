@@ -90,7 +90,10 @@ class JetStreamConsumer:
         self._next = next_subject
         self._buffer: deque[JetStreamDelivery] = deque()
         self._open = 0
-        self._pulls: dict[str, tuple[int, float]] = {}
+        self._pulls: dict[str, int] = {}
+        """Room that each standing request asked for."""
+        self._pulls_end = 0.0
+        """End of the last of them."""
         self._serial = 0
         self._run = 0
         self._inbox: _PullInbox | None = None
@@ -190,7 +193,7 @@ class JetStreamConsumer:
         expires_s = max(0.02, min(deadline - now, MAX_PULL_S))
         self._serial += 1
         token = str(self._serial)
-        self._pulls[token] = (room, now + expires_s)
+        self._pulls[token], self._pulls_end = room, max(self._pulls_end, now + expires_s)
         self._open += room
         inbox.pulls += 1
         request: dict[str, int | str] = {"batch": room, "expires": int(expires_s * 1e9)}
@@ -279,13 +282,13 @@ class JetStreamConsumer:
         self._wake_waiter()
 
     def _end_pull(self, token: str, remainder: int | None) -> None:
-        room, _ = self._pulls.pop(token, (0, 0.0))
+        room = self._pulls.pop(token, 0)
         self._open = max(0, self._open - (room if remainder is None else remainder))
         if not self._pulls:
             self._open = 0
 
     def _forget_overdue(self, now: float) -> None:
-        if self._pulls and all(until + OVERDUE_S < now for _, until in self._pulls.values()):
+        if self._pulls and self._pulls_end + OVERDUE_S < now:
             # They will not be answered any more: the durable's leader may be gone.
             self._run += 1
             self._pulls.clear()

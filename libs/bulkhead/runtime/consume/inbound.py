@@ -60,10 +60,6 @@ class ReceivedMessage:
     release: Callable[[], None] = _release_nothing
     prepare: Callable[[Body], None] = _prepare_nothing
 
-    def with_delivery(self, attempts: int, epoch: int, release: Callable[[], None]) -> "ReceivedMessage":
-        """The message with the facts of one delivery."""
-        return replace(self, attempts=attempts, epoch=epoch, release=release)
-
     def as_request(self, prepare: Callable[[Body], None]) -> "ReceivedMessage":
         """A request whose sender waits for the reply."""
         return replace(self, prepare=prepare)
@@ -82,8 +78,15 @@ def _check_keys_once(body: bytes) -> None:
         raise Unreadable("malformed_body", f"the body is refused: {error}") from error
 
 
-def read_message(stored: StoredMessage, service: str) -> ReceivedMessage:
-    """Check everything that needs no grant. Raises Unreadable.
+def read_message(
+    stored: StoredMessage,
+    service: str,
+    *,
+    attempts: int = 1,
+    epoch: int = 0,
+    release: Callable[[], None] = _release_nothing,
+) -> ReceivedMessage:
+    """Check everything that needs no grant; attempts, epoch, release: of its delivery. Raises Unreadable.
 
     The subject's <from> is the author (the broker enforces it); an envelope that names another source, or a type
     that the catalog does not let this author say to this service, is a lie; the latter may be the word of a newer
@@ -109,4 +112,5 @@ def read_message(stored: StoredMessage, service: str) -> ReceivedMessage:
     except catalog.DecodeError as error:
         raise Unreadable(error.code, str(error), later=error.later) from error
     place = address.tenant, address.task, address.sender
-    return ReceivedMessage(head, body, *place, stored.sequence, stored.time_unix_ms, 1, service, stored.headers)
+    stored_at = stored.sequence, stored.time_unix_ms
+    return ReceivedMessage(head, body, *place, *stored_at, attempts, service, stored.headers, epoch, release)

@@ -154,7 +154,7 @@ class ConsumeLoop:
                 # delivery was lost: memory may lag the inbox.
                 epoch += 1
             last_delivered = delivery.run, delivery.consumer_sequence
-            tenant = _task_key(delivery.stored.subject)[0]
+            tenant, task = _task_key(delivery.stored.subject)
             crowded = not self._handler.ordered and held_by_tenant[tenant] > TENANT_SHARE * (slots - len(mine))
             mine.add(delivery)
             held_by_tenant[tenant] += 1
@@ -165,7 +165,7 @@ class ConsumeLoop:
                 if not held_by_tenant[tenant]:
                     del held_by_tenant[tenant]
 
-            self._start_delivery(delivery, epoch, free_place, crowded=crowded)
+            self._start_delivery(delivery, (tenant, task), epoch, free_place, crowded=crowded)
 
         while not self._draining.is_set():
             free = slots - len(mine)
@@ -180,12 +180,10 @@ class ConsumeLoop:
                 await asyncio.sleep(0.5)
 
     def _start_delivery(
-        self, delivery: BusDelivery, epoch: int, on_ended: Callable[[], None], *, crowded: bool
+        self, delivery: BusDelivery, key: tuple[str, str], epoch: int, on_ended: Callable[[], None], *, crowded: bool
     ) -> None:
-        key: tuple[str, str] | None = None
         previous = tail = None
         if self._handler.ordered:
-            key = _task_key(delivery.stored.subject)
             previous = self._last_of_task.get(key)
             tail = self._last_of_task[key] = asyncio.get_running_loop().create_future()
 
@@ -205,7 +203,7 @@ class ConsumeLoop:
             self._running.pop(delivery, None)
             on_ended()
             release_next()
-            if key is not None and self._last_of_task.get(key) is tail:
+            if tail is not None and self._last_of_task.get(key) is tail:
                 del self._last_of_task[key]
             self._slot_freed.set()
             if not done.cancelled() and done.exception() is not None:
@@ -221,11 +219,13 @@ class ConsumeLoop:
         stored = delivery.stored
         crash_points.pass_point("after_receive")
         try:
-            message = inbound.read_message(stored, self._context.service)
+            message = inbound.read_message(
+                stored, self._context.service, attempts=delivery.attempts, epoch=epoch, release=release
+            )
             if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
                 await delivery.ack()
                 return
-            await self._handle_traced(message.with_delivery(delivery.attempts, epoch, release))
+            await self._handle_traced(message)
             crash_points.pass_point("before_ack")
             await delivery.ack()
             crash_points.pass_point("after_ack")
@@ -263,9 +263,7 @@ class ConsumeLoop:
             names.TENANT: message.tenant,
             names.CAUSE: message.envelope.cause,
         }
-        with trace.span(
-            f"{names.PROCESS} {template}", message.envelope.traceparent, SpanKind.CONSUMER, dict(attributes)
-        ):
+        with trace.span(f"{names.PROCESS} {template}", message.envelope.traceparent, SpanKind.CONSUMER, attributes):
             await self._handler.handle_message(message)
 
     async def _on_unreadable(self, delivery: BusDelivery, error: Unreadable) -> None:

@@ -83,10 +83,8 @@ class DoerHandler:
         request = message.body
         if not isinstance(request, self._doer.handles):
             return
-        place = self._place_of(message, request)
-        async with self._hold_key(place.record):
-            call = await self._look_up(place)
-            if await self._answer_if_begun(message, request, place, call):
+        async with self._hold_call(message) as call:
+            if await self._answer_if_begun(message, call):
                 return
             description = (
                 f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
@@ -95,20 +93,19 @@ class DoerHandler:
             failure = Failure.from_text(code[:64], description, hint)
             # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
             if code == HANDLER_FAILED and self._doer.may_change_world(request):
-                await self._store_outcome(message, place, call, self._doer.uncertain_reply(request))
+                await self._store_outcome(message, call, self._doer.uncertain_reply(request))
             else:
-                await self._refuse_call(message, place, call, self._doer.refusal_reply(request, failure), claims=True)
+                await self._refuse_call(message, call, self._doer.refusal_reply(request, failure), claims=True)
 
     async def handle_message(self, message: ReceivedMessage) -> None:
         """See the module's docstring for the order."""
         request = message.body
         if not isinstance(request, self._doer.handles):
             # It asks for no reply, and needs neither a record nor a grant: the broker vouches for its sender.
-            if (side_handler := self._doer.side_handlers.get(type(message.body))) is not None:
+            if (side_handler := self._doer.side_handlers.get(type(request))) is not None:
                 await side_handler(message)
             return
-        place = self._place_of(message, request)
-        if place.key == subjects.NO_KEY:
+        if self._doer.idempotency_key(request) == subjects.NO_KEY:
             # Under it lies all that is no outcome: the last of that would pass for one.
             failure = Failure.from_text("bad_key", "a call cannot have the id `-`", "give it another id")
             await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
@@ -116,18 +113,19 @@ class DoerHandler:
         try:
             authority = self._authority_of(message, self._context.clock())
         except GrantRefused as refusal:
-            await self._refuse_request(message, request, refusal, place)
+            await self._refuse_request(message, refusal)
             return
         crash_points.pass_point("after_verify")
         job = Job.from_message(message, request, authority, self._context.clock())
         try:
-            async with self._hold_key(place.record):
-                await self._do_once(job, place)
+            async with self._hold_call(job) as call:
+                await self._do_once(job, call)
         except Deferred as wait:
-            await self._defer_request(message, request, wait)
+            await self._defer_request(message, wait)
 
-    async def _defer_request(self, message: ReceivedMessage, request: Any, wait: Deferred) -> None:
+    async def _defer_request(self, message: ReceivedMessage, wait: Deferred) -> None:
         """Ask again later; or when woken, where a halt holds it."""
+        request = message.body
         call_id, step_id = self._doer.idempotency_key(request), getattr(request, "step_id", "")
         deferral = {
             name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage", "until_unix_ms")
@@ -143,11 +141,11 @@ class DoerHandler:
             # Register after the deferral is published, so that a wake-up cannot precede it.
             self.deferred_calls.defer_call(*halt, DeferredCall.from_message(message, body.call_id, body.step_id))
 
-    def _place_of(self, message: ReceivedMessage, request: Any) -> CallPlace:
+    def _place_of(self, message: ReceivedMessage) -> CallPlace:
         """Subjects of a call's outcome and record: by asker, so that nobody can write down an answer for another's call
         by choosing its id."""
         service, asker, tenant, task = self._context.service, message.sender, message.tenant, message.task
-        key = self._doer.idempotency_key(request)
+        key = self._doer.idempotency_key(message.body)
         record_key = envelope.derive_id(asker, key, "record")
         return CallPlace(
             key,
@@ -156,52 +154,46 @@ class DoerHandler:
             subjects.record_subject(service, tenant, task, record_key),
         )
 
-    async def _look_up(self, place: CallPlace) -> KeyedCall:
-        bus = self._context.bus
-        return parse_call(
-            *await asyncio.gather(bus.last_on(place.inbox, place.reply), bus.last(self._records, place.record))
-        )
-
     @asynccontextmanager
-    async def _hold_key(self, subject: str) -> AsyncIterator[None]:
-        """One at a time under one key in this process; the record keeps other processes apart."""
-        lock, holders = self._busy.get(subject, (asyncio.Lock(), 0))
-        self._busy[subject] = (lock, holders + 1)
+    async def _hold_call(self, message: ReceivedMessage) -> AsyncIterator[KeyedCall]:
+        """The call as it is stored, one handling at a time in this process; the record keeps other processes apart."""
+        place, bus = self._place_of(message), self._context.bus
+        lock, holders = self._busy.get(place.record, (asyncio.Lock(), 0))
+        self._busy[place.record] = (lock, holders + 1)
         try:
             async with lock:
-                yield
+                reads = bus.last_on(place.inbox, place.reply), bus.last(self._records, place.record)
+                yield parse_call(place, *await asyncio.gather(*reads))
         finally:
-            _, holders = self._busy[subject]
+            _, holders = self._busy[place.record]
             if holders == 1:
-                del self._busy[subject]
+                del self._busy[place.record]
             else:
-                self._busy[subject] = (lock, holders - 1)
+                self._busy[place.record] = (lock, holders - 1)
 
-    async def _refuse_request(
-        self, message: ReceivedMessage, request: Any, refusal: GrantRefused, place: CallPlace
-    ) -> None:
+    async def _refuse_request(self, message: ReceivedMessage, refusal: GrantRefused) -> None:
         """Refuse it, unless it was done while the grant still held: what was done is no longer to be refused."""
+        request = message.body
         failure = Failure.from_text(refusal.code, str(refusal), "submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
                 job = Job.from_message(message, request, self._authority_of(message, 0), self._context.clock())
-                async with self._hold_key(place.record):
-                    call = await self._look_up(place)
-                    if not await self._answer_if_begun(message, request, place, call):
+                async with self._hold_call(job) as call:
+                    if not await self._answer_if_begun(job, call):
                         # As its outcome: a replica whose clock is behind would do what its asker was told was not done.
                         reply = await self._doer.refusal_after_start(job, failure)
-                        await self._refuse_call(message, place, call, reply, claims=self._doer.needs_claim(job))
+                        await self._refuse_call(job, call, reply, claims=self._doer.needs_claim(job))
                     return
         await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
 
-    async def _answer_if_begun(self, message: ReceivedMessage, request: Any, place: CallPlace, call: KeyedCall) -> bool:
+    async def _answer_if_begun(self, message: ReceivedMessage, call: KeyedCall) -> bool:
         """Answer it, if it has an outcome; a claim without one may have been done."""
         if call.outcome.answers(message.envelope.id):
             await self._answer_again(message, call.outcome)
             return True
         if call.record is None or not call.record.claimed:
             return False
-        await self._store_outcome(message, place, call, self._doer.uncertain_reply(request))
+        await self._store_outcome(message, call, self._doer.uncertain_reply(message.body))
         return True
 
     def _authority_of(self, message: ReceivedMessage, now_unix_ms: int) -> Authority:
@@ -209,8 +201,7 @@ class DoerHandler:
             message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=now_unix_ms
         )
 
-    async def _do_once(self, job: Job[Any], place: CallPlace) -> None:
-        call = await self._look_up(place)
+    async def _do_once(self, job: Job[Any], call: KeyedCall) -> None:
         if call.outcome.answers(job.envelope.id):
             await self._answer_again(job, call.outcome)
             return
@@ -224,21 +215,19 @@ class DoerHandler:
         if call.record is not None and call.record.claimed:
             # Before anything could refuse it: what may have been done is never told to be refused.
             resolution = await self._doer.resolve_claim(job, hands, call.recorded_unix_ms)
-            await self._store_outcome(job, place, call, resolution or self._doer.uncertain_reply(job.request))
+            await self._store_outcome(job, call, resolution or self._doer.uncertain_reply(job.request))
             return
         try:
             # Before the claim: who dies while it waits has done nothing.
             async with self._doer.hold_turn(job, hands) as turn:
-                await self._claim_and_act(job, place, call, hands, turn)
+                await self._claim_and_act(job, call, hands, turn)
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
-            await self._refuse_call(job, place, call, reply, claims=self._doer.needs_claim(job))
+            await self._refuse_call(job, call, reply, claims=self._doer.needs_claim(job))
 
-    async def _claim_and_act(
-        self, job: Job[Any], place: CallPlace, call: KeyedCall, hands: JobContext, turn: Any
-    ) -> None:
+    async def _claim_and_act(self, job: Job[Any], call: KeyedCall, hands: JobContext, turn: Any) -> None:
         """Claim it, do it, answer."""
-        request, lost, sequence = job.envelope.id, call.lost, call.record_sequence
+        request, place, lost, sequence = job.envelope.id, call.place, call.lost, call.record_sequence
         claims = self._doer.needs_claim(job)
         if claims:
             claim = IdempotencyRecord(request=request, claimed=True, used=lost)
@@ -270,28 +259,21 @@ class DoerHandler:
                     await asyncio.shield(self._put_record(place, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
-        await self._store_outcome(job, place, call, reply, collect_settlements(hands))
+        await self._store_outcome(job, call, reply, collect_settlements(hands))
 
-    async def _refuse_call(
-        self, message: ReceivedMessage, place: CallPlace, call: KeyedCall, reply: Body, *, claims: bool
-    ) -> None:
+    async def _refuse_call(self, message: ReceivedMessage, call: KeyedCall, reply: Body, *, claims: bool) -> None:
         """Answer what was not begun. claims: another replica may be about to claim it, and must not then."""
         if claims and is_undone(reply):
             closed = IdempotencyRecord(request=message.envelope.id, closed=True, used=call.lost)
-            await self._put_record(place, closed, call.record_sequence)
-        await self._store_outcome(message, place, call, reply)
+            await self._put_record(call.place, closed, call.record_sequence)
+        await self._store_outcome(message, call, reply)
 
     async def _store_outcome(
-        self,
-        message: ReceivedMessage,
-        place: CallPlace,
-        call: KeyedCall,
-        reply: Body,
-        settled: tuple[Settled, ...] = (),
+        self, message: ReceivedMessage, call: KeyedCall, reply: Body, settled: tuple[Settled, ...] = ()
     ) -> None:
         """Store the reply as the outcome of the call, unless another replica was first: then that one's answer is the
         answer, and what this one spent is settled all the same. Raises BusError."""
-        outcome, used = call.outcome, (*settled, *call.lost)
+        place, outcome, used = call.place, call.outcome, (*settled, *call.lost)
         reply = with_lost_usage(reply, call.lost)
         try:
             while True:

@@ -67,6 +67,7 @@ class StoredOutcome:
 class KeyedCall:
     """All that is stored under a key. record: None where there is none, or the request that it is of was answered."""
 
+    place: CallPlace
     outcome: StoredOutcome
     record: IdempotencyRecord | None
     record_sequence: int
@@ -97,14 +98,14 @@ def parse_outcome(stored: StoredMessage | None) -> StoredOutcome:
     return StoredOutcome(catalog.decode_body(stored.ce_type, stored.body), stored.cause, stored.sequence)
 
 
-def parse_call(reply: StoredMessage | None, record: StoredMessage | None) -> KeyedCall:
+def parse_call(place: CallPlace, reply: StoredMessage | None, record: StoredMessage | None) -> KeyedCall:
     """The state of a call by the newest messages of its two subjects."""
     outcome = parse_outcome(reply)
     if record is None:
-        return KeyedCall(outcome, None, 0, 0)
+        return KeyedCall(place, outcome, None, 0, 0)
     parsed = IdempotencyRecord.model_validate_json(record.body)
     is_open = parsed.request not in outcome.answered
-    return KeyedCall(outcome, parsed if is_open else None, record.sequence, record.time_unix_ms)
+    return KeyedCall(place, outcome, parsed if is_open else None, record.sequence, record.time_unix_ms)
 
 
 def total_usage(settled: tuple[Settled, ...]) -> Usage:

@@ -11,10 +11,10 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, LiveMessage, StoredMessage
+from bulkhead.flow import replace
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead.runtime.edge.protocol import ReceivedMessage

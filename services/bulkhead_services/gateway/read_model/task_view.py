@@ -14,9 +14,10 @@ as values.
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from bulkhead.flow import replace
 from bulkhead.gateway_api.tasks import Status, StepStatus, TaskAnswered, TaskKind
 from bulkhead.journal.pause_status import reword_failure
 from bulkhead.runtime.edge.protocol import ReceivedMessage

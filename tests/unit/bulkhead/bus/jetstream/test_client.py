@@ -52,6 +52,22 @@ def test_whatever_comes_is_read_as_nats_py_reads_it(lines: list[bytes]) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("frame", "headers"),
+    [
+        (b"NATS/1.0 404 Message Not Found\r\n\r\n", {wire.STATUS: "404", wire.DESCRIPTION: "Message Not Found"}),
+        (b"NATS/1.0 503\r\n\r\n", {wire.STATUS: "503"}),
+        (
+            b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 3\r\n\r\n",
+            {wire.STATUS: "408", wire.DESCRIPTION: "Request Timeout", "Nats-Pending-Messages": "3"},
+        ),
+        (b"NATS/1.0 no\r\n\r\n", {}),
+    ],
+)
+def test_a_status_is_read_with_its_text_and_headers(frame: bytes, headers: dict[str, str]) -> None:
+    assert read_headers(frame) == headers
+
+
 @pytest.mark.parametrize("key", ["two words", "colon:", "line\r\nbreak", "ä"])
 def test_a_key_that_would_break_the_frame_never_leaves(key: str) -> None:
     with pytest.raises(errors.BadHeaderError):

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.idempotency import IdempotencyRecord, StoredOutcome, parse_call
+from bulkhead.runtime.doer.idempotency import CallPlace, IdempotencyRecord, StoredOutcome, parse_call
 from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, subjects
@@ -140,20 +140,23 @@ def test_an_outcome_answers_its_request_those_before_it_and_where_something_was_
     assert len(many.answered) == bounds.MAX_ANSWERED_BEFORE and many.answers("19") and not many.answers("a")
 
 
+PLACE = CallPlace("c", "INBOX_WORKER", "mesh.x", "record.x")
+
+
 @pytest.mark.parametrize("claimed", [True, False])
 def test_a_record_counts_until_the_request_that_it_is_of_is_answered(claimed: bool) -> None:
     used = (Settled(reservation_id="r", call_id="c", usage=Usage(tool_calls=1)),)
     record = IdempotencyRecord(request="a", claimed=claimed, used=used)
     stored = StoredMessage("record.x", {}, record.model_dump_json().encode(), 7, 5)
-    open_call = parse_call(None, stored)
+    open_call = parse_call(PLACE, None, stored)
     assert open_call.record == record and open_call.lost == used and open_call.record_sequence == 7
     body = ToolCallReplied(call_id="c", step_id="s", outcome="failed")
     reply = StoredMessage("mesh.x", {"ce-type": body.ce_type(), "ce-causeid": "a"}, body.encode(), 9, 9)
-    answered = parse_call(reply, stored)
+    answered = parse_call(PLACE, reply, stored)
     assert answered.record is None and answered.lost == () and answered.record_sequence == 7, (
         "the next claim follows it"
     )
-    of_another = parse_call(replace(reply, headers={**reply.headers, "ce-causeid": "b"}), stored)
+    of_another = parse_call(PLACE, replace(reply, headers={**reply.headers, "ce-causeid": "b"}), stored)
     assert of_another.record == record, "what another request was told says nothing of this claim"
 
 
