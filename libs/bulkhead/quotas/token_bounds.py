@@ -65,7 +65,8 @@ def bound_tokens(model: str, text: str) -> int:
     """Tokens that a model counts of a text, at most. A megabyte takes up to half a second, most of it outside the
     interpreter's lock."""
     if vocabulary := vocabulary_of(model):
-        return toktok.batch_count([text], vocabulary, threads=1)[0]
+        (exact,) = toktok.batch_count([text], vocabulary, threads=1)
+        return int(exact)
     family = family_of(model)
     windows = [_longer_form(text[start : start + WINDOW_CHARS]) for start in range(0, len(text), WINDOW_CHARS)]
     counts = toktok.batch_count(windows, _NEWER, threads=1)

@@ -6,7 +6,6 @@ every count there. What text of any kind may cost says `token_bounds`.
 """
 
 import math
-import operator
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -99,8 +98,9 @@ class TextMeasure:
 
     def weigh(self, *families: str) -> float:
         """Tokens by the highest rates of these families."""
-        highest_rates = map(max, zip(*(_RATES[family] for family in families), strict=True))
-        return sum(map(operator.mul, highest_rates, self.by_class)) + LONG_RATE * self.long_words
+        highest_rates = [max(column) for column in zip(*(_RATES[family] for family in families), strict=True)]
+        by_rates: float = sum(rate * count for rate, count in zip(highest_rates, self.by_class, strict=False))
+        return by_rates + LONG_RATE * self.long_words
 
     @property
     def unlettered(self) -> int:
