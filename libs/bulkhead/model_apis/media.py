@@ -299,10 +299,10 @@ def _estimate_media(media: list[Medium], pdfs: PdfSizes, counter: TokenCounter) 
     return _sum_tokens(media, _PdfTokens(pdfs, IMAGE_TOKENS, 0, counter.estimate), lambda _: IMAGE_TOKENS)
 
 
-def tokens_to_reserve(media: list[Medium], pdfs: PdfSizes, counter: TokenCounter, model: str) -> int:
-    """The most tokens that these are counted as."""
+def media_tokens_to_reserve(media: list[Medium], pdfs: PdfSizes, count_text: Callable[[bytes], int], model: str) -> int:
+    """The most tokens that these are counted as. count_text: of the words of a PDF."""
     of_page = most_image_tokens(model, _PAGE)
-    of_pdfs = _PdfTokens(pdfs, of_page, MOST_PAGE_TEXT_TOKENS, counter.tokens_to_reserve)
+    of_pdfs = _PdfTokens(pdfs, of_page, MOST_PAGE_TEXT_TOKENS, count_text)
     return _sum_tokens(media, of_pdfs, lambda image: most_image_tokens(model, image.image_size or _PAGE))
 
 

@@ -1,24 +1,24 @@
 """Tokens of a model's input: an estimate by family and script, corrected live by the provider's own counts.
 
-Enters: what is sent, and what the provider says it counted. Leaves: tokens, on the safe side. Tokenizers of most models
-are not public or are fetched at run time, so that none is used: the rates are measured on samples in 25 languages and
-13 kinds of text (tests/unit/bulkhead/token_counts.json) and stand above every count there.
+Enters: what is sent, and what the provider says it counted. Leaves: tokens of usual text, on the safe side. The rates
+are measured on samples in 25 languages and 13 kinds of text (tests/unit/bulkhead/token_counts.json) and stand above
+every count there. What text of any kind may cost says `token_bounds`.
 """
 
 import hashlib
 import math
 import re
 from collections import deque
+from dataclasses import dataclass
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.quotas.rare_words import rarity_of
 
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     b"0123456789",
     b" \t\r\n",
-    b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+    bytes(code for code in range(128) if not (chr(code).isalnum() or chr(code) in " \t\r\n")),  # Signs, controls
     bytes(range(0xC2, 0xCC)),  # Latin letters with marks
     bytes(range(0xCC, 0xD0)),  # Greek
     bytes(range(0xD0, 0xD4)),  # Cyrillic
@@ -33,6 +33,8 @@ _CLASSES = (
 """Characters by their UTF-8 byte, the first one where there are several: bytes that follow count in none."""
 _ASCII = 5
 """So many of the classes are ASCII."""
+_BLANKS = 3
+"""Place of the class of blanks; that of signs follows."""
 _RATES: dict[str, tuple[float, ...]] = {
     "gpt": (0.27, 0.26, 0.73, 0.53, 0.66, 0.29, 0.32, 0.32, 0.29, 0.43, 2.16, 2.19, 0.88, 0.60, 1.18),
     "gpt_4": (0.28, 0.32, 0.71, 0.50, 0.68, 1.50, 1.00, 0.64, 1.06, 1.42, 2.88, 1.92, 1.36, 1.13, 2.31),
@@ -45,10 +47,6 @@ _RATES: dict[str, tuple[float, ...]] = {
     "any": (0.34, 0.28, 1.28, 0.57, 0.68, 2.99, 1.29, 0.87, 1.25, 2.15, 3.11, 1.62, 1.97, 2.64, 3.11),
 }
 """Tokens per character of each class. `any`: the most that any of the measured tokenizers makes of it."""
-_PER_RARE_LETTER = {"mistral": 0.75, "any": 0.75}
-"""Tokens per letter in no order of any language; half a token where the family has no row of its own."""
-_LEAST_RESERVED = (0.4, 0.0, 0.75, 0.85)
-"""Tokens per capital, digit, blank and sign of texts that are no language: a reservation is never below."""
 _FAMILIES = (
     (re.compile(r"gpt-4(?![.o]|-?turbo-?o)|gpt-3|gpt-35"), "gpt_4"),
     (re.compile(r"gpt-|chatgpt|(^|[/:])o[1-9]"), "gpt"),
@@ -83,20 +81,41 @@ def family_of(model: str) -> str:
     return next((family for pattern, family in _FAMILIES if pattern.search(name)), "any")
 
 
-_COUNTED = BoundedDict[bytes, tuple[tuple[float, ...], int]](256)
+@dataclass(frozen=True, slots=True)
+class TextMeasure:
+    """What the rates need of a text. long_words: characters in words of LONG_WORD and more."""
+
+    by_class: tuple[int, ...]
+    long_words: int
+
+    @classmethod
+    def of_text(cls, data: bytes) -> "TextMeasure":
+        """The measure of a text in UTF-8."""
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if (measure := _MEASURES.get(digest)) is not None:
+            return measure
+        size = len(data)
+        classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
+        by_class = tuple(size - len(data.translate(None, class_bytes)) for class_bytes in classes)
+        lengths = map(len, data.translate(_WORDS).split())
+        measure = cls(by_class, sum(length for length in lengths if length >= LONG_WORD))
+        _MEASURES[digest] = measure
+        return measure
+
+    def weigh(self, *families: str) -> float:
+        """Tokens by the highest rates of these families."""
+        highest_rates = [max(column) for column in zip(*(_RATES[family] for family in families), strict=True)]
+        by_rates: float = sum(rate * count for rate, count in zip(highest_rates, self.by_class, strict=False))
+        return by_rates + LONG_RATE * self.long_words
+
+    @property
+    def unlettered(self) -> int:
+        """Characters of ASCII that are blanks or signs."""
+        return sum(self.by_class[_BLANKS:_ASCII])
+
+
+_MEASURES = BoundedDict[bytes, TextMeasure](256)
 """By the digest of a text: each is counted to be fitted, to be reserved for, and to learn from."""
-
-
-def _count_classes(data: bytes) -> tuple[tuple[float, ...], int]:
-    """Bytes of each class, and bytes of long words."""
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    if (counted := _COUNTED.get(digest)) is not None:
-        return counted
-    size, classes = len(data), _CLASSES[:_ASCII] if data.isascii() else _CLASSES
-    counts = tuple(float(size - len(data.translate(None, class_bytes))) for class_bytes in classes)
-    long = sum(size for size in map(len, data.translate(_WORDS).split()) if size >= LONG_WORD)
-    _COUNTED[digest] = counts, long
-    return counts, long
 
 
 class TokenCounter:
@@ -104,22 +123,13 @@ class TokenCounter:
     rates."""
 
     def __init__(self, model: str = "") -> None:
-        self.family = family_of(model)
-        rates = _RATES[self.family]
-        least = (0.0, *_LEAST_RESERVED)
-        self._reserved_rates = (*map(max, rates, least), *rates[_ASCII:])
-        self._per_rare_letter = _PER_RARE_LETTER.get(self.family, 0.5)
+        self.model, self.family = model, family_of(model)
         self._average = 1.0
         self._recent_ratios = deque[float](maxlen=RECENT_COUNTS)
 
     def weight_of(self, data: bytes) -> float:
         """Tokens by the rates alone. Weights of two texts add up to that of both, but for long words at the seam."""
-        return self._weight_at(_RATES[self.family], data)
-
-    @staticmethod
-    def _weight_at(rates: tuple[float, ...], data: bytes) -> float:
-        counts, long = _count_classes(data)
-        return sum(map(float.__mul__, rates, counts)) + LONG_RATE * long
+        return TextMeasure.of_text(data).weigh(self.family)
 
     @property
     def factor(self) -> float:
@@ -130,16 +140,10 @@ class TokenCounter:
         """Tokens, rounded up: what a context must have room for."""
         return math.ceil(self.weight_of(data) * self.factor)
 
-    def tokens_to_reserve(self, data: bytes) -> int:
-        """Tokens to reserve: by the average, and never less than by the highest recent count that was confirmed, nor
-        than by the rates alone, by those of rare words where it has such: counts of one text say nothing of the next.
-        """
+    def estimate_by_counts(self, data: bytes) -> int:
+        """Tokens by the average, and never less than by the highest recent count that was confirmed."""
         confirmed = sorted(self._recent_ratios)[-2:-1] or [0.0]
-        usual = self.weight_of(data) * max(self._average, *confirmed)
-        rarity = rarity_of(data)
-        letter, capital, *others = self._reserved_rates
-        rare = (rate + rarity * max(0.0, self._per_rare_letter - rate) for rate in (letter, capital))
-        return math.ceil(max(usual, self._weight_at((*rare, *others), data)))
+        return math.ceil(self.weight_of(data) * max(self._average, *confirmed))
 
     def learn_count(self, data: bytes, input_tokens: int) -> None:
         """Learn from what a provider counted."""

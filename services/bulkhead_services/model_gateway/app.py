@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Set
 
 import httpx
 
+from bulkhead.quotas.token_bounds import load_vocabulary
 from bulkhead.quotas.token_estimates import TokenCounters
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.process.main import main
@@ -46,6 +47,7 @@ def build(
     backoff = settings.backoff_first_ms, settings.backoff_cap_ms
 
     def model_of(model_settings: ModelSettings, cache_ttl_s: int = 0) -> Model:
+        load_vocabulary(model_settings.model)
         provider = provider_settings[model_settings.provider]
         price = prices.find_price(model_settings.model, provider.price_provider, provider.base_url)
         known_tokens = model_settings.context_tokens or (price.context_tokens if price else None)

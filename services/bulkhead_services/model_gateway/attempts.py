@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bulkhead.quotas.token_estimates import TokenCounters
@@ -54,6 +55,8 @@ DEADLINE_PASSED = ProviderFault(
 )
 """The end of a call that was not sent: it says nothing about the model, and no breaker counts it."""
 
+MAX_BYTES_COUNTED_INLINE = 16_384
+"""Text that is counted in the event loop: a few milliseconds."""
 HALTED_HINT = (
     "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
     "names, then submit again"
@@ -326,7 +329,10 @@ class ModelAttempts:
             assert model.price is not None
             price = model.price_before(model.price, rendered.payload.get("service_tier"))
             counter = model.counters.of_tenant(self._job.tenant)
-            tokens, image_tokens = body_tokens_to_reserve(counter, model.name, outgoing.body, rendered)
+            count = partial(body_tokens_to_reserve, counter, outgoing.body, rendered)
+            # A large body takes seconds to count: other calls go on meanwhile.
+            is_large = len(outgoing.body) > MAX_BYTES_COUNTED_INLINE
+            tokens, image_tokens = await asyncio.to_thread(count) if is_large else count()
             caching = (outgoing.writes_cache, image_tokens, outgoing.caches_1h)
             worst = worst_case(price, tokens, output_tokens, *caching)
             self._reserved += 1

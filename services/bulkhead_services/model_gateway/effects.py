@@ -352,9 +352,9 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
     if assembly.over:
         try:
             async with asyncio.timeout(DRAIN_S):
-                async for _ in chunks:
-                    pass
-        except TimeoutError:
+                async for chunk in chunks:
+                    _feed_events(decoder.feed(chunk), assembly)
+        except (TimeoutError, ProviderEventTooLarge):
             pass
     return assembly.fault
 
@@ -362,7 +362,7 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
 def _feed_events(events: Iterable[str], assembly: Assembly) -> None:
     for event in events:
         assembly.feed_event(event)
-        if assembly.over or assembly.fault:
+        if assembly.fault:
             break
 
 

@@ -5,6 +5,7 @@ ProviderFault that names what cannot be sent.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from bulkhead.model_apis.allowed import (
@@ -17,7 +18,8 @@ from bulkhead.model_apis.allowed import (
     unlisted_option,
 )
 from bulkhead.model_apis.gaps import Gap, count_gaps
-from bulkhead.model_apis.media import estimate_body, tokens_to_reserve, without_media
+from bulkhead.model_apis.media import estimate_body, media_tokens_to_reserve, without_media
+from bulkhead.quotas.token_bounds import tokens_to_reserve
 from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import (
@@ -164,13 +166,11 @@ def omissions_of(gaps: Iterable[Gap]) -> list[Omission]:
     ]
 
 
-def body_tokens_to_reserve(
-    counter: TokenCounter, model: str, body: bytes, rendered: RenderedRequest
-) -> tuple[int, int]:
+def body_tokens_to_reserve(counter: TokenCounter, body: bytes, rendered: RenderedRequest) -> tuple[int, int]:
     """Tokens to reserve for a body as it is sent, and those of them that are of images and pages."""
     text, media = without_media(body) if rendered.adopted else (body, [])
-    media_tokens = tokens_to_reserve(media, rendered.pdfs, counter, model)
-    return counter.tokens_to_reserve(text) + media_tokens, media_tokens
+    media_tokens = media_tokens_to_reserve(media, rendered.pdfs, partial(tokens_to_reserve, counter), counter.model)
+    return tokens_to_reserve(counter, text, is_json=True) + media_tokens, media_tokens
 
 
 def learn_token_count(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: bool) -> None:

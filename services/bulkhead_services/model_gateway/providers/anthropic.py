@@ -1,7 +1,9 @@
 """Anthropic's messages. What a model thinks is kept beside its answer, for an outside agent that hands it back. The
 messages of one that asks in this form are passed on, and the whole answer is kept, as they are."""
 
+import operator
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 from bulkhead.model_apis.allowed import BETAS
@@ -10,6 +12,7 @@ from bulkhead.model_apis.native_answers import block_json, block_part, is_told_i
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import (
+    larger_usage,
     mapping_of,
     plain_text,
     read_object,
@@ -318,6 +321,15 @@ class MessagesAssembly(Assembly):
 
 
 def _usage_of_counts(counts: dict[str, Any]) -> Usage | None:
+    """Counts of a message, and those of its iterations (a compaction is one) where they are larger together."""
+    usages = list(filter(None, map(_usage_of_row, (counts, *rows_of(counts.get("iterations"))))))
+    if len(usages) < 2:
+        return usages[0] if usages else None
+    sums = reduce(operator.add, usages[1:]).model_copy(update={"model_calls": 1})
+    return larger_usage(sums, usages[0])
+
+
+def _usage_of_row(counts: dict[str, Any]) -> Usage | None:
     """Tokens read from the cache and written to it stand beside the input there; here all are input."""
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     fresh, cached, written = (token_count(counts.get(name)) or 0 for name in names)

@@ -189,7 +189,10 @@ class Assembly(ABC):
         return None if is_missing else usage
 
     def feed_event(self, data: str) -> None:
-        """Take the data of one event of a stream."""
+        """Take the data of one event of a stream. Behind the answer's end only figures count."""
+        if self.over:
+            self._read_late_figures(read_object(data) or {})
+            return
         if data.strip() in ("", "[DONE]"):
             self.over = self.over or bool(data.strip())
             return
@@ -205,6 +208,12 @@ class Assembly(ABC):
             self._other_bytes += self._written_size(parsed, len(data))
         if self._tells_usage:
             self._told_bytes = self.generated_bytes
+
+    def _read_late_figures(self, event: dict[str, Any]) -> None:
+        for body in (event, *(mapping_of(event.get(name)) for name in ("response", "message"))):
+            if (usage := self._read_usage(body)) is not None:
+                self._tell_usage(usage)
+                self._told_bytes = self.generated_bytes
 
     def feed_body(self, body: bytes) -> None:
         """Take a body that is not a stream."""

@@ -102,25 +102,37 @@ def replace_surrogates(text: str) -> str:
 
 
 def generated_bytes(event: dict[str, Any]) -> int:
-    """Size of what a model wrote in one event of a stream, by the names that providers' APIs give it. Events that say
-    again what came in pieces (OpenAI's `*.done`) count nothing."""
+    """Size of what a model wrote in one event of a stream, by the names that providers' APIs give it; in a delta all
+    counts that is not known to be no words of the model. Events that say again what came in pieces (OpenAI's `*.done`)
+    count nothing."""
     if plain_text(event.get("type")).endswith((".done", ".completed")):
         return 0
-    return sum(_written_size(value, name in _WRITTEN) for name, value in event.items())
+    return _written_size(event, is_generated=False)
 
 
 _WRITTEN = frozenset(
     {"text", "content", "delta", "refusal", "reasoning", "reasoning_content", "thinking", "arguments", "partial_json"}
     | {"args", "name"}
 )
+_DELTAS = frozenset({"delta", "parts"})
+"""What a model wrote, in whatever fields; but for those below."""
+_NOT_WRITTEN = frozenset(
+    {"type", "role", "id", "format", "language", "mimeType", "stop_reason", "stop_sequence", "container"}
+    | {"citation", "citations", "annotations", "signature", "thoughtSignature", "thought_signature"}
+)
 
 
-def _written_size(value: object, is_generated: bool) -> int:
+def _written_size(value: object, is_generated: bool, in_delta: bool = False) -> int:
     if isinstance(value, str):
         return len(value.encode("utf-8", "replace")) if is_generated else 0
     if isinstance(value, dict):
-        return sum(_written_size(inner, name in _WRITTEN) for name, inner in value.items())
-    return sum(_written_size(inner, is_generated) for inner in value[:1_000]) if isinstance(value, list) else 0
+        return sum(
+            _written_size(inner, in_delta or name in _WRITTEN, in_delta or name in _DELTAS)
+            for name, inner in value.items()
+            if name not in _NOT_WRITTEN
+        )
+    rows = value[:1_000] if isinstance(value, list) else []
+    return sum(_written_size(inner, is_generated, in_delta) for inner in rows)
 
 
 def short_text(value: object) -> str:

@@ -9,7 +9,7 @@ from bulkhead.health.sources import outside_acts
 from bulkhead.model_apis.allowed import ANTHROPIC, CHAT
 from bulkhead.model_apis.anthropic_view import view_anthropic
 from bulkhead.model_apis.bounding import bound_payload
-from bulkhead.model_apis.media import PdfSize, estimate_body, sha256_of, tokens_to_reserve, without_media
+from bulkhead.model_apis.media import PdfSize, estimate_body, media_tokens_to_reserve, sha256_of, without_media
 from bulkhead.model_apis.responses_view import view_responses
 from bulkhead.quotas.token_estimates import TokenCounter
 from tests.growth import MOST_GROWTH, growth_of
@@ -87,5 +87,5 @@ def test_a_document_that_is_shown_often_is_counted_once() -> None:
     counter = CountingCounter("gpt-4.1")
     text_tokens = TokenCounter("gpt-4.1").estimate(b"word " * 20_000)
     assert estimate_body(counter, body, pdfs) > 50 * text_tokens
-    assert tokens_to_reserve(without_media(body)[1], pdfs, counter, "gpt-4.1") > 50 * text_tokens
+    assert media_tokens_to_reserve(without_media(body)[1], pdfs, counter.estimate, "gpt-4.1") > 50 * text_tokens
     assert counter.counted_bytes < 3 * 100_000

@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "jwt": "pyjwt",
     "nacl": "pynacl",
     "re2": "google-re2",
+    "toktok": "toktok-rs",
     "yaml": "pyyaml",
     "nats": "nats-py",
     "opentelemetry": "opentelemetry-api",

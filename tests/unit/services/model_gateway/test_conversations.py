@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -443,6 +444,16 @@ async def test_an_image_reserves_what_it_may_cost_by_its_size(provider):
             await asked(d, await call(d, {"role": "user", "content": [part]}, call_id=f"c{number}"))
         small, large, text = (one.worst_case.tokens for one in d.purse.asked)
     assert small - text > 8_000 and large - small > 11_000
+
+
+async def test_letters_that_no_language_has_are_reserved_for_by_their_bytes(provider):
+    """The scripted model is of no known vocabulary; the text is so long that it is counted beside the event loop."""
+    provider.will(says("x"))
+    text = "".join(random.Random(29).choices([chr(code) for code in range(0x7C0, 0x7EB)], k=20_000))
+    async with desk(provider) as d:
+        await asked(d, await call(d, {"role": "user", "content": text}))
+        [reserved] = d.purse.asked
+    assert 40_000 <= reserved.worst_case.tokens < 41_000
 
 
 def test_an_empty_set_of_options_is_none() -> None:

@@ -8,6 +8,7 @@ import pytest
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.charges import estimate_usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.fields import generated_bytes
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import GenerationProgress, ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers.calling import calling
@@ -118,6 +119,77 @@ def test_each_figure_is_charged_by_itself_and_the_larger_of_two(api, events, exp
 def test_figures_that_grow_with_the_answer_are_those_of_the_whole() -> None:
     growing = [chunk("word ", **counts(100, number)) for number in range(1, 9)]
     assert charged(fed("openai-chat", *growing, chunk(finish="stop"))) == (100, 8)
+
+
+RESPONSE = {"type": "response.completed", "response": {"status": "completed"}}
+
+
+def completed(prompt: int, completion: int) -> dict[str, Any]:
+    usage = {"input_tokens": prompt, "output_tokens": completion}
+    return {**RESPONSE, "response": {"status": "completed", "usage": usage}}
+
+
+@pytest.mark.parametrize(
+    ("api", "events", "expected"),
+    [
+        ("openai-responses", [completed(100, 1), completed(100, 5_000)], (100, 5_000)),
+        ("openai-responses", [completed(100, 5_000), completed(1, 1)], (100, 5_000)),
+        ("openai-responses", [RESPONSE, completed(100, 5_000)], (100, 5_000)),
+        ("openai-chat", [chunk(LONG, "stop"), "[DONE]", counts(1_000, 5_000)], (1_000, 5_000)),
+        ("anthropic", [start(input_tokens=9), SAID, delta(output_tokens=5), END, delta(output_tokens=500)], (9, 500)),
+    ],
+)
+async def test_figures_behind_the_end_of_an_answer_are_charged(api, events, expected) -> None:
+    async def answers(x: Exchange) -> None:
+        await x.begin()
+        for event in events:
+            await x.event(event)
+        await x.end()
+
+    async with ScriptedProvider() as server, calling(api, server.url.removesuffix("/v1")) as call:
+        server.will(answers)
+        result, _ = await call()
+    assert result.usage is not None and (result.usage.input_tokens, result.usage.output_tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("iterations", "expected"),
+    [
+        (
+            [{"input_tokens": 9_000, "output_tokens": 500}, {"input_tokens": 9_000, "output_tokens": 600}],
+            (18_000, 1_100),
+        ),
+        ([{"input_tokens": 90, "cache_read_input_tokens": 9_000, "output_tokens": 1}], (9_090, 500)),
+        ([{"input_tokens": 1, "output_tokens": 1}], (100, 500)),
+        ([{"input_tokens": 10**10, "output_tokens": 10**10}] * 3, (10**10, 10**10)),
+        ([{"type": "message"}, "x"], (100, 500)),
+    ],
+)
+def test_iterations_are_charged_where_they_are_more_than_the_whole(iterations, expected) -> None:
+    assembly = fed("anthropic", start(input_tokens=100), SAID, delta(output_tokens=500, iterations=iterations), END)
+    assert charged(assembly) == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "expected_bytes"),
+    [
+        ({"choices": [{"delta": {"hidden_thoughts": LONG}}]}, len(LONG)),
+        ({"choices": [{"delta": {"audio": {"id": "a1", "data": LONG}}}]}, len(LONG)),
+        ({"choices": [{"delta": {"steps": [{"note": LONG}]}}]}, len(LONG)),
+        ({"type": "content_block_delta", "delta": {"type": "new_delta", "words": LONG}}, len(LONG)),
+        (
+            {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": {"q": LONG}}}]}}]},
+            len(LONG) + 1,
+        ),
+        ({"type": "response.new.delta", "delta": LONG, "obfuscation": "xx"}, len(LONG)),
+        ({"choices": [{"delta": {"role": "assistant", "content": ""}}]}, 0),
+        ({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"service_tier": "standard"}}, 0),
+        ({"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": LONG}}, 0),
+        ({"type": "content_block_delta", "delta": {"type": "citations_delta", "citation": {"cited_text": LONG}}}, 0),
+    ],
+)
+def test_what_stands_in_a_delta_counts_as_written_whatever_its_name(event, expected_bytes) -> None:
+    assert generated_bytes(event) == expected_bytes
 
 
 TOLD = {
