@@ -75,6 +75,10 @@ MATRIX = {
     "no token": ("x.y.z", {}, "bad_signature"),
     "unsigned": (unsigned(), {}, "bad_signature"),
     "cut": (GOOD[:-8], {}, "bad_signature"),
+    "of four parts": (f"{GOOD}.x", {}, "bad_signature"),
+    "no base64 in its signature": (f"{GOOD[:-1]}!", {}, "bad_signature"),
+    "a list for its head": (f"W10.{GOOD.partition('.')[2]}", {}, "bad_signature"),
+    "a head that nests for ever": (f"{'W1tb' * 500}.e30.x", {}, "bad_signature"),
     "claims of another": (
         ".".join([*GOOD.split(".")[:1], *token().split(".")[1:2], GOOD.split(".")[2]]),
         {},
