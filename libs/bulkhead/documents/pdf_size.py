@@ -1,0 +1,190 @@
+"""Size of a PDF, as large as any of its readers sees it. Enters: the document on stdin. Leaves: JSON on stdout.
+
+`python -m bulkhead.documents.pdf_size pdf MEMORY_MIB CPU_SECONDS MAX_PAGES MAX_CHARS`.
+
+Nobody knows which library a provider reads a PDF with, and each of them mends damage in its own way. Three readings are
+laid over each other: pypdf's, PDFium's by the file's own index, and PDFium's of the objects as they stand in the file,
+which is what readers do where the index is wrong. What could be read in further ways is refused.
+"""
+
+import json
+import re
+import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
+from contextlib import closing
+from typing import Any
+
+from bulkhead.documents.parser_process import limit_this_process
+from bulkhead.documents.pdf import ENCRYPTED, damaged, read_pdf, too_long
+
+REPLACEMENTS = ("/ActualText", "/Alt", "/E")
+"""Properties of marked content whose text some readers show in place of what is drawn."""
+NOTES = ("/Contents", "/RC", "/V")
+"""Fields of an annotation whose text some readers show, and draw where it has no appearance."""
+DRAWING = frozenset({b"Tj", b"TJ", b"'", b'"'})
+MAX_NESTED_FORMS = 16
+MAX_NESTED_FIELDS = 16
+_NO_INDEX = b"\n%" + b"%" * 5_000
+"""Behind the end of a file: PDFium looks for the index in the last 4,096 bytes."""
+_DEFINITIONS = re.compile(rb"(?<![0-9])([0-9]{1,10})[\0\t\n\f\r ]+([0-9]{1,5})[\0\t\n\f\r ]+obj\b|%%EOF")
+_DRAWN_TEXT = re.compile(rb"(?:[)>\]](?:\s|%[^\r\n]*[\r\n])*(?:T[Jj]|['\"])|/\S+\s+Do)(?![^\s%/(<\[])")
+_WORDS = re.compile(r"[!-~]+|[^\x00-\x7f]")
+"""Those of scripts without blanks by the character."""
+
+
+class HiddenTexts:
+    """The texts of a page that only some readers show. problem: why another reader may find more text in it."""
+
+    def __init__(self, page: Any) -> None:
+        self._named: dict[str, str] = {}
+        self._add_named(page.get("/Resources"), MAX_NESTED_FORMS, set())
+        self._marks: list[str] = []
+        self.texts = [text for note in _resolve(page.get("/Annots")) or () for text in _texts_of_note(_resolve(note))]
+        self.problem = ""
+
+    def on_operation(self, operator: bytes, operands: Any, *_: object) -> None:
+        """Note the replacement of what an operation of the page draws: some readers tell it each time."""
+        if operator in (b"BMC", b"BDC"):
+            properties = _resolve(operands[1]) if operator == b"BDC" and len(operands) > 1 else {}
+            text = _replacement_in(properties) if hasattr(properties, "get") else self._named.get(str(properties), "")
+            self._marks.append(text)
+        elif operator == b"EMC" and self._marks:
+            self._marks.pop()
+        elif operator in DRAWING:
+            self.texts += filter(None, self._marks)
+        elif operator == b"INLINE IMAGE" and _DRAWN_TEXT.search(operands["data"].partition(b"EI")[2]):
+            # Another reader takes the first of such words for the end of the image.
+            self.problem = "text follows an inline image whose end its readers see in different places"
+
+    def _add_named(self, resources: Any, depth: int, seen: set[int]) -> None:
+        """Add what the resources name; of one name in several forms the longest counts."""
+        resources = _resolve(resources)
+        if not hasattr(resources, "get") or id(resources) in seen or not depth:
+            return
+        seen.add(id(resources))
+        for name, properties in (_resolve(resources.get("/Properties")) or {}).items():
+            self._named[name] = max(self._named.get(name, ""), _replacement_in(_resolve(properties)), key=len)
+        for form in (_resolve(resources.get("/XObject")) or {}).values():
+            self._add_named(_resolve(form).get("/Resources"), depth - 1, seen)
+
+
+def _resolve(value: Any) -> Any:
+    """The object that a value of a PDF refers to."""
+    return value.get_object() if hasattr(value, "get_object") else value
+
+
+def _replacement_in(properties: Any) -> str:
+    return " ".join(_text_of(_resolve(properties[name])) for name in REPLACEMENTS if name in properties)
+
+
+def _texts_of_note(note: Any) -> list[str]:
+    """The texts of an annotation; those of a form's field may stand in the field above it."""
+    texts = list[str]()
+    for _ in range(MAX_NESTED_FIELDS):
+        if not hasattr(note, "get"):
+            break
+        texts += (_text_of(_resolve(note[name])) for name in NOTES if name in note)
+        note = _resolve(note.get("/Parent"))
+    return texts
+
+
+def _text_of(value: Any) -> str:
+    """A string of a PDF as text; pypdf takes some in content streams for UTF-16 that are not."""
+    raw: bytes | None = getattr(value, "original_bytes", None)
+    if raw is None:
+        return ""
+    return raw.decode("utf-16" if raw[:2] in (BOM_UTF16_BE, BOM_UTF16_LE) else "latin-1", "replace")
+
+
+def _read_page(page: Any) -> str:
+    """Text of a page, and what others show beside it. Raises ValueError."""
+    hidden = HiddenTexts(page)
+    text = page.extract_text(visitor_operand_before=hidden.on_operation)
+    if hidden.problem:
+        raise ValueError(hidden.problem)
+    return " ".join((text, *hidden.texts))
+
+
+def _object_defined_twice(data: bytes) -> int | None:
+    """An object that has two definitions of which neither is a later revision of the other."""
+    last, revision = dict[int, tuple[int, int]](), 0
+    for definition in _DEFINITIONS.finditer(data):
+        if definition[1] is None:
+            revision += 1
+            continue
+        number, generation = int(definition[1]), int(definition[2])
+        of_before, generation_before = last.get(number, (-1, 0))
+        if of_before == revision or generation < generation_before:
+            return number
+        last[number] = revision, generation
+    return None
+
+
+def _read_with_pdfium(data: bytes, max_pages: int, max_chars: int) -> dict[str, Any]:
+    """As `read_pdf`, with the text of annotations."""
+    import pypdfium2
+    from pypdfium2 import raw
+
+    pages, left = list[str](), max_chars
+    try:
+        document = pypdfium2.PdfDocument(data)
+        if len(document) > max_pages:
+            return too_long(f"{len(document)} pages exceed {max_pages}")
+        for number in range(len(document)):
+            with closing(document[number]) as page:
+                raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+            # Opened again: what was an annotation is part of its content now.
+            with closing(document[number]) as page, closing(page.get_textpage()) as text:
+                left -= text.count_chars()
+                if left < 0:
+                    return too_long(f"the text exceeds {max_chars} characters")
+                pages.append(text.get_text_range(errors="replace").replace("\r\n", "\n"))
+    except pypdfium2.PdfiumError as error:
+        return ENCRYPTED if error.err_code == raw.FPDF_ERR_PASSWORD else damaged(str(error))
+    return {"pages": pages}
+
+
+def _add_missing_words(text: str, other: str) -> str:
+    """A text with the words and blanks of another reading that it lacks."""
+    missing = Counter(word[0] for word in _WORDS.finditer(other))
+    missing.subtract(word[0] for word in _WORDS.finditer(text))
+    blanks = sum(map(str.isspace, other)) - sum(map(str.isspace, text))
+    return " ".join((text, *missing.elements())) + "\n" * max(0, blanks)
+
+
+def measure_pdf(data: bytes, max_pages: int, max_chars: int) -> dict[str, Any]:
+    """Number of its pages and all of its text (`pages`, `text`); or a failure's code and message."""
+    if (number := _object_defined_twice(data)) is not None:
+        return damaged(f"object {number} is defined twice in one revision")
+    page_counts, text = list[int](), ""
+    # PDFium first: what is too long it finds soonest.
+    for read, content in ((_read_with_pdfium, data), (_read_with_pdfium, data + _NO_INDEX), (_read_with_pypdf, data)):
+        answer = read(content, max_pages, max_chars)
+        if "pages" not in answer:
+            return answer
+        page_counts.append(len(answer["pages"]))
+        reading = "\n".join(answer["pages"])
+        text = _add_missing_words(text, reading) if text else reading
+    if len(text) > max_chars:
+        return too_long(f"the text exceeds {max_chars} characters")
+    return {"pages": max(page_counts), "text": text}
+
+
+def _read_with_pypdf(data: bytes, max_pages: int, max_chars: int) -> dict[str, Any]:
+    return read_pdf(data, max_pages, max_chars, _read_page)
+
+
+def main(arguments: list[str]) -> None:
+    """Limit this process, read stdin, answer on stdout."""
+    memory_mib, cpu_s, max_pages, max_chars = (int(argument) for argument in arguments[1:])
+    limit_this_process(memory_mib, cpu_s)
+    try:
+        answer = measure_pdf(sys.stdin.buffer.read(), max_pages, max_chars)
+    except MemoryError:
+        answer = too_long("the document unfolds into more than memory allows")
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
