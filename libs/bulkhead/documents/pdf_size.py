@@ -122,11 +122,11 @@ def _object_defined_twice(data: bytes) -> int | None:
 
 
 def _read_with_pdfium(data: bytes, max_pages: int, max_chars: int) -> dict[str, Any]:
-    """As `read_pdf`, with the text of annotations."""
+    """Text of every page, with its annotations; or a failure's code and message."""
     import pypdfium2
     from pypdfium2 import raw
 
-    pages, left = list[str](), max_chars
+    pages, chars_left = list[str](), max_chars
     try:
         document = pypdfium2.PdfDocument(data)
         if len(document) > max_pages:
@@ -136,8 +136,8 @@ def _read_with_pdfium(data: bytes, max_pages: int, max_chars: int) -> dict[str, 
                 raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
             # Opened again: what was an annotation is part of its content now.
             with closing(document[number]) as page, closing(page.get_textpage()) as text:
-                left -= text.count_chars()
-                if left < 0:
+                chars_left -= text.count_chars()
+                if chars_left < 0:
                     return too_long(f"the text exceeds {max_chars} characters")
                 pages.append(text.get_text_range(errors="replace").replace("\r\n", "\n"))
     except pypdfium2.PdfiumError as error:
@@ -147,8 +147,8 @@ def _read_with_pdfium(data: bytes, max_pages: int, max_chars: int) -> dict[str, 
 
 def _add_missing_words(text: str, other: str) -> str:
     """A text with the words and blanks of another reading that it lacks."""
-    missing = Counter(word[0] for word in _WORDS.finditer(other))
-    missing.subtract(word[0] for word in _WORDS.finditer(text))
+    missing = Counter(match[0] for match in _WORDS.finditer(other))
+    missing.subtract(match[0] for match in _WORDS.finditer(text))
     blanks = sum(map(str.isspace, other)) - sum(map(str.isspace, text))
     return " ".join((text, *missing.elements())) + "\n" * max(0, blanks)
 

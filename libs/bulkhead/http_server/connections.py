@@ -101,7 +101,7 @@ class StrictReceiveBuffer(ReceiveBuffer):
 
 
 class LoopTurn:
-    """What all connections of a server may parse in one turn of the loop; what is left waits in line for the next."""
+    """The lines that all connections of a server may parse in one turn of the loop; the rest waits in line."""
 
     def __init__(self) -> None:
         self.lines_left = MAX_LINES_PER_TURN
