@@ -20,7 +20,7 @@ from bulkhead.documents.pdf import ENCRYPTED, damaged, read_pdf, too_long
 
 REPLACEMENTS = ("/ActualText", "/Alt", "/E")
 """Properties of marked content whose text some readers show in place of what is drawn."""
-NOTES = ("/Contents", "/RC", "/V")
+NOTES = ("/Contents", "/RC", "/V", "/Opt", "/MK")
 """Fields of an annotation whose text some readers show, and draw where it has no appearance."""
 DRAWING = frozenset({b"Tj", b"TJ", b"'", b'"'})
 MAX_NESTED_FORMS = 16
@@ -29,6 +29,7 @@ _NO_INDEX = b"\n%" + b"%" * 5_000
 """Behind the end of a file: PDFium looks for the index in the last 4,096 bytes."""
 _DEFINITIONS = re.compile(rb"(?<![0-9])([0-9]{1,10})[\0\t\n\f\r ]+([0-9]{1,5})[\0\t\n\f\r ]+obj\b|%%EOF")
 _DRAWN_TEXT = re.compile(rb"(?:[)>\]](?:\s|%[^\r\n]*[\r\n])*(?:T[Jj]|['\"])|/\S+\s+Do)(?![^\s%/(<\[])")
+_TEXT_OPERATOR = re.compile(rb"(?<![A-Za-z/])T[Jj](?![A-Za-z0-9])|(?<![^\s)>\]])['\"](?!\S)")
 _WORDS = re.compile(r"[!-~]+|[^\x00-\x7f]")
 """Those of scripts without blanks by the character."""
 
@@ -37,11 +38,14 @@ class HiddenTexts:
     """The texts of a page that only some readers show. problem: why another reader may find more text in it."""
 
     def __init__(self, page: Any) -> None:
-        self._named: dict[str, str] = {}
-        self._add_named(page.get("/Resources"), MAX_NESTED_FORMS, set())
-        self._marks: list[str] = []
-        self.texts = [text for note in _resolve(page.get("/Annots")) or () for text in _texts_of_note(_resolve(note))]
         self.problem = ""
+        self._named: dict[str, str] = {}
+        self._seen = set[tuple[int, bool]]()
+        self._add_named(page.get("/Resources"), MAX_NESTED_FORMS)
+        self._marks: list[str] = []
+        self.texts = list[str]()
+        for note in filter(lambda note: hasattr(note, "get"), map(_resolve, _resolve(page.get("/Annots")) or ())):
+            self.texts += (*_texts_of_note(note), *map(page.extract_xform_text, _appearances_of(note)))
 
     def on_operation(self, operator: bytes, operands: Any, *_: object) -> None:
         """Note the replacement of what an operation of the page draws: some readers tell it each time."""
@@ -57,21 +61,40 @@ class HiddenTexts:
             # Another reader takes the first of such words for the end of the image.
             self.problem = "text follows an inline image whose end its readers see in different places"
 
-    def _add_named(self, resources: Any, depth: int, seen: set[int]) -> None:
-        """Add what the resources name; of one name in several forms the longest counts."""
+    def _add_named(self, resources: Any, depth: int, is_shown: bool = True) -> None:
+        """Add what the resources name; of one name in several forms the longest counts. is_shown: not by all readers,
+        what they paint with and mask by."""
         resources = _resolve(resources)
-        if not hasattr(resources, "get") or id(resources) in seen or not depth:
+        if not hasattr(resources, "get") or (id(resources), is_shown) in self._seen or not depth:
             return
-        seen.add(id(resources))
-        for name, properties in (_resolve(resources.get("/Properties")) or {}).items():
-            self._named[name] = max(self._named.get(name, ""), _replacement_in(_resolve(properties)), key=len)
-        for form in (_resolve(resources.get("/XObject")) or {}).values():
-            self._add_named(_resolve(form).get("/Resources"), depth - 1, seen)
+        self._seen.add((id(resources), is_shown))
+        for name, properties in _named_in(resources, "/Properties"):
+            self._named[name] = max(self._named.get(name, ""), _replacement_in(properties), key=len)
+        masks = (_resolve(state.get("/SMask")) for _, state in _named_in(resources, "/ExtGState"))
+        groups = (_resolve(mask.get("/G")) for mask in masks if hasattr(mask, "get"))
+        painted = [*groups, *(pattern for _, pattern in _named_in(resources, "/Pattern"))]
+        for form in (*painted, *(form for _, form in _named_in(resources, "/XObject"))):
+            is_hidden = not is_shown or any(form is other for other in painted)
+            if is_hidden and form.get("/Subtype") != "/Image" and _may_draw_text(form):
+                self.problem = "text stands in a pattern or a mask, which only some readers show"
+            self._add_named(form.get("/Resources"), depth - 1, not is_hidden)
 
 
 def _resolve(value: Any) -> Any:
     """The object that a value of a PDF refers to."""
     return value.get_object() if hasattr(value, "get_object") else value
+
+
+def _may_draw_text(form: Any) -> bool:
+    content = form.get_data() if hasattr(form, "get_data") else b""
+    # What it has no resources for, some readers look for in those of the page.
+    return _TEXT_OPERATOR.search(content) is not None or (b"Do" in content and "/Resources" not in form)
+
+
+def _named_in(resources: Any, kind: str) -> list[tuple[str, Any]]:
+    """The dictionaries and streams of a kind, with their names."""
+    rows = ((name, _resolve(value)) for name, value in (_resolve(resources.get(kind)) or {}).items())
+    return [(name, value) for name, value in rows if hasattr(value, "get")]
 
 
 def _replacement_in(properties: Any) -> str:
@@ -84,9 +107,24 @@ def _texts_of_note(note: Any) -> list[str]:
     for _ in range(MAX_NESTED_FIELDS):
         if not hasattr(note, "get"):
             break
-        texts += (_text_of(_resolve(note[name])) for name in NOTES if name in note)
+        texts += (text for name in NOTES if name in note for text in _strings_in(note[name], MAX_NESTED_FIELDS))
         note = _resolve(note.get("/Parent"))
     return texts
+
+
+def _strings_in(value: Any, depth: int) -> list[str]:
+    value = _resolve(value)
+    if isinstance(value, dict | list) and depth:
+        inner = value.values() if isinstance(value, dict) else value
+        return [text for part in inner for text in _strings_in(part, depth - 1)]
+    return [_text_of(value)]
+
+
+def _appearances_of(note: Any) -> list[Any]:
+    """What an annotation looks like, in each of its states."""
+    normal = _resolve((_resolve(note.get("/AP")) or {}).get("/N"))
+    states = [normal] if hasattr(normal, "get_data") else map(_resolve, (normal or {}).values())
+    return [state for state in states if hasattr(state, "get_data")]
 
 
 def _text_of(value: Any) -> str:

@@ -41,16 +41,22 @@ def stream(data: bytes, fields: bytes = b"") -> bytes:
 SEEN, HIDDEN = b"(seen) Tj", b"0 -20 Td " + b"(hidden) Tj " * 40
 CATALOG, PAGES = b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>"
 FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
-PAGE = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9999 999]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>%b>>"
+PAGE = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9999 999]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>%b>>%b>>"
 
 
 def drawn(text: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
     return stream(before + b"BT /F1 12 Tf 72 720 Td " + text + b" ET" + after)
 
 
-def raw_pdf(*objects: tuple[int, bytes], pages: bytes = PAGES, page_fields: bytes = b"", revised: bytes = b"") -> bytes:
+def raw_pdf(
+    *objects: tuple[int, bytes],
+    pages: bytes = PAGES,
+    resources: bytes = b"",
+    page_fields: bytes = b"",
+    revised: bytes = b"",
+) -> bytes:
     """A page. revised: definitions behind its end, which its index does not name."""
-    rows = sorted([(1, CATALOG), (2, pages), (3, PAGE % page_fields), (5, FONT), *objects])
+    rows = sorted([(1, CATALOG), (2, pages), (3, PAGE % (resources, page_fields)), (5, FONT), *objects])
     out, index = bytearray(b"%PDF-1.7\n"), b"0000000000 65535 f \n"
     for number, body in rows:
         index += b"%010d 00000 n \n" % len(out)
@@ -65,7 +71,7 @@ def image(fields: bytes, end: bytes = b"\nEI\n") -> bytes:
 
 
 IMAGE_END = b" BI /W 1 /H 1 /BPC 8 /CS /G ID >\xff\xd9\nEI"
-NOTE = stream(
+FORM = stream(
     b"BT /F1 1 Tf 0 9 Td " + HIDDEN + b" ET",
     b"/Type/XObject/Subtype/Form/BBox[0 -50 999 50]/Resources<</Font<</F1 5 0 R>>>>",
 )
@@ -84,10 +90,10 @@ NOTE = stream(
             raw_pdf(
                 (4, drawn(SEEN)),
                 (6, b"<</Subtype/FreeText/F 4/Rect[9 9 990 99]/AP<</N 7 0 R>>>>"),
-                (7, NOTE),
-                page_fields=b"/Annots[6 0 R]",
+                (7, FORM),
+                page_fields=b"/Annots[6 0 R 6 0 R 6 0 R]",
             ),
-            40,
+            120,
         ),
         (
             raw_pdf(
@@ -116,9 +122,22 @@ def test_the_largest_number_of_pages_counts() -> None:
     [
         (raw_pdf((4, drawn(SEEN)), (4, drawn(HIDDEN))), "object 4 is defined twice"),
         (raw_pdf((4, drawn(SEEN)), revised=b"4 0 obj 1 endobj 4 0 obj 2 endobj "), "object 4 is defined twice"),
+        (
+            raw_pdf(
+                (4, stream(b"/G1 gs 0 0 9 9 re f")),
+                (6, b"<</SMask<</S/Luminosity/G 7 0 R>>>>"),
+                (7, FORM),
+                resources=b"/ExtGState<</G1 6 0 R>>",
+            ),
+            "text stands in a pattern or a mask",
+        ),
+        (
+            raw_pdf((4, stream(b"/P1 scn 0 0 9 9 re f")), (6, FORM), resources=b"/Pattern<</P1 6 0 R>>"),
+            "text stands in a pattern or a mask",
+        ),
         (raw_pdf((4, drawn(HIDDEN, image(b"/CS /CS0", b"\nEIQ\n"), IMAGE_END))), "text follows an inline image"),
     ],
-    ids=["same-revision", "later-revision", "image"],
+    ids=["same-revision", "later-revision", "mask", "pattern", "image"],
 )
 def test_what_may_be_read_in_further_ways_is_refused(pdf: bytes, reason: str) -> None:
     assert reason in measure_pdf(pdf, 10, 10_000)["message"]
