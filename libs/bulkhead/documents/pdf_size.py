@@ -23,6 +23,8 @@ REPLACEMENTS = ("/ActualText", "/Alt", "/E")
 NOTES = ("/Contents", "/RC", "/V", "/Opt", "/MK")
 """Fields of an annotation whose text some readers show, and draw where it has no appearance."""
 DRAWING = frozenset({b"Tj", b"TJ", b"'", b'"'})
+PAINTING = frozenset({b"f", b"F", b"f*", b"B", b"B*", b"b", b"b*", b"S", b"s", b"sh", b"Do", b"ET", b"INLINE IMAGE"})
+"""Operations for each of which some readers show the text of the pattern or mask that they are done with."""
 MAX_NESTED_FORMS = 16
 MAX_NESTED_FIELDS = 16
 _NO_INDEX = b"\n%" + b"%" * 5_000
@@ -39,13 +41,16 @@ class HiddenTexts:
 
     def __init__(self, page: Any) -> None:
         self.problem = ""
+        self.texts = list[str]()
+        self._page = page
+        self._marks: list[str] = []
         self._named: dict[str, str] = {}
+        self._painted: dict[str, str] = {}
+        self._painting = {b"gs": "", b"scn": ""}
         self._seen = set[tuple[int, bool]]()
         self._add_named(page.get("/Resources"), MAX_NESTED_FORMS)
-        self._marks: list[str] = []
-        self.texts = list[str]()
         for note in filter(lambda note: hasattr(note, "get"), map(_resolve, _resolve(page.get("/Annots")) or ())):
-            self.texts += (*_texts_of_note(note), *map(page.extract_xform_text, _appearances_of(note)))
+            self.texts += (*_texts_of_note(note), *map(self._text_of_form, _appearances_of(note)))
 
     def on_operation(self, operator: bytes, operands: Any, *_: object) -> None:
         """Note the replacement of what an operation of the page draws: some readers tell it each time."""
@@ -60,6 +65,15 @@ class HiddenTexts:
         elif operator == b"INLINE IMAGE" and _DRAWN_TEXT.search(operands["data"].partition(b"EI")[2]):
             # Another reader takes the first of such words for the end of the image.
             self.problem = "text follows an inline image whose end its readers see in different places"
+        elif operator in (b"gs", b"scn", b"SCN") and operands:
+            kind, text = operator.lower(), self._painted.get(str(operands[-1]), "")
+            self._painting[kind] = max(self._painting[kind], text, key=len)
+        if operator in PAINTING:
+            self.texts += filter(None, self._painting.values())
+
+    def _text_of_form(self, form: Any) -> str:
+        text: str = self._page.extract_xform_text(form, visitor_operand_before=self.on_operation)
+        return text
 
     def _add_named(self, resources: Any, depth: int, is_shown: bool = True) -> None:
         """Add what the resources name; of one name in several forms the longest counts. is_shown: not by all readers,
@@ -70,14 +84,14 @@ class HiddenTexts:
         self._seen.add((id(resources), is_shown))
         for name, properties in _named_in(resources, "/Properties"):
             self._named[name] = max(self._named.get(name, ""), _replacement_in(properties), key=len)
-        masks = (_resolve(state.get("/SMask")) for _, state in _named_in(resources, "/ExtGState"))
-        groups = (_resolve(mask.get("/G")) for mask in masks if hasattr(mask, "get"))
-        painted = [*groups, *(pattern for _, pattern in _named_in(resources, "/Pattern"))]
-        for form in (*painted, *(form for _, form in _named_in(resources, "/XObject"))):
-            is_hidden = not is_shown or any(form is other for other in painted)
-            if is_hidden and form.get("/Subtype") != "/Image" and _may_draw_text(form):
-                self.problem = "text stands in a pattern or a mask, which only some readers show"
-            self._add_named(form.get("/Resources"), depth - 1, not is_hidden)
+        for form in (form for _, form in _named_in(resources, "/XObject")):
+            self._add_named(form.get("/Resources"), depth - 1, is_shown)
+        for name, form in (*_masks_in(resources), *_named_in(resources, "/Pattern")):
+            text = self._text_of_form(form) if hasattr(form, "get_data") else ""
+            self._painted[name] = max(self._painted.get(name, ""), text, key=len)
+            if not is_shown if text.strip() else _may_draw_text(form):
+                self.problem = "text stands in a pattern or a mask in which only some readers find it"
+            self._add_named(form.get("/Resources"), depth - 1, False)
 
 
 def _resolve(value: Any) -> Any:
@@ -95,6 +109,13 @@ def _named_in(resources: Any, kind: str) -> list[tuple[str, Any]]:
     """The dictionaries and streams of a kind, with their names."""
     rows = ((name, _resolve(value)) for name, value in (_resolve(resources.get(kind)) or {}).items())
     return [(name, value) for name, value in rows if hasattr(value, "get")]
+
+
+def _masks_in(resources: Any) -> list[tuple[str, Any]]:
+    """The forms that states of the resources mask by."""
+    masks = [(name, _resolve(state.get("/SMask"))) for name, state in _named_in(resources, "/ExtGState")]
+    groups = [(name, _resolve(mask.get("/G"))) for name, mask in masks if hasattr(mask, "get")]
+    return [(name, group) for name, group in groups if hasattr(group, "get")]
 
 
 def _replacement_in(properties: Any) -> str:
@@ -121,7 +142,7 @@ def _strings_in(value: Any, depth: int) -> list[str]:
 
 
 def _appearances_of(note: Any) -> list[Any]:
-    """What an annotation looks like, in each of its states."""
+    """The looks of an annotation, in each of its states."""
     normal = _resolve((_resolve(note.get("/AP")) or {}).get("/N"))
     states = [normal] if hasattr(normal, "get_data") else map(_resolve, (normal or {}).values())
     return [state for state in states if hasattr(state, "get_data")]
