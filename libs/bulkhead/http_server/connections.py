@@ -5,8 +5,8 @@ its peer does not read the answer, or there are too many. The deadline of a body
 the application knows how large it may be.
 
 Parsing costs by the line and by the chunk rather than by the byte, and all clients share one event loop: heads have few
-lines, chunks are large on average, one turn of the loop parses few of one connection, and nothing of a chunked body is
-parsed before the application, which knows by then who asks, wants it.
+lines, chunks are large on average, one turn of the loop parses little of all connections together, and nothing of a
+chunked body is parsed before the application, which knows by then who asks, wants it.
 """
 
 import asyncio
@@ -34,15 +34,18 @@ RESERVED_FILES = 128
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADER_LINES = 100
 """Of a head, and of trailers."""
-LEAST_CHUNK_BYTES = 64
-"""Of a chunk, on average: a line of a text, say."""
+LEAST_CHUNK_BYTES = 256
+"""Of a chunk, on average: some lines of a text, say."""
 MAX_SMALL_CHUNKS = 1_024
 """Of one body, before the average counts."""
 MAX_CHUNKS_AFTER_ANSWER = 64
 """The same of a body that is left when its request is answered."""
-MAX_CHUNKS_AT_ONCE = 256
+MAX_LINES_PER_TURN = 128
+"""Of all connections of a server, in one turn of the loop: a few milliseconds. A chunk is a line."""
+MAX_LINES_AT_ONCE = 32
 """Of one connection, before others have their turn."""
-
+HEAD_LINES = 32
+"""A request costs so many lines beside those of its head."""
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
@@ -97,27 +100,89 @@ class StrictReceiveBuffer(ReceiveBuffer):
         return super()._extract(count)
 
 
+class LoopTurn:
+    """The lines that all connections of a server may parse in one turn of the loop; the rest waits in line."""
+
+    def __init__(self) -> None:
+        self.lines_left = MAX_LINES_PER_TURN
+        self._line = OrderedDict["BoundedProtocol", None]()
+        self._is_next_due = False
+
+    def spend_lines(self, lines: int) -> None:
+        """Count what was parsed."""
+        self.lines_left -= lines
+        self._begin_next_later()
+
+    def line_up(self, connection: "BoundedProtocol") -> None:
+        """Have it parse on when all before it have had their turn."""
+        self._line.setdefault(connection)
+        self._begin_next_later()
+
+    def _begin_next_later(self) -> None:
+        if not self._is_next_due:
+            self._is_next_due = True
+            asyncio.get_running_loop().call_soon(self._begin_next)
+
+    def _begin_next(self) -> None:
+        self.lines_left, self._is_next_due = MAX_LINES_PER_TURN, False
+        while self.lines_left > 0 and self._line:
+            connection, _ = self._line.popitem(last=False)
+            connection.parse_on()
+
+
 class _PulledConnection(h11.Connection):
-    """Chunked bodies are parsed when they are wanted, and little at once. is_body_wanted: the application asks for the
-    body, or has answered without it. chunks_left: in this turn."""
+    """Chunked bodies are parsed when they are wanted, and little at once, as heads are. is_body_wanted: the application
+    asks for the body, or has answered without it. is_behind: more was read than was parsed in this turn."""
 
     is_body_wanted = False
-    chunks_left = MAX_CHUNKS_AT_ONCE
+    is_behind = False
+    lines_left = MAX_LINES_AT_ONCE
+    _is_refused = False
 
-    @property
-    def is_behind(self) -> bool:
-        """True when more of a body was read than was parsed in this turn."""
-        return self.their_state is h11.SEND_BODY and self.is_body_wanted and not self.chunks_left
+    def __init__(self, turn: LoopTurn, transport: asyncio.Transport) -> None:
+        super().__init__(h11.SERVER, MAX_HEADER_BYTES)
+        self._turn, self._transport = turn, transport
+        self._receive_buffer = self.received = StrictReceiveBuffer()
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """The next event of the client."""
+        if self._transport.is_closing():
+            return h11.NEED_DATA
+        is_chunked = self.their_state is h11.SEND_BODY and isinstance(self._reader, ChunkedReader)
         if self.their_state is h11.IDLE:
             self.is_body_wanted = False
-        elif self.their_state is h11.SEND_BODY and isinstance(self._reader, ChunkedReader):
-            if not (self.is_body_wanted and self.chunks_left):
+        elif is_chunked and not self.is_body_wanted:
+            return h11.PAUSED
+        if is_chunked or self.their_state is h11.IDLE:
+            is_spent = min(self.lines_left, self._turn.lines_left) <= 0
+            self.is_behind = is_spent and len(self.received) > 0
+            if self.is_behind:
                 return h11.PAUSED
-            self.chunks_left -= 1
-        return super().next_event()
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._is_refused = False
+            self._spend_lines(HEAD_LINES + len(event.headers))
+        elif isinstance(event, h11.EndOfMessage):
+            self._spend_lines(len(event.headers))
+        elif is_chunked and isinstance(event, h11.Data):
+            self._spend_lines(1)
+        return event
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """Bytes of an event of the answer."""
+        if isinstance(event, h11.Response):
+            self._is_refused = 400 <= event.status_code < 500
+        return super().send_with_data_passthrough(event)
+
+    def start_next_cycle(self) -> None:
+        """Go on to the next request; not where it was sent before the one before it was refused."""
+        super().start_next_cycle()
+        if self._is_refused and len(self.received):
+            self._transport.close()
+
+    def _spend_lines(self, lines: int) -> None:
+        self.lines_left -= lines
+        self._turn.spend_lines(lines)
 
 
 class _PullingFlow(FlowControl):
@@ -142,6 +207,7 @@ class ConnectionBounds:
     write_timeout_s: float
     max_connections: int
     waiting: OrderedDict["BoundedProtocol", None] = field(default_factory=OrderedDict)
+    turn: LoopTurn = field(default_factory=LoopTurn)
 
 
 def connections_bound(wanted: int) -> int:
@@ -161,13 +227,11 @@ class BoundedProtocol(H11Protocol):
     sockets: ConnectionBounds
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
-    _next_parse: asyncio.Handle | None = None
     _bytes_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection; a silent one is the first to go when there are too many."""
-        self.conn = self._pulled = _PulledConnection(h11.SERVER, MAX_HEADER_BYTES)
-        self.conn._receive_buffer = self._received = StrictReceiveBuffer()
+        self.conn = self._pulled = _PulledConnection(self.sockets.turn, transport)
         super().connection_made(transport)
         self.flow = _PullingFlow(self, self._pulled)
         self._await_head()
@@ -195,35 +259,33 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or unexpected ones."""
         self._bytes_came = True
-        self._pulled.chunks_left = MAX_CHUNKS_AT_ONCE
+        self._pulled.lines_left = MAX_LINES_AT_ONCE
         super().data_received(data)
-        self._parse_on_later()
         self._update_head_deadline()
+
+    def handle_events(self) -> None:
+        """Take what may be parsed now."""
+        super().handle_events()
+        if self._pulled.is_behind:
+            self.sockets.turn.line_up(self)
 
     def pull_body(self) -> None:
         """Parse what there is of a body that nobody wanted until now."""
         if self._pulled.their_state is h11.SEND_BODY and not self._pulled.is_body_wanted:
             self._pulled.is_body_wanted = True
-            self._parse_on()
+            self.parse_on()
 
-    def _parse_on_later(self) -> None:
-        if self._pulled.is_behind and self._next_parse is None:
-            self._next_parse = self.loop.call_soon(self._parse_on)
-
-    def _parse_on(self) -> None:
+    def parse_on(self) -> None:
         """Parse more of what was read; read on when that was all of it."""
-        self._next_parse = None
-        if self.transport.is_closing():
-            return
-        self._pulled.chunks_left = MAX_CHUNKS_AT_ONCE
+        self._pulled.lines_left = MAX_LINES_AT_ONCE
         self.handle_events()
-        self._parse_on_later()
-        if self._next_parse is None and self._pulled.is_body_wanted and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+        is_body = self._pulled.their_state is h11.SEND_BODY and self._pulled.is_body_wanted
+        if self._pulled.their_state is h11.IDLE or (is_body and len(self.cycle.body) <= HIGH_WATER_LIMIT):
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """The answer is sent; the next request may follow."""
-        self._received.allow_chunks(MAX_CHUNKS_AFTER_ANSWER)
+        self._pulled.received.allow_chunks(MAX_CHUNKS_AFTER_ANSWER)
         super().on_response_complete()
         self._bytes_came = False
         self._update_head_deadline()
@@ -243,7 +305,7 @@ class BoundedProtocol(H11Protocol):
         """Bytes that are no HTTP get problem details, as every other error does."""
         headers = f"at most {MAX_HEADER_LINES} headers of together {MAX_HEADER_BYTES} bytes"
         hint = f"send HTTP/1.1 with {headers}, and a body in chunks of {LEAST_CHUNK_BYTES} bytes or more"
-        self._send_problem(400, "not_http", "This is not an HTTP request", self._received.objection or msg, hint)
+        self._send_problem(400, "not_http", "This is not an HTTP request", self._pulled.received.objection or msg, hint)
 
     def _update_head_deadline(self) -> None:
         """Run the head's deadline unless a request is being answered."""

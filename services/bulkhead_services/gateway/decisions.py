@@ -25,6 +25,7 @@ log = Log("gateway.decisions")
 SEEN_WITHIN_S = 3.0
 LOOK_S = 0.05
 RETRY_S = 1.0
+_DOES_NOT_COUNT = "The decision does not count"
 
 
 class Decisions:
@@ -40,7 +41,7 @@ class Decisions:
         claim = task_view.requester_of(message, policies)
         try:
             if isinstance(claim, task_view.RequestRefusal):
-                raise Problem(403, claim.code, "The decision does not count", claim.message, claim.hint)
+                raise Problem(403, claim.code, _DOES_NOT_COUNT, claim.message, claim.hint)
             await self.send_decision(claim, body.approval_id, body)
         except Problem as problem:
             if problem.body.status == 503:
@@ -77,7 +78,7 @@ class Decisions:
             assert isinstance(reply, SignatureReplied)
             if reply.failure is not None:
                 failure = reply.failure
-                raise Problem(403, failure.code, "The decision does not count", failure.message, failure.hint)
+                raise Problem(403, failure.code, _DOES_NOT_COUNT, failure.message, failure.hint)
             decided = ApprovalDecided(approval_id=approval_id, token=reply.token)
             await self._context.publisher.send(
                 "tool_executor", decided, tenant=tenant, task=task, index=index, actor=claim.person
@@ -88,8 +89,8 @@ class Decisions:
             raise not_stored(error) from error
         return row
 
-    async def wait_until_applied(self, claim: RequesterClaim, row: ApprovalRow) -> ApprovalRow:
-        """The row as the executor took the word, if it does so soon."""
+    async def wait_until_applied(self, claim: RequesterClaim, row: ApprovalRow, word: DecideRequested) -> ApprovalRow:
+        """The row as the executor took the word, if it does so soon. Raises Problem (409) where another was first."""
         async with asyncio.timeout(None) as patience:
             patience.reschedule(asyncio.get_running_loop().time() + SEEN_WITHIN_S)
             try:
@@ -99,6 +100,8 @@ class Decisions:
             except asyncio.CancelledError:
                 if not patience.expired():
                     raise
+        if row.ended is not None and (row.ended.person, row.ended.outcome) != (claim.person, word.decision):
+            raise _not_waiting(row.ended.outcome, row.ended.person)
         return row
 
     async def mark_ended_tasks(self, tenant: str, rows: Iterable[ApprovalRow]) -> None:
@@ -110,7 +113,7 @@ class Decisions:
                 row.task_ended = feed.view.status in task_view.ENDED
 
     async def _check_allowed(self, claim: RequesterClaim, row: ApprovalRow, word: DecideRequested) -> None:
-        request, title = row.request, "The decision does not count"
+        request, title = row.request, _DOES_NOT_COUNT
         if claim.role not in APPROVERS.names:
             raise forbidden(claim.role, "decide about calls", "approver or operator")
         if word.arguments_sha256 != request.arguments_sha256:
@@ -126,5 +129,9 @@ class Decisions:
             detail, hint = f"task {row.task} has ended", "submit the task again; nothing waits for the decision"
             raise Problem(409, "already_ended", title, detail, hint)
         if state != "waiting":
-            by = f" by {row.ended.person}" if row.ended is not None and row.ended.person else ""
-            raise Problem(409, "not_waiting", title, f"it was {state}{by}", "nothing is left to decide")
+            raise _not_waiting(state, row.ended.person if row.ended is not None else "")
+
+
+def _not_waiting(state: str, person: str) -> Problem:
+    by = f" by {person}" if person else ""
+    return Problem(409, "not_waiting", _DOES_NOT_COUNT, f"it was {state}{by}", "nothing is left to decide")

@@ -16,7 +16,7 @@ from bulkhead_contracts import catalog
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalGrant, ApprovalRequested
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.replay.scenes import paused, uncertain_write
-from tests.replay.stage import APPROVER, TENANT, Stage, call, plan, stage, use
+from tests.replay.stage import APPROVER, OPERATOR, TENANT, Stage, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 POLICY = "c" * 64
@@ -97,6 +97,21 @@ async def test_a_denial_goes_back_to_the_agent_and_nothing_is_done(tmp_path: Pat
         assert result["standing_reason"] == "bob denied counter_increment: not this vendor", "nothing has failed"
         [lack] = result["completeness"]["omissions"]
         assert (lack["refused"], lack["what"]) == (True, "call of counter_increment")
+
+
+async def test_of_two_who_decide_at_once_the_second_hears_who_was_first(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (on, _, bob, task), on.client(OPERATOR) as olga:
+        row = await waiting(bob)
+        approval = row["approval_id"], row["request"]["arguments_sha256"]
+        answers = await asyncio.gather(
+            bob.decide(*approval, "granted", "yes"), olga.decide(*approval, "denied", "no"), return_exceptions=True
+        )
+        await task.result(30)
+        [row] = (await bob.approvals("all"))["approvals"]
+        [refusal] = [answer for answer in answers if isinstance(answer, Refused)]
+        [accepted] = [answer for answer in answers if isinstance(answer, dict)]
+        assert (refusal.code, accepted["state"]) == ("not_waiting", row["state"])
+        assert f"it was {row['state']} by {row['end']['person']}" in str(refusal)
 
 
 async def test_a_denied_call_is_not_asked_about_again_under_another_id(tmp_path: Path) -> None:

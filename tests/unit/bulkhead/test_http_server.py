@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
+import h11
 import pytest
 
 from bulkhead.http_server import connections
@@ -26,7 +27,7 @@ TINY = b"1\r\nx\r\n"
 
 
 async def answer_length(scope, receive, send):
-    """The application: it tells the length of the body of /read, and reads no other."""
+    """The application: it tells the length of the body of /read, and reads no other; /refused is not found."""
     length, more = 0, scope["path"] == "/read"
     while more:
         message = await receive()
@@ -34,28 +35,45 @@ async def answer_length(scope, receive, send):
             return
         length, more = length + len(message["body"]), message["more_body"]
     body = b"%d;" % length
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    status = 404 if scope["path"] == "/refused" else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def connected():
+async def listening():
     server = HttpServer(answer_length, SETTINGS, "the test")
     await server.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
         async with asyncio.timeout(PATIENCE_S):
+            yield server.port
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def connected():
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
             yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+async def exchange_at(port, sent, end=b";"):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        return await reader.readuntil(end)
     finally:
         writer.transport.abort()
-        await server.stop()
 
 
 async def exchange(sent, end=b";"):
     """What the server answers to some bytes."""
-    async with connected() as (reader, writer):
-        writer.write(sent)
-        return await reader.readuntil(end)
+    async with listening() as port:
+        return await exchange_at(port, sent, end)
 
 
 def chunked(payload, size):
@@ -88,7 +106,7 @@ async def test_trailers_are_as_few():
 
 @pytest.mark.parametrize(
     ("size", "payload_bytes", "is_taken"),
-    [(1, 1_000, True), (70, 700_000, True), (100_000, 1_000_000, True), (1, 2_000, False), (30, 300_000, False)],
+    [(1, 1_000, True), (260, 700_000, True), (100_000, 1_000_000, True), (1, 2_000, False), (200, 1_200_000, False)],
 )
 async def test_chunks_are_large_on_average(size, payload_bytes, is_taken):
     sent = POST + chunked(b"x" * payload_bytes, size)
@@ -96,7 +114,7 @@ async def test_chunks_are_large_on_average(size, payload_bytes, is_taken):
         assert (await exchange(sent)).endswith(b"\r\n\r\n%d;" % payload_bytes)
     else:
         answer = await exchange(sent, b"}")
-        assert answer.startswith(b"HTTP/1.1 400 ") and b"less than 64 bytes on average" in answer
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"less than 256 bytes on average" in answer
 
 
 @pytest.fixture
@@ -128,7 +146,7 @@ async def test_nothing_of_a_body_that_nobody_wants_is_parsed(parsed, before):
     assert len(parsed) <= 2 * connections.MAX_CHUNKS_AFTER_ANSWER
 
 
-async def test_one_turn_of_the_loop_parses_few_chunks(parsed):
+async def test_one_turn_of_the_loop_parses_few_chunks_of_all_connections(parsed):
     most = 0
 
     async def watch_turns():
@@ -139,9 +157,11 @@ async def test_one_turn_of_the_loop_parses_few_chunks(parsed):
             most = max(most, len(parsed) - before)
 
     watching = asyncio.create_task(watch_turns())
-    await exchange(POST + chunked(b"x" * 700_000, 70))
+    async with listening() as port:
+        sent = POST + chunked(b"x" * 300_000, 300)
+        await asyncio.gather(*(exchange_at(port, sent) for _ in range(8)))
     watching.cancel()
-    assert len(parsed) > 10_000 and most <= 4 * connections.MAX_CHUNKS_AT_ONCE
+    assert len(parsed) > 8_000 and most <= 2 * connections.MAX_LINES_PER_TURN
 
 
 async def test_a_connection_goes_on_after_a_chunked_body():
@@ -152,3 +172,46 @@ async def test_a_connection_goes_on_after_a_chunked_body():
         writer.write((UNREAD + chunked(b"x" * 300_000, 9_000) + POST + chunked(b"x" * 300_000, 9_000)) * 2)
         for length in (0, 300_000) * 2:
             assert (await reader.readuntil(b";")).endswith(b"\r\n\r\n%d;" % length)
+
+
+async def test_one_turn_of_the_loop_parses_few_heads_of_all_connections(monkeypatch):
+    heads, most = [], 0
+    next_event = h11.Connection.next_event
+
+    def count_heads(self):
+        event = next_event(self)
+        heads.extend([event] if isinstance(event, h11.Request) else [])
+        return event
+
+    monkeypatch.setattr(h11.Connection, "next_event", count_heads)
+
+    async def watch_turns():
+        nonlocal most
+        while True:
+            before = len(heads)
+            await asyncio.sleep(0)
+            most = max(most, len(heads) - before)
+
+    async with listening() as port:
+        connections_made = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SETTINGS.max_connections)]
+        watching = asyncio.create_task(watch_turns())
+        head = b"GET /unread HTTP/1.1\r\n" + b"h:\r\n" * 90 + b"Host: h\r\n\r\n"
+        for _, writer in connections_made:
+            writer.write(head * 5)
+        for reader, writer in connections_made:
+            for _ in range(5):
+                assert (await reader.readuntil(b";")).startswith(b"HTTP/1.1 200 ")
+            writer.transport.abort()
+        watching.cancel()
+    assert len(heads) == 50 and most <= 4
+
+
+async def test_a_connection_ends_where_more_was_sent_behind_a_request_that_is_refused():
+    async with connected() as (reader, writer):
+        writer.write(b"GET /refused HTTP/1.1\r\nHost: h\r\n\r\n" * 50)
+        assert (await reader.read(65_536)).count(b"HTTP/1.1 ") == 1
+        assert await reader.read(65_536) == b""
+    async with connected() as (reader, writer):
+        for _ in range(3):
+            writer.write(b"GET /refused HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await reader.readuntil(b";")).startswith(b"HTTP/1.1 404 ")

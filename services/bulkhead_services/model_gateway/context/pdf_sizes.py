@@ -53,12 +53,10 @@ class PdfSizeReader:
         try:
             async with asyncio.timeout(left_s), self._places.hold_slot(tenant, person):
                 bounds_of_text = (bounds.MAX_ASKED_PDF_PAGES, MAX_CHARS)
-                reply = await run_parser("bulkhead.documents.pdf", "pdf", pdf, PARSER, *bounds_of_text)
+                reply = await run_parser("bulkhead.documents.pdf_size", "pdf", pdf, PARSER, *bounds_of_text)
         except TimeoutError:
             return late
-        pages, replacements = reply.get("pages") or [], reply.get("replacements") or []
-        # A provider may read either text: what it counts is at most both.
-        text = "\n".join((*pages, *replacements))
-        size = PdfSize(problem=str(reply["message"])) if reply.get("code") else PdfSize(len(pages), text)
+        failed = reply.get("code")
+        size = PdfSize(problem=str(reply["message"])) if failed else PdfSize(reply["pages"], reply["text"])
         self._kept[digest] = size
         return size

@@ -87,7 +87,7 @@ class ApprovalRoutes:
             raise not_found("approval", name, "GET /v1/approvals lists those that wait")
         decision = DecideRequested(approval_id=name, **body.model_dump())
         row = await self._decisions.send_decision(claim, name, decision, self._auth.token_of(request))
-        row = await self._decisions.wait_until_applied(claim, row)
+        row = await self._decisions.wait_until_applied(claim, row, decision)
         return json_response(_approval_document(row, self._context.clock()), 200 if row.ended is not None else 202)
 
 
