@@ -13,7 +13,7 @@ from bulkhead_contracts import bounds
 class Contract(BaseModel):
     """Frozen data with bounds. Readers ignore unknown fields; writers emit exactly the schema."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), defer_build=True)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -16,6 +16,7 @@ from bulkhead.runtime.process.main import setting_problems
 from bulkhead.runtime.settings import FILE_SUFFIX, ServiceSettings
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
+from bulkhead_infra.nats.configuration import ONE_MACHINE_PING_S
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import SERVICES, Setting
 
@@ -94,6 +95,8 @@ def environ_of(
                     own_settings["logic"] = newest_logic()
             case _:
                 assert_never(setting)
+    if PREFIX + "NATS_PING_S" not in outer:
+        own_settings["nats_ping_s"] = ONE_MACHINE_PING_S
     environ |= {PREFIX + name.upper(): str(value) for name, value in own_settings.items()}
     return environ | dict(extra)
 

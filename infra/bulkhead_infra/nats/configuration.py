@@ -22,6 +22,10 @@ CLUSTER_PORT = 6222
 BROKER_NAME_VARIABLE = "BULKHEAD_BROKER"
 """The environment variable by which each broker of a cluster knows its own name: all have the same files."""
 
+LOOPBACK = "127.0.0.1"
+ONE_MACHINE_PING_S = 10
+"""Where no network can fall silent."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
@@ -37,8 +41,8 @@ class ServerPlan:
     port: int
     monitor_port: int
     durability: Durability = "power"
-    host: str = "127.0.0.1"
-    monitor_host: str = "127.0.0.1"
+    host: str = LOOPBACK
+    monitor_host: str = LOOPBACK
     store: Path | None = None
     tls: tuple[Path, Path] | None = None
     store_gib: int = 0
@@ -74,7 +78,7 @@ listen: "{plan.host}:{plan.port}"
 http: "{plan.monitor_host}:{plan.monitor_port}"
 max_payload: {MAX_PAYLOAD_BYTES}
 # A silent partition is noticed within seconds; the default takes four minutes.
-ping_interval: "2s"
+ping_interval: "{ONE_MACHINE_PING_S if plan.host == LOOPBACK else 2}s"
 ping_max: 2
 write_deadline: "5s"
 jetstream {{

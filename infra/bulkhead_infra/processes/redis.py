@@ -90,4 +90,5 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
+hz 2
 """

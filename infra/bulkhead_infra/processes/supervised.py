@@ -26,7 +26,8 @@ FAILED_STARTS_MAX = 3
 BAD_SETTINGS = 2
 """Exit code of a service that cannot run with these settings: trying again helps nobody."""
 PROBE_STARTING_S = 0.03
-PROBE_READY_S = 1.0
+PROBE_READY_S, PROBE_STEADY_S = 1.0, 5.0
+"""The second of what has been ready for STEADY_S; its end is seen at once anyway."""
 
 Say = Callable[[str], None]
 Spawn = Callable[[], Awaitable[ChildProcess]]
@@ -237,6 +238,7 @@ class SupervisedUnit:
 
     async def _watch_child(self, child: ChildProcess) -> bool:
         was_ready, unready_since, objection = False, 0.0, ""
+        pause_s, ready_since = PROBE_STARTING_S, 0.0
         ended = asyncio.create_task(child.exited.wait())
         try:
             while child.is_running:
@@ -244,13 +246,16 @@ class SupervisedUnit:
                 if child.is_running and not missing:
                     was_ready, unready_since, self._failed_starts = True, 0.0, 0
                     await self._set_state("ready")
+                    ready_since = ready_since or time.monotonic()
+                    pause_s = PROBE_STEADY_S if time.monotonic() - ready_since > STEADY_S else PROBE_READY_S
                 elif child.is_running and was_ready:
                     await self._set_state("not ready", missing)
+                    pause_s, ready_since = PROBE_READY_S, 0.0
                     unready_since = unready_since or time.monotonic()
                     objection = await self._restart_if_unready(child, missing, unready_since, objection)
                 else:
                     self.detail = missing
-                await asyncio.wait({ended}, timeout=PROBE_READY_S if was_ready else PROBE_STARTING_S)
+                await asyncio.wait({ended}, timeout=pause_s)
         finally:
             ended.cancel()
         return was_ready

@@ -264,9 +264,10 @@ class Bus(Protocol):
         """Answer requests, shared among a queue group; returns a function that stops. is_long_poll: such a request
         takes no turn of others: it is handed to the handler at once."""
 
-    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
+    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0, reclaims: bool = False) -> Consumer:
         """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the
-        durable heeds ranks (0 to 9); a hint that nothing may rely on."""
+        durable heeds ranks (0 to 9); a hint that nothing may rely on. reclaims: while nobody asks for messages, what
+        was handed out is handed out again at once; whoever had it is gone, or has no room and handles it as well."""
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         """Stored messages of a subject filter with sequence > after, in order; [] when there are none (yet)."""

@@ -179,6 +179,21 @@ def parse_ack_subject(ack_subject: str) -> AckPosition | None:
     return AckPosition(tokens[offset], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
 
 
+def reclaim_subjects(state: Mapping[str, Any], stream: str, durable: str) -> list[str]:
+    """Subjects on which a NAK has all that a durable handed out come again; none while somebody asks for messages.
+
+    state: the answer to CONSUMER.INFO. The broker ignores what is no longer outstanding; of a delivery's own number it
+    heeds only that it is between the first and the last."""
+    try:
+        floor, last = state["ack_floor"], state["delivered"]
+        first, end, number = int(floor["stream_seq"]) + 1, int(last["stream_seq"]), int(last["consumer_seq"])
+        if int(state["num_waiting"]) or not int(state["num_ack_pending"]) or end - first >= MAX_RECLAIMED:
+            return []
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [f"$JS.ACK.{stream}.{durable}.1.{sequence}.{number}.0.0" for sequence in range(first, end + 1)]
+
+
 def stream_counts(body: bytes, stream: str) -> StreamCounts:
     """Read the answer to STREAM.INFO. Raises BusError."""
     try:
@@ -190,6 +205,8 @@ def stream_counts(body: bytes, stream: str) -> StreamCounts:
         raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
 
 
+MAX_RECLAIMED = 10_000
+"""Beyond so many sequences what was handed out comes again after its ack wait."""
 NO_DURABLE_CODE = 10014
 
 

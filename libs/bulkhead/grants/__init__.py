@@ -210,11 +210,7 @@ class Verifier:
         if not token or len(token) > bounds.MAX_GRANT_TOKEN_BYTES:
             raise GrantRefused("no_grant", "the message carries no grant; only granted work is done")
         self._refresh_keys()
-        name = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        chain = self._grants.get_refreshed(name)
-        if chain is None:
-            chain = self._grants[name] = self._verify_chain(token)
-        top, step = chain
+        top, step = self._verify_chain(token)
         grants: list[TaskGrant | StepGrant] = [top, step] if step is not None else [top]
         for grant in grants:
             if grant.tenant != tenant or grant.task != task:
@@ -236,17 +232,27 @@ class Verifier:
             raise GrantRefused("foreign", "the approval is for another tenant or task")
         return approval
 
-    def _verify_chain(self, token: str) -> tuple[TaskGrant, StepGrant | None]:
-        """The grants of a token, each signed by who may issue it, the second one within the first."""
+    def _verify_chain(self, token: str, *, is_parent: bool = False) -> tuple[TaskGrant, StepGrant | None]:
+        """The grants of a token, each signed by who may issue it, the second one within the first; each token once.
+        is_parent: a task grant is the only one that it may be."""
+        name = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        chain = self._grants.get_refreshed(name)
+        if chain is None:
+            chain = self._grants[name] = self._read_chain(token, is_parent=is_parent)
+        if is_parent and chain[1] is not None:
+            raise GrantRefused("wrong_issuer", "a TaskGrant must be signed by signer")
+        return chain
+
+    def _read_chain(self, token: str, *, is_parent: bool) -> tuple[TaskGrant, StepGrant | None]:
         claims = self._verified_claims(token)
         claimed = claims.get("grant")
-        if not isinstance(claimed, dict) or claimed.get("kind") != "step":
+        if is_parent or not isinstance(claimed, dict) or claimed.get("kind") != "step":
             return self._parse_grant(TaskGrant, token, claims, "signer"), None
         step = self._parse_grant(StepGrant, token, claims, "planner")
         parent = claims.get("parent")
         if not isinstance(parent, str):
             raise GrantRefused("no_parent", "a step grant must carry its task grant")
-        top = self._parse_grant(TaskGrant, parent, self._verified_claims(parent), "signer")
+        top, _ = self._verify_chain(parent, is_parent=True)
         if step.parent_sha256 != parent_sha256(parent):
             raise GrantRefused("other_parent", "the step grant was made for another task grant than it carries")
         if not set(step.tools) <= set(top.tools):

@@ -20,6 +20,7 @@ from bulkhead.telemetry.log import Log
 log = Log("http.server")
 BACKLOG = 2_048
 KEEP_ALIVE_S = 75
+DATE_EVERY_S = 1.0
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
@@ -69,6 +70,15 @@ class _UvicornServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self.ending = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Run until `ending`; uvicorn's own looks ten times a second. Each second the date in headers is set anew."""
+        while not self.ending.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_EVERY_S):
+                    await self.ending.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -139,5 +149,5 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no more connections, finish what runs, close."""
         if self._running is not None:
-            self._server.should_exit = True
+            self._server.ending.set()
             await asyncio.gather(self._running, return_exceptions=True)

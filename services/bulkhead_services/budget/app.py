@@ -42,6 +42,7 @@ from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.journal import TaskMessagesRequested
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_contracts.tool import CitedCallRequested, WritesRequested
+from bulkhead_contracts.types import Body
 from bulkhead_services.budget.admission import ReservationAdmission
 from bulkhead_services.budget.ledger import uncertain_holds
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
@@ -123,7 +124,7 @@ class Budget(EdgeComponent):
         self._counts = MeshCounts(bus, settings.watch_counts_s)
         halt_requests = HaltRequestHandler(context)
         self.rpc: RpcTable = {
-            ReserveRequested: self.admission.admit,
+            ReserveRequested: self._admit_call,
             AllowanceRequested: self.admission.answer_allowance,
             LimitsRequested: self.limits.answer_limits,
             TopUpRequested: self.limits.answer_top_up,
@@ -135,6 +136,11 @@ class Budget(EdgeComponent):
             HaltRequested: halt_requests.answer_halt,
             ResetRequested: halt_requests.answer_reset,
         }
+
+    async def _admit_call(self, message: ReceivedMessage) -> Body:
+        if self.watcher is not None:
+            self.watcher.expect_messages()
+        return await self.admission.admit(message)
 
     async def handle_message(self, message: ReceivedMessage) -> None:
         """Take one stored message; types that a later version sends are left alone."""

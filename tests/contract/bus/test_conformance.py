@@ -492,6 +492,32 @@ async def test_two_consumers_share_a_durable(world: World) -> None:
     assert third.consumer_sequence == 3
 
 
+async def test_what_nobody_asks_for_any_more_comes_again_at_once_to_who_reclaims_it(world: World) -> None:
+    killed, successor = await world.bus(), await world.bus()
+    await world.durable("worker-0", ack_wait_ms=60_000)
+
+    async def nobody_asks() -> bool:
+        counts = await successor.durable_counts(INBOX, "worker-0")
+        return counts is not None and not counts.asking
+
+    consumer = await killed.open_consumer(INBOX, "worker-0")
+    await put(killed, "a", "b", "c", "d")
+    first, *_ = await take(consumer, 4)
+    waiting = asyncio.create_task(consumer.fetch(1, DEADLINE_S))
+    await first.ack()
+    await asyncio.sleep(0.3)
+    beside = await successor.open_consumer(INBOX, "worker-0", reclaims=True)
+    assert await beside.fetch(8, 0.2) == []
+    await beside.close()
+    await world.kill(killed)
+    await asyncio.gather(waiting, return_exceptions=True)
+    await until(nobody_asks, "the broker knows of the kill")
+    reclaimed = await take(await successor.open_consumer(INBOX, "worker-0", reclaims=True), 3)
+    assert sorted(bodies(reclaimed)) == ["b", "c", "d"] and {one.attempts for one in reclaimed} == {2}
+    for one in reclaimed:
+        await one.ack()
+
+
 async def test_a_closed_consumer_hands_back_what_nobody_fetched(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=60_000)

@@ -48,6 +48,10 @@ class World(Protocol):
         """Make a durable on INBOX_WORKER."""
         ...
 
+    async def kill(self, bus: Bus) -> None:
+        """End a client as a kill does: it says nothing more."""
+        ...
+
     async def outstanding(self, name: str) -> int:
         """How many messages of the durable are handed out and not acked."""
         ...
@@ -68,6 +72,10 @@ class MemoryWorld:
 
     async def durable(self, name: str, ack_wait_ms: int = 5_000) -> None:
         self.broker.add_durable(DurableConfig(INBOX, name, ack_wait_ms=ack_wait_ms))
+
+    async def kill(self, bus: Bus) -> None:
+        assert isinstance(bus, MemoryBus)
+        bus.cut_off()
 
     async def outstanding(self, name: str) -> int:
         return len(self.broker.get_durable(INBOX, name).pending)
@@ -126,6 +134,13 @@ class JetStreamWorld:
             "max_deliver": -1,
         }
         await self.api(f"CONSUMER.CREATE.{INBOX}.{name}", {"stream_name": INBOX, "config": config})
+
+    async def kill(self, bus: Bus) -> None:
+        assert isinstance(bus, JetStreamBus)
+        client = bus._connection.nc
+        client.options["allow_reconnect"] = False
+        client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+        await asyncio.wait_for(bus.wait_closed(), 5)
 
     async def outstanding(self, name: str) -> int:
         return int((await self.api(f"CONSUMER.INFO.{INBOX}.{name}"))["num_ack_pending"])

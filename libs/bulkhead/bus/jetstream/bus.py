@@ -200,7 +200,9 @@ class JetStreamBus:
         self._stops.append(server.stop)
         return server.stop
 
-    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> JetStreamConsumer:
+    async def open_consumer(
+        self, stream: str, durable: str, *, rank: int = 0, reclaims: bool = False
+    ) -> JetStreamConsumer:
         """See port.Bus. Raises BusUnavailable when the provisioner has not made it."""
         await self._connection.wait_until_connected(API_TIMEOUT_S)
         description = f"durable {durable} of {stream}"
@@ -209,12 +211,16 @@ class JetStreamBus:
         )
         if wire.status_code(answer.headers) == 503:
             raise BusUnavailable(f"{description}: this account does not import it; add it to the policy and render")
-        config = wire.api_answer(answer.data, description)["config"]
+        state = wire.api_answer(answer.data, description)
+        config = state["config"]
         ack_wait_s = config.get("ack_wait", 30 * 10**9) / 1e9
         next_subject = f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{durable}"
         ranked = next(iter(config.get("priority_groups") or ()), "")
         consumer = JetStreamConsumer(self._connection, stream, durable, next_subject, ack_wait_s, ranked, rank)
         self._consumers.append(consumer)
+        if reclaims:
+            for subject in wire.reclaim_subjects(state, stream, durable):
+                self._connection.send(subject, b"-NAK")
         return consumer
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:

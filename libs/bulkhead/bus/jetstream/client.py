@@ -40,7 +40,7 @@ _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
 EXPIRED = "authentication expired"
 MAX_HANDSHAKE_S = 30.0
 """So long a connection may take that the broker has accepted, on a busy machine."""
-FRAMES_A_WRITE, MAX_UNSENT_BYTES = LATENCY.frames_a_write, LATENCY.max_unsent_bytes
+FRAMES_A_WRITE, MAX_UNSENT_BYTES, ACK_HOLD_S = LATENCY.frames_a_write, LATENCY.max_unsent_bytes, LATENCY.ack_hold_s
 
 
 class DirectClient(Client):
@@ -51,6 +51,9 @@ class DirectClient(Client):
         super().__init__()
         self._takers: dict[int, HandleMessage] = {}
         self._due = False
+        self._held = 0
+        """Frames at the begin of `_pending` that wait for company; a guess where nats-py has written them."""
+        self._release: asyncio.TimerHandle | None = None
         self.lookup = HostLookup()
 
     async def _connect_to_server(self, s: Srv) -> None:
@@ -111,8 +114,9 @@ class DirectClient(Client):
         self._takers[subscription._id] = take
         return subscription
 
-    def write_publish(self, subject: str, body: bytes, reply: str, headers: bytes) -> None:
-        """Send one publish, in order. headers: a frame of `header_frame`, or none.
+    def write_publish(self, subject: str, body: bytes, reply: str, headers: bytes, *, can_wait: bool = False) -> None:
+        """Send one publish, in order. headers: a frame of `header_frame`, or none. can_wait: leave with the next one,
+        or after ACK_HOLD_S.
 
         The subject is checked by the caller. Raises ConnectionClosedError, ConnectionDrainingError, and
         OutboundBufferLimitError while there is no connection and enough waits for one.
@@ -132,13 +136,23 @@ class DirectClient(Client):
             if len(self._pending) % FRAMES_A_WRITE == 0:
                 self._write_pending()
             return
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        loop, only_held = asyncio.get_running_loop(), len(self._pending) == self._held + 1
+        if can_wait and only_held and self._held < FRAMES_A_WRITE:
+            self._held += 1
+            if self._release is None:
+                self._release = loop.call_later(ACK_HOLD_S, self._write_held)
+            return
         self._due = True
-        asyncio.get_running_loop().call_soon(self._write_out)
-        if not self._pending and (transport := self._open_transport()) is not None:
-            transport.write(frame)
-        else:
-            self._pending.append(frame)
-            self._pending_data_size += len(frame)
+        loop.call_soon(self._write_out)
+        if only_held or len(self._pending) == 1:
+            self._write_pending()
+
+    def _write_held(self) -> None:
+        self._release = None
+        if self._held and not self._due:
+            self._write_out()
 
     def _check_may_wait(self, size: int) -> None:
         """Raise where a publish of this size cannot wait for a connection."""
@@ -174,7 +188,7 @@ class DirectClient(Client):
         transport = self._open_transport()
         if transport is None:
             return False
-        frames, self._pending, self._pending_data_size = self._pending, [], 0
+        frames, self._pending, self._pending_data_size, self._held = self._pending, [], 0, 0
         transport.write(b"".join(frames))
         return True
 

@@ -243,16 +243,18 @@ class Connection:
         reply: str = "",
         headers: dict[str, str] | None = None,
         over: DirectClient | None = None,
+        *,
+        can_wait: bool = False,
     ) -> None:
-        """Write one publish. over: the client that was asked, and alone may answer. Raises PublishRefused for what can
-        never be sent, BusUnavailable when closed."""
+        """Write one publish. over: the client that was asked, and alone may answer. can_wait: with the next one. Raises
+        PublishRefused for what can never be sent, BusUnavailable when closed."""
         if not self.connected:
             self.check_open()
         try:
             frame = header_frame(headers) if headers else b""
             # The broker answers an oversized frame by closing the connection, so it must never leave.
             check_sendable(subject, len(body) + len(frame), self.nc.max_payload)
-            (over or self.nc).write_publish(subject, body, reply, frame)
+            (over or self.nc).write_publish(subject, body, reply, frame, can_wait=can_wait)
         except errors.BadHeaderError as error:
             raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
         except (errors.Error, OSError) as error:

@@ -33,6 +33,7 @@ CHECK_S = 1.0
 PENDING = "Nats-Pending-Messages"
 PRIORITY_GROUP = "replicas"
 """The one group of a durable that several replicas share by rank (infra/bulkhead_infra/nats/streams.py)."""
+ACK = b"+ACK"
 GROUP_REFUSED = "priority group"
 
 
@@ -48,7 +49,7 @@ class JetStreamDelivery:
     _answer: Callable[[bytes], Awaitable[None]]
 
     async def ack(self) -> None:
-        await self._answer(b"+ACK")
+        await self._answer(ACK)
 
     async def nak(self, delay_s: float = 0.0) -> None:
         delay = b' {"delay": %d}' % int(delay_s * 1e9) if delay_s > 0 else b""
@@ -251,7 +252,7 @@ class JetStreamConsumer:
         reply = message.reply
 
         async def send_answer(what: bytes) -> None:
-            self._connection.send(reply, what)
+            self._connection.send(reply, what, can_wait=what == ACK)
 
         stored = StoredMessage(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
         return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, self._run, send_answer)

@@ -245,6 +245,13 @@ class MemoryBroker:
         if puller in pullers:
             pullers.remove(puller)
 
+    def reclaim_pending(self, durable: Durable) -> None:
+        """Hand out again what was handed out, unless somebody has room."""
+        pullers = self._pullers.get((durable.config.stream, durable.config.name), [])
+        if not any(puller.room for puller in pullers):
+            for sequence in sorted(durable.pending):
+                self.wait_for_ack(durable, sequence, 0)
+
     def pump_deliveries(self, durable: Durable) -> None:
         """Hand out what there is room for, one message to each waiting consumer in turn."""
         pullers = self._pullers.get((durable.config.stream, durable.config.name), [])

@@ -151,7 +151,9 @@ class MemoryBus:
 
         return stop_serving
 
-    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
+    async def open_consumer(
+        self, stream: str, durable: str, *, rank: int = 0, reclaims: bool = False
+    ) -> "MemoryConsumer":
         """See port.Bus. Ranks are ignored: any replica may be served, so that simulations see every order."""
         self._check_open()
         durable_state = await self._ask_broker(
@@ -159,6 +161,8 @@ class MemoryBus:
         )
         consumer = MemoryConsumer(self.service, self._tell_broker, self._broker, durable_state)
         self._consumers.append(consumer)
+        if reclaims:
+            self._broker.reclaim_pending(durable_state)
         return consumer
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:

@@ -105,7 +105,11 @@ class ConsumeLoop:
         stream = subjects.inbox_stream(service)
         consumers = [
             await self._context.bus.open_consumer(
-                stream, subjects.durable_name(service, shard), rank=shard_rank(self._context.instance, shard)
+                stream,
+                subjects.durable_name(service, shard),
+                rank=shard_rank(self._context.instance, shard),
+                # Whoever acts on the world must not do so beside a replica that is only busy.
+                reclaims=self._handler.ordered,
             )
             for shard in range(self._shards)
         ]

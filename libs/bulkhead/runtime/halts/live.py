@@ -24,7 +24,8 @@ log = Log("halts")
 
 CEILING_CODE = "budget_exceeded"
 """Code of budget's halts."""
-REREAD_S = 2.0
+REREAD_S = 5.0
+"""What was not heard live is read so often."""
 MAX_HALTS = 100_000
 TRIAL_GAP_MS = 1_000
 """While a breaker is half-open, each replica lets one call through in so long: the trials that close it or open it."""

@@ -22,6 +22,8 @@ log = Log("budget.counts")
 RECHECK_S = 0.3
 """A count of replicas that changed is told when a second look finds the same: a request ends every few seconds, and the
 next one takes its place a moment later."""
+IDLE_TIMES, IDLE_GROWTH = 3.0, 1.5
+"""While the counts stay as they are, the pause between two of them grows to so many intervals."""
 QUIET_MS = 8_000
 """A replica has several requests standing while it works; one for each durable when that has been quiet for longer than
 any request lasts (MAX_PULL_S of the pull consumer)."""
@@ -60,13 +62,17 @@ class MeshCounts:
 
     async def run(self) -> None:
         """Until cancelled."""
+        pause_s = self._every_s
         while True:
+            before = self._counts_by_metric, self.inboxes
             try:
                 self._counts_by_metric = {**await self._count_streams(), **await self._count_inboxes()}
             except BusError as error:
                 self._counts_by_metric, self.inboxes = {}, {}
                 log.warning("not_counted", reason=str(error))
-            await asyncio.sleep(self._every_s)
+            is_idle = before == (self._counts_by_metric, self.inboxes)
+            pause_s = min(pause_s * IDLE_GROWTH, self._every_s * IDLE_TIMES) if is_idle else self._every_s
+            await asyncio.sleep(pause_s)
 
     async def _count_streams(self) -> dict[str, Counts]:
         size: dict[str, int] = {}

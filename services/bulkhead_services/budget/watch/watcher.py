@@ -8,6 +8,7 @@ has no fact yet, and ids derive from the evidence, so nothing is lost or told tw
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.health import models
@@ -48,7 +49,11 @@ AT_ONCE = 64
 UNCOUNTED_MESSAGES = 8
 """Messages of a task that are not in the count: asked for one by one."""
 MARK_EVERY = 2_000
-ENDS_EVERY_MS = 5_000
+ENDS_EVERY_MS, IDLE_ENDS_EVERY_MS = 5_000, 30_000
+ENTRIES_EVERY_MS = 1_000
+"""What people reset is read so often; what the fold changes is written at once."""
+IDLE_TIMES, IDLE_GROWTH = 5.0, 1.25
+"""While the journal brings nothing, the pause between two looks grows to so many intervals; the lease outlasts it."""
 MAX_BACKOFF_S = 2.0
 MAX_WARNED = 16
 """Steps of one group that are told."""
@@ -105,11 +110,13 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
         self._last: StoredMessage | None = None
         self._folded_at_mark = 0
-        self._backoff_s = interval_s
+        self._backoff_s = self._pause_s = interval_s
+        self._expects = asyncio.Event()
+        self._entries_read_unix_ms = 0
         self.left_out = LeftOutMessages()
         self._targets_ms = targets_ms or {}
         self.fold = WatchFold(thresholds, self.left_out, self._targets_ms)
-        self.gaps, self._ends_read_unix_ms = JournalGaps(), 0
+        self.gaps, self._ends_read_unix_ms, self._folded_at_ends = JournalGaps(), 0, 0
         self.leads = False
         self.caught_up = False
         self.ledger_answers = True
@@ -142,16 +149,25 @@ class Watcher:
         if self._task is not None:
             await cancel_tasks(self._task)
 
+    def expect_messages(self) -> None:
+        """The journal is about to bring something: look as often as while it does."""
+        if self._pause_s > self._interval_s:
+            self._expects.set()
+
     async def _watch_journal(self) -> None:
         """Until it is cancelled, or raises what is a bug: then it is begun anew."""
         begun = False
         while True:
-            pause_s = self._interval_s
             try:
                 if not begun:
                     await self._begin_fold()
                     begun = True
+                folded = self.fold.folded
                 await self._read_on()
+                is_idle = self.fold.folded == folded and not self._expects.is_set()
+                longest_s = self._interval_s * IDLE_TIMES
+                self._pause_s = min(longest_s, self._pause_s * IDLE_GROWTH) if is_idle else self._interval_s
+                self._expects.clear()
                 await self._confirm_suspicions()
                 await self._tell_due()
                 self.left_out.clear_blame()
@@ -167,7 +183,11 @@ class Watcher:
                 self.ledger_answers = self.ledger_answers and not isinstance(error, RedisFailure)
                 pause_s = self._wait_longer()
                 log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
-            await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._expects.wait()
 
     def _wait_longer(self) -> float:
         """Seconds until the next try."""
@@ -261,8 +281,9 @@ class Watcher:
                 metrics.tasks_time.record(end.seconds, {names.STATUS: end.status, names.STANDING: end.answer})
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
-        if self._clock() - self._ends_read_unix_ms >= ENDS_EVERY_MS:
-            self._ends_read_unix_ms = self._clock()
+        is_idle = self.fold.folded == self._folded_at_ends
+        if self._clock() - self._ends_read_unix_ms >= (IDLE_ENDS_EVERY_MS if is_idle else ENDS_EVERY_MS):
+            self._ends_read_unix_ms, self._folded_at_ends = self._clock(), self.fold.folded
             self.gaps.record_ends(await self._inbox_ends(), self._clock())
 
     def _fold_message(self, stored: StoredMessage) -> None:
@@ -293,8 +314,11 @@ class Watcher:
             log.info("watch_leads", due=len(self.fold.due))
         if not self.leads:
             return
-        if self._halts_tasks:
-            await self._breaker_entries.sync_entries(self.fold.watch.breakers, self.fold.notices)
+        breakers = self.fold.watch.breakers
+        is_due = self._clock() - self._entries_read_unix_ms >= ENTRIES_EVERY_MS
+        if self._halts_tasks and (is_due or breakers.changed or not led):
+            self._entries_read_unix_ms = self._clock()
+            await self._breaker_entries.sync_entries(breakers, self.fold.notices)
         for trip in self.fold.due_findings(self._clock()):
             if self.left_out.is_trip_left_out(trip.id):
                 self.fold.mark_told(trip.id)

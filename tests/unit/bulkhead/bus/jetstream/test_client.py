@@ -170,6 +170,38 @@ async def test_it_does_not_overtake_what_nats_py_has_yet_to_write() -> None:
     assert client._pending == [] and client._pending_data_size == 0
 
 
+async def test_what_can_wait_leaves_with_the_next_frame() -> None:
+    client, line = _connected()
+    client.write_publish("ack", b"1", "", b"", can_wait=True)
+    client.write_publish("ack", b"2", "", b"", can_wait=True)
+    await asyncio.sleep(0)
+    assert line.written == []
+    client.write_publish("a", b"3", "", b"")
+    assert line.written == [b"PUB ack  1\r\n1\r\nPUB ack  1\r\n2\r\nPUB a  1\r\n3\r\n"]
+    assert client._pending == [] and client._pending_data_size == 0
+
+
+async def test_what_can_wait_does_not_wait_for_ever_nor_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bulkhead.bus.jetstream.client.ACK_HOLD_S", 0.01)
+    client, line = _connected()
+    client.write_publish("ack", b"1", "", b"", can_wait=True)
+    await asyncio.sleep(0.05)
+    assert line.written == [b"PUB ack  1\r\n1\r\n"]
+    for _ in range(FRAMES_A_WRITE + 1):
+        client.write_publish("ack", b"1", "", b"", can_wait=True)
+    assert [frames.count(b"PUB") for frames in line.written[1:]] == [FRAMES_A_WRITE + 1]
+
+
+async def test_what_can_wait_is_written_when_nats_py_writes_before() -> None:
+    client, line = _connected()
+    client.write_publish("ack", b"1", "", b"", can_wait=True)
+    client._pending, client._pending_data_size = [], 0  # As nats-py's flusher leaves it.
+    client.write_publish("a", b"2", "", b"")
+    client.write_publish("b", b"3", "", b"", can_wait=True)
+    await asyncio.sleep(0)
+    assert line.written == [b"PUB a  1\r\n2\r\n", b"PUB b  1\r\n3\r\n"]
+
+
 async def test_without_a_connection_it_waits_for_one_up_to_the_bound() -> None:
     client, line = _connected()
     client._status = Client.RECONNECTING
