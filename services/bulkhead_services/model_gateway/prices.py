@@ -118,8 +118,7 @@ def _exact_usd(rates: ModelPrice, counts: Mapping[str, int]) -> Decimal:
 def _measure_token_rates(rates: ModelPrice) -> _TokenRates:
     """Each class is one million larger than in counts that have room for that in every overlap of classes."""
     million = 1_000_000
-    room = {1: 1_000, 2: 100, 3: 10, 4: 5}
-    middle = {name: million * room[name.count("_")] for name in _COUNTED}
+    middle = {name: million * 10 ** (5 - name.count("_")) for name in _COUNTED}
     usd = _exact_usd(rates, middle)
     token_rates = tuple(
         (name, (_exact_usd(rates, middle | {name: count + million}) - usd) / million) for name, count in middle.items()
