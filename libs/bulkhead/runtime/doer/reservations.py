@@ -130,6 +130,8 @@ class Reserver:
                 await self.publish_settlement(place, body, 0.0 if everything else OUTCOME_PATIENCE_S)
             except BusError as error:
                 log.warning("not_given_back", reservation=reservation_id, reason=str(error))
+                if everything:
+                    return  # Its lease ends.
 
     async def publish_settlement(self, place: StepPlace, body: Settled, patience_s: float = OUTCOME_PATIENCE_S) -> None:
         """Settle by a message of its own. Raises BusError."""

@@ -20,7 +20,7 @@ from bulkhead_contracts.budget import Amount, CallAhead
 MIN_STEPS = 3
 """What follows is foreseen where so many steps have gone the same way before, and none another."""
 MAX_STEPS = 8
-"""Steps of a kind that are remembered."""
+"""Steps of a kind that are remembered, and so many that have not ended: of a flood some are looked at."""
 ENDED_AFTER_S = 2.0
 """A step that has made no call for so long is taken as a whole one; where it goes on all the same, that counts, too."""
 RETURN_AFTER_S = 15.0
@@ -79,12 +79,27 @@ class StepCalls:
     last_s: float = 0.0
 
 
+@dataclass(slots=True)
+class StepKind:
+    """Steps that began with the same call. running: those that go to `ended` when they make no more calls."""
+
+    running: list[StepCalls] = field(default_factory=list)
+    ended: deque[StepCalls] = field(default_factory=lambda: deque(maxlen=MAX_STEPS))
+
+    def add_step(self, step: StepCalls, now_s: float) -> None:
+        """Remember a step, and which of those before it have ended."""
+        self.ended += (earlier for earlier in self.running if now_s - earlier.last_s >= ENDED_AFTER_S)
+        self.running = [earlier for earlier in self.running if now_s - earlier.last_s < ENDED_AFTER_S]
+        if len(self.running) < MAX_STEPS:
+            self.running.append(step)
+
+
 class ReservationsAhead:
     """Those of one replica."""
 
     def __init__(self) -> None:
         self._steps = BoundedDict[StepPlace, StepCalls](MAX_KEPT)
-        self._history = BoundedDict[tuple[str, CallShape | None], deque[StepCalls]](MAX_KEPT)
+        self._kinds = BoundedDict[tuple[str, CallShape | None], StepKind](MAX_KEPT)
         self._step_of = BoundedDict[str, StepCalls](MAX_KEPT)
         self._holding: list[StepCalls] = []
         self.has_some = asyncio.Event()
@@ -96,11 +111,10 @@ class ReservationsAhead:
         step = self._steps.get_refreshed(place)
         if step is None:
             step = self._steps[place] = StepCalls(place)
-            kind = (job.tenant, shape)
-            history = self._history.get_refreshed(kind)
-            if history is None:
-                history = self._history[kind] = deque(maxlen=MAX_STEPS)
-            history.append(step)
+            kind = self._kinds.get_refreshed((job.tenant, shape))
+            if kind is None:
+                kind = self._kinds[job.tenant, shape] = StepKind()
+            kind.add_step(step, _loop_time_s())
         step.shapes.append(None if step.unsettled else shape)
         step.amounts.append(amount)
         step.last_s = _loop_time_s()
@@ -118,12 +132,9 @@ class ReservationsAhead:
 
     def foresee_calls(self, step: StepCalls) -> tuple[CallAhead, ...]:
         """The calls that followed, in all steps that began like this one."""
-        made, now_s = len(step.shapes), _loop_time_s()
-        alike = [
-            earlier
-            for earlier in self._history.get((step.place.tenant, step.shapes[0]), ())
-            if earlier is not step and now_s - earlier.last_s >= ENDED_AFTER_S and earlier.shapes[:made] == step.shapes
-        ]
+        made, kind = len(step.shapes), self._kinds.get((step.place.tenant, step.shapes[0]))
+        ended = kind.ended if kind is not None else ()
+        alike = [earlier for earlier in ended if earlier is not step and earlier.shapes[:made] == step.shapes]
         calls: list[CallAhead] = []
         while len(alike) >= MIN_STEPS and len(calls) < bounds.MAX_CALLS_AHEAD:
             place = made + len(calls)

@@ -47,6 +47,11 @@ class ReservationFact:
     ahead: tuple["ReservationFact", ...] = ()
     ready: OutgoingMessage | None = None
 
+    @property
+    def message_index(self) -> str:
+        """The index of the message: one that tells more is another message."""
+        return f"{self.index}+{len(self.ahead)}" if self.ahead else self.index
+
     def build_rows(self, emitter: str) -> tuple[ReservedRow, ...]:
         """Rows of a message that has others, too. emitter: whose facts they are."""
         row = ReservedRow(
@@ -68,7 +73,7 @@ class ReservationFact:
             head = publisher.make_envelope(
                 body,
                 cause=self.cause,
-                index=self.index,
+                index=self.message_index,
                 actor=self.actor,
                 grant_digest=self.grant_digest,
                 traceparent=self.traceparent,
@@ -113,7 +118,7 @@ class FactAppender:
         ahead, self._ahead = self._ahead, None
         if ahead is not fact:
             fact.ready = None
-        fact_id = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
+        fact_id = envelope.derive_id(self._publisher.service, fact.cause, fact.message_index)
         pending = self._wanted.get(fact_id)
         if pending is None:
             pending = self._wanted[fact_id] = _PendingFact(fact_id, fact)
