@@ -224,11 +224,8 @@ class ReservationAdmission:
             for _ in range(TRIES):
                 revision, limits = await self._limits.last_read_limits(message.tenant)
                 fact = self._make_facts(request, limits, revision.number)
-                bounds_time = any(scope.limit.wall_ms < UNLIMITED for scope in fact.held.scopes)
-                if bounds_time and not await self._reader.read_all():
+                if fact.bounds_time and not await self._reader.read_all():
                     return AdmissionRefusal("wait", "it cannot be read now how long the calls before took")
-                if bounds_time:
-                    fact.ahead = ()
                 self._writer.schedule_if_idle(self._writer.prepare_ahead, fact)
                 answer, *ahead = await asyncio.gather(
                     self._store.reserve(request.key, request.amount, fact.held.scopes, now_unix_ms, revision),
@@ -247,6 +244,7 @@ class ReservationAdmission:
                 if not isinstance(answer, StaleLimits):
                     break
                 await self._limits.reread_limits(message.tenant, now_unix_ms)
+            assert fact is not None
             held_fact = await self._keep_held(request, fact, (answer, *ahead))
         except BusError as error:
             return AdmissionRefusal("wait", f"the tenant's limits cannot be read: {error}")
@@ -254,7 +252,9 @@ class ReservationAdmission:
             # It may be held all the same, and the asker may end before it settles that.
             self._add_uncertain(request, fact)
             return self._refuse_lost_ledger(error)
-        return held_fact if held_fact is not None else await self._refuse_not_held(request, answer)
+        if isinstance(answer, ReservationHeld):
+            return held_fact
+        return await self._refuse_not_held(request, answer)
 
     def _make_facts(self, request: AdmissionRequest, limits: Limits, revision: int) -> ReservationFact:
         """The fact of an ask, as if all of it were held on the terms of now; with those of the calls that follow."""
@@ -287,22 +287,23 @@ class ReservationAdmission:
         if not subjects.is_of_doors(message.task):
             asks = enumerate((facts.ask_ahead(body, number) for number in range(1, len(body.ahead) + 1)), 1)
             fact.ahead = tuple(make_fact(ask, f"{fact.index}/{number}") for number, ask in asks)
+        if any(row.bounds_time for row in (fact, *fact.ahead)):
+            fact.ahead = ()  # Nobody reserves time: a limit of it knows only the calls that were made.
         return fact
 
     async def _keep_held(
         self, request: AdmissionRequest, fact: ReservationFact, answers: Sequence[ReserveAnswer]
-    ) -> ReservationFact | None:
-        """The fact of what is held, without a gap: what is held behind one is given back. None where the call itself is
-        not. Raises Fenced, RedisFailure."""
+    ) -> ReservationFact:
+        """The fact of what is held, without a gap: what is held behind one is given back. Raises Fenced,
+        RedisFailure."""
         held_facts: list[ReservationFact] = []
         for number, (row, answer) in enumerate(zip((fact, *fact.ahead), answers, strict=True)):
             if isinstance(answer, ReservationHeld) and number == len(held_facts):
                 held_facts.append(row if answer == row.held else replace(row, held=answer, ready=None))
             elif isinstance(answer, ReservationHeld):
                 await self._store.release(request.key_of(row))
-        if not held_facts:
-            return None
-        first, ahead = held_facts[0], tuple(held_facts[1:])
+        first, *others = held_facts or (fact,)
+        ahead = tuple(others)
         return first if first.ahead == ahead else replace(first, ahead=ahead, ready=None)
 
     def _add_uncertain(self, request: AdmissionRequest, fact: ReservationFact | None) -> None:
@@ -312,9 +313,9 @@ class ReservationAdmission:
 
     async def _wall_left(self, fact: ReservationFact) -> int:
         """The least that a limit of wall time leaves to a call, in milliseconds; 0 where none bounds it."""
-        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < UNLIMITED]
-        if not scopes:
+        if not fact.bounds_time:
             return 0
+        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < UNLIMITED]
         try:
             balances = [await self._store.read_balance(scope.name) for scope in scopes]
         except (Fenced, *RedisFailure) as error:

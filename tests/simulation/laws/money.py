@@ -58,9 +58,9 @@ def complain(record: Record) -> Iterator[str]:
             yield f"{key} was settled twice, differently: {first['usage']} and {done['usage']}"
     for key in settled:
         # Held ahead: used one after the other, so that of a dead doer's one alone may have been.
-        first, _, number = key[1].partition("-")
-        before = (key[0], f"{first}-{int(number) - 1}" if number > "1" else first)
-        if number and any(settled[key]["usage"].values()) and before not in settled:
+        stem, _, number = key[1].partition("-")
+        used_before = (key[0], f"{stem}-{int(number) - 1}" if number > "1" else stem)
+        if number and any(settled[key]["usage"].values()) and used_before not in settled:
             yield f"{key} was used, and not the one before it"
     yield from _scopes(record, reserved, settled)
     ended = {fault.event.partition(" ")[0].rpartition("-")[0] for fault in record.chaos.fired if fault.kind in ENDS}

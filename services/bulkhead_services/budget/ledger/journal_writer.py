@@ -14,7 +14,7 @@ from functools import partial
 from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.publish.publisher import OutgoingMessage, Publisher
 from bulkhead_contracts import envelope
-from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
+from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS, UNLIMITED
 from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts
@@ -46,6 +46,11 @@ class ReservationFact:
     traceparent: str = ""
     ahead: tuple["ReservationFact", ...] = ()
     ready: OutgoingMessage | None = None
+
+    @property
+    def bounds_time(self) -> bool:
+        """True where a limit of wall time stands in an account."""
+        return any(scope.limit.wall_ms < UNLIMITED for scope in self.held.scopes)
 
     @property
     def message_index(self) -> str:
