@@ -48,7 +48,7 @@ class StepPlace(NamedTuple):
 
 
 class CallShape(NamedTuple):
-    """What two calls have in common that may use the same reservation."""
+    """Traits that two calls share which may use the same reservation."""
 
     purpose: str
     resource: str
@@ -173,7 +173,7 @@ class ReservationsAhead:
         return reservation_ids
 
     def give_back_due(self, *, everything: bool = False) -> list[tuple[StepPlace, str]]:
-        """What is held for steps that make no calls any more."""
+        """Reservations of steps that make no calls any more; everything: of all."""
         now_s, due = _loop_time_s(), list[tuple[StepPlace, str]]()
         for step in self._holding:
             if everything or now_s >= min(step.until_s, step.last_s + RETURN_AFTER_S):
