@@ -148,6 +148,7 @@ MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 K
 MAX_CHECKPOINT_SETTLED = 1_000  # of one part: a row is a name and a time
 MAX_CHECKPOINT_PARTS = 20_000
 MAX_RESERVED_TOGETHER = 64  # reservations in one fact; one with all its scopes is about 2 KB
+MAX_CALLS_AHEAD = 7  # calls of a step for which money is held beside its first
 MAX_ANSWERED_BEFORE = 8  # requests under one key whose answer, that nothing was done, stays known
 MAX_SETTLED_IN_REPLY = 16  # settlements of one reply; further ones are messages of their own
 MAX_CHANGES_LISTED = 50  # of a tenant's limits

@@ -22,11 +22,12 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume import loop as consume_loop
 from bulkhead.runtime.context import ServiceIdentity, make_context
 from bulkhead.runtime.decider.fold import FoldHandler, TaskFold, as_message, fold_message
+from bulkhead.runtime.doer import reservations_ahead
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.halts import live
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
-from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
+from bulkhead_contracts.budget import ReserveReplied, ReserveRequested, id_ahead
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
@@ -204,7 +205,8 @@ class World:
         async def answer(message: Any) -> Any:
             reply = await admit(message)
             if isinstance(reply, ReserveReplied) and reply.decision == "reserved":
-                self.record.held.add((message.sender, reply.reservation_id))
+                ahead = (id_ahead(reply.reservation_id, number) for number in range(1, reply.ahead + 1))
+                self.record.held.update((message.sender, held) for held in (reply.reservation_id, *ahead))
             return reply
 
         component.rpc = {**component.rpc, ReserveRequested: answer}
@@ -214,6 +216,8 @@ class World:
 
     async def run(self) -> Record:
         """Everything, until all is quiet."""
+        # A run has few steps, and they are short.
+        reservations_ahead.MIN_STEPS, reservations_ahead.ENDED_AFTER_S = 1, 0.1
         for name in SERVICES:
             for number in range(self.scenario.replicas.get(name, 1)):
                 self.start(f"{name}-{number}")

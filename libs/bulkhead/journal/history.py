@@ -15,6 +15,7 @@ from bulkhead.journal.reader import read_journal
 from bulkhead.journal.uncertain_writes import origin_of
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
+from bulkhead_contracts.budget import ReservedTogether
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.settlement import Settled, settlements_of
@@ -129,6 +130,13 @@ def each_fact(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
             for number, body in enumerate(list_facts(entry.body)):
                 spans = entry.spans if not number else []
                 parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
+            continue
+        if isinstance(entry.body, ReservedTogether):
+            for row in entry.body.rows:
+                fact = row.reserved
+                parts.append(
+                    replace(entry, type=fact.ce_type(), id=row.id, cause=row.cause, body=fact, reply=None, spans=[])
+                )
             continue
         if not isinstance(entry.body, Settled):
             parts.append(entry)

@@ -13,6 +13,7 @@ answers `wait`.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,7 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.account_cache import ScopeCache
+from bulkhead_services.budget.ledger.accounts import Limits
 from bulkhead_services.budget.ledger.journal_writer import FactAppender, ReservationFact
 from bulkhead_services.budget.ledger.model import (
     MetCeiling,
@@ -37,6 +39,7 @@ from bulkhead_services.budget.ledger.model import (
     ReservationHeld,
     ReservationStopped,
     ReservationWaiting,
+    ReserveAnswer,
     StaleLimits,
     UnitSums,
 )
@@ -55,6 +58,10 @@ MAX_KNOWN_GRANTS = 1_024
 """Tokens of the steps that run now; a grant takes some 4 KiB."""
 MIN_WALL_MS = 1_000
 """A call that a limit of wall time admits has so long at least: in less it could do nothing."""
+MARGIN = 10
+"""What is held in an account must fit so often into what it has left, for calls that only probably follow."""
+AHEAD_MS = 60_000
+"""So long at most a doer keeps what is held for these; a lowered limit comes as late for them."""
 TRIES = 2
 """The ledger is asked again once, when a tenant's limits have changed or were not looked at for a while."""
 
@@ -78,6 +85,10 @@ class AdmissionRequest(NamedTuple):
     amount: UnitSums
     received_s: float
     received_unix_ms: int
+
+    def key_of(self, fact: ReservationFact) -> str:
+        """Key in the ledger of what is held for this ask."""
+        return model.entry_key(fact.service, fact.tenant, fact.task, fact.ask.reservation_id)
 
 
 class AdmissionRefusal(NamedTuple):
@@ -108,11 +119,12 @@ class ReservationAdmission:
         *,
         mesh_day: UnitSums,
         retry_after_ms: int,
+        lease_ms: int,
     ) -> None:
         self._clock, self._verifier = context.clock, context.verifier
         self._store, self._keeper, self._limits = store, keeper, limits
         self._parking, self._halts, self._uncertain, self._reader = parking, halts, uncertain, reader
-        self._retry_after_ms = retry_after_ms
+        self._retry_after_ms, self._lease_ms = retry_after_ms, lease_ms
         self._scopes = ScopeCache(mesh_day)
         self._writer = FactAppender(context.publisher)
         self._grants: OrderedDict[tuple[str, str, str], VerifiedGrant] = OrderedDict()
@@ -128,8 +140,14 @@ class ReservationAdmission:
         if isinstance(fact, AdmissionRefusal):
             return self._reply_refused(body, fact)
         self._reader.on_admitted(message.sender)
-        wall_ms = await self._wall_left(fact)
-        reply = ReserveReplied(reservation_id=body.reservation_id, decision="reserved", wall_ms=wall_ms)
+        wall_ms, ahead = await self._wall_left(fact), len(fact.ahead)
+        reply = ReserveReplied(
+            reservation_id=body.reservation_id,
+            decision="reserved",
+            wall_ms=wall_ms,
+            ahead=ahead,
+            ahead_ms=min(AHEAD_MS, self._lease_ms // 4) if ahead else 0,
+        )
         refusal = await self._record_fact(request, fact, reply)
         return self._reply_refused(body, refusal) if refusal is not None else reply
 
@@ -200,57 +218,104 @@ class ReservationAdmission:
 
     async def _hold_amount(self, request: AdmissionRequest) -> ReservationFact | AdmissionRefusal:
         """Hold the amount in every account or in none, under the limits that stand now; the fact that tells it."""
-        message, body, now_unix_ms = request.message, request.body, request.received_unix_ms
+        message, now_unix_ms = request.message, request.received_unix_ms
+        fact: ReservationFact | None = None
         try:
             for _ in range(TRIES):
                 revision, limits = await self._limits.last_read_limits(message.tenant)
-                scopes = self._scopes.scopes_for(
-                    message.envelope.grant,
-                    request.grant,
-                    now_unix_ms,
-                    step_id=body.step_id,
-                    agent=body.agent or message.sender,
-                    limits=limits,
-                    revision=revision.number,
-                )
-                bounds_time = any(scope.limit.wall_ms < UNLIMITED for scope in scopes)
-                if bounds_time and not await self._reader.read_all():
+                fact = self._make_facts(request, limits, revision.number)
+                if fact.bounds_time and not await self._reader.read_all():
                     return AdmissionRefusal("wait", "it cannot be read now how long the calls before took")
-                expected = ReservationHeld(scopes, now_unix_ms)
-                fact = ReservationFact(
-                    message.tenant,
-                    message.task,
-                    message.sender,
-                    body,
-                    expected,
-                    facts.cause_of(body.reservation_id, request.epoch),
-                    f"reserved/{message.sender}/{message.tenant}/{message.task}",
-                    message.envelope.actor,
-                    message.envelope.grant_digest,
-                    trace.current_traceparent(),
-                )
                 self._writer.schedule_if_idle(self._writer.prepare_ahead, fact)
-                answer = await self._store.reserve(request.key, request.amount, scopes, now_unix_ms, revision)
+                answer, *ahead = await asyncio.gather(
+                    self._store.reserve(request.key, request.amount, fact.held.scopes, now_unix_ms, revision),
+                    *(
+                        self._store.reserve(
+                            request.key_of(row),
+                            model.sum_of(row.ask.worst_case),
+                            row.held.scopes,
+                            now_unix_ms,
+                            revision,
+                            MARGIN,
+                        )
+                        for row in fact.ahead
+                    ),
+                )
                 if not isinstance(answer, StaleLimits):
                     break
                 await self._limits.reread_limits(message.tenant, now_unix_ms)
+            assert fact is not None
+            held_fact = await self._keep_held(request, fact, (answer, *ahead))
         except BusError as error:
             return AdmissionRefusal("wait", f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and the asker may end before it settles that.
-            self._uncertain.add_attempt(request.key, message, body.reservation_id)
+            self._add_uncertain(request, fact)
             return self._refuse_lost_ledger(error)
-        if answer == expected:
-            return fact
         if isinstance(answer, ReservationHeld):
-            return replace(fact, held=answer, ready=None)
+            return held_fact
         return await self._refuse_not_held(request, answer)
+
+    def _make_facts(self, request: AdmissionRequest, limits: Limits, revision: int) -> ReservationFact:
+        """The fact of an ask, as if all of it were held on the terms of now; with those of the calls that follow."""
+        message, body = request.message, request.body
+
+        def make_fact(ask: ReserveRequested, index: str) -> ReservationFact:
+            scopes = self._scopes.scopes_for(
+                message.envelope.grant,
+                request.grant,
+                request.received_unix_ms,
+                step_id=ask.step_id,
+                agent=ask.agent or message.sender,
+                limits=limits,
+                revision=revision,
+            )
+            return ReservationFact(
+                message.tenant,
+                message.task,
+                message.sender,
+                ask,
+                ReservationHeld(scopes, request.received_unix_ms),
+                facts.cause_of(ask.reservation_id, request.epoch),
+                index,
+                message.envelope.actor,
+                message.envelope.grant_digest,
+                trace.current_traceparent(),
+            )
+
+        fact = make_fact(body, f"reserved/{message.sender}/{message.tenant}/{message.task}")
+        if not subjects.is_of_doors(message.task):
+            asks = enumerate((facts.ask_ahead(body, number) for number in range(1, len(body.ahead) + 1)), 1)
+            fact.ahead = tuple(make_fact(ask, f"{fact.index}/{number}") for number, ask in asks)
+        if any(row.bounds_time for row in (fact, *fact.ahead)):
+            fact.ahead = ()  # Nobody reserves time: a limit of it knows only the calls that were made.
+        return fact
+
+    async def _keep_held(
+        self, request: AdmissionRequest, fact: ReservationFact, answers: Sequence[ReserveAnswer]
+    ) -> ReservationFact:
+        """The fact of what is held, without a gap: what is held behind one is given back. Raises Fenced,
+        RedisFailure."""
+        held_facts: list[ReservationFact] = []
+        for number, (row, answer) in enumerate(zip((fact, *fact.ahead), answers, strict=True)):
+            if isinstance(answer, ReservationHeld) and number == len(held_facts):
+                held_facts.append(row if answer == row.held else replace(row, held=answer, ready=None))
+            elif isinstance(answer, ReservationHeld):
+                await self._store.release(request.key_of(row))
+        first, *others = held_facts or (fact,)
+        ahead = tuple(others)
+        return first if first.ahead == ahead else replace(first, ahead=ahead, ready=None)
+
+    def _add_uncertain(self, request: AdmissionRequest, fact: ReservationFact | None) -> None:
+        """Remember what may be held although nobody is told so."""
+        for row in (fact, *fact.ahead) if fact is not None else ():
+            self._uncertain.add_attempt(request.key_of(row), request.message, row.ask.reservation_id)
 
     async def _wall_left(self, fact: ReservationFact) -> int:
         """The least that a limit of wall time leaves to a call, in milliseconds; 0 where none bounds it."""
-        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < UNLIMITED]
-        if not scopes:
+        if not fact.bounds_time:
             return 0
+        scopes = [scope for scope in fact.held.scopes if scope.limit.wall_ms < UNLIMITED]
         try:
             balances = [await self._store.read_balance(scope.name) for scope in scopes]
         except (Fenced, *RedisFailure) as error:
@@ -297,7 +362,7 @@ class ReservationAdmission:
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
             # It may be stored all the same: released now and found by the next rebuild, its money would be held twice.
-            self._uncertain.add_attempt(key, request.message, request.body.reservation_id)
+            self._add_uncertain(request, fact)
             return AdmissionRefusal("wait", f"the journal does not take the reservation: {error}", doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
         waited_s = asyncio.get_running_loop().time() - request.received_s
@@ -308,8 +373,10 @@ class ReservationAdmission:
             # A rebuild that began meanwhile may have read the journal before this fact was in it: then this is fenced.
             # An earlier attempt of this id may have been released before the fact was there. Neither happens to a quick
             # admission: a rebuild rests longer, and an uncertain hold longer than anybody asks for one id.
-            if (attempted_before or not quick) and not await self._store.is_held_or_settled(key):
-                await self._store.restore(key, request.amount, fact.held.scopes, fact.held.at_unix_ms)
+            for row in (fact, *fact.ahead) if attempted_before or not quick else ():
+                if not await self._store.is_held_or_settled(row_key := request.key_of(row)):
+                    amount = model.sum_of(row.ask.worst_case)
+                    await self._store.restore(row_key, amount, row.held.scopes, row.held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._refuse_lost_ledger(error)
         return None

@@ -105,7 +105,9 @@ class Budget(EdgeComponent):
             bus, store, self.keeper, self.limits, self.parking, halts, self.alerts, overrun_hold
         )
         poll_s = 0.0 if settings.watches else settings.watch_interval_s
-        self.reader = SettlementReader(bus, store, self.keeper, self.settlement, holder=context.instance, poll_s=poll_s)
+        self.reader = SettlementReader(
+            bus, store, self.keeper, self.settlement, clock, holder=context.instance, poll_s=poll_s
+        )
         self.admission = ReservationAdmission(
             context,
             store,
@@ -119,6 +121,7 @@ class Budget(EdgeComponent):
                 tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros
             ),
             retry_after_ms=settings.retry_after_ms,
+            lease_ms=lease_ms,
         )
         self.watcher = _build_watcher(context, settings, store, halts, self.keeper, self.reader)
         self._counts = MeshCounts(bus, settings.watch_counts_s)

@@ -7,7 +7,7 @@ reads at once where an admission finds no room.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from bulkhead.bounded_dict import BoundedDict
@@ -19,7 +19,7 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Settled
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
-from bulkhead_services.budget.ledger.replies import EDGES, ReplyEdge, is_settling, read_settlements
+from bulkhead_services.budget.ledger.replies import EDGES, ReplyEdge, is_settling, read_settlements, reply_ends
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.settlement import RETRY_S, SettlementHandler
 
@@ -33,7 +33,8 @@ REST_S = 0.02
 """Calls that find no room ask again and again: they wake it together, and what comes meanwhile is read at once."""
 EXPECTED_S = 60.0
 """Without a watcher to wake it, replies to a call are looked for so long after its admission, and then by the sweep."""
-SWEEPS_PER_CHECK = 12
+CHECK_S = 60.0
+"""So often all edges are read to where they end then, and this is told to the ledger."""
 MAX_BROKEN = 1_000
 
 
@@ -47,18 +48,19 @@ class SettlementReader:
         store: LedgerStore,
         keeper: LedgerKeeper,
         settlement: SettlementHandler,
+        clock: Callable[[], int],
         *,
         holder: str,
         poll_s: float,
     ) -> None:
-        self._bus, self._store, self._keeper, self._settlement = bus, store, keeper, settlement
+        self._bus, self._store, self._keeper, self._settlement, self._clock = bus, store, keeper, settlement, clock
         self._holder, self._poll_s = holder, poll_s
         self._woken = asyncio.Event()
         self._due: set[ReplyEdge] = set()
         self._needs_room = False
         self._expected_until_s: dict[str, float] = {}
         self._standby_until_s = 0.0
-        self._sweeps = 0
+        self._check_due_s = 0.0
         self._broken = BoundedDict[str, None](MAX_BROKEN)
         """Settlements that a bug ended: each is tried once more and then left out; what it charged stays charged."""
         self._left_out = BoundedDict[str, None](MAX_BROKEN)
@@ -66,6 +68,7 @@ class SettlementReader:
 
     def start(self, background: BackgroundTasks) -> None:
         """Begin; returns at once."""
+        self._check_due_s = asyncio.get_running_loop().time() + CHECK_S
         self._task = background.keep_running("reader of settlements", self._read_continually, self._on_reader_broke)
 
     async def stop(self) -> None:
@@ -134,17 +137,22 @@ class SettlementReader:
         Raises BusError, HandBack, Fenced, RedisFailure."""
         needs_room, self._needs_room = self._needs_room, False
         due, self._due = self._due, set()
-        expected = self._expected_doers()
-        sweeps = needs_room or not (due or expected)
+        expected, now_s = self._expected_doers(), asyncio.get_running_loop().time()
+        checks = now_s >= self._check_due_s and not needs_room
+        sweeps = needs_room or checks or not (due or expected)
         edges = [edge for edge in EDGES if sweeps or edge in due or edge.doer in expected]
         if not await self._store.take_lead(ROLE, self._holder, LEASE_MS) and not needs_room:
-            self._standby_until_s = asyncio.get_running_loop().time() + SWEEP_S
+            self._standby_until_s = now_s + SWEEP_S
             return
+        began_unix_ms, ends = self._clock(), await reply_ends(self._bus) if checks else {}
         positions = await self._read_edges(edges)
-        if sweeps and not needs_room:
-            self._sweeps += 1
-            if self._sweeps % SWEEPS_PER_CHECK == 0:
-                await self._check_streams(positions)
+        if not checks or not positions:
+            return
+        self._check_due_s = now_s + CHECK_S
+        await self._check_streams(positions)
+        positions = await self._store.reply_positions()
+        if all(positions.get(edge, 0) >= end for edge, end in ends.items()):
+            await self._store.mark_replies_read(began_unix_ms)
 
     async def _read_edges(self, edges: Sequence[ReplyEdge]) -> Mapping[str, int]:
         """Read these edges; where they stood before. Raises BusError, HandBack, Fenced, RedisFailure."""

@@ -91,15 +91,18 @@ class Op:
     task: str = "t1"
     at: int = 0
     estimated: bool = False
+    margin: int = 0
 
 
-KEYS = st.sampled_from([f"r{n}" for n in range(8)])
+KEYS = st.sampled_from([*(f"r{n}" for n in range(6)), "r0-1", "r0-2", "acme/t-1/r1-1"])
 AMOUNTS = st.builds(UnitSums, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.just(0))
 USED = st.builds(
     UnitSums, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.integers(0, 40)
 )
 OPS = st.one_of(
     st.builds(Op, st.just("reserve"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"])),
+    st.builds(Op, st.just("reserve"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"]), margin=st.integers(0, 4)),
+    st.builds(Op, st.just("read"), at=st.integers(0, 5_000)),
     st.builds(Op, st.just("settle"), KEYS, USED, estimated=st.booleans()),
     st.builds(Op, st.just("stop"), task=st.sampled_from(["t1", "t2"])),
     st.builds(Op, st.just("release"), KEYS),
@@ -113,7 +116,10 @@ OPS = st.one_of(
 def on_model(ledger: LedgerState, op: Op, now: int) -> object:
     match op.name:
         case "reserve":
-            return model.reserve(ledger, op.key, op.amount, SCOPES[op.task], now)
+            return model.reserve(ledger, op.key, op.amount, SCOPES[op.task], now, op.margin)
+        case "read":
+            ledger.read_unix_ms = max(ledger.read_unix_ms, op.at)
+            return None
         case "settle":
             return model.settle(ledger, op.key, op.amount, op.estimated)
         case "release":
@@ -129,7 +135,9 @@ def on_model(ledger: LedgerState, op: Op, now: int) -> object:
 async def on_store(store: LedgerStore, op: Op, now: int) -> object:
     match op.name:
         case "reserve":
-            return await store.reserve(op.key, op.amount, SCOPES[op.task], now)
+            return await store.reserve(op.key, op.amount, SCOPES[op.task], now, margin=op.margin)
+        case "read":
+            return await store.mark_replies_read(op.at)
         case "settle":
             return await store.settle(op.key, op.amount, op.estimated)
         case "release":
@@ -365,6 +373,31 @@ async def test_refusals_survive_a_late_cheap_settlement(store: LedgerStore) -> N
     assert isinstance(await store.reserve("other", UnitSums(0, 20), scopes, LEASE_MS), ReservationHeld)
     entries, _ = await store.dump_ledger()
     assert replace(entries["slow"], holders=0).state == "settled"
+
+
+async def test_what_a_dead_doer_held_ahead_returns_when_the_replies_were_read(store: LedgerStore) -> None:
+    await built(store)
+    scopes, ask = (Scope("task:acme:t", UnitSums(1_000, 1_000)),), UnitSums(0, 10)
+    for number, key in enumerate(("r", "r-1", "r-2", "r-3")):
+        assert isinstance(await store.reserve(key, ask, scopes, 0, margin=10 if number else 0), ReservationHeld)
+    await store.settle("r", UnitSums(0, 1), False)
+    await store.mark_replies_read(LEASE_MS // 2 - 1)
+    await store.reserve("other", ask, scopes, LEASE_MS)
+    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 30), UnitSums(0, 11), 1), "r-1 may be used"
+    await store.mark_replies_read(LEASE_MS // 2)
+    await store.reserve("another", ask, scopes, LEASE_MS)
+    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 20), UnitSums(0, 11), 1)
+
+
+async def test_what_is_held_ahead_is_far_from_every_ceiling(store: LedgerStore) -> None:
+    await built(store)
+    scopes = (Scope("task:acme:t", UnitSums(1_000, 2_000)), Scope("day:acme:2026-11-21", UnitSums(1_000, 1_000)))
+    await store.reserve("r", UnitSums(0, 60), scopes, 0)
+    near = await store.reserve("r-1", UnitSums(0, 41), scopes, 0, margin=10)
+    assert near == ReservationWaiting(MetCeiling("day:acme:2026-11-21", "cost_usd_micros", 0, 60, 41, 1_000))
+    assert isinstance(await store.reserve("r-1", UnitSums(0, 40), scopes, 0, margin=10), ReservationHeld)
+    assert isinstance(await store.reserve("r-2", UnitSums(0, 1), scopes, 0, margin=10), ReservationWaiting)
+    assert isinstance(await store.reserve("s", UnitSums(0, 900), scopes, 0), ReservationHeld)
 
 
 async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_an_answer_or_a_failure(

@@ -35,6 +35,10 @@ def complain(record: Record) -> Iterator[str]:
         if terms.setdefault((key, one.headers["ce-causeid"]), fact) != fact:
             yield f"reservation {key} stands twice with different terms"
         reserved[key] = fact  # One of an earlier ledger may have come too late for it, and counts no more.
+    tasks = {
+        (body(one)["service"], body(one)["reservation_id"]): task_of(one.subject)
+        for one in of(record, "INBOX_JOURNAL", "mesh.budget.reserved")
+    }
     settled: dict[Key, dict[str, Any]] = {}
     charged: dict[str, Counter[str]] = {}
     for one, done in settlements(record):
@@ -45,11 +49,19 @@ def complain(record: Record) -> Iterator[str]:
                 yield f"{key} was settled and never reserved"
             elif key not in record.held:
                 yield f"{key} was settled, and budget never said that it holds it"
+            elif tasks[key] != task_of(one.subject):
+                yield f"{key} of {tasks[key]} was used in {task_of(one.subject)}"
         if key not in settled:
             _add(charged.setdefault(task_of(one.subject), Counter()), done["usage"])
         first = settled.setdefault(key, done)
         if first != done:
             yield f"{key} was settled twice, differently: {first['usage']} and {done['usage']}"
+    for key in settled:
+        # Held ahead: used one after the other, so that of a dead doer's one alone may have been.
+        stem, _, number = key[1].partition("-")
+        used_before = (key[0], f"{stem}-{int(number) - 1}" if number > "1" else stem)
+        if number and any(settled[key]["usage"].values()) and used_before not in settled:
+            yield f"{key} was used, and not the one before it"
     yield from _scopes(record, reserved, settled)
     ended = {fault.event.partition(" ")[0].rpartition("-")[0] for fault in record.chaos.fired if fault.kind in ENDS}
     yield from (

@@ -123,12 +123,18 @@ class RedisView:
         return self._redis.ledger
 
     async def reserve(
-        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
+        self,
+        key: str,
+        ask: UnitSums,
+        scopes: Sequence[Scope],
+        now_unix_ms: int,
+        revision: LimitsRevision | None = None,
+        margin: int = 0,
     ) -> ReserveAnswer:
         def act() -> ReserveAnswer:
             ledger = self._standing()
             old = memory_store.stale_limits(self._redis.looks, revision, now_unix_ms)
-            return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
+            return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms, margin)
 
         return await self._call("reserve", act)
 
@@ -167,6 +173,12 @@ class RedisView:
                 self._redis.reply_positions[edge] = sequence
 
         await self._call("position", act)
+
+    async def mark_replies_read(self, at_unix_ms: int) -> None:
+        def act() -> None:
+            self._standing().read_unix_ms = max(self._standing().read_unix_ms, at_unix_ms)
+
+        await self._call("read", act)
 
     async def still(self, epoch: str) -> bool:
         return await self._call("still", lambda: self._redis.stands == epoch)

@@ -38,11 +38,35 @@ class Charge(Amount):
     estimated_usd_micros: UsdMicros = 0
 
 
+def id_ahead(reservation_id: str, number: int) -> str:
+    """Id of the number-th reservation (from 1) that is held ahead with this one."""
+    return f"{reservation_id}-{number}"
+
+
+def id_before(reservation_id: str) -> str:
+    """Id of the reservation that is used before this one, which is held ahead; "" of any other."""
+    first, _, number = reservation_id.rpartition("-")
+    if not first or not number.isdigit():
+        return ""
+    return id_ahead(first, int(number) - 1) if int(number) > 1 else first
+
+
+class CallAhead(Contract):
+    """A call that probably follows, and the most that it may use; see ReserveRequested."""
+
+    purpose: Literal["model", "tool", "retrieval"]
+    resource: Name
+    worst_case: Amount
+    price_digest: Summary = ""
+    agent: Tag = ""
+
+
 class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
 
     reservation_id derives from the call and its provider attempt: a repeated id gets the first answer.
-    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name.
+    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name. ahead: the calls of the same
+    step that follow, in their order: budget holds what they may use as well, where that is far from every ceiling.
     """
 
     reservation_id: Token
@@ -53,6 +77,7 @@ class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     worst_case: Amount
     price_digest: Summary = ""
     agent: Tag = ""
+    ahead: Annotated[tuple[CallAhead, ...], Field(max_length=bounds.MAX_CALLS_AHEAD, exclude_if=operator.not_)] = ()
 
 
 class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
@@ -61,7 +86,8 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
     is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
     same: who asks no more settles it with nothing. ended: `refused`, for its task is over. wall_ms: `reserved`: the
-    least that a limit of wall time leaves, for what can be cut; 0 without one.
+    least that a limit of wall time leaves, for what can be cut; 0 without one. ahead: so many of the calls that follow
+    are reserved, too (see id_ahead), to be made within `ahead_ms`.
     """
 
     reservation_id: Token
@@ -74,6 +100,8 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     doubtful: bool = False
     ended: bool = False
     wall_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    ahead: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    ahead_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
 
 
 class AllowanceRequested(Body, type="mesh.budget.allowance_requested"):
@@ -136,9 +164,10 @@ class ReservedRow(Contract):
 
 
 class ReservedTogether(Body, type="mesh.ledger.reserved_together"):
-    """Fact: reservations of one tenant that waited for the journal at the same moment, stored at once.
+    """Fact: reservations that are stored at once: of one tenant that waited for the journal at the same moment, under
+    tenant `ledger` and the tenant's name; or of a call and those that follow it, under their task.
 
-    It lies under tenant `ledger` and the tenant's name. A row counts as a `Reserved` of that id in that task.
+    A row counts as a `Reserved` of that id in that task.
     """
 
     rows: Annotated[tuple[ReservedRow, ...], Field(min_length=1, max_length=bounds.MAX_RESERVED_TOGETHER)]

@@ -13,7 +13,7 @@ from bulkhead_contracts.budget import ReservedTogether
 from bulkhead_contracts.settlement import settlements_of
 
 LEDGER_TENANT = "ledger"
-"""Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
+"""Stands for the tenant in the subject of facts of several tasks; the tenant's name stands for the task."""
 
 
 def batch_subject(tenant: str) -> str:
@@ -36,11 +36,10 @@ def unpack_facts(message: ReceivedMessage) -> Iterator[ReceivedMessage]:
             actor=row.actor,
             grant_digest=row.grant_digest,
         )
-        # The tenant's name stands for the task in the subject.
         yield ReceivedMessage(
             head,
             row.reserved,
-            message.task,
+            message.task if message.tenant == LEDGER_TENANT else message.tenant,
             row.task,
             message.sender,
             message.sequence,

@@ -32,7 +32,8 @@ from bulkhead.runtime.doer.idempotency import (
     with_lost_usage,
 )
 from bulkhead.runtime.doer.protocol import FIRST_PAUSE_MS, Doer, Job, JobContext
-from bulkhead.runtime.doer.reservations import Reserver, collect_settlements
+from bulkhead.runtime.doer.reservations import OUTCOME_PATIENCE_S, Reserver, collect_settlements
+from bulkhead.runtime.doer.reservations_ahead import StepPlace
 from bulkhead.runtime.errors import Deferred, JobRefused, Unreadable
 from bulkhead.runtime.halts.live import Halts, is_breaker_key
 from bulkhead.runtime.publish.publisher import publish_persistently
@@ -42,15 +43,13 @@ from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.settlement import SETTLED, DoerReply
+from bulkhead_contracts.settlement import DoerReply
 from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
-OUTCOME_PATIENCE_S = 600.0
-"""So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0045)."""
 
 
 class DoerHandler:
@@ -63,7 +62,7 @@ class DoerHandler:
         self._records = subjects.records_stream(context.service)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
         self._serial = itertools.count()
-        self._reserver = Reserver(context)
+        self.reserver = Reserver(context)
         self.deferred_calls = DeferredCalls(context.publisher, halts)
 
     def forget_task(self, tenant: str, task: str) -> None:
@@ -367,19 +366,14 @@ class DoerHandler:
         crash_points.pass_point("after_reply")
         # A deferral that lies there already may be another replica's, and tell of other attempts.
         is_foreign = ack.duplicate and place is None
+        if not is_foreign:
+            self.reserver.ahead.on_settled(row.reservation_id for row in carried)
         await self._settle_all(message, settled if is_foreign else settled[len(carried) :])
 
     async def _settle_all(self, message: ReceivedMessage, settled: tuple[Settled, ...]) -> None:
         """Settle by messages of their own: where no reply tells it."""
-        await asyncio.gather(*(self._publish_settlement(message, body) for body in settled))
-
-    async def _publish_settlement(self, message: ReceivedMessage, body: Settled) -> None:
-        head, place = message.envelope, message.cause_fields
-        place["cause"] = body.reservation_id
-        actor, logic, patience_s = head.actor, head.logic, OUTCOME_PATIENCE_S
-        await self._context.publisher.send(
-            "budget", body, **place, index=SETTLED, actor=actor, logic=logic, patience_s=patience_s
-        )
+        place = StepPlace.of_message(message)
+        await asyncio.gather(*(self.reserver.publish_settlement(place, body) for body in settled))
 
     def _job_context(self) -> JobContext:
         async def publish_live(tenant: str, task: str, body: Contract) -> None:
@@ -389,5 +383,5 @@ class DoerHandler:
         context, halts = self._context, self._halts
         shared_parts = context.blobs, context.signer, context.clock
         return JobContext(
-            *shared_parts, self._reserver.reserve, halts.find, halts.halt_event, publish_live, halts.holding_breaker
+            *shared_parts, self.reserver.reserve, halts.find, halts.halt_event, publish_live, halts.holding_breaker
         )

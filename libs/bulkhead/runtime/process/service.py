@@ -63,6 +63,7 @@ class Service:
             self._background.append(start("halts", self._halts.run()))
             assert isinstance(self.handler, DoerHandler)
             self._background.append(start("deferred calls", self.handler.deferred_calls.run()))
+            self._background.append(start("reservations ahead", self.handler.reserver.give_back_periodically()))
         await self._hooks.start()
         try:
             if self._hooks.rpc:
@@ -82,6 +83,8 @@ class Service:
                 await stop()
             await self._hooks.stop()
             await cancel_tasks(*self._background)
+            if isinstance(self.handler, DoerHandler):
+                await self.handler.reserver.give_back_unused(everything=True)
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""

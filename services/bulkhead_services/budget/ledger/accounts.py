@@ -50,7 +50,7 @@ def scopes_of(
     task = replace_ceiling(narrow_ceiling(requested, limits.get("task")), limits.get(f"task/{grant.task}"))
     task = raise_ceiling(task, limits.get(f"{TOP_UP}/{grant.task}"))
     scopes = [Scope(task_scope(tenant, grant.task), task, grant.expires_unix_ms)]
-    if step_id:
+    if step_id and "step" in limits:
         scopes.append(
             Scope(
                 f"step:{tenant}:{grant.task}/{step_id}",

@@ -103,6 +103,7 @@ def prune_ledger(ledger: LedgerState, now_unix_ms: int, keep_ms: int) -> None:
     ]
     ledger.settled_earlier = {key: reserved_unix_ms for reserved_unix_ms, key in nlargest(MAX_SETTLED_EARLIER, late)}
     if any(entry.state == "open" and entry.at_unix_ms + keep_ms < now_unix_ms for entry in ledger.entries.values()):
+        ledger.read_unix_ms = now_unix_ms  # The cut of the replies lies behind all that such a doer did.
         model.lapse_overdue(ledger, now_unix_ms)
     for key, entry in list(ledger.entries.items()):
         if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:

@@ -3,7 +3,7 @@
 In: an ask with the terms that it is held on; a balance. Out: the bodies of `Reserved` and `TaskCharged`.
 """
 
-from bulkhead_contracts.budget import Charge, Reserved, ReserveRequested, TaskCharged
+from bulkhead_contracts.budget import Charge, Reserved, ReserveRequested, TaskCharged, id_ahead
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.account_cache import CachedScopes
@@ -19,6 +19,12 @@ def cause_of(reservation_id: str, epoch: str) -> str:
 def written_under(cause: str) -> str:
     """The ledger of a fact's cause; "" of a fact that an earlier program wrote."""
     return cause.partition("@")[2]
+
+
+def ask_ahead(body: ReserveRequested, number: int) -> ReserveRequested:
+    """The ask that stands for the number-th call (from 1) that follows another."""
+    reservation_id, row = id_ahead(body.reservation_id, number), body.ahead[number - 1]
+    return ReserveRequested(reservation_id=reservation_id, call_id=reservation_id, step_id=body.step_id, **dict(row))
 
 
 def reserved_fact(service: str, body: ReserveRequested, held: ReservationHeld) -> Reserved:

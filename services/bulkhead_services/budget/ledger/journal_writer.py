@@ -14,8 +14,9 @@ from functools import partial
 from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.publish.publisher import OutgoingMessage, Publisher
 from bulkhead_contracts import envelope
-from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
+from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS, UNLIMITED
 from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
+from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL
 from bulkhead_services.budget.ledger.model import ReservationHeld
@@ -29,7 +30,8 @@ stream is written by one hand."""
 class ReservationFact:
     """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id.
 
-    traceparent: of the ask. ready: the message that it is when it is stored alone, once it was made.
+    traceparent: of the ask. ahead: of the calls that follow, which are held with it. ready: the message that it is when
+    it is stored alone, once it was made.
     """
 
     tenant: str
@@ -42,16 +44,41 @@ class ReservationFact:
     actor: str = ""
     grant_digest: str = ""
     traceparent: str = ""
+    ahead: tuple["ReservationFact", ...] = ()
     ready: OutgoingMessage | None = None
+
+    @property
+    def bounds_time(self) -> bool:
+        """True where a limit of wall time stands in an account."""
+        return any(scope.limit.wall_ms < UNLIMITED for scope in self.held.scopes)
+
+    @property
+    def message_index(self) -> str:
+        """The index of the message: one that tells more is another message."""
+        return f"{self.index}+{len(self.ahead)}" if self.ahead else self.index
+
+    def build_rows(self, emitter: str) -> tuple[ReservedRow, ...]:
+        """Rows of a message that has others, too. emitter: whose facts they are."""
+        row = ReservedRow(
+            id=envelope.derive_id(emitter, self.cause, self.index),
+            cause=self.cause,
+            task=self.task,
+            actor=self.actor,
+            grant_digest=self.grant_digest,
+            reserved=facts.reserved_fact(self.service, self.ask, self.held),
+        )
+        return (row, *(row for fact in self.ahead for row in fact.build_rows(emitter)))
 
     def build_message(self, publisher: Publisher) -> OutgoingMessage:
         """The message, made once."""
         if self.ready is None:
-            body = facts.reserved_fact(self.service, self.ask, self.held)
+            body: Body = facts.reserved_fact(self.service, self.ask, self.held)
+            if self.ahead:
+                body = ReservedTogether(rows=self.build_rows(publisher.service))
             head = publisher.make_envelope(
                 body,
                 cause=self.cause,
-                index=self.index,
+                index=self.message_index,
                 actor=self.actor,
                 grant_digest=self.grant_digest,
                 traceparent=self.traceparent,
@@ -96,7 +123,7 @@ class FactAppender:
         ahead, self._ahead = self._ahead, None
         if ahead is not fact:
             fact.ready = None
-        fact_id = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
+        fact_id = envelope.derive_id(self._publisher.service, fact.cause, fact.message_index)
         pending = self._wanted.get(fact_id)
         if pending is None:
             pending = self._wanted[fact_id] = _PendingFact(fact_id, fact)
@@ -124,7 +151,8 @@ class FactAppender:
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
             await self._publisher.put_message(batch[0].fact.build_message(self._publisher))
             return
-        body = ReservedTogether(rows=tuple(_reserved_row(pending) for pending in batch))
+        emitter = self._publisher.service
+        body = ReservedTogether(rows=tuple(row for pending in batch for row in pending.fact.build_rows(emitter)))
         if len(body.encode()) > MAX_MESSAGE_BYTES:
             half = len(batch) // 2
             await self._store_batch(batch[:half])
@@ -159,10 +187,12 @@ class FactAppender:
 
 def _first_batch(waiting: Sequence[_PendingFact], max_facts: int) -> Sequence[_PendingFact]:
     """The facts that one message takes: as much as fits, or the first alone where it does not fit into a row."""
-    for count, pending in enumerate(waiting[:max_facts]):
-        if not _fits_row(pending.fact):
+    rows = 0
+    for count, pending in enumerate(waiting):
+        rows += 1 + len(pending.fact.ahead)
+        if rows > max_facts or not _fits_row(pending.fact):
             return waiting[: max(1, count)]
-    return waiting[:max_facts]
+    return waiting
 
 
 def _fits_row(fact: ReservationFact) -> bool:
@@ -170,16 +200,3 @@ def _fits_row(fact: ReservationFact) -> bool:
     from being stored.
     """
     return max(map(len, (fact.cause, fact.actor, fact.grant_digest))) <= MAX_SUMMARY_CHARS
-
-
-def _reserved_row(pending: _PendingFact) -> ReservedRow:
-    fact = pending.fact
-    reserved = facts.reserved_fact(fact.service, fact.ask, fact.held)
-    return ReservedRow(
-        id=pending.id,
-        cause=fact.cause,
-        task=fact.task,
-        actor=fact.actor,
-        grant_digest=fact.grant_digest,
-        reserved=reserved,
-    )

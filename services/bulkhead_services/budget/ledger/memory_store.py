@@ -65,12 +65,18 @@ class MemoryStore:
         """See LedgerStore. There is no other server."""
 
     async def reserve(
-        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
+        self,
+        key: str,
+        ask: UnitSums,
+        scopes: Sequence[Scope],
+        now_unix_ms: int,
+        revision: LimitsRevision | None = None,
+        margin: int = 0,
     ) -> ReserveAnswer:
         """See model.reserve, LedgerStore.reserve."""
         ledger = self._standing_ledger()
         old = stale_limits(self._limit_reads, revision, now_unix_ms)
-        return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
+        return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms, margin)
 
     async def is_held_or_settled(self, key: str) -> bool:
         """See LedgerStore."""
@@ -110,6 +116,11 @@ class MemoryStore:
         self._standing_ledger()
         if sequence > self._reply_positions.get(edge, 0):
             self._reply_positions[edge] = sequence
+
+    async def mark_replies_read(self, at_unix_ms: int) -> None:
+        """See LedgerStore."""
+        ledger = self._standing_ledger()
+        ledger.read_unix_ms = max(ledger.read_unix_ms, at_unix_ms)
 
     def _standing_ledger(self) -> LedgerState:
         if not self.epoch or self.epoch != self._standing_epoch:

@@ -5,7 +5,8 @@ Out: answers as values. `ledger.lua` does the same inside Redis; a property test
 
     none --reserve--> open --settle--> settled
       |                 |--release---> released --reserve--> open
-      |                 '--lease ends-> lapsed --settle--> settled      (lapsed counts as spent in full)
+      |                 '--lease ends-> lapsed --settle--> settled      (lapsed counts as spent in full; what was held
+      |                                                                  ahead and never used is released)
       |--over the ceiling--> refused
       '--settle--> early --restore--> settled                           (settled before its Reserved was seen)
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOKENS, UNLIMITED
-from bulkhead_contracts.budget import Amount, ScopeLimit
+from bulkhead_contracts.budget import Amount, ScopeLimit, id_before
 from bulkhead_contracts.result import Usage
 
 Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
@@ -199,6 +200,7 @@ class LedgerState:
     the checkpoint that it begins with, by when they were reserved: what comes of them again changes nothing.
     folded_unix_ms: when the last message of the journal that was folded was stored, by the broker's clock: what is
     over is judged by that, and by nobody's own. reply_positions: by edge, how far replies have been folded into it.
+    read_unix_ms: all replies of before are in it.
     """
 
     lease_ms: int
@@ -210,6 +212,7 @@ class LedgerState:
     epoch_mark: str = ""
     reply_positions: dict[str, int] = field(default_factory=dict)
     folded_unix_ms: int = field(default=0, compare=False)
+    read_unix_ms: int = field(default=0, compare=False)
 
 
 # Terms
@@ -218,6 +221,13 @@ class LedgerState:
 def entry_key(service: str, tenant: str, task: str, reservation_id: str) -> str:
     """A reservation belongs to the service and task that the broker vouches for: nobody settles another's."""
     return f"{service}/{tenant}/{task}/{reservation_id}"
+
+
+def key_before(key: str) -> str:
+    """Key of the reservation that is used before this one, which is held ahead; "" of any other."""
+    place, _, reservation_id = key.rpartition("/")
+    before = id_before(reservation_id)
+    return f"{place}/{before}" if before and place else before
 
 
 def sum_of(amount: Amount) -> UnitSums:
@@ -289,8 +299,11 @@ def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
 # Admission
 
 
-def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> ReserveAnswer:
-    """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled."""
+def reserve(
+    ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int, margin: int = 0
+) -> ReserveAnswer:
+    """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled. margin: hold
+    it only where so many times what is held then fits into what is left unspent."""
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("settled", "early"):
         return ReservationConflict(stored.ask, settled=True)
@@ -307,7 +320,10 @@ def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, .
     if stored is not None and stored.state == "released":
         # The first attempt may have left its fact in the journal: the terms must stay the ones it names.
         fresh = replace(stored, state="open")
-    if (ceiling := _find_blocking_ceiling(ledger, fresh, with_reserved=False)) is not None:
+    if margin:
+        if (ceiling := _find_near_ceiling(ledger, fresh, margin)) is not None:
+            return ReservationWaiting(ceiling)
+    elif (ceiling := _find_blocking_ceiling(ledger, fresh, with_reserved=False)) is not None:
         ledger.entries[key] = replace(fresh, state="refused", ceiling=ceiling)
         return ReservationDenied(ceiling)
     if _stopped_balance(ledger, fresh) is not None:
@@ -432,12 +448,18 @@ def least_left(scopes: Sequence[Scope], balances: Sequence[Balance], unit: Unit)
 
 def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
     """Lapse what nobody settled within its lease, so that it counts as spent in full: a crash must not hold others
-    up for ever, nor be free.
+    up for ever, nor be free. What was held ahead, and certainly not used, is released.
     """
     for key, entry in ledger.entries.items():
         if entry.state == "open" and entry.at_unix_ms + ledger.lease_ms <= now_unix_ms:
-            _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
-            ledger.entries[key] = replace(entry, state="lapsed")
+            before = ledger.entries.get(key_before(key))
+            if before is None or before.state in ("settled", "early"):
+                _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
+                ledger.entries[key] = replace(entry, state="lapsed")
+            elif ledger.read_unix_ms >= entry.at_unix_ms + ledger.lease_ms // 2:
+                # Its doer uses one when the one before is settled, within a quarter of the lease, and not again.
+                _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask))
+                ledger.entries[key] = replace(entry, state="released", holders=0)
 
 
 def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, previous: ReservationEntry | None) -> None:
@@ -512,6 +534,18 @@ def _find_blocking_ceiling(ledger: LedgerState, entry: ReservationEntry, *, with
             spent, reserved = getattr(balance.spent, unit), getattr(balance.reserved, unit)
             requested, most = getattr(entry.ask, unit), getattr(limit, unit)
             if spent + requested + (reserved if with_reserved else 0) > most:
+                return MetCeiling(name, unit, spent, reserved, requested, most)
+    return None
+
+
+def _find_near_ceiling(ledger: LedgerState, entry: ReservationEntry, margin: int) -> MetCeiling | None:
+    """The first limit that is not far from what is held with the ask."""
+    for name, limit, _ in entry.scopes:
+        balance = ledger.balances.get(name, Balance())
+        for unit in _UNITS:
+            spent, reserved = getattr(balance.spent, unit), getattr(balance.reserved, unit)
+            requested, most = getattr(entry.ask, unit), getattr(limit, unit)
+            if requested and most < UNLIMITED and margin * (reserved + requested) > most - spent:
                 return MetCeiling(name, unit, spent, reserved, requested, most)
     return None
 

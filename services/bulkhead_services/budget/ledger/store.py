@@ -68,7 +68,13 @@ class LedgerStore(Protocol):
         ...
 
     async def reserve(
-        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
+        self,
+        key: str,
+        ask: UnitSums,
+        scopes: Sequence[Scope],
+        now_unix_ms: int,
+        revision: LimitsRevision | None = None,
+        margin: int = 0,
     ) -> ReserveAnswer:
         """See model.reserve. StaleLimits, and nothing held, unless the tenant's limits were looked at and are this
         one.
@@ -100,6 +106,10 @@ class LedgerStore(Protocol):
 
     async def move_reply_position(self, edge: str, sequence: int) -> None:
         """All settlements up to there are applied to the ledger that stands."""
+        ...
+
+    async def mark_replies_read(self, at_unix_ms: int) -> None:
+        """All settlements in replies of before are applied to the ledger that stands."""
         ...
 
     async def connect(self) -> str:

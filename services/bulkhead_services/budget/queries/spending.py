@@ -126,7 +126,8 @@ def build_report(
     ended_tasks: Collection[str] = (),
 ) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms, ended_tasks: what
-    was reserved before, or of such a task, and is not settled counts as spent in full: its doer was killed.
+    was reserved before, or of such a task, and is not settled counts as spent in full: its doer was killed. What was
+    held ahead and not used is no call.
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
@@ -135,9 +136,12 @@ def build_report(
         if reservation.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
             by_name = spent_by_name
+            is_over = reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks
+            if _was_unused(tally, key, is_over):
+                continue
             if settled is not None:
                 amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
-            elif reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks:
+            elif is_over:
                 amounts = _estimated_spend(reservation.ask)
             else:
                 by_name, amounts = held_by_name, _held_spend(reservation.ask)
@@ -168,6 +172,14 @@ def build_report(
         late=_sum_spend(older),
         slices=tuple(parts),
     )
+
+
+def _was_unused(tally: SpendTally, key: str, is_over: bool) -> bool:
+    """Check whether a reservation was held ahead and then given back, or left by a doer that died before it."""
+    settled, before = tally.settled.get(key), model.key_before(key)
+    if settled is not None:
+        return bool(before) and settled.call_id == settled.reservation_id
+    return is_over and before in tally.calls and before not in tally.settled
 
 
 def _retry_delays_ms(tally: SpendTally) -> dict[str, int]:

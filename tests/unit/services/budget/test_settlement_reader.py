@@ -259,8 +259,7 @@ async def test_positions_that_are_gone_or_of_another_inbox_make_the_ledger_be_bu
         await world.ask("r1", cost=30)
         edge = world.edges["0"]
         edge.store._reply_positions = dict(positions)  # type: ignore[attr-defined]
-        edge.reader._sweeps = settlement_reader.SWEEPS_PER_CHECK - 1
-        edge.reader._expected_until_s.clear()
+        edge.reader._check_due_s = 0.0
         await edge.reader._read_due()
         await until(lambda: edge.keeper.rebuilds == 2)
         await world.settle("r1", cost=7)

@@ -12,6 +12,7 @@
 --   <prefix>s:<scope>   one balance: twelve doubles, reserved and spent by unit, settlements, stopped (exact to 2^53)
 --   <prefix>l:<tenant>  the revision of the tenant's limits, and when somebody last looked
 --   <prefix>open        open reservations by the end of their lease
+--   <prefix>read        all replies of before are in it (unix ms)
 --
 -- Beside the ledger, under the hash tag: `replies`, how far the replies of each edge have been read into the one that
 -- stands. A rebuild reads it: the next ledger's reader begins where this one's was.
@@ -255,6 +256,15 @@ local function open(key, entry, known, balances)
   end
 end
 
+-- The key of the reservation that is used before this one, which is held ahead.
+local function key_before(key)
+  local first, number = string.match(key, '^(.*[^/])-(%d+)$')
+  if number and tonumber(number) > 1 then
+    return first .. '-' .. int(tonumber(number) - 1)
+  end
+  return first
+end
+
 local swept
 local function sweep(now)
   if swept and swept >= now then
@@ -263,11 +273,23 @@ local function sweep(now)
   swept = now
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', OPEN, '-inf', int(now))) do
     local entry = entry_of(key)
-    if entry and entry.state == 'open' then
+    local before = entry and key_before(key)
+    local state = before and redis.call('HGET', prefix .. 'r:' .. before, 'state')
+    local due = true
+    if entry and entry.state == 'open' and (not state or state == 'settled' or state == 'early') then
       move(entry, added(NOTHING, entry.ask, -1), entry.ask, 0)
       put(key, 'state', 'lapsed')
+    elseif entry and entry.state == 'open' then
+      -- Never used: a doer uses it when the one before is settled, within a quarter of the lease, and not again.
+      due = tonumber(redis.call('GET', prefix .. 'read') or '0') >= entry.at + math.floor(lease_ms / 2)
+      if due then
+        move(entry, added(NOTHING, entry.ask, -1), NOTHING, 0)
+        put(key, 'state', 'released', 'holders', '0')
+      end
     end
-    redis.call('ZREM', OPEN, key)
+    if due then
+      redis.call('ZREM', OPEN, key)
+    end
   end
 end
 
@@ -277,6 +299,20 @@ local function full(entry, balances, with_reserved)
     for _, unit in ipairs(ORDER) do
       local spent, held, asked, limit = balance[SPENT + unit], balance[RESERVED + unit], entry.ask[unit], scope[unit + 1]
       if spent + asked + (with_reserved and held or 0) > limit then
+        return ceiling(scope[1], unit, spent, held, asked, limit)
+      end
+    end
+  end
+  return nil
+end
+
+-- Whether so many times what is held with the ask does not fit into what is left unspent.
+local function near(entry, balances, margin)
+  for at, scope in ipairs(entry.scopes) do
+    local balance = balances[at]
+    for _, unit in ipairs(ORDER) do
+      local spent, held, asked, limit = balance[SPENT + unit], balance[RESERVED + unit], entry.ask[unit], scope[unit + 1]
+      if asked > 0 and limit < UNLIMITED and margin * (held + asked) > limit - spent then
         return ceiling(scope[1], unit, spent, held, asked, limit)
       end
     end
@@ -301,9 +337,10 @@ end
 
 local ops = {}
 
--- key, ask, scopes, now, then optionally the tenant, the revision that the scopes were made of, how long a look is good
-function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
-  ask, now = sum_of(ask), tonumber(now)
+-- key, ask, scopes, now, how often it must fit, then optionally the tenant, the revision that the scopes were made of,
+-- how long a look is good
+function ops.reserve(key, ask, scopes, now, margin, tenant, revision, good_ms)
+  ask, now, margin = sum_of(ask), tonumber(now), tonumber(margin)
   if tenant then
     local known = look_of(tenant)
     -- A look from the future is of a replica whose clock is ahead: it would be good for as long as that is.
@@ -333,7 +370,11 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
   end
   fresh.scopes = scopes_of(fresh.scopes_json)
   local balances = balances_of(fresh.scopes)
-  local denied = full(fresh, balances, false)
+  local close = margin > 0 and near(fresh, balances, margin)
+  if close then
+    return {'waiting', close}
+  end
+  local denied = margin == 0 and full(fresh, balances, false)
   if denied then
     redis.call('DEL', prefix .. 'r:' .. key)
     put(key, 'state', 'refused', 'ask', text_of(fresh.ask), 'at', int(fresh.at), 'scopes', fresh.scopes_json,
@@ -446,6 +487,14 @@ function ops.position(edge, sequence)
     redis.call('HSET', REPLIES, edge, sequence)
   end
   return {'moved'}
+end
+
+-- now
+function ops.read(now)
+  if tonumber(now) > tonumber(redis.call('GET', prefix .. 'read') or '0') then
+    redis.call('SET', prefix .. 'read', now, 'PX', keep_ms)
+  end
+  return {'read'}
 end
 
 local answers = {}

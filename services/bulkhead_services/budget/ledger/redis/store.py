@@ -184,12 +184,18 @@ class RedisStore:
     # Operations
 
     async def reserve(
-        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
+        self,
+        key: str,
+        ask: UnitSums,
+        scopes: Sequence[Scope],
+        now_unix_ms: int,
+        revision: LimitsRevision | None = None,
+        margin: int = 0,
     ) -> ReserveAnswer:
         """See model.reserve, LedgerStore.reserve."""
         limits_read = (revision.tenant, revision.number, LIMITS_READ_MS) if revision is not None else ()
         terms = scopes.redis_json if isinstance(scopes, CachedScopes) else scopes_json(scopes)
-        answer = await self._run_operation("reserve", key, format_sum(ask), terms, now_unix_ms, *limits_read)
+        answer = await self._run_operation("reserve", key, format_sum(ask), terms, now_unix_ms, margin, *limits_read)
         match answer[0]:
             case "stale":
                 return StaleLimits(int(answer[1]))
@@ -243,6 +249,10 @@ class RedisStore:
     async def move_reply_position(self, edge: str, sequence: int) -> None:
         """See LedgerStore."""
         await self._run_operation("position", edge, sequence)
+
+    async def mark_replies_read(self, at_unix_ms: int) -> None:
+        """See LedgerStore."""
+        await self._run_operation("read", at_unix_ms)
 
     async def _run_operation(self, *words: object) -> list[Any]:
         if not self.epoch:

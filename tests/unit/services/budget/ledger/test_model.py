@@ -203,7 +203,8 @@ def test_scopes_come_from_the_grant_and_the_utc_day() -> None:
 
 
 def test_every_account_of_a_call_is_in_its_fact_and_comes_back_from_it() -> None:
-    scopes = scopes_of(GRANT, JUST_BEFORE_MIDNIGHT, step_id="s1", agent="worker.researcher")
+    limits = {"step": Limit(tokens=9)}
+    scopes = scopes_of(GRANT, JUST_BEFORE_MIDNIGHT, step_id="s1", agent="worker.researcher", limits=limits)
     assert [one.name.split(":")[0] for one in scopes] == [
         "task",
         "step",
@@ -236,7 +237,8 @@ def test_limits_of_a_name_come_before_those_of_its_kind_and_never_above_the_gran
     assert by["day"] == NO_LIMIT._replace(tokens=9, cost_usd_micros=2**52, tool_calls=6)
     assert by["month"] == NO_LIMIT._replace(wall_ms=4)
     assert by["feature"] == NO_LIMIT._replace(tokens=50, tool_calls=2)
-    assert by["user"] == by["agent"] == by["step"] == NO_LIMIT
+    assert by["user"] == by["agent"] == NO_LIMIT
+    assert "step" not in by, "it has an account where it has a limit"
     raised = scopes_of(GRANT, 0, limits=limits | {"task/t1": Limit(tokens=1_000)})[0]
     assert raised.limit == NO_LIMIT._replace(tokens=1_000, cost_usd_micros=7, model_calls=3)
     assert scopes_of(GRANT, 0, limits=limits | {"task/t2": Limit(tokens=1_000)})[0].limit == by["task"]
