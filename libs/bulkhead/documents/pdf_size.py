@@ -218,8 +218,12 @@ def measure_pdf(data: bytes, max_pages: int, max_chars: int) -> dict[str, Any]:
         return damaged(f"object {number} is defined twice in one revision")
     page_counts, text = list[int](), ""
     # PDFium first: what is too long it finds soonest.
-    for read, content in ((_read_with_pdfium, data), (_read_with_pdfium, data + _NO_INDEX), (_read_with_pypdf, data)):
-        answer = read(content, max_pages, max_chars)
+    for read_text, content in (
+        (_read_with_pdfium, data),
+        (_read_with_pdfium, data + _NO_INDEX),
+        (_read_with_pypdf, data),
+    ):
+        answer = read_text(content, max_pages, max_chars)
         if "pages" not in answer:
             return answer
         page_counts.append(len(answer["pages"]))

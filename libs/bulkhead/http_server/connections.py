@@ -83,9 +83,9 @@ class StrictReceiveBuffer(ReceiveBuffer):
 
     def maybe_extract_at_most(self, count: int) -> bytearray | None:
         """Bytes of a body."""
-        taken = super().maybe_extract_at_most(count)
-        self._room_for_chunks += len(taken or b"")
-        return taken
+        payload = super().maybe_extract_at_most(count)
+        self._room_for_chunks += len(payload or b"")
+        return payload
 
     def allow_chunks(self, most: int) -> None:
         """Take no more chunks than so many that are small."""
