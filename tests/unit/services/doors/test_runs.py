@@ -1,6 +1,7 @@
 """Runs of outside agents: one is opened at the first call, found again, followed by the next one, ended."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -387,7 +388,7 @@ async def test_what_another_replica_may_have_been_served_is_read_before_a_delive
         spent = []
         for message, epoch in ((a, 7), (b, 7), (d, 8)):
             inbox.shown = 0 if message is b else message.sequence
-            assert await feed.take_delivery(message.with_delivery(1, epoch, lambda: None))
+            assert await feed.take_delivery(replace(message, epoch=epoch))
             spent.append(feed.usage.cost_usd_micros)
         assert spent == [100, 200, 400], "c was not delivered here"
-        assert await feed.take_delivery(c.with_delivery(2, 8, lambda: None)) and feed.usage.cost_usd_micros == 400
+        assert await feed.take_delivery(replace(c, attempts=2, epoch=8)) and feed.usage.cost_usd_micros == 400
