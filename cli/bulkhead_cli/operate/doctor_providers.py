@@ -55,12 +55,16 @@ async def check_providers(environ: Mapping[str, str]) -> AsyncIterator[DoctorFin
 async def _check_target(
     name: str, provider: "ProviderSettings", target: "EndpointTarget", settings: "Settings", models: Iterable[str]
 ) -> DoctorFinding:
-    from bulkhead_services.model_gateway.effects import Network, make_client
+    from bulkhead_services.model_gateway.effects import Network, build_headers, make_transport
 
     subject, where = f"provider {name}", target.base_url
     network = Network(ASK_TIMEOUT_S, ASK_TIMEOUT_S, settings.provider_proxy, settings.provider_ca_file)
     try:
-        async with make_client(provider.api, target, 1, network) as http:
+        async with httpx.AsyncClient(
+            base_url=where.rstrip("/") + "/",
+            headers=build_headers(provider.api, target),
+            transport=make_transport(1, network),
+        ) as http:
             answer = await http.get("models", timeout=ASK_TIMEOUT_S)
     except httpx.ProxyError as error:
         return DoctorFinding(subject, "problem", f"the proxy refused: {error}", "correct BULKHEAD_PROVIDER_PROXY")

@@ -86,6 +86,18 @@ def make_transport(concurrency: int, network: Network) -> httpx.AsyncBaseTranspo
     return DirectTransport(verify, limits)
 
 
+def build_headers(api: Api, target: EndpointTarget) -> dict[str, str]:
+    """Headers of every request to one address."""
+    return {
+        "accept": "*/*",
+        "content-type": "application/json",
+        **FORMS[api].build_headers(target.api_key.get_secret_value() or "local"),
+        # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
+        "accept-encoding": "identity",
+        "user-agent": "bulkhead",
+    }
+
+
 @lru_cache(maxsize=256)
 def _url_of(base_url: str, path: str) -> httpx.URL:
     return httpx.URL(f"{base_url.rstrip('/')}/{path}")
@@ -98,16 +110,7 @@ class HttpEndpoint:
         self.name, self._target, self._concurrency, self._network = name, target, concurrency, network
         self._api, self._form = api, FORMS[api]
         self._transport: httpx.AsyncBaseTransport | None = None
-        self._headers = httpx.Headers(
-            {
-                "accept": "*/*",
-                "content-type": "application/json",
-                **self._form.build_headers(target.api_key.get_secret_value() or "local"),
-                # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
-                "accept-encoding": "identity",
-                "user-agent": "bulkhead",
-            }
-        )
+        self._headers = httpx.Headers(build_headers(api, target))
 
     def open(self) -> None:
         """Make the transport; connections come with the first call."""
