@@ -130,7 +130,7 @@ class Model(httpx.AsyncBaseTransport):
             first=first,
             late=late,
         )
-        if kind not in ("none", "late", "absurd"):
+        if kind not in ("none", "absurd") and (not late or payload.get("stream")):
             self._tell(response, usage, surprising=kind in ("above", "far_above", "changed"))
         return response
 
@@ -200,7 +200,7 @@ def _response(
     first: dict[str, int] | None = None,
     late: bool = False,
 ) -> httpx.Response:
-    """first: usage that is told before the answer; late: usage is told behind the end, where nobody looks for it."""
+    """first: usage that is told before the answer; late: usage is told behind the end, of a stream alone."""
     head = {"id": "sim", "model": payload["model"], "created": 0}
     if not payload.get("stream"):
         whole: dict[str, Any] = {
