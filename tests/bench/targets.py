@@ -15,7 +15,7 @@ TARGETS: dict[str, Target] = {
     "rerun_recorded_steps": (0, 0),
     "pss_total_mb": (250, 127),
     "one_agent_task_p50_ms": (40, 25),
-    "full_step_durable_writes": (27, 14),
+    "full_step_durable_writes": (16, 14),
     "flood_latency_ratio": (1.5, 1.1),
     "admission_p50_ms": (2.0, 2.0),
     "admissions_per_s": (3_000, 3_000),

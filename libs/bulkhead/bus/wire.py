@@ -183,11 +183,14 @@ def reclaim_subjects(state: Mapping[str, Any], stream: str, durable: str) -> lis
     """Subjects on which a NAK has all that a durable handed out come again; none while somebody asks for messages.
 
     state: the answer to CONSUMER.INFO. The broker ignores what is no longer outstanding; of a delivery's own number it
-    heeds only that it is between the first and the last."""
+    heeds only that it is between the first and the last. None comes again at once where one has come again before: it
+    may be what ended the process."""
     try:
         floor, last = state["ack_floor"], state["delivered"]
         first, end, number = int(floor["stream_seq"]) + 1, int(last["stream_seq"]), int(last["consumer_seq"])
-        if int(state["num_waiting"]) or not int(state["num_ack_pending"]) or end - first >= MAX_RECLAIMED:
+        if int(state["num_waiting"]) or int(state.get("num_redelivered", 0)):
+            return []
+        if not int(state["num_ack_pending"]) or end - first >= MAX_RECLAIMED:
             return []
     except (ValueError, KeyError, TypeError):
         return []

@@ -125,9 +125,13 @@ class LoopTurn:
 
     def _begin_next(self) -> None:
         self.lines_left, self._is_next_due = MAX_LINES_PER_TURN, False
-        while self.lines_left > 0 and self._line:
-            connection, _ = self._line.popitem(last=False)
-            connection.parse_on()
+        try:
+            while self.lines_left > 0 and self._line:
+                connection, _ = self._line.popitem(last=False)
+                connection.parse_on()
+        finally:
+            if self._line:
+                self._begin_next_later()
 
 
 class _PulledConnection(h11.Connection):
@@ -171,13 +175,15 @@ class _PulledConnection(h11.Connection):
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         """Bytes of an event of the answer."""
         if isinstance(event, h11.Response):
-            self._is_refused = 400 <= event.status_code < 500
+            # What comes behind the rest of a body may be sent by who has read this answer.
+            was_sent_ahead = self.their_state is h11.DONE and len(self.received) > 0
+            self._is_refused = 400 <= event.status_code < 500 and was_sent_ahead
         return super().send_with_data_passthrough(event)
 
     def start_next_cycle(self) -> None:
         """Go on to the next request; not where it was sent before the one before it was refused."""
         super().start_next_cycle()
-        if self._is_refused and len(self.received):
+        if self._is_refused:
             self._transport.close()
 
     def _spend_lines(self, lines: int) -> None:
@@ -277,11 +283,14 @@ class BoundedProtocol(H11Protocol):
 
     def parse_on(self) -> None:
         """Parse more of what was read; read on when that was all of it."""
+        if self.transport.is_closing():
+            return
         self._pulled.lines_left = MAX_LINES_AT_ONCE
         self.handle_events()
         is_body = self._pulled.their_state is h11.SEND_BODY and self._pulled.is_body_wanted
         if self._pulled.their_state is h11.IDLE or (is_body and len(self.cycle.body) <= HIGH_WATER_LIMIT):
             self.flow.resume_reading()
+        self._update_head_deadline()
 
     def on_response_complete(self) -> None:
         """The answer is sent; the next request may follow."""
@@ -309,7 +318,8 @@ class BoundedProtocol(H11Protocol):
 
     def _update_head_deadline(self) -> None:
         """Run the head's deadline unless a request is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        is_in_line = self._pulled.is_behind and not self.transport.is_closing()
+        if is_in_line or (self.cycle is not None and not self.cycle.response_complete):
             self._request_came()
         elif self._bytes_came or self.cycle is None or self.transport.is_closing():
             self._await_head()

@@ -8,6 +8,7 @@ every count there. What text of any kind may cost says `token_bounds`.
 import hashlib
 import math
 import re
+import threading
 from collections import deque
 from dataclasses import dataclass
 
@@ -91,16 +92,11 @@ class TextMeasure:
     @classmethod
     def of_text(cls, data: bytes) -> "TextMeasure":
         """The measure of a text in UTF-8."""
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        if (measure := _MEASURES.get(digest)) is not None:
-            return measure
         size = len(data)
         classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
         by_class = tuple(size - len(data.translate(None, class_bytes)) for class_bytes in classes)
         lengths = map(len, data.translate(_WORDS).split())
-        measure = cls(by_class, sum(length for length in lengths if length >= LONG_WORD))
-        _MEASURES[digest] = measure
-        return measure
+        return cls(by_class, sum(length for length in lengths if length >= LONG_WORD))
 
     def weigh(self, *families: str) -> float:
         """Tokens by the highest rates of these families."""
@@ -116,6 +112,19 @@ class TextMeasure:
 
 _MEASURES = BoundedDict[bytes, TextMeasure](256)
 """By the digest of a text: each is counted to be fitted, to be reserved for, and to learn from."""
+_MEASURES_LOCK = threading.Lock()
+"""Long texts are counted in threads."""
+
+
+def _measure_text(data: bytes) -> TextMeasure:
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    with _MEASURES_LOCK:
+        measure = _MEASURES.get(digest)
+    if measure is None:
+        measure = TextMeasure.of_text(data)
+        with _MEASURES_LOCK:
+            _MEASURES[digest] = measure
+    return measure
 
 
 class TokenCounter:
@@ -129,7 +138,7 @@ class TokenCounter:
 
     def weight_of(self, data: bytes) -> float:
         """Tokens by the rates alone. Weights of two texts add up to that of both, but for long words at the seam."""
-        return TextMeasure.of_text(data).weigh(self.family)
+        return _measure_text(data).weigh(self.family)
 
     @property
     def factor(self) -> float:

@@ -138,12 +138,14 @@ class SettlementReader:
         needs_room, self._needs_room = self._needs_room, False
         due, self._due = self._due, set()
         expected, now_s = self._expected_doers(), asyncio.get_running_loop().time()
-        checks = now_s >= self._check_due_s and not needs_room
+        checks = now_s >= self._check_due_s
         sweeps = needs_room or checks or not (due or expected)
         edges = [edge for edge in EDGES if sweeps or edge in due or edge.doer in expected]
-        if not await self._store.take_lead(ROLE, self._holder, LEASE_MS) and not needs_room:
-            self._standby_until_s = now_s + SWEEP_S
-            return
+        if not await self._store.take_lead(ROLE, self._holder, LEASE_MS):
+            checks = False
+            if not needs_room:
+                self._standby_until_s = now_s + SWEEP_S
+                return
         began_unix_ms, ends = self._clock(), await reply_ends(self._bus) if checks else {}
         positions = await self._read_edges(edges)
         if not checks or not positions:

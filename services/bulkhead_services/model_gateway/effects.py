@@ -6,11 +6,13 @@ attempts.py.
 
 import asyncio
 import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -87,7 +89,9 @@ def make_transport(concurrency: int, network: Network) -> httpx.AsyncBaseTranspo
 
 
 def build_headers(api: Api, target: EndpointTarget) -> dict[str, str]:
-    """Headers of every request to one address."""
+    """Headers of every request to one address; a login in it is sent as such."""
+    address = urlsplit(target.base_url)
+    login = f"{unquote(address.username or '')}:{unquote(address.password or '')}"
     return {
         "accept": "*/*",
         "content-type": "application/json",
@@ -95,6 +99,7 @@ def build_headers(api: Api, target: EndpointTarget) -> dict[str, str]:
         # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
         "accept-encoding": "identity",
         "user-agent": "bulkhead",
+        **({"authorization": f"Basic {b64encode(login.encode()).decode()}"} if login != ":" else {}),
     }
 
 

@@ -427,7 +427,7 @@ async def test_the_content_of_a_document_that_could_not_be_read_leaves_after_a_d
         writer = Blobs(gateway, "gateway")
         kept = {}
         for name, code in (("scan", "no_text"), ("taken", ""), ("busy", "store_busy")):
-            content = await writer.put(TENANT, f"%PDF {name}")
+            content = await writer.put(TENANT, f"%PDF-1.7\n{name}")
             failure = Failure.from_text(code, "refused", "") if code else None
             outcome = "rejected" if code else "ingested"
             body = DocumentIngested(name=name, sha256=content.sha256, outcome=outcome, failure=failure)
@@ -439,7 +439,7 @@ async def test_the_content_of_a_document_that_could_not_be_read_leaves_after_a_d
         assert (await purge(broker.url, broker.seed, Retention(), now_unix_ms=later)).messages["BLOBS"] == 1
         reader = Blobs(await of("worker"), "worker")
         for name in ("taken", "busy"):
-            assert await reader.get(TENANT, kept[name]) == f"%PDF {name}".encode()
+            assert await reader.get(TENANT, kept[name]) == f"%PDF-1.7\n{name}".encode()
         with pytest.raises(BlobMissing):
             await reader.get(TENANT, kept["scan"])
         again = await writer.put(TENANT, "%PDF scan", may_be_gone=True)

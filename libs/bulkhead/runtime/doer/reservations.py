@@ -11,7 +11,7 @@ from bulkhead.bus.port import BusError, BusUnavailable, NoResponders
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import FIRST_PAUSE_MS, Job, JobContext, Keep, Purpose, Reservation, agent_of
-from bulkhead.runtime.doer.reservations_ahead import LOOK_EVERY_S, ReservationsAhead, StepPlace
+from bulkhead.runtime.doer.reservations_ahead import CLOSED, LOOK_EVERY_S, ReservationsAhead, StepPlace
 from bulkhead.runtime.errors import Deferred, JobRefused, RpcRefused
 from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.telemetry.log import Log
@@ -124,14 +124,19 @@ class Reserver:
     async def give_back_unused(self, *, everything: bool = False) -> None:
         """Settle with nothing what is held ahead for steps that make no calls any more; everything: for all, at the
         end, when nobody waits for a broker."""
-        for place, reservation_id in self.ahead.give_back_due(everything=everything):
-            body = Settled(reservation_id=reservation_id, call_id=reservation_id, usage=Usage())
-            try:
-                await self.publish_settlement(place, body, 0.0 if everything else OUTCOME_PATIENCE_S)
-            except BusError as error:
-                log.warning("not_given_back", reservation=reservation_id, reason=str(error))
-                if everything:
-                    return  # Its lease ends.
+        for step in self.ahead.close_due(everything=everything):
+            # Last first. Each stays held until it is given back: who is cancelled in between begins there again.
+            while step.held and step.until_s == CLOSED:
+                last = step.held[-1]
+                body = Settled(reservation_id=last.reservation_id, call_id=last.reservation_id, usage=Usage())
+                try:
+                    await self.publish_settlement(step.place, body, 0.0 if everything else OUTCOME_PATIENCE_S)
+                except BusError as error:
+                    log.warning("not_given_back", reservation=last.reservation_id, reason=str(error))
+                    if everything:
+                        return  # Its lease ends.
+                if step.held and step.held[-1] is last:
+                    step.held.pop()
 
     async def publish_settlement(self, place: StepPlace, body: Settled, patience_s: float = OUTCOME_PATIENCE_S) -> None:
         """Settle by a message of its own. Raises BusError."""

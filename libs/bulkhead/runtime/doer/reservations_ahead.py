@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Job, agent_of
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Amount, CallAhead
 
 MIN_STEPS = 3
@@ -28,6 +28,11 @@ RETURN_AFTER_S = 15.0
 LOOK_EVERY_S = 5.0
 HEADROOM = 4
 """One part in so many is reserved beyond the most that such a call asked for."""
+MAX_SPARE = 2
+"""So many times what a call asks for may be held for it."""
+CLOSED = 0.0
+"""As the end of a step's reservations: they are being given back."""
+MEASURED_UNITS = ("tokens", "cost_usd_micros")
 MAX_KEPT = 10_000
 
 
@@ -109,6 +114,9 @@ class ReservationsAhead:
         """Count a call that is about to be made."""
         shape, place = CallShape(purpose, resource, price_digest, agent_of(job)), StepPlace.of_message(job)
         step = self._steps.get_refreshed(place)
+        if subjects.is_of_doors(job.task) or (step is not None and len(step.shapes) >= bounds.MAX_CALLS_PER_STEP):
+            # A program outside makes calls without end, and budget holds nothing ahead for it.
+            return StepCalls(place, [None], [amount])
         if step is None:
             step = self._steps[place] = StepCalls(place)
             kind = self._kinds.get_refreshed((job.tenant, shape))
@@ -126,6 +134,9 @@ class ReservationsAhead:
         if shape is None or not held or held[0].shape != shape or _loop_time_s() >= step.until_s:
             return None
         if any(getattr(amount, unit) > getattr(held[0].amount, unit) for unit in Amount.model_fields):
+            return None
+        # One that is cut off is charged whole: not by what much longer calls asked for.
+        if any(getattr(held[0].amount, unit) > MAX_SPARE * getattr(amount, unit) for unit in MEASURED_UNITS):
             return None
         self.watch_settlement(step, held[0].reservation_id)
         return held.popleft()
@@ -172,16 +183,22 @@ class ReservationsAhead:
         step.held.clear()
         return reservation_ids
 
-    def give_back_due(self, *, everything: bool = False) -> list[tuple[StepPlace, str]]:
-        """Reservations of steps that make no calls any more; everything: of all."""
-        now_s, due = _loop_time_s(), list[tuple[StepPlace, str]]()
-        for step in self._holding:
-            if everything or now_s >= min(step.until_s, step.last_s + RETURN_AFTER_S):
-                due += [(step.place, reservation_id) for reservation_id in self.give_back(step)]
+    def close_due(self, *, everything: bool = False) -> list[StepCalls]:
+        """Steps that make no calls any more, and hold some: nothing of that is drawn any more. everything: all."""
+        now_s = _loop_time_s()
         self._holding = [step for step in self._holding if step.held]
         if not self._holding:
             self.has_some.clear()
-        return due
+        closed = [step for step in self._holding if everything or now_s >= self._due_s(step)]
+        for step in closed:
+            step.until_s = CLOSED
+            kind = self._kinds.get((step.place.tenant, step.shapes[0]))
+            if kind is not None:
+                kind.ended.clear()  # They go another way now.
+        return closed
+
+    def _due_s(self, step: StepCalls) -> float:
+        return step.until_s if step.unsettled else min(step.until_s, step.last_s + RETURN_AFTER_S)
 
 
 def _largest(amounts: Iterable[Amount]) -> Amount:

@@ -24,7 +24,7 @@ log = Log("halts")
 
 CEILING_CODE = "budget_exceeded"
 """Code of budget's halts."""
-REREAD_S = 5.0
+REREAD_S = 2.0
 """What was not heard live is read so often."""
 MAX_HALTS = 100_000
 TRIAL_GAP_MS = 1_000

@@ -165,7 +165,7 @@ class Watcher:
                 folded = self.fold.folded
                 await self._read_on()
                 is_idle = self.fold.folded == folded and not self._expects.is_set()
-                longest_s = self._interval_s * IDLE_TIMES
+                longest_s = max(self._interval_s, min(self._interval_s * IDLE_TIMES, LEASE_MS / 2_000))
                 self._pause_s = min(longest_s, self._pause_s * IDLE_GROWTH) if is_idle else self._interval_s
                 self._expects.clear()
                 await self._confirm_suspicions()

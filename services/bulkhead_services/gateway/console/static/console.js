@@ -24,8 +24,10 @@
   };
   // A form that leaves the page names the next page. Answers to the old page (of a session that "Sign out" ends) do not.
   let isLeaving = false;
-  addEventListener("submit", (event) => (isLeaving = !event.defaultPrevented));
-  addEventListener("pageshow", () => (isLeaving = false));
+  addEventListener("submit", (event) => {
+    isLeaving = !event.defaultPrevented;
+    setTimeout(() => (isLeaving = false), 5000); // Its person may have stopped it.
+  });
   document.addEventListener("htmx:beforeOnLoad", (event) => isLeaving && event.preventDefault());
   const toLogin = () => {
     if (!isLeaving) location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
