@@ -198,19 +198,18 @@ def _relabel_result(
 ) -> Result:
     """The result as it was, and in its provenance first of all where it comes from. line: the earlier task, and this
     one, for which the labels are signed anew: those of the earlier task would be believed no more."""
-    if result.content is None:
-        return result
     task, fork = line
-    source, sha256 = f"task {task} step {step}", result.content.sha256
-    label = Label(sha256=sha256, kind="step_result", source=source, observed_by=context.service)
 
     def handed_on(seen: Label) -> Label:
         if not context.verifier.verify_label(seen, tenant, task) or (seen.kind == "objective" and not same_person):
             return seen  # Nobody will believe it here either: what one person said is not said by another.
         return context.signer.sign_label(seen.model_copy(update={"signed_by": context.service}), tenant, fork)
 
-    before = tuple(handed_on(observed) for observed in result.provenance)
-    labels = merge_labels((context.signer.sign_label(label, tenant, fork),), before)
+    labels = tuple(handed_on(observed) for observed in result.provenance)
+    if result.content is not None:
+        source, sha256 = f"task {task} step {step}", result.content.sha256
+        label = Label(sha256=sha256, kind="step_result", source=source, observed_by=context.service)
+        labels = merge_labels((context.signer.sign_label(label, tenant, fork),), labels)
     return result.model_copy(update={"provenance": labels})
 
 
