@@ -21,15 +21,19 @@ SETTINGS = SimpleNamespace(
     drain_timeout_s=1.0,
 )
 PATIENCE_S = 20.0
+SHORT_HEAD_S = 0.3
 POST = b"POST /read HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNREAD = POST.replace(b"/read", b"/unread")
 TINY = b"1\r\nx\r\n"
 
 
 async def answer_length(scope, receive, send):
-    """The application: it tells the length of the body of /read, and reads no other; /refused is not found."""
-    length, more = 0, scope["path"] == "/read"
-    while more:
+    """The application: it tells the length of the body of /read, of /bounded as far as 64 KiB, and reads no other;
+    /refused is not found; /slow takes longer than a head may."""
+    length, more, most = 0, scope["path"] in ("/read", "/bounded"), 65_536 if scope["path"] == "/bounded" else 2**40
+    if scope["path"] == "/slow":
+        await asyncio.sleep(3 * SHORT_HEAD_S)
+    while more and length <= most:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
@@ -41,8 +45,8 @@ async def answer_length(scope, receive, send):
 
 
 @asynccontextmanager
-async def listening():
-    server = HttpServer(answer_length, SETTINGS, "the test")
+async def listening(**changes):
+    server = HttpServer(answer_length, SimpleNamespace(**vars(SETTINGS) | changes), "the test")
     await server.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -215,3 +219,17 @@ async def test_a_connection_ends_where_more_was_sent_behind_a_request_that_is_re
         for _ in range(3):
             writer.write(b"GET /refused HTTP/1.1\r\nHost: h\r\n\r\n")
             assert (await reader.readuntil(b";")).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_a_connection_that_closes_with_a_body_in_line_holds_nobody_up():
+    async with listening() as port:
+        head = POST.replace(b"/read", b"/bounded").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert b" 200 OK" in await exchange_at(port, head + b"100\r\n%s\r\n" % (b"a" * 256) * 2_000)
+        assert b"0;" in await exchange_at(port, b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+
+
+async def test_an_answer_may_take_longer_than_a_head_that_waited_in_line():
+    async with listening(head_timeout_s=SHORT_HEAD_S) as port:
+        head = b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n"
+        answers = await asyncio.gather(*(exchange_at(port, head) for _ in range(8)))
+    assert all(answer.endswith(b"0;") for answer in answers)

@@ -225,3 +225,14 @@ async def test_a_halt_stops_a_call_for_which_money_is_held(steps):
     await steps.take("t1", "look_20")
     assert len(steps.doer.used) == 1, "nothing was called"
     assert len(steps.purse.asks) == 1, "and nothing asked for"
+
+
+async def test_a_much_smaller_call_is_not_charged_what_larger_ones_may_use(steps):
+    await steps.take("t1", "add_40", "look_2")
+    assert [len(ask.ahead) for ask in steps.purse.asks] == [2, 1]
+    assert not steps.doer.used[1].startswith(steps.doer.used[0])
+
+
+async def test_nothing_is_asked_ahead_or_remembered_for_a_program_outside(steps):
+    await steps.take("doors-1", *CALLS)
+    assert [len(ask.ahead) for ask in steps.purse.asks] == [0, 0, 0]
