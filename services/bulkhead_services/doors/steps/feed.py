@@ -4,16 +4,18 @@ In: messages of its task. Out: who has it, whether it is answered, what its call
 authoritative: what was forgotten is read again from the stream.
 """
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.bounds import MAX_STEP_TRIES
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAnswered, StepCancelRequested, StepTaken
 from bulkhead_contracts.tool import ToolCallReplied, WriteNoted, WriteResolution
-from bulkhead_services.doors.feed import SERVICE, RunFeed
+from bulkhead_services.doors.feed import MAX_CALLS, SERVICE, Reply, RunFeed
 
 PREFIX_CHARS = 12
 HELD_MS, MOST_HELD_MS = BACKSTOP_MS, 3_600_000
@@ -43,6 +45,10 @@ class StepFeed(RunFeed):
         self.cancelled: str | None = None
         self._held_unix_ms = self._held_again = 0
         """When a call was put off last; how many takings since then met the same."""
+        self._was_found_made = False
+        """Whether a person says of an own write that was uncertain that it was made."""
+        self._foreign_replies = BoundedDict[str, ToolCallReplied](MAX_CALLS)
+        """Of writes of other attempts and steps that a person says were made, by the ids that calls alike have here."""
 
     @property
     def held_until_unix_ms(self) -> int:
@@ -56,6 +62,12 @@ class StepFeed(RunFeed):
     def is_over(self) -> bool:
         """True when it is answered, or nobody waits for an answer."""
         return self.answered_by is not None or self.cancelled is not None
+
+    @property
+    def may_have_written(self) -> bool:
+        """True when another attempt might make a write a second time: an own one is, or was, of unknown outcome."""
+        own = (call_id for call_id, doubtful_id in self.uncertain.items() if call_id == doubtful_id)
+        return self._was_found_made or any(map(self.has_reply, own))
 
     def knows_taking(self, number: int) -> bool:
         """True when the taking of this number, or a later one, has been read."""
@@ -86,7 +98,7 @@ class StepFeed(RunFeed):
             case ToolCallReplied(resolution=WriteResolution() as resolution, call_id=call_id) if not call_id.startswith(
                 self.prefix
             ):
-                self._apply_resolution(call_id, resolution)
+                self._apply_foreign_resolution(message, body, resolution)
             case (
                 ModelCallReplied()
                 | ToolCallReplied()
@@ -100,8 +112,33 @@ class StepFeed(RunFeed):
             case _:
                 pass
 
+    def _apply_foreign_resolution(
+        self, message: ReceivedMessage, reply: ToolCallReplied, resolution: WriteResolution
+    ) -> None:
+        """A person's word on a write of another attempt or step: one that was made answers the call alike here."""
+        alike = self.prefix + reply.call_id[len(self.prefix) :]
+        if not resolution.happened or alike in self.calls:
+            self._apply_resolution(reply.call_id, resolution)
+            return
+        self._foreign_replies[alike] = reply.model_copy(update={"call_id": alike})
+        self._record_call_state(message, "replied", alike, Usage())
+        self.uncertain[alike], self.unheard[alike] = reply.call_id, None
+
+    async def reply_of(self, call_id: str) -> Reply:
+        """The reply to a call that has one, perhaps that of a call alike. Raises BusError, LookupError."""
+        return self._foreign_replies.get(call_id) or await super().reply_of(call_id)
+
     def _apply_call_message(self, message: ReceivedMessage) -> None:
         super()._apply_message(message)
+        match message.body:
+            case ToolCallReplied(resolution=WriteResolution(happened=True)):
+                self._was_found_made = True
+            case ToolCallReplied(call_id=call_id):
+                self._foreign_replies.pop(call_id, None)
+            case WriteNoted(heard=True, call_id=call_id):
+                self.uncertain.pop(call_id, None)
+            case _:
+                pass
         if not isinstance(message.body, CallDeferred):
             self._held_again = 0
         elif message.body.paused:

@@ -326,7 +326,7 @@ class StepHandOvers:
             )
             label = (self._context.signer.sign_label(unsigned, feed.tenant, feed.task),)
         failure = body.failure
-        if failure is not None and any(map(feed.has_reply, feed.uncertain)):
+        if failure is not None and feed.may_have_written:
             # Another attempt might make the write a second time.
             failure = failure.model_copy(update={"code": "uncertain_effect"})
         reply = DelegationReplied(

@@ -1,15 +1,18 @@
 """Delegated steps whose calls are held back: handed to nobody for a while, and never stuck."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead_contracts.control import CallDeferred, CallResumed
-from bulkhead_contracts.delegation import HandedStep, StepAnswer
+from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_contracts.step import DelegationReplied
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec, WriteResolution
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.port import Caller, DoorRefusal
 from bulkhead_services.doors.steps import feed as feeds
@@ -75,18 +78,34 @@ async def test_a_call_that_waits_for_a_person_holds_its_step_as_long_as_he_may_t
         assert here.worker.clock() >= until_ms
 
 
-async def test_a_step_that_failed_with_a_write_in_doubt_is_tried_by_no_other_attempt():
+def resolved(call_id: str, happened: bool, **fields: Any) -> ToolCallReplied:
+    word = WriteResolution(happened=happened, person="eve", role="operator", reason="I looked", resolved_unix_ms=1)
+    outcome = "succeeded" if happened else "failed"
+    return ToolCallReplied(call_id=call_id, step_id="a", outcome=outcome, resolution=word, **fields)
+
+
+@pytest.mark.parametrize(
+    ("happened", "code"), [(None, "uncertain_effect"), (True, "uncertain_effect"), (False, "worker_failed")]
+)
+async def test_a_step_that_failed_with_a_write_that_may_be_made_is_tried_by_no_other_attempt(happened, code):
     async with steps_world() as here:
         await here.hand_over()
         step = await here.take()
         call = f"{step.id[:12]}-{'0' * 48}"
         await here.say("tool_executor", ToolCallReplied(call_id=call, step_id="a", outcome="uncertain"), "reply")
+        if happened is not None:
+            await here.say("tool_executor", resolved(call, happened), "resolved")
         assert (await here.desk().submit_answer(here.key(step), StepAnswer(failed="the tool gave no answer"))).accepted
         [reply] = await until(lambda: here.bodies(DelegationReplied, "worker"))
-        assert reply.failure.code == "uncertain_effect"
+        assert reply.failure.code == code
 
 
-async def test_a_write_in_doubt_of_another_attempt_is_not_made_again():
+CallTool = Callable[[int, str], asyncio.Task[ToolCallAnswer]]
+
+
+@asynccontextmanager
+async def two_attempts() -> AsyncIterator[tuple[StepsWorld, CallTool, ToolCallRequested]]:
+    """Two attempts in hand, and a write of the first that is in doubt."""
     pay = ToolSpec(name="pay", description="Pays.", parameters_json='{"type": "object"}', effect="write")
     async with steps_world() as here:
         other = WorkerIdentity("demo", "wrk_other")
@@ -94,21 +113,48 @@ async def test_a_write_in_doubt_of_another_attempt_is_not_made_again():
         await here.hand_over(to=other)
         steps = [await here.take(), await here.take(by=other)]
 
-        def call_tool(step: HandedStep, request: str) -> asyncio.Task[ToolCallAnswer]:
+        def call_tool(attempt: int, request: str) -> asyncio.Task[ToolCallAnswer]:
             tool_call = ParsedToolCall(pay, {"sum": 1}, request, unique=True, keyed=request.startswith("key/"))
             claim = RequesterClaim(tenant="demo", person="ann", role="submitter", via="api_key")
-            caller = Caller(claim=claim, token="", step=here.key(step))
+            caller = Caller(claim=claim, token="", step=here.key(steps[attempt]))
             return asyncio.create_task(here.doors().call_tool(caller, tool_call))
 
-        first = call_tool(steps[0], "request-1")
+        first = call_tool(0, "request-1")
         [asked] = await until(lambda: here.bodies(ToolCallRequested, "tool_executor"))
         reply = ToolCallReplied(call_id=asked.call_id, step_id="a", outcome="uncertain")
         await here.say("tool_executor", reply, "reply")
         assert (await first).outcome == "uncertain"
+        yield here, call_tool, asked
+
+
+async def test_a_write_in_doubt_of_another_attempt_is_not_made_again():
+    async with two_attempts() as (here, call_tool, _):
         with pytest.raises(DoorRefusal, match="in another step or attempt") as refused:
-            await call_tool(steps[1], "request-2")
+            await call_tool(1, "request-2")
         assert refused.value.code == "uncertain" and "idempotency-key" in refused.value.hint
-        waiting = call_tool(steps[1], "key/looked")
+        waiting = call_tool(1, "key/looked")
+        await until(lambda: told_calls(here, 2))
+        waiting.cancel()
+
+
+@pytest.mark.parametrize("request_id", ["request-1", "request-2"])
+async def test_a_write_of_another_attempt_that_happened_answers_the_call_alike_and_is_not_made_again(request_id):
+    async with two_attempts() as (here, call_tool, asked):
+        content = await here.worker.blobs.put("demo", "receipt 17")
+        await here.say("tool_executor", resolved(asked.call_id, True, content=content), "resolved")
+        answer = await call_tool(1, request_id)
+        assert (answer.outcome, answer.text) == ("succeeded", "receipt 17")
+        assert await call_tool(1, request_id) == answer, "the same request has the same answer"
+        assert await told_calls(here, 1)
+        waiting = call_tool(1, "request-3")
+        await until(lambda: told_calls(here, 2))  # Its answer was heard: a call alike is another act again.
+        waiting.cancel()
+
+
+async def test_a_write_of_another_attempt_that_did_not_happen_is_made_by_the_call_alike():
+    async with two_attempts() as (here, call_tool, asked):
+        await here.say("tool_executor", resolved(asked.call_id, False), "resolved")
+        waiting = call_tool(1, "request-2")
         await until(lambda: told_calls(here, 2))
         waiting.cancel()
 
