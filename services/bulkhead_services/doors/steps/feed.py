@@ -66,8 +66,8 @@ class StepFeed(RunFeed):
     @property
     def may_have_written(self) -> bool:
         """True when another attempt might make a write a second time: an own one is, or was, of unknown outcome."""
-        own = (call_id for call_id, doubtful_id in self.uncertain.items() if call_id == doubtful_id)
-        return self._was_found_made or any(map(self.has_reply, own))
+        own_ids = (call_id for call_id, doubtful_id in self.uncertain.items() if call_id == doubtful_id)
+        return self._was_found_made or any(map(self.has_reply, own_ids))
 
     def knows_taking(self, number: int) -> bool:
         """True when the taking of this number, or a later one, has been read."""
