@@ -9,7 +9,7 @@ import typer
 
 from bulkhead.client import Mesh
 from bulkhead.text import amounts
-from bulkhead_cli.approvals.writes import TODO, print_write
+from bulkhead_cli.approvals.writes import HOW_TO_RESOLVE, print_write
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
@@ -112,7 +112,7 @@ async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
             "\n`bulkhead approvals show ID`, then `grant ID` or `deny ID --reason TEXT`", markup=False, style="dim"
         )
     if doubtful:
-        out.print(f"\nnobody knows whether these were done: {TODO}", markup=False)
+        out.print(f"\nnobody knows whether these were done: {HOW_TO_RESOLVE}", markup=False)
     for row in doubtful:
         print_write(row)
 

@@ -14,12 +14,12 @@ from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
 
-MIN_ID_CHARS, ID_CHARS = 4, 12
+MIN_ID_CHARS, ID_CHARS, WHOLE_ID_CHARS = 4, 12, 32
 State = Annotated[
     str, typer.Option("--state", metavar="STATE", help="uncertain, happened, not_happened or all.", show_default=True)
 ]
 OfTask = Annotated[str, typer.Option("--task", metavar="TASK", help="Only writes of this task.")]
-TODO = (
+HOW_TO_RESOLVE = (
     "look at the target of each, then `bulkhead writes resolve ID --happened` or `--not-happened`, with --reason TEXT; "
     "none is made again before"
 )
@@ -64,8 +64,8 @@ async def resolve_write(
         problem, remedy = "say what you have seen", "--happened or --not-happened, with --reason TEXT"
         raise CommandError(Exit.USAGE, problem, remedy)
     async with at.gateway_target().mesh_client() as mesh:
-        row = await _pick_write(mesh, write)
-        done = await mesh.resolve_write(row["write_id"], happened, reason_of(reason), result)
+        write_id = write if len(write) == WHOLE_ID_CHARS else await _find_write_id(mesh, write)
+        done = await mesh.resolve_write(write_id, happened, reason_of(reason), result)
     if at.as_json:
         print_json(done)
         return
@@ -88,7 +88,7 @@ async def _print_writes(at: GatewayOptions, state: str, task: str) -> None:
     if not page["writes"]:
         out.print("no write is uncertain" if state == "uncertain" else f"no writes: {state}", markup=False)
     elif state == "uncertain":
-        out.print(f"\n{TODO}", markup=False, style="dim")
+        out.print(f"\n{HOW_TO_RESOLVE}", markup=False, style="dim")
 
 
 def print_write(row: dict[str, Any]) -> None:
@@ -105,13 +105,16 @@ def print_write(row: dict[str, Any]) -> None:
     out.print(f"      {one_line(detail)}", markup=False, style="dim")
 
 
-async def _pick_write(mesh: Mesh, write: str) -> dict[str, Any]:
-    rows = (await mesh.writes("all"))["writes"] if len(write) >= MIN_ID_CHARS else []
-    matching = [row for row in rows if row["write_id"].startswith(write)]
+async def _find_write_id(mesh: Mesh, write: str) -> str:
+    """The whole id of the write that begins so, among the newest of those that wait for a word, then of all."""
+    matching: list[str] = []
+    for state in ("uncertain", "all") if len(write) >= MIN_ID_CHARS else ():
+        rows = (await mesh.writes(state))["writes"]
+        if matching := [row["write_id"] for row in rows if row["write_id"].startswith(write)]:
+            break
     if len(matching) != 1:
         problem = "several writes begin" if matching else "no uncertain write begins"
         raise CommandError(
             Exit.USAGE, f"{problem} with {write[:64]!r}", "`bulkhead writes --state all` lists their ids"
         )
-    picked: dict[str, Any] = matching[0]
-    return picked
+    return matching[0]

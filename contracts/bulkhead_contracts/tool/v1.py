@@ -115,7 +115,7 @@ class WriteResolution(Contract):
     happened: bool
     result: Annotated[Reason, Field(exclude_if=operator.not_)] = ""
     person: Name
-    role: Name
+    role: Annotated[Name, Field(pattern="^(approver|operator)$")]
     reason: Reason
     resolved_unix_ms: UnixMs
 

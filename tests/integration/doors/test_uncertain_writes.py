@@ -64,14 +64,14 @@ async def test_a_write_that_happened_is_the_answer_of_the_next_call_alike_in_any
 async def test_a_write_that_did_not_happen_is_made_by_the_next_call_alike_and_who_said_so_is_on_record(tmp_path):
     async with mcp_mesh(tmp_path) as here, here.operator() as eve:
         write = await make_doubtful(here)
-        await eve.resolve_write(write, False, "nothing there")
+        await eve.resolve_write(write, False, "nothing there, says ann@example.com")
         for run in ("third", "first"):
             assert not (await increment(here, run)).is_error
         assert here.counter.counts()["increments"] == 3
         [word] = await here.bodies(WriteResolveRequested, "tool_executor")
         [reply] = [one for one in await here.bodies(ToolCallReplied, "doors") if one.resolution is not None]
         assert reply.resolution == word.resolution and (reply.outcome, reply.failure.code) == ("failed", "not_done")
-        assert (word.resolution.person, word.resolution.reason) == ("eve", "nothing there")
+        assert (word.resolution.person, word.resolution.reason) == ("eve", "nothing there, says [masked]")
 
 
 async def test_only_approvers_and_operators_of_the_tenant_resolve_a_write(tmp_path):

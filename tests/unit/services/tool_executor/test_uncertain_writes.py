@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from pydantic import ValidationError
 
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.runtime.context import Context
@@ -114,3 +115,9 @@ async def test_a_word_on_a_write_that_is_in_no_doubt_changes_nothing():
             ("c1", "succeeded"),
         ]
         assert len(await told(mesh, 2)) == 2
+
+
+def test_a_word_is_an_approvers_or_an_operators():
+    for role in ("viewer", "submitter", ""):
+        with pytest.raises(ValidationError):
+            WriteResolution(happened=True, person="ann", role=role, reason="I looked", resolved_unix_ms=1)

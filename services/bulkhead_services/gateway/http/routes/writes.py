@@ -14,7 +14,9 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.gateway_api.writes import WriteDocument, WriteListQuery, WritePage
 from bulkhead.runtime.context import Context
+from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_count, format_time
+from bulkhead.tools.results import without_sensitive
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WriteResolution, WriteResolveRequested
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
@@ -66,8 +68,9 @@ class WriteRoutes:
             raise not_found("uncertain write", write_id, "GET /v1/writes lists them")
         word = WriteResolution(
             happened=body.happened,
-            result=body.result,
-            reason=body.reason,
+            # Every role reads them.
+            result=without_keys(body.result),
+            reason=without_sensitive(body.reason),
             person=claim.person,
             role=claim.role,
             resolved_unix_ms=self._context.clock(),
