@@ -13,10 +13,10 @@ from starlette.routing import Route
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.gateway_api.writes import WriteDocument, WriteListQuery, WritePage
+from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_count, format_time
-from bulkhead.tools.results import without_sensitive
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WriteResolution, WriteResolveRequested
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
@@ -70,7 +70,7 @@ class WriteRoutes:
             happened=body.happened,
             # Every role reads them.
             result=without_keys(body.result),
-            reason=without_sensitive(body.reason),
+            reason=mask_personal_data(without_keys(body.reason)),
             person=claim.person,
             role=claim.role,
             resolved_unix_ms=self._context.clock(),
