@@ -6,6 +6,7 @@ run nothing but the console's own files.
 
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ SAFE = {
 LAST_UNIX_MS = 253_402_300_799_000
 NOT_KEPT = {"Cache-Control": "no-store"}
 THEMES = ("auto", "light", "dark")
+ROOM_GROUPS = (
+    (
+        "Now",
+        (
+            ("/", "Overview", "layout-dashboard"),
+            ("/tasks", "Tasks", "list-checks"),
+            ("/approvals", "Approvals", "shield-check"),
+            ("/coordination", "Coordination", "network"),
+        ),
+    ),
+    ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and doors", "cpu"))),
+    ("Operate", (("/dead-letters", "Dead letters", "mail-x"),)),
+)
+"""What the menu lists: for each group address, name and icon of its rooms."""
 THEME_COOKIE = "bulkhead_theme"
 
 
@@ -60,6 +75,25 @@ def _to_datetime(unix_ms: int) -> datetime:
     return datetime.fromtimestamp(min(unix_ms, LAST_UNIX_MS) / 1000, UTC)
 
 
+def _file_path(name: str) -> str:
+    return f"/static/{VERSION}/{name}"
+
+
+def _render_icon(name: str) -> Markup:
+    """A symbol of `icons.svg`, for eyes alone: words stand beside it."""
+    return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(_file_path("icons.svg"), name)
+
+
+def _format_relative(unix_ms: int) -> str:
+    """`12 s ago`, `in 4 min`; the date where it is more than a week away."""
+    seconds = time.time() - unix_ms / 1000
+    for unit, length_s, below_s in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 86_400), ("d", 86_400, 604_800)):
+        if abs(seconds) < below_s:
+            amount = f"{int(abs(seconds) // length_s)} {unit}"
+            return f"{amount} ago" if seconds >= 0 else f"in {amount}"
+    return _to_datetime(unix_ms).strftime("%Y-%m-%d")
+
+
 def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -79,10 +113,13 @@ def _build_environment() -> Environment:
     environment.filters |= {
         "moment": _format_moment,
         "iso": _format_iso,
+        "relative": _format_relative,
         "tokens": amounts.format_tokens,
         "counted": amounts.format_count,
     }
-    environment.globals["file"] = lambda name: f"/static/{VERSION}/{name}"
+    environment.globals["file"] = _file_path
+    environment.globals["icon"] = _render_icon
+    environment.globals["room_groups"] = ROOM_GROUPS
     return environment
 
 

@@ -195,6 +195,19 @@
   };
   for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) document.addEventListener(name, failed);
 
+  // Times that a page tells as a distance grow while it is open.
+  const UNITS = [["s", 1, 60], ["min", 60, 3600], ["h", 3600, 86400], ["d", 86400, 604800]];
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const place of document.querySelectorAll("time[title]")) {
+      const seconds = (Date.now() - Date.parse(place.dateTime)) / 1000;
+      const unit = UNITS.find(([, , below]) => Math.abs(seconds) < below);
+      if (!unit) continue;
+      const amount = `${Math.floor(Math.abs(seconds) / unit[1])} ${unit[0]}`;
+      place.textContent = seconds >= 0 ? `${amount} ago` : `in ${amount}`;
+    }
+  }, 10000);
+
   // The keyboard's focus stays on the link or button that was replaced by its like.
   const FOCUSABLE = "a, button, input, select, summary, textarea, [tabindex]";
   const markOf = (one) => {
