@@ -104,7 +104,7 @@ async def test_the_overview_says_what_needs_a_person_and_what_the_day_costs(worl
         assert not await looked.axe()
         await looked.page.locator("#spending", has_text="Ceiling of the day").wait_for()
         task = await world.submit("t8", "What is 17 * 23?")
-        await looked.page.locator("#now a", has_text="What is 17 * 23?").first.wait_for()
+        await looked.page.locator("#tasks a", has_text="What is 17 * 23?").first.wait_for()
         await world.finish(task)
         await world.client("t8", "operator").halt("tenant", "t8", "look at this <b>first</b>")
         await looked.go("/")
@@ -117,12 +117,12 @@ async def test_the_overview_says_what_needs_a_person_and_what_the_day_costs(worl
 async def test_colours_follow_the_browser_or_the_switch(world: World, browser: Browser) -> None:
     async with visitor(browser, world.mesh.url, key(world, "t8"), color_scheme="dark") as looked:
         ground = "getComputedStyle(document.body).backgroundColor"
-        assert await looked.page.evaluate(ground) == "rgb(20, 24, 29)"
+        assert await looked.page.evaluate(ground) == "rgb(15, 19, 23)"
         assert not await looked.axe()
         for wanted in ("dark", "light"):
             await looked.page.get_by_role("button", name="Colours").click()
             await looked.page.locator(f"html[data-theme={wanted}]").wait_for()
-        assert await looked.page.evaluate(ground) == "rgb(255, 255, 255)"
+        assert await looked.page.evaluate(ground) == "rgb(246, 247, 249)"
         await looked.page.keyboard.press("Tab")
         assert await looked.page.evaluate("document.activeElement.className") == "skip", (
             "the keyboard finds the content"

@@ -5,6 +5,8 @@ In: visits. Out: a page that is read anew when something changes.
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -15,8 +17,20 @@ from bulkhead_services.gateway.console.mesh import room as mesh
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20
+ENDED = "rejected,succeeded,failed,cancelled,halted"
+SPARK_WIDTH, SPARK_HEIGHT = 240, 32
 DAY_S, HOUR_S = 24 * 3600, 3600
 SEES_SPENDING = ("operator", "auditor")
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """A small curve: an SVG path that closes along the ground. most: the highest of its values."""
+
+    path: str
+    most: int
+    width: int = SPARK_WIDTH
+    height: int = SPARK_HEIGHT
 
 
 class ConsoleOverviewRoutes(ConsoleRoutes):
@@ -37,7 +51,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             visit.get_or("/v1/breakers", {"breakers": []}),
             visit.get_or("/v1/limits", {"alerts": []}),
             visit.get("/v1/tasks", status="requested,queued,running,paused", limit=SHOWN),
-            visit.get("/v1/tasks", limit=5),
+            visit.get("/v1/tasks", status=ENDED, limit=8),
         )
         parts = (approvals, halts, breakers, limits)
         return visit.render_page(
@@ -47,7 +61,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             breakers=[row for row in breakers["breakers"] if row["phase"] != "closed"],
             alerts=limits["alerts"][:SHOWN],
             tasks=tasks,
-            newest=ended["tasks"],
+            ended=ended["tasks"],
             refused=[part["refused"] for part in parts if "refused" in part],
             troubled=await mesh.services_needing_person(visit),
             sees_spending=visit.claim.role in SEES_SPENDING,
@@ -56,9 +70,11 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
     async def show_spending(self, visit: Visit) -> Response:
         """GET /overview/spending"""
         since_midnight_s = max(1, int(time.time()) % DAY_S)
-        nothing: Json = {"total": {"spent": {"cost_usd_micros": 0}, "held": {"cost_usd_micros": 0}}}
+        nothing: Json = {
+            "total": {"spent": {"cost_usd_micros": 0, "calls": 0, "failed_calls": 0}, "held": {"cost_usd_micros": 0}}
+        }
         day, hour, limits = await asyncio.gather(
-            visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{since_midnight_s}s", "limit": 1}),
+            visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{since_midnight_s}s", "limit": 1, "slices": 24}),
             visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{HOUR_S}s", "limit": 1}),
             visit.get_or("/v1/limits", {"limits": [], "policy": None}),
         )
@@ -71,6 +87,9 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             "overview/spending.html",
             spent=spent,
             held=reserved,
+            spark=draw_spark(day.get("slices", ())),
+            calls=day["total"]["spent"]["calls"],
+            failed_calls=day["total"]["spent"]["failed_calls"],
             burn=burn,
             ceiling=ceiling,
             percent=min(100, 100 * spent // ceiling) if ceiling else 0,
@@ -78,6 +97,19 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             reached_ms=round((left_s or 0) * 1000) if reached else None,
             refused=[part["refused"] for part in (day, hour, limits) if "refused" in part][:1],
         )
+
+
+def draw_spark(values: Sequence[int]) -> Spark | None:
+    """A curve through values at equal distances; None where there is nothing to draw."""
+    most = max(values, default=0)
+    if len(values) < 2 or not most:
+        return None
+    step = SPARK_WIDTH / (len(values) - 1)
+    points = [
+        f"{number * step:.1f} {SPARK_HEIGHT - 2 - value / most * (SPARK_HEIGHT - 4):.1f}"
+        for number, value in enumerate(values)
+    ]
+    return Spark(f"M0 {SPARK_HEIGHT}L{'L'.join(points)}L{SPARK_WIDTH} {SPARK_HEIGHT}Z", most)
 
 
 def _day_ceiling(limits: Json) -> int | None:

@@ -22,6 +22,19 @@ PLACES = {
     "model_gateway": (3, 4),
 }
 """Column and half row of each service: work flows to the right, out into the world."""
+FLOWS = (
+    ("gateway", "planner"),
+    ("doors", "model_gateway"),
+    ("signer", "planner"),
+    ("planner", "worker"),
+    ("planner", "checker"),
+    ("worker", "tool_executor"),
+    ("worker", "rag"),
+    ("worker", "model_gateway"),
+    ("checker", "model_gateway"),
+    ("budget", "model_gateway"),
+)
+"""Edges that are drawn, faint, when nothing went along them lately."""
 MS_PER_MINUTE = 60_000
 TROUBLES = {"no_replica": "no replica", "full": "no room", "dead_letters": "dead letters", "failures": "failures"}
 """Words for what the API names, the worst first."""
@@ -65,7 +78,9 @@ def draw_mesh(mesh: Json) -> MeshDrawing:
     """The mesh as it is told."""
     loads = {load["service"]: load for load in mesh["services"]}
     nodes = {name: _draw_node(load) for name, load in loads.items() if name in PLACES}
-    rates: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+    rates: dict[tuple[str, str], dict[tuple[str, str], int]] = {
+        (sender, to): {} for sender, to in FLOWS if sender in nodes and to in nodes
+    }
     for edge in mesh["edges"]:
         sender, receiver = edge["sender"], edge["receiver"]
         if sender in nodes and receiver in nodes and sender != receiver:

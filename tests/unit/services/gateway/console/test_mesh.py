@@ -66,8 +66,9 @@ def test_a_service_in_trouble_has_a_word_beside_its_colour() -> None:
 def test_an_edge_has_the_rates_both_ways_and_who_speaks_to_itself_none() -> None:
     edges = (("planner", "worker", 12), ("worker", "planner", 3), ("planner", "planner", 9), ("budget", "journal", 5))
     drawn = draw_mesh(told(GONE, PLAIN, {"service": "rag"}, edges=(*edges, ("publisher", "gateway", 1))))
-    [edge] = drawn.edges
+    [edge, idle] = drawn.edges
     assert edge.label == "→ 12  ← 3" and edge.failed, "to a service that nobody serves"
+    assert idle.label == "" and "rag" not in idle.said
     assert edge.said == "planner to worker: 12 a minute and worker to planner: 3 a minute"
     [planner] = [row for row in table_rows(told(PLAIN, edges=edges)) if row.load["service"] == "planner"]
     assert planner.sends == (("worker", 12), ("planner", 9))
@@ -87,4 +88,4 @@ def test_a_person_is_needed_where_work_waits_that_nobody_takes_or_letters_lie() 
     troubled = services_needing_person(told(GONE, ILL, PLAIN, letters))
     assert [one["service"] for one in troubled] == ["worker", "checker"]
     said = pages.render_template("overview/mesh_needs.html", troubled=troubled)
-    assert "of worker asks for work, and 3 messages wait for it" in said and "2 messages" in said
+    assert "asks for work, and 3 messages wait for it" in said and "2 messages" in said
