@@ -74,7 +74,9 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             "total": {"spent": {"cost_usd_micros": 0, "calls": 0, "failed_calls": 0}, "held": {"cost_usd_micros": 0}}
         }
         day, hour, limits = await asyncio.gather(
-            visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{since_midnight_s}s", "limit": 1, "slices": 24}),
+            visit.get_or(
+                "/v1/spend", nothing, {"by": "feature", "since": f"{since_midnight_s}s", "limit": 1, "slices": 24}
+            ),
             visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{HOUR_S}s", "limit": 1}),
             visit.get_or("/v1/limits", {"limits": [], "policy": None}),
         )

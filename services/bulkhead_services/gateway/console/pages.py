@@ -81,7 +81,9 @@ def _file_path(name: str) -> str:
 
 def _render_icon(name: str) -> Markup:
     """A symbol of `icons.svg`, for eyes alone: words stand beside it."""
-    return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(_file_path("icons.svg"), name)
+    return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(
+        _file_path("icons.svg"), name
+    )
 
 
 def _format_relative(unix_ms: int) -> str:

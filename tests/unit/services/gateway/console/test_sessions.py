@@ -43,7 +43,12 @@ async def test_a_key_becomes_a_cookie_that_no_page_can_read(mesh):
         assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Max-Age=28800" in cookie
         assert OPERATOR not in cookie and DIGEST not in cookie
         shown = await client.get("/tasks")
-        assert shown.status_code == 200 and "ada<br>" in shown.text and "operator · acme" in shown.text and OPERATOR not in shown.text
+        assert (
+            shown.status_code == 200
+            and "ada<br>" in shown.text
+            and "operator · acme" in shown.text
+            and OPERATOR not in shown.text
+        )
 
 
 async def test_a_session_is_one_of_every_replica_and_of_the_api(mesh):
