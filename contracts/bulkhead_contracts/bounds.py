@@ -155,6 +155,7 @@ MAX_CHANGES_LISTED = 50  # of a tenant's limits
 MAX_SPEND_ROWS = 100  # by name, in one answer
 MAX_WAITS_LISTED = 200  # of one tenant, in one answer
 MAX_WAIT_TARGETS_LISTED = 16
+MAX_WAIT_MINUTES = 180
 MAX_TRIPS_LISTED = 100
 MAX_WINDOWS_LISTED = 100
 MAX_SERVICES_LISTED = 32  # of the whole mesh

@@ -23,6 +23,7 @@ from bulkhead_contracts.budget import (
     TargetLimit,
     TaskTrip,
     TopUp,
+    WaitMinute,
 )
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.types import Contract, Count, Token, UnixMs
@@ -47,13 +48,15 @@ class BreakerPage(Contract):
 
 class CoordinationPage(Contract):
     """Coordination of the tenant's tasks: open waits, those who are stuck first; findings of the detectors, the
-    newest first, as far as they are remembered; what breakers have counted within their window.
+    newest first, as far as they are remembered; what breakers have counted within their window. minutes: those of the
+    last three hours that had waits, the oldest first, each with its fullest moment.
     """
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
     more_waits: Count
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
+    minutes: Annotated[tuple[WaitMinute, ...], Field(max_length=bounds.MAX_WAIT_MINUTES)] = ()
 
 
 class MeshPage(Contract):
@@ -221,6 +224,13 @@ class TaskCoordinationQuery(
     """Show who waits for whom, loops, chatter and broken circles, and windows of breakers; for operators and
     auditors.
     """
+
+    at: Annotated[
+        int,
+        Field(ge=0, le=10**15, description="Moment (Unix, ms) of the last three hours whose waits are shown; 0: now"),
+        Whole,
+        Remedy("send the start_unix_ms of one of the minutes"),
+    ] = 0
 
 
 class MeshQuery(

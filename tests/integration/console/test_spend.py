@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bulkhead_services.gateway.console.spend import CHART_HEIGHT, draw_bars, to_csv
+from bulkhead_services.gateway.console.spend import CHART_HEIGHT, draw_bars, find_outliers, label_times, to_csv
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -64,6 +64,22 @@ def test_bars_have_one_scale_and_what_cost_little_is_seen() -> None:
         200,
     ]
     assert draw_bars([], 0, 1) == [] and draw_bars([0, 0], 0, 2)[1].height == 0
+
+
+def test_what_cost_ten_times_the_median_of_its_like_is_an_outlier() -> None:
+    def row(name: str, cost: int) -> dict[str, Any]:
+        return {"name": name, "spent": {"cost_usd_micros": cost}, "held": {"cost_usd_micros": 0}}
+
+    usual = [row(f"t{number}/s", 10) for number in range(5)]
+    [outlier] = find_outliers("step", [row("t9/s", 100), row("", 500), *usual])
+    assert (outlier.task, outlier.cost_usd_micros, outlier.median_usd_micros) == ("t9", 100, 10)
+    assert find_outliers("step", [row("t9/s", 99), *usual]) == []
+    assert find_outliers("step", [row("t9/s", 100), *usual[:3]]) == [], "too few to say what is usual"
+
+
+def test_the_chart_has_hours_within_a_day_and_dates_beyond() -> None:
+    assert [text for _, text in label_times(0, 5 * 3_600_000)] == [f"{hour:02}:00" for hour in range(6)]
+    assert [text for _, text in label_times(0, 5 * 86_400_000)][-1] == "06 Jan"
 
 
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:

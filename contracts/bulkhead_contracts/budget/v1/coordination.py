@@ -1,5 +1,6 @@
 """Coordination of a tenant's tasks as the watch sees it now: who waits for whom, what was found, how calls went."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,9 +15,11 @@ from .alerts import Tripped
 
 
 class CoordinationRequested(Body, type="mesh.budget.coordination_requested"):
-    """An operator or auditor asks how the tenant's tasks hang together (rpc)."""
+    """An operator or auditor asks how the tenant's tasks hang together (rpc). at_unix_ms: a moment of the last minutes
+    whose waits are asked for; 0 for now."""
 
     requester: RequesterClaim
+    at_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 class OpenWait(Contract):
@@ -55,12 +58,22 @@ class BreakerWindow(Contract):
     window_ms: Count
 
 
+class WaitMinute(Contract):
+    """Open waits at the fullest moment of a minute. stuck: how many of them nobody can end."""
+
+    start_unix_ms: UnixMs
+    waits: Count
+    stuck: Count
+
+
 class CoordinationReplied(Body, type="mesh.budget.coordination_replied"):
     """Open waits, the tasks in their order; findings, the newest first, as far as the watch remembers them; windows of
-    breakers that count calls. more_waits: how many are not listed. failure: why nothing can be told."""
+    breakers that count calls. more_waits: how many are not listed. minutes: those of the last hours that had waits, the
+    oldest first. failure: why nothing can be told."""
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)] = ()
     more_waits: Count = 0
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)] = ()
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)] = ()
+    minutes: Annotated[tuple[WaitMinute, ...], Field(max_length=bounds.MAX_WAIT_MINUTES, exclude_if=operator.not_)] = ()
     failure: Failure | None = None

@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 from bulkhead.health.breakers.registry import BreakerRegistry
 from bulkhead.health.breakers.state_machine import BUCKETS
-from bulkhead.health.deadlock.wait_graph import WaitGraph
-from bulkhead.health.sources.journal_waits import party_label
 from bulkhead.health.thresholds import BreakerThresholds
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import BreakerWindow, CoordinationReplied, CoordinationRequested, OpenWait
+from bulkhead_contracts.budget import BreakerWindow, CoordinationReplied, CoordinationRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_services.budget.readers import check_reader
+from bulkhead_services.budget.watch.open_waits import open_waits
 from bulkhead_services.budget.watch.watcher import Watcher
 
 
@@ -38,34 +37,18 @@ class CoordinationQuery:
             hint = "start budget with BULKHEAD_WATCH=on" if self._watcher is None else "ask again in a moment"
             return CoordinationReplied(failure=Failure.from_text("unavailable", reason, hint))
         fold = self._watcher.fold
-        waits, left_out = open_waits(fold.watch.graph, tenant)
+        if body.at_unix_ms:
+            waits, left_out = fold.wait_minutes.waits_at(tenant, body.at_unix_ms)
+        else:
+            waits, left_out = open_waits(fold.watch.graph, tenant)
         windows = breaker_windows(fold.watch.breakers, tenant, self._clock(), self._thresholds)
         return CoordinationReplied(
-            waits=waits, more_waits=left_out, trips=fold.recent.trips_of(tenant), windows=windows
+            waits=waits,
+            more_waits=left_out,
+            trips=fold.recent.trips_of(tenant),
+            windows=windows,
+            minutes=fold.wait_minutes.minutes_of(tenant),
         )
-
-
-def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int]:
-    """The open waits of a tenant's tasks, and how many are left out: those who are stuck come first."""
-    waits = [wait for wait in list(graph.waits.values()) if wait.task.startswith(f"{tenant}/")]
-    waits.sort(key=lambda one: (one.waiter not in graph.stuck, one.task, one.key))
-    listed = waits[: bounds.MAX_WAITS_LISTED]
-    rows = tuple(
-        OpenWait(
-            kind=wait.key.partition("/")[0],
-            task=wait.task.partition("/")[2],
-            waiter=party_label(wait.waiter)[: bounds.MAX_SUMMARY_CHARS],
-            targets=tuple(
-                party_label(target)[: bounds.MAX_SUMMARY_CHARS]
-                for target in wait.targets[: bounds.MAX_WAIT_TARGETS_LISTED]
-            ),
-            mode=wait.mode,
-            stuck=wait.waiter in graph.stuck,
-            until_unix_ms=graph.until.get(wait.key, 0),
-        )
-        for wait in listed
-    )
-    return rows, len(waits) - len(listed)
 
 
 def breaker_windows(

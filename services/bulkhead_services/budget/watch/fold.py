@@ -32,6 +32,7 @@ from bulkhead_contracts.control import BreakerReset
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
+from bulkhead_services.budget.watch.open_waits import WaitMinutes
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
@@ -141,7 +142,7 @@ class WatchFold:
         self._latency = FeatureLatencyFold(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
-        self.notices, self.recent = DueNotices(), RecentTrips()
+        self.notices, self.recent, self.wait_minutes = DueNotices(), RecentTrips(), WaitMinutes()
         self.standing = TaskStandings(QUIET_FACTOR * thresholds.stalls.after_ms)
         self.traffic = Traffic()
         self.folded = 0
@@ -183,6 +184,7 @@ class WatchFold:
         # Not cleared when this raises: then it is the one to blame.
         self._left_out.folding = stored
         self._fold_events(stored)
+        self.wait_minutes.note_waits(self.watch.graph, stored.time_unix_ms)
         self._left_out.folding = None
 
     def _fold_events(self, stored: StoredMessage) -> None:

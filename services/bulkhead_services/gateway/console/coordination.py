@@ -1,8 +1,11 @@
-"""The room of coordination health: who waits for whom, what went in circles, which breakers and halts hold work back.
-
+"""The room of coordination: who waits for whom, now and in each minute, what went in circles, which breakers and halts
+hold work back.
 In: visits; forms by which a person resets a breaker, halts or resumes. Out: pages, with the waits as a graph.
 """
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from starlette.responses import Response
@@ -20,7 +23,23 @@ RING = 12
 OF_MANY = ("breaker", "model")
 """Detectors whose evidence is of any tasks."""
 PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
-NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": []}
+NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": [], "minutes": []}
+MINUTE_MS, MINUTES_DRAWN = 60_000, 180
+STRIP_HEIGHT, MINUTE_WIDTH = 48, 5
+NAMED_TASKS = 100
+"""Newest tasks whose objectives name the parties of waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteBar:
+    """One minute that had waits. x, height, stuck_height: of its bar, in pixels."""
+
+    start_unix_ms: int
+    waits: int
+    stuck: int
+    x: int
+    height: int
+    stuck_height: int
 
 
 class ConsoleCoordinationRoutes(ConsoleRoutes):
@@ -35,25 +54,36 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
 
     async def show_health(self, visit: Visit) -> Response:
         """GET /coordination"""
-        coordination = await visit.get_or("/v1/coordination", NOTHING)
-        breakers = (await visit.get("/v1/breakers"))["breakers"]
+        moment = visit.query_value("at")
+        at_unix_ms = int(moment) if moment.isascii() and moment.isdigit() and len(moment) < 16 else 0
+        coordination, breakers, halts, tasks = await asyncio.gather(
+            visit.get_or("/v1/coordination", NOTHING, {"at": at_unix_ms} if at_unix_ms else {}),
+            visit.get("/v1/breakers"),
+            visit.get("/v1/halts"),
+            visit.get("/v1/tasks", limit=NAMED_TASKS),
+        )
         windows = {(window["scope"], window["name"]): window for window in coordination["windows"]}
+        waits = coordination["waits"]
         return visit.render_page(
             "coordination/health.html",
-            told=coordination,
+            coordination=coordination,
             refused=coordination.get("refused"),
-            graph=draw_waits(coordination["waits"][:DRAWN]),
+            at_unix_ms=at_unix_ms,
+            bars=draw_minutes(coordination["minutes"]),
+            objectives={task["task_id"]: task["objective"] for task in tasks["tasks"]},
+            graph=draw_waits(waits[:DRAWN]),
+            waits=[wait for wait in waits if wait["kind"] != "held"],
             trips=[
                 (finding["trip"], finding["task"], draw_deadlock(finding["trip"]), list_evidence(finding))
                 for finding in coordination["trips"]
             ],
-            leases=[wait for wait in coordination["waits"] if wait["kind"] == "held"],
+            leases=[wait for wait in waits if wait["kind"] == "held"],
             breakers=[
                 (breaker, windows.pop((breaker["scope"], breaker["called"] or breaker["name"]), None))
-                for breaker in breakers
+                for breaker in breakers["breakers"]
             ],
             counting=[window for window in windows.values() if window["failed"] or window["slow"]],
-            halts=(await visit.get("/v1/halts"))["halts"],
+            halts=halts["halts"],
             scopes=get_args(HaltScope),
         )
 
@@ -79,6 +109,26 @@ def draw_waits(waits: list[Json]) -> LayeredGraph:
             DrawnStep(name, name, tuple(dict.fromkeys(inputs)), "failed" if name in stuck else _party_status(inputs))
             for name, inputs in behind.items()
         ]
+    )
+
+
+def draw_minutes(minutes: Sequence[Json]) -> tuple[MinuteBar, ...]:
+    """Minutes that had waits as bars of one scale, the last one at the right end of the strip."""
+    most = max((minute["waits"] for minute in minutes), default=0)
+    if not most:
+        return ()
+    last = minutes[-1]["start_unix_ms"]
+    return tuple(
+        MinuteBar(
+            minute["start_unix_ms"],
+            minute["waits"],
+            minute["stuck"],
+            (MINUTES_DRAWN - 1 - place) * MINUTE_WIDTH,
+            max(4, STRIP_HEIGHT * minute["waits"] // most),
+            STRIP_HEIGHT * minute["stuck"] // most,
+        )
+        for minute in minutes
+        if (place := (last - minute["start_unix_ms"]) // MINUTE_MS) < MINUTES_DRAWN
     )
 
 

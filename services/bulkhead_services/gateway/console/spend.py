@@ -3,10 +3,14 @@
 In: visits; forms that set a limit. Out: pages, with bars that are drawn here.
 """
 
+import asyncio
 import csv
 import io
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -33,9 +37,13 @@ COUNTED = ("tokens", "model_calls", "tool_calls")
 COLUMNS = ("cost_usd_micros", "tokens", "calls")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 REVISION = re.compile(r"[0-9]{1,15}")
-ROWS = 50
+ROWS, MOST_ROWS = 50, 100
+PEERS = ("task", "step")
 MOST = 10**15
-CHART_WIDTH, CHART_HEIGHT = 600, 120
+CHART_WIDTH, CHART_HEIGHT = 900, 160
+TICKS = 6
+OUTLIER_FACTOR, FEWEST_PEERS = 10, 5
+"""A step or task is an outlier when it cost ten times the median of the others that are listed, if these are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,17 @@ class SpendBar:
     from_unix_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A step or task that cost many times the median of its like. task: whose page tells more."""
+
+    kind: str
+    name: str
+    task: str
+    cost_usd_micros: int
+    median_usd_micros: int
+
+
 class ConsoleSpendRoutes(ConsoleRoutes):
     """The routes under /spend."""
 
@@ -57,6 +76,7 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         """Routes of the spending pages."""
         return [
             self.factory.get_route("/spend", self.show_spend),
+            self.factory.get_route("/spend/outliers", self.show_outliers),
             self.factory.get_route("/spend.json", self.download_sums),
             self.factory.get_route("/spend.csv", self.download_sums),
             self.factory.post_route("/spend/limits", self.set_limit),
@@ -66,13 +86,18 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         """GET /spend"""
         by, since = visit.query_value("by") or "feature", visit.query_value("since") or "24h"
         query: dict[str, str | int] = {"by": by, "since": since, "limit": ROWS, "slices": SPANS.get(since, 48)}
-        spent = await visit.get_or("/v1/spend", {"rows": []}, query)
-        limits = await visit.get("/v1/limits", history="true")
+        spent, limits = await asyncio.gather(
+            visit.get_or("/v1/spend", {"rows": []}, query), visit.get("/v1/limits", history="true")
+        )
+        since_unix_ms, until_unix_ms = spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)
+        bars = draw_bars(spent.get("slices", []), since_unix_ms, until_unix_ms)
         return visit.render_page(
             "spend/spend.html",
             spent=spent,
             refused=spent.get("refused"),
-            bars=draw_bars(spent.get("slices", []), spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)),
+            bars=bars,
+            most=max((bar.cost_usd_micros for bar in bars), default=0),
+            ticks=label_times(since_unix_ms, until_unix_ms),
             dearest=max([_row_cost(row) for row in spent["rows"]], default=0) or 1,
             limits=limits,
             units=UNITS,
@@ -82,6 +107,14 @@ class ConsoleSpendRoutes(ConsoleRoutes):
             kinds=KINDS,
             spans=tuple(SPANS),
         )
+
+    async def show_outliers(self, visit: Visit) -> Response:
+        """GET /spend/outliers: read after the sums, one kind after the other, for each reads the whole time's facts"""
+        outliers = list[Outlier]()
+        for kind in PEERS:
+            query: dict[str, str | int] = {"by": kind, "since": visit.query_value("since") or "24h", "limit": MOST_ROWS}
+            outliers += find_outliers(kind, (await visit.get_or("/v1/spend", {"rows": []}, query))["rows"])
+        return visit.render_page("spend/outliers.html", outliers=outliers)
 
     async def download_sums(self, visit: Visit) -> Response:
         """GET /spend.json and /spend.csv"""
@@ -127,6 +160,32 @@ def draw_bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list
         x, y, width = round(number * step, 1), round(CHART_HEIGHT - height, 1), round(max(1.0, step - 2), 1)
         drawn.append(SpendBar(x, y, width, round(height, 1), cost, from_unix_ms))
     return drawn
+
+
+def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str]]:
+    """Places along the chart, in pixels, with the time that each stands for: hours within a day, dates beyond."""
+    span_ms = until_unix_ms - since_unix_ms
+    pattern = "%H:%M" if span_ms <= 86_400_000 else "%d %b"
+    return [
+        (
+            round(CHART_WIDTH * number / (TICKS - 1), 1),
+            datetime.fromtimestamp((since_unix_ms + span_ms * number // (TICKS - 1)) / 1000, UTC).strftime(pattern),
+        )
+        for number in range(TICKS)
+    ]
+
+
+def find_outliers(kind: str, rows: Sequence[Json]) -> list[Outlier]:
+    """Rows that cost OUTLIER_FACTOR times the median of all or more, the dearest first."""
+    costs = [cost for row in rows if row["name"] and (cost := _row_cost(row))]
+    if len(costs) < FEWEST_PEERS:
+        return []
+    median = round(statistics.median(costs))
+    return [
+        Outlier(kind, row["name"], row["name"].partition("/")[0], _row_cost(row), median)
+        for row in rows
+        if row["name"] and _row_cost(row) >= OUTLIER_FACTOR * max(1, median)
+    ]
 
 
 def to_csv(spent: Json) -> str:

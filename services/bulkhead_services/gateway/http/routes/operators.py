@@ -169,9 +169,12 @@ class OperatorRoutes:
         breakers = await operator.read_breakers(self._context.bus, claim.tenant)
         return reads.BreakerPage(breakers=tuple(breakers[: reads.MAX_LISTED]))
 
-    async def show_coordination(self, claim: RequesterClaim, _: reads.TaskCoordinationQuery) -> reads.CoordinationPage:
+    async def show_coordination(
+        self, claim: RequesterClaim, query: reads.TaskCoordinationQuery
+    ) -> reads.CoordinationPage:
         """Coordination of the tenant's tasks."""
-        ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
+        ask = CoordinationRequested(requester=claim, at_unix_ms=query.at)
+        index = f"coordination/{claim.person}/{self._context.clock()}"
         return _page_of(reads.CoordinationPage, await self._ask_budget(CoordinationReplied, claim, ask, _WATCH, index))
 
     async def show_mesh(self, claim: RequesterClaim, _: reads.MeshQuery) -> reads.MeshPage:

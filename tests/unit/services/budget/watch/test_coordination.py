@@ -15,8 +15,9 @@ from bulkhead_contracts.budget import CoordinationRequested, Tripped
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.budget.watch import deadlock_refusal
-from bulkhead_services.budget.watch.coordination import CoordinationQuery, breaker_windows, open_waits
+from bulkhead_services.budget.watch.coordination import CoordinationQuery, breaker_windows
 from bulkhead_services.budget.watch.fold import RecentTrips
+from bulkhead_services.budget.watch.open_waits import WaitMinutes, open_waits
 from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
 
 BREAKERS = DEFAULT.breakers
@@ -51,6 +52,33 @@ def test_a_circle_is_told_with_who_holds_what_and_others_wait_beside_it():
     assert more == 0 and [one.stuck for one in rows] == [True] * 4 + [False] * 2
     assert {one.until_unix_ms for one in rows if one.kind == "held"} == {NOW + 60_000}
     assert open_waits(mesh.watching.watch.graph, "dem") == ((), 0), "another tenant's"
+
+
+def test_a_minute_is_told_by_its_fullest_moment_after_its_waits_are_over():
+    mesh = Inboxes()
+    minutes = WaitMinutes()
+    crossed(mesh)
+    mesh.read_all()
+    graph = mesh.watching.watch.graph
+    minute = NOW - NOW % 60_000
+    minutes.note_waits(graph, NOW)
+    for key in list(graph.waits):
+        graph.close_wait(key)
+    minutes.note_waits(graph, NOW)
+    minutes.note_waits(graph, NOW + 60_000)
+    [row] = minutes.minutes_of("demo")
+    assert (row.start_unix_ms, row.waits, row.stuck) == (minute, 4, 4)
+    rows, more = minutes.waits_at("demo", minute + 1)
+    assert {wait.waiter for wait in rows} == {CRM, ERP, "t1/s", "t2/s"} and more == 0
+    assert minutes.waits_at("demo", minute + 60_000) == ((), 0)
+    assert minutes.minutes_of("other") == () and minutes.waits_at("other", minute) == ((), 0)
+
+
+def test_a_fold_keeps_the_minutes_of_what_it_reads():
+    mesh = Inboxes()
+    crossed(mesh)
+    mesh.read_all()
+    assert [row.stuck for row in mesh.watching.wait_minutes.minutes_of("demo")][-1:] == [4]
 
 
 def test_many_waits_are_cut_and_counted():
