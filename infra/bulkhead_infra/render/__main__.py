@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bulkhead_infra.kubernetes import chart
 from bulkhead_infra.observability import dashboards
-from bulkhead_infra.render import agreement, asyncapi, cluster, compose, readmes, reference, release, schemas
+from bulkhead_infra.render import agreement, asyncapi, cluster, compose, readmes, reference, release, runbooks, schemas
 from bulkhead_infra.services import EVERY_SERVICE, SERVICES
 from bulkhead_services.gateway.http.openapi import openapi
 
@@ -23,7 +23,7 @@ OPENAPI_FILE, IMAGES_FILE = "contracts/openapi.json", "infra/bulkhead_infra/dock
 def generated_files() -> dict[Path, str]:
     """Every generated file with its text."""
     from_code = [part.files() for part in (schemas, asyncapi, compose, cluster, reference, dashboards)]
-    from_tree = [part.files(ROOT) for part in (readmes, chart)]
+    from_tree = [part.files(ROOT) for part in (readmes, chart, runbooks)]
     own_files = {OPENAPI_FILE: _render_openapi(), IMAGES_FILE: _render_images()}
     return {ROOT / name: text for files in (*from_code, *from_tree, own_files) for name, text in files.items()}
 

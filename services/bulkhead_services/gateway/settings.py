@@ -37,7 +37,7 @@ class Settings(CallerSettings):
     webhook_events: by tenant, events that tool_executor posts to its webhook, as '{"acme": ["task.ended"]}'; it needs
     the same.
     session_s: for which a person stays signed in at the console. runbooks: address of their page, to which the console
-    links (https://wiki.example/bulkhead); without one it names the section of docs/how-to/runbooks.md.
+    links (https://wiki.example/bulkhead); without one to its own page, /runbooks.
     head_timeout_s: until a request's headers are complete. body_timeout_s: the same for its body, plus the time of its
     bytes at body_min_bytes_per_s. write_timeout_s: for which a client may read nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.

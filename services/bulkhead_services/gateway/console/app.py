@@ -17,6 +17,7 @@ from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
+from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
@@ -37,6 +38,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleSpendRoutes,
     ConsoleCoordinationRoutes,
     ConsoleDeadLetterRoutes,
+    ConsoleRunbookRoutes,
     ConsoleModelRoutes,
 )
 

@@ -51,7 +51,7 @@ ROOM_GROUPS = (
         ),
     ),
     ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and doors", "cpu"))),
-    ("Operate", (("/dead-letters", "Dead letters", "mail-x"),)),
+    ("Operate", (("/dead-letters", "Dead letters", "mail-x"), ("/runbooks", "Runbooks", "book-open"))),
 )
 """What the menu lists: for each group address, name and icon of its rooms."""
 THEME_COOKIE = "bulkhead_theme"

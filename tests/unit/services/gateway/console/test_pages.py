@@ -116,12 +116,16 @@ async def test_an_unknown_path_is_the_apis(client):
     assert (await client.get("/nowhere")).json()["code"] == "no_such_path"
 
 
-def test_a_runbook_is_a_link_where_its_address_is_known_and_a_name_elsewhere():
+def test_a_runbook_is_a_link_to_the_operators_page_or_to_the_consoles_own():
     words = pages.ENVIRONMENT.get_template("words.html").module
     linked = str(words.runbook("BulkheadBreakerOpen", "https://wiki.example/bulkhead"))
     assert 'href="https://wiki.example/bulkhead#bulkheadbreakeropen"' in linked
-    named = str(words.runbook("BulkheadBreakerOpen", ""))
-    assert "docs/how-to/runbooks.md#bulkheadbreakeropen" in named and "href" not in named
+    assert 'href="/runbooks#bulkheadbreakeropen"' in str(words.runbook("BulkheadBreakerOpen", ""))
+
+
+async def test_the_runbooks_have_a_section_for_each_link(client):
+    page = (await client.get("/runbooks")).text
+    assert 'id="bulkheadbreakeropen"' in page and "bulkhead doctor" in page and ".md" not in page
 
 
 async def test_an_open_breaker_leads_to_coordination_and_to_its_runbook(tmp_path):
