@@ -1,4 +1,4 @@
-"""The room of models and doors: what is known of a model by several roads stands in one row."""
+"""The room of models and tools: what is known of a model by several roads stands in one row."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path
         on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
         await on.run()
         page = (await client.get("/models")).text
-        assert "offline-rules-1" in page and "no trouble" in page and "No agent has come by the doors yet" in page
+        assert "offline-rules-1" in page and "closed" in page and "No tool was called" in page
         async with browsing(on, OTHER_OPERATOR) as other:
             assert "No model was called" in (await other.get("/models")).text
         seen = await bob.get("/models")
@@ -26,5 +26,6 @@ def test_a_model_that_is_held_back_stands_first_with_all_that_is_known() -> None
     rows = rows_by_name(
         "model", [window, window | {"scope": "tool"}], [opened], [{"name": n, "spent": {}} for n in ("a", "b", "")]
     )
-    assert [one["name"] for one in rows] == ["b", "a"]
-    assert rows[0] == {"name": "b", "phase": "open", "reason": "8 of 9 failed", "window": window, "spent": {}}
+    assert [row["name"] for row in rows] == ["b", "a"]
+    spending = {"name": "b", "spent": {}}
+    assert rows[0] == {"name": "b", "phase": "open", "reason": "8 of 9 failed", "spending": spending}

@@ -10,7 +10,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task.v1 import RequesterClaim
 from bulkhead_contracts.types import Body, Contract, Count, Token, UnixMs
 
-SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
+SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task"]
 
 
 class SpendRequested(Body, type="mesh.budget.spend_requested"):
@@ -72,11 +72,14 @@ class Spent(Contract):
 
 
 class SpendRow(Contract):
-    """Spending under one name, and what is held for calls that have not settled. "": without a name."""
+    """Spending under one name, and what is held for calls that have not settled. "": without a name. p50_ms, p95_ms:
+    percentiles of the time that settled calls took; 0 where none is known."""
 
     name: Annotated[str, Field(max_length=200)] = ""
     spent: Spent = Spent()
     held: Spent = Spent()
+    p50_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    p95_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
 
 
 class SpendReplied(Body, type="mesh.budget.spend_replied"):

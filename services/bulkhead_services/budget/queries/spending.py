@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, StoredMessage
 from bulkhead.bus.seek_time import last_before
+from bulkhead.journal.quality import percentile
 from bulkhead.runtime.consume import inbound, packed_facts
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
@@ -32,8 +33,8 @@ log = Log("budget.spending")
 
 MAY_READ = ("operator", "auditor")
 """Roles that see the spending of each person."""
-MODEL_SERVICE = "model_gateway"
-"""Its resources are models; those of others are tools and stores."""
+RESOURCE_SERVICES = {"model": "model_gateway", "tool": "tool_executor"}
+"""Services whose resources are models, and tools."""
 HALTED = "halted"
 TASK_KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
 """No retention of ended tasks is shorter."""
@@ -90,8 +91,8 @@ def name_of(grouping: str, service: str, tenant: str, task: str, fact: Reserved)
         return task
     if grouping == "step":
         return f"{task}/{fact.step_id}" if fact.step_id else ""
-    if grouping == "model":
-        return fact.resource if service == MODEL_SERVICE else ""
+    if grouping in RESOURCE_SERVICES:
+        return fact.resource if service == RESOURCE_SERVICES[grouping] else ""
     for scope in (*fact.scopes, *fact.more_scopes):
         # agent:<tenant>:<name>:<UTC day>
         kind, _, qualified_name = scope.scope.partition(":")
@@ -131,6 +132,7 @@ def build_report(
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
+    wall_ms_by_name: dict[str, list[int]] = {}
     parts, width_ms = [0] * slices, max(1, until_unix_ms - since_unix_ms)
     for key, reservation in tally.calls.items():
         if reservation.at_unix_ms >= since_unix_ms:
@@ -141,6 +143,8 @@ def build_report(
                 continue
             if settled is not None:
                 amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
+                if settled.wall_ms:
+                    wall_ms_by_name.setdefault(reservation.name, []).append(settled.wall_ms)
             elif is_over:
                 amounts = _estimated_spend(reservation.ask)
             else:
@@ -150,7 +154,13 @@ def build_report(
                 part = (reservation.at_unix_ms - since_unix_ms) * slices // width_ms
                 parts[min(part, slices - 1)] += amounts.cost_usd_micros  # A clock that is ahead tells the last one.
     rows = [
-        SpendRow(name=name, spent=_sum_spend(spent_by_name.get(name, ())), held=_sum_spend(held_by_name.get(name, ())))
+        SpendRow(
+            name=name,
+            spent=_sum_spend(spent_by_name.get(name, ())),
+            held=_sum_spend(held_by_name.get(name, ())),
+            p50_ms=percentile(wall_ms_by_name.get(name, ()), 50) or 0,
+            p95_ms=percentile(wall_ms_by_name.get(name, ()), 95) or 0,
+        )
         for name in {**spent_by_name, **held_by_name}
     ]
     rows.sort(key=lambda one: (-one.spent.cost_usd_micros - one.held.cost_usd_micros, -one.spent.tokens, one.name))

@@ -1,4 +1,4 @@
-"""The room of models and doors: how models and tools answer now, what they cost lately, and runs of agents outside.
+"""The room of models and tools: whether they answer now, how long they take, how often they fail, what they cost.
 
 In: visits. Out: a page, as far as the API tells it to the role that looks.
 """
@@ -11,7 +11,7 @@ from starlette.routing import Route
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
-SPAN, ROWS, RUNS = "24h", 100, 50
+SPAN, ROWS = "24h", 100
 
 
 class ConsoleModelRoutes(ConsoleRoutes):
@@ -23,34 +23,34 @@ class ConsoleModelRoutes(ConsoleRoutes):
 
     async def show_models(self, visit: Visit) -> Response:
         """GET /models"""
-        spent = await visit.get_or("/v1/spend", {"rows": []}, {"by": "model", "since": SPAN, "limit": ROWS})
+        nothing: Json = {"rows": []}
+        models = await visit.get_or("/v1/spend", nothing, {"by": "model", "since": SPAN, "limit": ROWS})
+        tools = await visit.get_or("/v1/spend", nothing, {"by": "tool", "since": SPAN, "limit": ROWS})
         coordination = await visit.get_or("/v1/coordination", {"windows": []})
         breakers = (await visit.get("/v1/breakers"))["breakers"]
-        runs = await visit.get("/v1/tasks", limit=RUNS, opened_by="doors")
         return visit.render_page(
             "models/models.html",
-            models=rows_by_name("model", coordination["windows"], breakers, spent["rows"]),
-            tools=rows_by_name("tool", coordination["windows"], breakers, []),
-            refused=spent.get("refused") or coordination.get("refused"),
-            runs=runs["tasks"],
+            models=rows_by_name("model", coordination["windows"], breakers, models["rows"]),
+            tools=rows_by_name("tool", coordination["windows"], breakers, tools["rows"]),
+            refused=models.get("refused") or coordination.get("refused"),
             span=SPAN,
         )
 
 
 def rows_by_name(scope: str, windows: list[Json], breakers: list[Json], spent: list[Json]) -> list[dict[str, Any]]:
-    """The rows of models or tools by name: the state of its breaker, its window, what it cost."""
+    """The rows of models or tools by name: the state of its breaker, and its row of spending."""
     by_name: dict[str, dict[str, Any]] = {}
 
     def find_row(name: str) -> dict[str, Any]:
-        return by_name.setdefault(name, {"name": name, "phase": "", "reason": "", "window": None, "spent": None})
+        return by_name.setdefault(name, {"name": name, "phase": "", "reason": "", "spending": None})
 
     for row in spent:
         if row["name"]:
-            find_row(row["name"])["spent"] = row["spent"]
+            find_row(row["name"])["spending"] = row
     for row in windows:
         if row["scope"] == scope:
-            find_row(row["name"]).update(window=row, phase=row["phase"])
+            find_row(row["name"]).update(phase=row["phase"])
     for row in breakers:
         if row["scope"] == scope:
             find_row(row["called"] or row["name"]).update(phase=row["phase"], reason=row["reason"])
-    return sorted(by_name.values(), key=lambda one: (one["phase"] in ("", "closed"), one["name"]))
+    return sorted(by_name.values(), key=lambda row: (row["phase"] in ("", "closed"), row["name"]))

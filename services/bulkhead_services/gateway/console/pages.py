@@ -50,7 +50,7 @@ ROOM_GROUPS = (
             ("/coordination", "Coordination", "network"),
         ),
     ),
-    ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and doors", "cpu"))),
+    ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and tools", "cpu"))),
     ("Operate", (("/dead-letters", "Dead letters", "mail-x"), ("/runbooks", "Runbooks", "book-open"))),
 )
 """What the menu lists: for each group address, name and icon of its rooms."""

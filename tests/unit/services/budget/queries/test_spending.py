@@ -22,7 +22,7 @@ from bulkhead_services.budget.queries import spending
 from bulkhead_services.budget.queries.spending import SpendQuery, SpendTally, build_report, count_message
 
 NOW, HOUR_MS = 1_795_231_204_272, 3_600_000
-BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "task")
+BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task")
 
 
 def fact(
@@ -176,6 +176,17 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
     assert (found.failed_calls, found.failed_usd_micros, found.failed_ms) == (2, 70, 7 + 8_000), (
         "with the pause before the last"
     )
+
+
+def test_a_row_has_the_percentiles_of_what_its_settled_calls_took() -> None:
+    tally = SpendTally()
+    for number, wall_ms in enumerate((*range(10, 200, 10), 9_000, 0)):
+        body = Settled(reservation_id=f"r{number}", call_id=f"c{number}", usage=Usage(tool_calls=1), wall_ms=wall_ms)
+        count_message(tally, fact(number, service="tool_executor"), "tool")
+        count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", body), "tool")
+    (row,) = build_report(tally, "tool", NOW, NOW, 9).rows
+    assert (row.name, row.p50_ms, row.p95_ms) == ("m1", 100, 190)
+    assert build_report(tally, "model", NOW, NOW, 9).rest.p50_ms == 0
 
 
 def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -> None:
