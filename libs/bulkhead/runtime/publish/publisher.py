@@ -56,6 +56,8 @@ class Publisher:
     def __init__(self, service: str, bus: Bus, message_key: bytes, clock: Callable[[], int]) -> None:
         self.service, self._bus, self._key, self._clock = service, bus, message_key, clock
         self._queues: dict[str, PublishQueue] = defaultdict(PublishQueue)
+        self.answers: dict[str, bool] = {}
+        """By service that was asked: whether it answered last time."""
 
     def make_envelope(
         self,
@@ -230,7 +232,12 @@ class Publisher:
         """Ask another service and wait for its answer. Raises BusUnavailable, RpcRefused, DecodeError."""
         head = self.make_envelope(body, **attributes)
         subject = subjects.rpc_subject(self.service, to, tenant, task)
-        answer = await self._bus.request(subject, body.encode(), head.to_headers(), timeout_s)
+        try:
+            answer = await self._bus.request(subject, body.encode(), head.to_headers(), timeout_s)
+        except BusUnavailable:
+            self.answers[to] = False
+            raise
+        self.answers[to] = True
         headers = {key.lower(): value for key, value in answer.headers.items()}
         if "bulkhead-error" in headers:
             raise RpcRefused(json.loads(answer.body or b"{}").get("message", headers["bulkhead-error"]))

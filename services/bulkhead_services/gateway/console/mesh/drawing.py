@@ -131,6 +131,8 @@ def per_minute(messages: int, window_ms: int) -> int:
 
 def worst_trouble(load: Json) -> str:
     """The worst trouble of a service in words; "" without any."""
+    if load["pending"] is None and load["listens"] is False:
+        return "no answer"
     return next((label for name, label in TROUBLES.items() if name in load["troubles"]), "")
 
 
@@ -144,6 +146,8 @@ def replica_text(load: Json) -> str:
     count, listens = load["replicas"], load["listens"]
     if count is not None:
         return f"{count} replica{'' if count == 1 else 's'}"
+    if load["pending"] is None and listens is not None:
+        return "answers" if listens else "does not answer"
     return "1 or more replicas" if listens else "replicas unknown"
 
 

@@ -180,7 +180,13 @@ class OperatorRoutes:
     async def show_mesh(self, claim: RequesterClaim, _: reads.MeshQuery) -> reads.MeshPage:
         """Load of the whole mesh."""
         ask, index = MeshRequested(requester=claim), f"mesh/{claim.person}/{self._context.clock()}"
-        return _page_of(reads.MeshPage, await self._ask_budget(MeshReplied, claim, ask, _LOAD, index))
+        page = _page_of(reads.MeshPage, await self._ask_budget(MeshReplied, claim, ask, _LOAD, index))
+        # The signer has no inbox that could be counted: its standing is whether it answered this gateway last time.
+        answers = self._context.publisher.answers.get("signer")
+        services = tuple(
+            load.model_copy(update={"listens": answers}) if load.service == "signer" else load for load in page.services
+        )
+        return page.model_copy(update={"services": services})
 
     async def list_subscribers(self, claim: RequesterClaim, _: reads.SubscriberListQuery) -> reads.SubscriberPage:
         """The tenant's outside subscribers: the gateway itself may not ask the broker about any durable but its own."""

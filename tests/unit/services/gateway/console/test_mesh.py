@@ -63,6 +63,12 @@ def test_a_service_in_trouble_has_a_word_beside_its_colour() -> None:
     ]
 
 
+def test_a_service_without_an_inbox_answers_or_does_not() -> None:
+    silent, fine = ({"service": "signer", "listens": listens} for listens in (False, True))
+    assert [row.word for row in table_rows(told(silent))] == ["no answer"]
+    assert [(row.word, row.replicas) for row in table_rows(told(fine))] == [("ok", "answers")]
+
+
 def test_an_edge_has_the_rates_both_ways_and_who_speaks_to_itself_none() -> None:
     edges = (("planner", "worker", 12), ("worker", "planner", 3), ("planner", "planner", 9), ("budget", "journal", 5))
     drawn = draw_mesh(told(GONE, PLAIN, {"service": "rag"}, edges=(*edges, ("publisher", "gateway", 1))))
