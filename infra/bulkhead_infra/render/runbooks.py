@@ -35,11 +35,11 @@ def render_sections(markdown: str) -> str:
 
 
 def _without_far_links(tokens: list[Token]) -> list[Token]:
-    kept, is_far = list[Token](), False
+    near_tokens, is_far = list[Token](), False
     for token in tokens:
         if token.type == "link_open":
             is_far = not str(token.attrGet("href")).startswith("#")
         if token.type in ("link_open", "link_close") and is_far:
             continue
-        kept.append(token)
-    return kept
+        near_tokens.append(token)
+    return near_tokens

@@ -88,7 +88,7 @@ def _tenant_of(wait: Wait) -> str:
 def _list_waits(
     waits: Iterable[Wait], stuck: Collection[str], until: Mapping[str, int], tenant: str
 ) -> tuple[tuple[OpenWait, ...], int]:
-    own = sorted(
+    tenant_waits = sorted(
         (wait for wait in waits if wait.task.startswith(f"{tenant}/")),
         key=lambda wait: (wait.waiter not in stuck, wait.task, wait.key),
     )
@@ -105,6 +105,6 @@ def _list_waits(
             stuck=wait.waiter in stuck,
             until_unix_ms=until.get(wait.key, 0),
         )
-        for wait in own[: bounds.MAX_WAITS_LISTED]
+        for wait in tenant_waits[: bounds.MAX_WAITS_LISTED]
     )
-    return rows, len(own) - len(rows)
+    return rows, len(tenant_waits) - len(rows)
