@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope
 
 from bulkhead.runtime.background import cancel_tasks
@@ -77,6 +78,17 @@ class ConsoleApi:
         self, method: str, token: str, path: str, *, query: Query | None = None, body: bytes = b"", key: str = ""
     ) -> ApiResponse:
         """Any answer, whole."""
+        return await self._collect_response(_request_scope(method, token, path, query, body, key), _body_receiver(body))
+
+    async def forward_upload(self, request: Request, token: str, path: str, key: str) -> ApiResponse:
+        """The answer to a body that a browser sends: it goes on unread, within the API's own bounds."""
+        scope = _request_scope("POST", token, path, None, b"", key)
+        for name in ("content-type", "content-length"):
+            if value := request.headers.get(name):
+                scope["headers"].append((name.encode(), value.encode("latin-1")))
+        return await self._collect_response(scope, request.receive)
+
+    async def _collect_response(self, scope: Scope, receive: Receive) -> ApiResponse:
         status, headers, chunks = 500, dict[str, str](), list[bytes]()
 
         async def send(message: Message) -> None:
@@ -87,7 +99,7 @@ class ConsoleApi:
             elif message["type"] == "http.response.body":
                 chunks.append(message.get("body", b""))
 
-        await self._app(_request_scope(method, token, path, query, body, key), _body_receiver(body), send)
+        await self._app(scope, receive, send)
         return ApiResponse(status, headers, b"".join(chunks))
 
     async def stream_events(self, token: str, path: str) -> AsyncIterator[tuple[str, Json]]:

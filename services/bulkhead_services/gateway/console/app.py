@@ -13,6 +13,7 @@ from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
+from bulkhead_services.gateway.console.documents import ConsoleDocumentRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
@@ -20,6 +21,7 @@ from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLe
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
+from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
 from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonRoutes
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
@@ -35,6 +37,8 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleTaskActionRoutes,
     ConsoleComparisonRoutes,
     ConsoleApprovalRoutes,
+    ConsoleSubmissionRoutes,
+    ConsoleDocumentRoutes,
     ConsoleSpendRoutes,
     ConsoleCoordinationRoutes,
     ConsoleDeadLetterRoutes,
