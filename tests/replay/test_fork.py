@@ -13,8 +13,9 @@ from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskSubmitted
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskRequested, TaskSubmitted
 from bulkhead_services.gateway import forks
+from bulkhead_services.gateway.intake import own_words
 from tests.replay.scenes import said_of
 from tests.replay.stage import FACT_TIMEOUT_S, TENANT, Stage, call, plan, silent, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -348,9 +349,24 @@ def test_the_order_in_which_the_planners_words_were_stored_changes_nothing():
     for order in ((adopted, started), (started, adopted), (adopted, started, adopted)):
         past = forks.EarlierTask()
         for said in order:
-            past.apply_body(said)
+            past.apply_body(said, "planner")
         assert past.used_tools() == {"counter_increment_unkeyed": "b"}
-        past.apply_body(ended.model_copy(update={"outcome": "failed", "result": None}))
+        past.apply_body(ended.model_copy(update={"outcome": "failed", "result": None}), "planner")
         assert past.used_tools() == {"counter_increment_unkeyed": "b"}, "what failed may not know what it has done"
-        past.apply_body(ended)
+        past.apply_body(ended, "planner")
         assert past.used_tools() == {} and past.results["b"].summary == "done"
+
+
+@pytest.mark.parametrize(("fields", "sender"), [({"written_by": "model"}, "gateway"), ({}, "pub_bot")])
+def test_of_an_agents_task_no_text_is_a_persons_in_the_fork(fields, sender):
+    step = PlanStep(id="b", title="Pay", instruction="Pay Ben.")
+    request = TaskRequested(objective="Pay Ben 5 EUR.", plan=Plan(steps=(step,)), **fields)
+    past = forks.EarlierTask()
+    past.apply_body(request, sender)
+    past.apply_body(PlanAdopted(plan=request.plan), "planner")
+    drafted = past.drafted_digests({"pub_bot", "doors"})
+    assert own_words(request, drafted) == ()
+    assert [label.trust for label in own_words(request, drafted, by_model=True)] == ["untrusted"] * 2
+    past = forks.EarlierTask()
+    past.apply_body(TaskRequested(objective="Pay Ben 5 EUR.", plan=request.plan), "pub_shop")
+    assert past.drafted_digests({"pub_bot"}) == frozenset()

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 Loc = tuple[int | str, ...]
+MAX_MISFITS = 100
 WORDS = {
     "missing": "is missing",
     "too_short": "must hold at least {min_length}",
@@ -57,20 +58,15 @@ class Misfit:
 
 
 def find_misfits(error: ValidationError, model: type[BaseModel]) -> list[Misfit]:
-    """At least one."""
-    problems = error.errors(include_url=False, include_input=False)
+    """At least one, and MAX_MISFITS at most: whoever sends an object of 50,000 unknown fields is told of the first."""
+    problems = error.errors(include_url=False, include_input=False)[:MAX_MISFITS]
     locs = [tuple(problem["loc"]) for problem in problems]
-    deepest = [
-        problem for problem in problems if not any(_is_below(other_loc, tuple(problem["loc"])) for other_loc in locs)
-    ]
+    above: set[Loc] = {loc[:length] for loc in locs for length in range(len(loc))}
     return [
-        _misfit_of(tuple(problem["loc"]), problem["type"], problem["msg"], problem.get("ctx") or {}, model)
-        for problem in deepest
+        _misfit_of(loc, problem["type"], problem["msg"], problem.get("ctx") or {}, model)
+        for loc, problem in zip(locs, problems, strict=True)
+        if loc not in above
     ]
-
-
-def _is_below(other: Loc, loc: Loc) -> bool:
-    return len(other) > len(loc) and other[: len(loc)] == loc
 
 
 def _misfit_of(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model: type[BaseModel]) -> Misfit:

@@ -4,7 +4,7 @@ In: a request that names an ended task of its own tenant, and what the planner s
 the results to hand to the planner by reference, with a label that says where they come from; or a refusal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from bulkhead.runtime.consume import inbound
@@ -35,6 +35,8 @@ class EarlierTask:
     """An earlier task as this inbox tells of it, in whatever order it was stored: the planner says it side by side."""
 
     request: TaskRequested | None = None
+    sender: str = ""
+    """Of the request."""
     ended: bool = False
     plans: dict[int, Plan] = field(default_factory=dict)
     started: set[Attempt] = field(default_factory=set)
@@ -42,11 +44,12 @@ class EarlierTask:
     """Attempts that certainly called no tool."""
     accepted: dict[tuple[int, str], Result] = field(default_factory=dict)
 
-    def apply_body(self, body: Body) -> None:
+    def apply_body(self, body: Body, sender: str) -> None:
         """One message of the task, in stream order."""
         match body:
             case TaskRequested():
-                self.request = self.request or body
+                if self.request is None:
+                    self.request, self.sender = body, sender
             case PlanAdopted():
                 self.plans[body.plan.version] = body.plan
             case StepStarted():
@@ -72,15 +75,15 @@ class EarlierTask:
         last = max(self.plans, default=0)
         return {step: result for (version, step), result in self.accepted.items() if version == last}
 
-    def drafted_digests(self) -> frozenset[str]:
-        """Digests of the texts of the last plan's steps that a model wrote, or may have: nobody's own words."""
+    def drafted_digests(self, agents: Collection[str]) -> frozenset[str]:
+        """Digests of the texts that a model wrote, or may have: nobody's own words. Of the last plan's steps; of all
+        where an agent asked for the task. agents: senders that are some."""
         request = self.request
-        own_steps = (
-            request.plan.steps if request is not None and request.plan is not None and request.fork is None else ()
-        )
-        texts = {step.prompt_text for step in (self.plan.steps if self.plan else ())} - {
-            step.prompt_text for step in own_steps
-        }
+        texts = {step.prompt_text for step in (self.plan.steps if self.plan else ())}
+        if request is not None and is_of_model(request, self.sender, agents):
+            texts.add(request.objective)
+        elif request is not None and request.plan is not None and request.fork is None:
+            texts -= {step.prompt_text for step in request.plan.steps}
         return frozenset(map(digest_of, texts))
 
     def used_tools(self) -> dict[str, str]:
@@ -88,6 +91,12 @@ class EarlierTask:
         may = {(version, step) for version, step, _ in self.started - self.idle}
         steps = (step for version, plan in self.plans.items() for step in plan.steps if (version, step.id) in may)
         return {tool: step.id for step in steps for tool in step.tools}
+
+
+def is_of_model(request: TaskRequested, sender: str, agents: Collection[str]) -> bool:
+    """True when a model wrote the request. agents: senders whose every word is a model's."""
+    is_of_agent = request.requester is not None and request.requester.agent
+    return request.written_by == "model" or is_of_agent or sender in agents
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +114,10 @@ class ForkInheritance:
 
 
 async def inherit_results(
-    context: Context, tenant: str, task: str, request: TaskRequested
+    context: Context, tenant: str, task: str, request: TaskRequested, agents: Collection[str]
 ) -> ForkInheritance | RequestRefusal:
     """Results that a fork, which is `task`, takes over. The same request always gets the same: the earlier
-    task has ended. Raises BusError.
+    task has ended. agents: as in `is_of_model`. Raises BusError.
     """
     fork = request.fork
     assert fork is not None
@@ -136,7 +145,7 @@ async def inherit_results(
     if isinstance(line, RequestRefusal):
         return line
     delivery = past.request.delivery if past.request is not None else None
-    return ForkInheritance(line[0], tuple(inputs), line[1], past.drafted_digests(), delivery)
+    return ForkInheritance(line[0], tuple(inputs), line[1], past.drafted_digests(agents), delivery)
 
 
 def refuse_repeated_writes(
@@ -226,11 +235,11 @@ async def _read_earlier_task(context: Context, tenant: str, task: str) -> Earlie
     while page := await context.bus.read(INBOX, subjects.task_filter("gateway", tenant, task), after=after):
         for stored in page:
             try:
-                body = inbound.read_message(stored, "gateway").body
+                message = inbound.read_message(stored, "gateway")
             except Unreadable:
                 continue
-            for fact in list_facts(body):
-                past.apply_body(fact)
+            for fact in list_facts(message.body):
+                past.apply_body(fact, message.sender)
         after = page[-1].sequence
     return past
 

@@ -55,8 +55,8 @@ def own_words(
 ) -> tuple[Label, ...]:
     """Unsigned labels of what the requester wrote: the objective, and the text of each step of a plan of his own.
 
-    drafted: digests of texts that stood in the plan of the task that this one forks, and that a model wrote. by_model:
-    a model wrote all of it, so that none of it has the trust of a person's words.
+    drafted: digests of texts of the task that this one forks, and that a model wrote: they get no label. by_model: a
+    model wrote all of it, so that none of it has the trust of a person's words.
     """
     trust: Trust = "untrusted" if by_model else "user"
     texts = [("", request.objective)]
@@ -65,7 +65,7 @@ def own_words(
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
         for source, text in texts
-        if digest_of(text) not in drafted
+        if by_model or digest_of(text) not in drafted
     )
     return merge_labels(tuple(labels))
 
@@ -85,6 +85,7 @@ class Intake:
     ) -> None:
         self._context, self._writes, self._feeds, self._admission = context, writes, feeds, admission
         self._spikes, self._policies, self._logic = spikes, policies, logic
+        self._agents = {subjects.DOORS, *(name for name, policy in policies.items() if policy.agent)}
         self._in_flight: set[str] = set()
         self._ids = task_view.KeyedIds(context.message_key)
 
@@ -244,7 +245,9 @@ class Intake:
     ) -> None:
         """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises HandBack."""
         inherited = (
-            await forks.inherit_results(self._context, message.tenant, message.task, request) if request.fork else None
+            await forks.inherit_results(self._context, message.tenant, message.task, request, self._agents)
+            if request.fork
+            else None
         )
         if isinstance(inherited, task_view.RequestRefusal):
             if inherited.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
@@ -267,7 +270,7 @@ class Intake:
             await self._reject_task(message, task_view.RequestRefusal(*refused))
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
-        by_model = request.written_by == "model" or claim.agent or message.sender == subjects.DOORS
+        by_model = claim.agent or forks.is_of_model(request, message.sender, self._agents)
         own_labels = own_words(request, inherited.drafted if inherited else frozenset(), by_model=by_model)
         body = TaskSubmitted(
             objective=objective,

@@ -197,8 +197,8 @@ class PlannerState:
 
     @property
     def is_objective_of_model(self) -> bool:
-        """True when a model wrote the objective: then no plan made of it is a person's word."""
-        return any(label.kind == "objective" and label.trust != "user" for label in self.labels)
+        """True unless the task has words of a person, and no model's: then no plan made of it is a person's word."""
+        return {label.trust for label in self.labels if label.kind == "objective"} != {"user"}
 
     @property
     def may_draft_flows(self) -> bool:

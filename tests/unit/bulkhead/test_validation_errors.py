@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.text.validation_errors import fields_at, find_misfits
+from bulkhead.text.validation_errors import MAX_MISFITS, fields_at, find_misfits
 from bulkhead_cli.output import CommandError
 from bulkhead_cli.replay.fork import ForkEdit, read_edit
 from bulkhead_infra.identity.policy import IdentityPolicyError, load_tenants
@@ -69,3 +69,9 @@ def test_the_fields_of_a_place() -> None:
     with pytest.raises(ValidationError) as found:
         ForkEdit.model_validate_json("[]")
     assert find_misfits(found.value, ForkEdit)[0].what.startswith("must be an object with the fields objective")
+
+
+def test_many_unknown_fields_are_told_by_the_first_of_them() -> None:
+    with pytest.raises(ValidationError) as found:
+        TaskSubmission.model_validate({f"x{number}": 1 for number in range(20_000)})
+    assert len(find_misfits(found.value, TaskSubmission)) == MAX_MISFITS

@@ -60,11 +60,16 @@ def test_no_plan_writes_in_more_steps_than_the_submitted_one(play):
     assert play.only_output(PlanAdopted).plan.version == 2
 
 
-@pytest.mark.parametrize(("trust", "flows"), [("user", (FLOW,)), ("untrusted", ())])
-def test_a_plan_lets_values_flow_only_where_a_person_wrote_the_objective(play, trust, flows):
-    label = Label(sha256="0" * 64, kind="objective", trust=trust, observed_by="gateway")
+@pytest.mark.parametrize(
+    ("trusts", "flows"), [(("user",), (FLOW,)), (("untrusted",), ()), (("user", "untrusted"), ()), ((), ())]
+)
+def test_a_plan_lets_values_flow_only_where_a_person_wrote_the_objective(play, trusts, flows):
+    labels = tuple(
+        Label(sha256=f"{number}" * 64, kind="objective", trust=trust, observed_by="gateway")
+        for number, trust in enumerate(trusts)
+    )
     flowing = Plan(steps=(PAYS_LATER.steps[0], PAYS_LATER.steps[1].model_copy(update={"flows": (FLOW,)})))
-    submit(play, plan=flowing, tools=GRANTED, labels=(label,))
+    submit(play, plan=flowing, tools=GRANTED, labels=labels)
     assert play.send_of(StepAssigned).step_grant.flows == flows
 
 
