@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cedarpy
@@ -94,6 +95,8 @@ class CedarPolicy:
         self._mesh_rules = self._join_rules(MESH_POLICY)
         self._answers: BoundedDict[str, PolicyAnswer] = BoundedDict(MAX_CACHED_ANSWERS)
         self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_CACHED_ANSWERS)
+        self._cache_lock = Lock()
+        """Rulings on large calls are made in a thread."""
 
     @classmethod
     def load_folder(cls, folder: Path, tools: Iterable[ToolSpec], shipped: Path) -> "CedarPolicy":
@@ -124,19 +127,25 @@ class CedarPolicy:
             [schema.person_attributes(proposal), request, tool.effect, tool.egress, proposal.task.document_scopes]
         )
         key = hashlib.sha256(who.encode()).hexdigest()
-        if (answer := self._answers.get_refreshed(key)) is None:
-            answer = self._answers[key] = self._evaluate_rules(
-                proposal.task.tenant, request, schema.call_entities(proposal)
-            )
+        with self._cache_lock:
+            answer = self._answers.get_refreshed(key)
+        if answer is None:
+            answer = self._evaluate_rules(proposal.task.tenant, request, schema.call_entities(proposal))
+            with self._cache_lock:
+                self._answers[key] = answer
         return answer
 
     def trusts_source(self, tenant: str, source: str, name: str, context: Mapping[str, str]) -> bool:
         """True when a value of this source may be that argument, and nobody needs to be asked."""
         key = (tenant, source, name, *context.values())
-        if (is_trusted := self._trusted.get_refreshed(key)) is None:
+        with self._cache_lock:
+            is_trusted = self._trusted.get_refreshed(key)
+        if is_trusted is None:
             request = schema.flow_request(source, name, tenant, context)
             answer = self._evaluate_rules(tenant, request, schema.flow_entities(source, name, tenant))
-            is_trusted = self._trusted[key] = answer.effect == "permit"
+            is_trusted = answer.effect == "permit"
+            with self._cache_lock:
+                self._trusted[key] = is_trusted
         return is_trusted
 
     def reads_shown(self, tenant: str) -> bool:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
@@ -253,17 +254,20 @@ def values_of(arguments: Mapping[str, object]) -> Iterator[ArgumentValue]:
             pending.extend(
                 reversed([(f"{pointer}/{position}", child, depth + 1) for position, child in enumerate(inner)])
             )
+        elif isinstance(inner, str):
+            yield from _text_values(pointer, inner)
         else:
-            yield from _leaf_values(pointer, inner)
+            kind, form = form_of(inner)
+            yield ArgumentValue(pointer, bound_text(form.strip()), kind, form, "leaf")
 
 
-def _leaf_values(pointer: str, leaf: object) -> Iterator[ArgumentValue]:
-    kind, form = form_of(leaf)
-    leaf_text = leaf if isinstance(leaf, str) else form.strip()
-    yield ArgumentValue(pointer, bound_text(leaf_text), kind, form, "leaf")
-    if isinstance(leaf, str) and kind == "text":
-        for inner_kind, raw, inner in typed_values(leaf):
-            yield ArgumentValue(pointer, bound_text(raw), inner_kind, inner, "part")
+@lru_cache(maxsize=16)
+def _text_values(pointer: str, text: str) -> tuple[ArgumentValue, ...]:
+    """Values of a leaf that is a text. One ruling asks for them several times, and a long text takes long."""
+    kind, form = form_of(text)
+    leaf = ArgumentValue(pointer, bound_text(text), kind, form, "leaf")
+    parts = typed_values(text) if kind == "text" else ()
+    return (leaf, *(ArgumentValue(pointer, bound_text(raw), inner, part, "part") for inner, raw, part in parts))
 
 
 def is_same_value(value: ArgumentValue, planned: str) -> bool:

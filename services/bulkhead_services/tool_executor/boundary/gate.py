@@ -4,6 +4,7 @@ In: a call whose grant holds and whose arguments fit. Out: the ruling under whic
 where it is not. Nothing was begun before.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from bulkhead.policy.sinks import planned_place
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import Job, target_of
 from bulkhead.runtime.errors import Deferred, HandBack, JobRefused
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.tools.api import Arguments
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.approval import ApprovalRequested
@@ -43,6 +45,8 @@ APPROVAL_RECHECK_MS = 15_000, 1_800_000
 that days of waiting do not fill the task's inboxes."""
 _PLACE_MARK = "/"
 """Between the id of a planned call and its position in the plan, as counted; earlier versions counted ids alone."""
+MAX_INLINE_BYTES = 1_000
+"""Of arguments on which policy rules in the event loop: some milliseconds at most."""
 MAX_POINTER_CHARS = 200
 MAX_WHY_CHARS = 400
 """Of each reason: all of a request to people, in whatever script, must fit one message."""
@@ -75,6 +79,7 @@ class Gate:
         self._context, self._rule, self._isolation_of, self._ttl_ms = context, rule, isolation_of, ttl_ms
         self.approvals, self.uncertain_writes = CallApprovals(context), UncertainWrites(context)
         self._place_labels, self._keeps_labels = PlaceLabels(context), keeps_labels
+        self._long_rulings = FairSemaphore(1)
 
     async def admit_call(self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments) -> GatePass:
         """The ruling under which the call may be made now. Raises JobRefused, Deferred, HandBack."""
@@ -98,7 +103,7 @@ class Gate:
         if self._keeps_labels(job.tenant):
             carries = await self._place_labels.find_sources(job.tenant, arguments)
             proposal = replace(proposal, shown=tuple(dict.fromkeys((*proposal.shown, *carries))))
-        ruling = self._rule(proposal)
+        ruling = await self._rule_on(proposal, len(canonical))
         if ruling.effect == "forbid":
             raise JobRefused(_forbidden_failure(tool, ruling))
         approval_id = ""
@@ -116,6 +121,14 @@ class Gate:
             # Before the call: what it writes is never there without its label.
             await self._place_labels.add_sources(job.tenant, tool.spec, arguments, proposal.shown)
         return GatePass(ruling, approval_id, carries)
+
+    async def _rule_on(self, proposal: CallProposal, size_bytes: int) -> CallRuling:
+        """The ruling: at once, or in a thread where the arguments are long, for all in them is looked at. Of those one
+        is ruled on at a time, and tenants take turns: other calls go on meanwhile."""
+        if size_bytes <= MAX_INLINE_BYTES:
+            return self._rule(proposal)
+        async with self._long_rulings.hold_slot(proposal.task.tenant, proposal.task.person):
+            return await asyncio.to_thread(self._rule, proposal)
 
     def _build_proposal(
         self,

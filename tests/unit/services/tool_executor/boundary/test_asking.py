@@ -1,5 +1,7 @@
 """What people are asked fits one message, whatever the arguments and the reasons are."""
 
+import asyncio
+import threading
 from types import SimpleNamespace
 
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
@@ -7,7 +9,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_services.tool_executor.boundary.approvals import canonicalize_and_digest
-from bulkhead_services.tool_executor.boundary.gate import Gate
+from bulkhead_services.tool_executor.boundary.gate import MAX_INLINE_BYTES, Gate
 from tests.open_policy import permitted
 from tests.samples import sample
 
@@ -32,3 +34,24 @@ def test_the_largest_question_fits_a_message() -> None:
     said = canonicalize_and_digest("acme", "t1", "pay", arguments)
     asked = gate._approval_request(job, CallProposal(task, None, tool, arguments), ruling, "a1", said)  # type: ignore[arg-type]
     assert len(asked.why) == bounds.MAX_FINDINGS and len(asked.encode()) < bounds.MAX_MESSAGE_BYTES // 2
+
+
+async def test_long_arguments_are_ruled_on_one_after_the_other_while_short_ones_go_on() -> None:
+    goes_on, at_work = threading.Event(), 0
+
+    def rule(proposal: CallProposal) -> CallRuling:
+        nonlocal at_work
+        if "long" in proposal.arguments:
+            at_work += 1
+            assert at_work == 1 and goes_on.wait(20)
+            at_work -= 1
+        return CallRuling("permit", "writes", "c" * 64)
+
+    task = sample(TaskGrant, expires_unix_ms=2**50)
+    tool = ToolSpec(name="pay", description="", parameters_json="{}", effect="write")
+    gate = Gate(SimpleNamespace(service="tool_executor", clock=lambda: 1), rule, lambda _: "none", 60_000)  # type: ignore[arg-type]
+    long, short = CallProposal(task, None, tool, {"long": 1}), CallProposal(task, None, tool, {})
+    rulings = [asyncio.create_task(gate._rule_on(long, MAX_INLINE_BYTES + 1)) for _ in range(3)]
+    assert (await gate._rule_on(short, 2)).effect == "permit" and not any(task.done() for task in rulings)
+    goes_on.set()
+    assert [ruling.effect for ruling in await asyncio.gather(*rulings)] == ["permit"] * 3
