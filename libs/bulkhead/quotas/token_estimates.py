@@ -59,9 +59,8 @@ _FAMILIES = (
 )
 IMAGE_TOKENS = 2_000
 """Of an image where a context is filled: more than most providers count. What is reserved goes by its size."""
-_WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-")
-_WORDS = bytes(one if one in _WORD else 32 for one in range(256))
-LONG_WORD = 24
+LONG_WORD, SCANNED_BYTES = 24, 256 * 1024
+_LONG_WORDS = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % LONG_WORD)
 LONG_RATE = 0.5
 """On top, per character of a word that is so long (keys, digests, Base64): no tokenizer knows such words."""
 WEIGHT = 0.2
@@ -95,8 +94,13 @@ class TextMeasure:
         size = len(data)
         classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
         by_class = tuple(size - len(data.translate(None, class_bytes)) for class_bytes in classes)
-        lengths = map(len, data.translate(_WORDS).split())
-        return cls(by_class, sum(length for length in lengths if length >= LONG_WORD))
+        # In pieces: a scan holds the interpreter, and other threads have to answer meanwhile.
+        long_words = sum(
+            match.end() - match.start()
+            for start in range(0, size, SCANNED_BYTES)
+            for match in _LONG_WORDS.finditer(data, start, start + SCANNED_BYTES)
+        )
+        return cls(by_class, long_words)
 
     def weigh(self, *families: str) -> float:
         """Tokens by the highest rates of these families."""

@@ -4,11 +4,12 @@ In: a host, or its addresses. Out: its addresses; the first that is not public. 
 6to4, Teredo, NAT64) is judged by the inner one; what the standard library takes for global and nobody routes is not.
 """
 
-import asyncio
 import ipaddress
-import socket
 from collections.abc import Iterable
 
+from bulkhead.bus.jetstream.dns_cache import HostLookup, HostUnknown
+
+LOOKUP_TIMEOUT_S = 10.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNROUTED = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
 """IPv4-compatible, NAT64 of one network, site-local: RFC 4291, 8215, 3879."""
@@ -33,10 +34,15 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-async def resolve_host(host: str, port: int) -> tuple[str, ...]:
-    """IP addresses of a host; none when there is no such host."""
-    try:
-        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
+class HostAddresses:
+    """Lookups of one event loop. Each has a thread of its own: names that no server answers for hold up no other."""
+
+    def __init__(self) -> None:
+        self._lookup = HostLookup()
+
+    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
+        """IP addresses of a host; none when there is no such host."""
+        try:
+            return tuple(dict.fromkeys(await self._lookup.resolve_host(host, port, LOOKUP_TIMEOUT_S)))
+        except HostUnknown:
+            return ()

@@ -21,6 +21,8 @@ ResolveHost = Callable[[str, int], Addresses]
 
 
 CLOSE_S = 2.0
+MAX_LOOKUPS = 64
+"""At a time; each has a thread."""
 
 
 class HostUnknown(OSError):
@@ -43,7 +45,13 @@ class HostLookup:
         """All addresses of a host, at least one. Raises HostUnknown."""
         if _is_address(host):
             return [host]
-        lookup = self._asked.get((host, port)) or self._start_lookup(host, port)
+        lookup = self._asked.get((host, port))
+        if lookup is None:
+            if len(self._asked) >= MAX_LOOKUPS:
+                raise HostUnknown(
+                    f"{MAX_LOOKUPS} names are being looked up, and no name server answers: try again later"
+                )
+            lookup = self._start_lookup(host, port)
         await asyncio.wait({lookup}, timeout=timeout_s)
         if not lookup.done():
             raise HostUnknown(f"no name server answers when it is asked for {host}")

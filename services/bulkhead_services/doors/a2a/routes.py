@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.callers.authentication import credential_of
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
@@ -43,6 +44,8 @@ _CODES = {415: -32005}
 _NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
+MAX_CARDS = 16
+
 
 class _CallContextBuilder(ServerCallContextBuilder):
     def build(self, request: Request) -> ServerCallContext:
@@ -56,6 +59,8 @@ class A2aRoutes:
         self._http, self._gateway = http, gateway
         self._signer = CardSigner(settings.card_key_file, settings.public_url) if settings.card_key_file else None
         sign = self._signer.sign_card if self._signer is not None else lambda card: card
+        self._cards = BoundedDict[str, dict[str, Any]](MAX_CARDS)
+        """Documents by their etag: anybody may ask, and a signature takes time."""
         self._quotas = TenantQuotas(settings.tenants_file)
         self._handler = A2aHandler(self._quotas, sign, settings.call_timeout_s)
 
@@ -98,8 +103,10 @@ class A2aRoutes:
         headers = {"Cache-Control": "private, max-age=300", "ETag": etag, "Vary": "A2A-Version"}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        signed = self._signer.sign_card(public_card) if self._signer is not None else public_card
-        return JSONResponse(card.card_document(signed, version), headers=headers)
+        if (document := self._cards.get_refreshed(etag)) is None:
+            signed = self._signer.sign_card(public_card) if self._signer is not None else public_card
+            document = self._cards[etag] = card.card_document(signed, version)
+        return JSONResponse(document, headers=headers)
 
     async def serve_keys(self, request: Request) -> Response:
         """GET /.well-known/jwks.json"""

@@ -4,6 +4,7 @@ In: requests of outside agents in OpenAI's or Anthropic's form. Out: answers and
 Everything that is known of a run stands behind the ModelCallPort.
 """
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from bulkhead.model_apis.allowed import BETAS
 from bulkhead.model_apis.media import estimate_body
 from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.component import Pool
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
@@ -90,6 +92,8 @@ class DoorsHttp:
             CallPlaces.of_calls(settings),
             AllowedHosts(settings),
         )
+        self._counting = FairSemaphore(1)
+        """A long text is counted in a thread, and tenants take turns."""
         self.more: list[BaseRoute] = []
         """Routes of the other doors."""
         self.started = False
@@ -210,7 +214,9 @@ class DoorsHttp:
         release = self.places.take_place(caller.claim)
         try:
             async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES, weigh=weigh_values) as raw:
-                return _render_answer(request, count_tokens_of(_body_of(request, raw)))
+                body = _body_of(request, raw)
+                async with self._counting.hold_slot(caller.claim.tenant, caller.claim.person):
+                    return _render_answer(request, await asyncio.to_thread(count_tokens_of, body))
         finally:
             release()
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
@@ -191,7 +191,7 @@ def require_own_form(request: Request) -> None:
     that no page can set; programs have the API.
     """
     origin, site = request.headers.get("origin", ""), request.headers.get("sec-fetch-site", "")
-    same_origin = urlsplit(origin).netloc == request.headers.get("host", "") if origin else site == "same-origin"
+    same_origin = split_url(origin).netloc == request.headers.get("host", "") if origin else site == "same-origin"
     if not same_origin or site not in ("", "same-origin"):
         detail = "the request was not sent by a page of this console"
         raise ApiRefused(
@@ -289,6 +289,14 @@ async def _pace_changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterato
         await cancel_tasks(coming)
 
 
+def split_url(url: str) -> SplitResult:
+    """The parts of an address that a client sent; of one that is none, empty ones."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def safe_path(path: str) -> str:
     """The path when it is one of ours, to go on to after the login; else `/`."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
@@ -299,7 +307,7 @@ def _to_login(request: Request) -> Response:
     if "text/event-stream" in request.headers.get("accept", ""):
         return _event_response(_login_events())
     current_url = request.headers.get("hx-current-url", "")
-    path = urlsplit(current_url).path if current_url else _request_url(request) if request.method == "GET" else "/"
+    path = split_url(current_url).path if current_url else _request_url(request) if request.method == "GET" else "/"
     return redirect_to(request, "/login" + (f"?next={quote(safe_path(path))}" if safe_path(path) != "/" else ""))
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from bulkhead.tools.agents_file import RemoteAgent
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.addresses import first_non_public, resolve_host
+from bulkhead_services.tool_executor.addresses import HostAddresses, first_non_public
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ADDRESSES = 4
@@ -24,7 +24,7 @@ def checked_client(declared: RemoteAgent, resolve: Resolve | None = None) -> htt
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(
         transport=_CheckedTransport(
-            declared, resolve or resolve_host, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+            declared, resolve or HostAddresses().resolve, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
         ),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,

@@ -127,7 +127,7 @@ class Gate:
         is ruled on at a time, and tenants take turns: other calls go on meanwhile."""
         if size_bytes <= MAX_INLINE_BYTES:
             return self._rule(proposal)
-        async with self._long_rulings.hold_slot(proposal.task.tenant, proposal.task.person):
+        async with self._long_rulings.hold_slot(proposal.task.tenant, proposal.task.actor):
             return await asyncio.to_thread(self._rule, proposal)
 
     def _build_proposal(

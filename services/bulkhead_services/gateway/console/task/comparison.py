@@ -43,7 +43,10 @@ class ConsoleComparisonRoutes(ConsoleRoutes):
             forks=(),
             content=explanation["content"] and other_explanation["content"],
             cut=explanation["cut"] or other_explanation["cut"],
-            difference=compare_tasks(task, other_task, explanation["story"], other_explanation["story"]),
+            # In a thread: two long answers take a while.
+            difference=await asyncio.to_thread(
+                compare_tasks, task, other_task, explanation["story"], other_explanation["story"]
+            ),
         )
 
 

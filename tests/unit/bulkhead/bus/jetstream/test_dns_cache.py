@@ -12,7 +12,7 @@ import pytest
 
 from bulkhead.bus.jetstream import connection as jetstream_connection
 from bulkhead.bus.jetstream.connection import Connection
-from bulkhead.bus.jetstream.dns_cache import HostLookup, HostUnknown, NamedTransport
+from bulkhead.bus.jetstream.dns_cache import MAX_LOOKUPS, HostLookup, HostUnknown, NamedTransport
 from bulkhead.bus.port import BusUnavailable
 from tests.eventually import until
 
@@ -112,3 +112,23 @@ async def test_an_unknown_name_among_others_that_are_known_is_no_reason_to_give_
     connection.nc.lookup = HostLookup(_nobody)
     with pytest.raises(BusUnavailable, match="no broker answers"):
         await connection.open(nkey_seed=None, inbox_prefix="_INBOX_x", name="x", timeout_s=1)
+
+
+async def test_names_that_nobody_answers_for_have_a_bound_and_hold_up_no_other() -> None:
+    goes_on = threading.Event()
+
+    def resolve(host: str, port: int) -> list[str]:
+        if host.startswith("slow"):
+            goes_on.wait(20)
+        return ["192.0.2.1"]
+
+    lookup = HostLookup(resolve)
+    slow = [asyncio.create_task(lookup.resolve_host(f"slow{n}", PORT, 20)) for n in range(MAX_LOOKUPS - 1)]
+    await asyncio.sleep(0)
+    assert await lookup.resolve_host("quick", PORT, 20) == ["192.0.2.1"]
+    slow.append(asyncio.create_task(lookup.resolve_host("slow", PORT, 20)))
+    await asyncio.sleep(0)
+    with pytest.raises(HostUnknown, match="try again later"):
+        await lookup.resolve_host("one.more", PORT, 20)
+    goes_on.set()
+    assert await asyncio.gather(*slow) == [["192.0.2.1"]] * MAX_LOOKUPS

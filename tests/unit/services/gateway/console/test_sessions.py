@@ -205,3 +205,10 @@ async def test_an_endless_form_is_cut(mesh):
     async with browser(mesh.gateways[0]) as client:
         answer = await client.post("/login", data={"api_key": "x" * 200_000}, headers=OWN)
         assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://["}, {"HX-Current-URL": "http://["}])
+async def test_an_address_that_is_none_is_no_failure_of_the_console(mesh, headers):
+    async with browser(mesh.gateways[0]) as found:
+        assert (await found.post("/login", data={"api_key": "x"}, headers=headers)).status_code < 500
+        assert (await found.get("/tasks", headers=headers)).status_code < 500
