@@ -5,9 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bulkhead.gateway_api.approvals import State as ApprovalState
+from bulkhead.gateway_api.tasks import Status, StepStatus
+from bulkhead.gateway_api.writes import WriteState
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.tool import ToolCallReplied
 from tests.paths import ROOT
 from tests.repo.commands import exists
 
@@ -124,6 +131,14 @@ def test_named_classes_and_functions_exist(page: Path, definitions: set[str]) ->
 def test_every_page_stands_in_the_navigation() -> None:
     named = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text()))
     assert named == {str(page.relative_to(DOCS)) for page in PAGES}
+
+
+def test_every_state_stands_in_the_reference() -> None:
+    replies = (ModelCallReplied, RetrievalReplied, ToolCallReplied)
+    outcomes = {name for reply in replies for name in get_args(reply.model_fields["outcome"].annotation)}
+    states = {*get_args(Status), *get_args(StepStatus), *outcomes, *get_args(ApprovalState), *get_args(WriteState)}
+    rows = re.findall(r"^\| .*", (DOCS / "reference" / "states.md").read_text(), re.M)
+    assert states <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def test_all_pages_together_stay_short() -> None:
