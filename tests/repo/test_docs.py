@@ -25,7 +25,7 @@ READMES = [*ROOT.glob("services/*/*/README.md"), *ROOT.glob("infra/*/*/README.md
 FOLDERS = ("contracts/", "docs/", "infra/", "libs/", "services/", "tests/")
 _LISTED = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
 TREE = [f"/{line}" for line in _LISTED.stdout.decode().splitlines() if (ROOT / line).is_file()]
-MAX_WORDS = 43_760
+MAX_WORDS = 40_430
 FOREIGN = {"AnthropicModel", "HttpOnly", "PermissionDeniedError", "RuntimeDefault"}
 """Names of others' code that pages quote."""
 RENDERED = "<!-- rendered by "
@@ -149,8 +149,8 @@ def test_all_pages_together_stay_short() -> None:
     assert sum(words.values()) <= MAX_WORDS, [f"{page.relative_to(ROOT)}: {count}" for page, count in longest]
 
 
-def test_every_decision_that_the_code_names_has_a_page() -> None:
-    listed = set(re.findall(r"^- \[(\d{4})\]", (DOCS / "adr" / "README.md").read_text(), re.M))
+def test_every_decision_that_the_code_names_has_a_section() -> None:
+    listed = set(re.findall(r"^## (\d{4}) ", (DOCS / "adr" / "README.md").read_text(), re.M))
     named = {
         number
         for folder in ("libs", "infra", "services", "contracts", "cli", "tests", "docs")
