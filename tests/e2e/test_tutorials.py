@@ -139,7 +139,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_tutorials_can_be_followed_word_by_word(terminals: Terminals) -> None:
     for page in TUTORIALS:
         follow(terminals, page)
