@@ -157,7 +157,7 @@ async def _all(
                 question.question, deadline_s=deadline_s, limit_tokens=LIMIT_TOKENS
             )
             try:
-                document = await task.result(deadline_s + MARGIN_S)
+                document = await task.wait_until_ended(deadline_s + MARGIN_S)
             except TimeoutError:
                 document = await task.show()
         return row_of(model, question, document, provider, wrong)

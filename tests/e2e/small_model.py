@@ -40,7 +40,7 @@ async def test_every_task_ends_within_its_limits_with_an_answer_or_a_reason(tmp_
 
         async def one(more: dict[str, Any]) -> dict[str, Any]:
             task = await client.submit(QUESTION, deadline_s=DEADLINE_S, limit_tokens=MAX_TOKENS, **more)
-            return await task.result(DEADLINE_S + 60)
+            return await task.wait_until_ended(DEADLINE_S + 60)
 
         ended = dict(zip(TASKS, await asyncio.gather(*map(one, TASKS.values())), strict=True))
     for name, document in ended.items():

@@ -79,12 +79,12 @@ async def test_a_task_is_one_trace_over_all_services_which_drain_when_they_are_t
             for path in write_documents(demo, tmp_path / "documents"):
                 await client.add_document(path)
             silent = await client.submit(demo.objective)
-            assert (await silent.result(60))["status"] == "succeeded"
+            assert (await silent.wait_until_ended(60))["status"] == "succeeded"
             # Only this one knows prompts.
             extra[PROMPTED]["BULKHEAD_TRACE_PROMPTS"] = "true"
             await mesh.restart_replica(PROMPTED)
             telling = await client.submit(demo.objective)
-            assert (await telling.result(60))["status"] == "succeeded"
+            assert (await telling.wait_until_ended(60))["status"] == "succeeded"
             logs = mesh.directory / "logs"
         # Everything has drained, so every span was exported.
     said = {name: (logs / f"{name}-0.log").read_text() for name in catalog.SERVICES}

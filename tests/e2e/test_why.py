@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Mesh, Refused
+from bulkhead.gateway_api.histories import StoryQuery
 from tests.e2e.fixtures.world import World
 from tests.eventually import until
 
@@ -41,13 +42,13 @@ async def test_a_submitters_key_alone_tells_the_story_of_an_ended_task(world: Wo
     async with Mesh(world.mesh.url, key) as mesh:
         await mesh.add_document(LEAVE.encode(), "leave.md", "text/markdown")
         task = await mesh.submit(QUESTION)
-        document = await task.result(60)
+        document = await task.wait_until_ended(60)
         assert document["status"] == "succeeded", document
         at = (task.id, "--url", world.mesh.url, "--api-key", key)
 
         async def whole() -> dict[str, Any] | None:
             """The last settlements may come after the end."""
-            told = (await task.why())["story"]
+            told = (await mesh.read_json(StoryQuery(task_id=task.id)))["story"]
             return told if told["usage"]["cost_usd_micros"] >= document["usage"]["cost_usd_micros"] else None
 
         story = await until(whole, "the story has every cost", 30)
@@ -93,4 +94,4 @@ async def test_a_submitters_key_alone_tells_the_story_of_an_ended_task(world: Wo
         assert refused.value.status == 404
     watching = world.client(TENANT, "auditor")
     told = await watching.task(task.id).why()
-    assert not told["content"] and "calculate" in told["text"] and "31 days" not in json.dumps(told)
+    assert not told.content and "calculate" in told.text and "31 days" not in told.model_dump_json()

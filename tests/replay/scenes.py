@@ -300,7 +300,7 @@ async def topped_up(on: Stage) -> str:
             await paused(task)
             receipt = await task.top_up({"model_calls": more}, "it is worth it")
             assert receipt["resumed"], receipt
-        await task.result(PUT_OFF_S)
+        await task.wait_until_ended(PUT_OFF_S)
     return task.id
 
 
@@ -335,7 +335,7 @@ async def cancelled(on: Stage) -> str:
             while not await said_of(on, task.id, StepStarted):
                 await asyncio.sleep(0.001)
         await task.cancel("enough")
-        await task.result(PUT_OFF_S)
+        await task.wait_until_ended(PUT_OFF_S)
     return task.id
 
 
@@ -373,7 +373,7 @@ async def upgraded(on: Stage) -> tuple[str, str]:
         await on.restart(*DECIDERS, "gateway")
         go_on.set()
     async with on.client() as client:
-        assert (await client.task(first.id).result())["status"] == "succeeded"
+        assert (await client.task(first.id).wait_until_ended())["status"] == "succeeded"
     on.model.will(plan({"id": "a"}), a=[says("A holds.")])
     second = await on.run("Under the new one.")
     assert second["status"] == "succeeded"

@@ -174,7 +174,7 @@ class Stage:
         """Submit a task and wait for its end; what `show` says of it."""
         async with self.client(key) as client:
             task: Task = await client.submit(objective, **wanted)
-            return cast(Ended, await task.result(FACT_TIMEOUT_S))
+            return cast(Ended, await task.wait_until_ended(FACT_TIMEOUT_S))
 
     async def restart(self, *names: str) -> None:
         """Replace the replica of each service: the old one dies, the new one is built anew."""

@@ -143,7 +143,7 @@ async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
         early = await fork(on, running.id, "a")
         assert (early["status"], early["failure"]["code"]) == ("rejected", "fork_not_ended")
         await running.cancel()
-        await running.result()
+        await running.wait_until_ended()
 
 
 async def test_a_follower_that_lags_behind_the_end_refuses_nothing(on, monkeypatch):

@@ -89,7 +89,7 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
             assert await on.mesh.messages("JOURNAL", f"mesh.planner.*.*.{TENANT}.{task.id}.*") == []
             on.logics.update(NEW)
             await on.restart(*DECIDERS)
-            assert (await task.result())["status"] == "succeeded"
+            assert (await task.wait_until_ended())["status"] == "succeeded"
         assert await versions(on, task.id) == {name: {str(NEXT)} for name in DECIDERS}
         assert not [
             one for one in await on.mesh.messages("JOURNAL") if one.headers["ce-type"].startswith(MessageRejected.TYPE)
@@ -119,7 +119,7 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
             task = await client.submit("Stop me.")
             await reached.wait()
             await task.cancel()
-            assert (await task.result())["status"] == "cancelled"
+            assert (await task.wait_until_ended())["status"] == "cancelled"
         history = await on.history(task.id)
         logic = {
             one.headers["ce-type"]: one.headers["ce-logicversion"]

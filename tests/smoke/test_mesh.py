@@ -89,11 +89,11 @@ async def test_a_write_waits_for_a_person_and_is_made_when_it_is_granted(mesh: W
     approver = mesh.client(ASKING, "approver")
 
     async def waiting() -> Any:
-        return (await approver.approvals("waiting", task.id))["approvals"]
+        return (await approver.approvals("waiting", task.id)).approvals
 
     [row] = await until(waiting, "the write waits for a person")
     assert mesh.counter.count("asked") == 0
-    await approver.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "it is right")
+    await approver.grant(row, "it is right")
     assert (await mesh.finish(task))["status"] == "succeeded"
     assert mesh.counter.count("asked") == 1
 
@@ -103,10 +103,10 @@ async def test_a_task_whose_one_write_is_denied_does_not_answer(mesh: World) -> 
     approver = mesh.client(ASKING, "approver")
 
     async def waiting() -> Any:
-        return (await approver.approvals("waiting", task.id))["approvals"]
+        return (await approver.approvals("waiting", task.id)).approvals
 
     [row] = await until(waiting, "the write waits for a person")
-    await approver.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "not now")
+    await approver.deny(row, "not now")
     ended = await mesh.finish(task)
     assert mesh.counter.count("denied") == 0
     assert (ended["answered"], ended["steps"][0]["answered"]) == ("no", "no")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from bulkhead.client import Mesh
+from bulkhead.client.request_checks import check_query
+from bulkhead.gateway_api.approvals import ApprovalListQuery
 from bulkhead.text import amounts
 from bulkhead_cli.approvals.writes import HOW_TO_RESOLVE, print_write
 from bulkhead_cli.invocation import CommandGroup
@@ -88,7 +90,7 @@ async def _decide_approval(at: GatewayOptions, approval: str, decision: str, rea
 
 async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
     async with at.gateway_target().mesh_client() as mesh:
-        page = await mesh.approvals(state, task)
+        page = await mesh.read_json(check_query(ApprovalListQuery, {"state": state, "task": task}))
         doubtful = (await mesh.writes(task=task))["writes"] if state in ("waiting", "all") else []
     page |= {"uncertain_writes": doubtful}
     if at.as_json:
@@ -118,7 +120,7 @@ async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
 
 
 async def _pick_approval(mesh: Mesh, approval: str) -> dict[str, Any]:
-    rows = (await mesh.approvals("all", ""))["approvals"] if len(approval) >= MIN_ID_CHARS else []
+    rows = (await mesh.read_json(ApprovalListQuery(state="all")))["approvals"] if len(approval) >= MIN_ID_CHARS else []
     matching = [row for row in rows if row["approval_id"].startswith(approval)]
     if len(matching) != 1:
         problem = "several approvals begin" if matching else "no approval begins"

@@ -249,7 +249,7 @@ async def _run_objective(url: str, key: str, case: LiveCase) -> LiveCaseOutcome:
             task = await client.submit(
                 case.objective, limit_usd=TASK_USD_MICROS / 1e6, limit_tokens=TASK_TOKENS, deadline_s=TASK_DEADLINE_S
             )
-            _judge_outcome(case, await task.result(TASK_DEADLINE_S + ANSWER_MARGIN_S), outcome)
+            _judge_outcome(case, await task.wait_until_ended(TASK_DEADLINE_S + ANSWER_MARGIN_S), outcome)
     except TimeoutError:
         outcome.failure, outcome.detail = (
             "not_ended",

@@ -18,6 +18,8 @@ import httpx
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.bus.seek_time import last_before
 from bulkhead.client import Mesh, MeshError
+from bulkhead.gateway_api.approvals import ApprovalListQuery
+from bulkhead.gateway_api.histories import StoryQuery
 from bulkhead.gateway_api.operators import BreakerListQuery, HaltListQuery, LimitsQuery
 from bulkhead.journal.history import UnknownTask, build_entries, messages_of_tenant
 from bulkhead.journal.reader import read_journal
@@ -231,19 +233,21 @@ class _GatewayIncidentSource:
 
     async def collect_approvals(self) -> list[Any]:
         async with self._open_mesh() as mesh:
-            rows = (await mesh.approvals("waiting", self.task))["approvals"]
+            rows = (await mesh.read_json(ApprovalListQuery(task=self.task)))["approvals"]
         return [redact.redact_row("approval", {**row.get("request", {}), **row}) for row in rows]
 
     async def collect_tasks(self) -> list[Any]:
         async with self._open_mesh() as mesh:
             if self.task:
-                return [redact.redact_story((await mesh.task(self.task).why())["story"])]
+                return [await _read_story(mesh, self.task)]
             rows = [row for row in await mesh.tasks(MAX_ROWS) if row["updated_unix_ms"] >= self.since_unix_ms]
             rows = [row for row in rows if row["status"] not in GOOD]
-            stories = [
-                redact.redact_story((await mesh.task(row["task_id"]).why())["story"]) for row in rows[:MAX_TASKS]
-            ]
+            stories = [await _read_story(mesh, row["task_id"]) for row in rows[:MAX_TASKS]]
         return [*stories, *(redact.redact_row("task", row) for row in rows[MAX_TASKS:])]
+
+
+async def _read_story(mesh: Mesh, task: str) -> dict[str, Any]:
+    return redact.redact_story((await mesh.read_json(StoryQuery(task_id=task)))["story"])
 
 
 def _redact_breaker(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from bulkhead.client import Refused, Task
+from bulkhead.gateway_api.histories import StoryQuery, TimelineQuery
 from bulkhead.gateway_api.operators import MeshQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json, print_whole
 from bulkhead_cli.query_command import query_command
@@ -24,7 +26,7 @@ HINT = "`bulkhead cite --task TASK` shows all of them; a marker is the 12 digits
 async def show_why(target: GatewayTarget, task: str, *, whole: bool, as_json: bool) -> Exit:
     """The story. JSON is as that of `why` on the machine of the mesh."""
     async with target.mesh_client() as mesh:
-        answer = await mesh.task(task).why(whole=whole)
+        answer = await mesh.read_json(StoryQuery(task_id=mesh.task(task).id, all=whole))
     if as_json:
         print_json(answer["story"])
     else:
@@ -35,8 +37,12 @@ async def show_why(target: GatewayTarget, task: str, *, whole: bool, as_json: bo
 async def show_timeline(target: GatewayTarget, task: str, *, as_json: bool) -> Exit:
     """Every page."""
     rows: list[dict[str, Any]] = []
+    after, following = -1, 0
     async with target.mesh_client() as mesh:
-        async for page in mesh.task(task).timeline():
+        while following > after:
+            after = following
+            page = await mesh.read_json(TimelineQuery(task_id=mesh.task(task).id, limit=MAX_PAGE, after=after))
+            following = page.get("next") or 0
             if as_json:
                 rows += page["rows"]
             elif page["text"]:

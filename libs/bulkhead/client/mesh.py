@@ -15,19 +15,21 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-from pydantic import ValidationError
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import Refused
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import Transport
-from bulkhead.gateway_api.approvals import STATES, ApprovalListQuery
+from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
 from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import SpendBy
+from bulkhead_contracts.control import Halt
 
 __all__ = ["UNENDED", "Mesh"]
 
@@ -208,11 +210,39 @@ class Mesh:
         request_checks.check_choice("scope", scope, request_checks.BREAKERS)
         return await self._post_switch("/v1/resets", scope, name, reason, idempotency_key)
 
-    async def approvals(self, state: str = "waiting", task: str = "") -> dict[str, Any]:
-        """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
-        request_checks.check_choice("state", state, STATES)
+    async def halts(self) -> tuple[Halt, ...]:
+        """Halts that people have set and nobody has lifted, the oldest first. Raises Refused, Unreachable."""
+        return (await self.read(HaltListQuery())).halts
+
+    async def spend(self, by: SpendBy = "agent", since: str = "24h", *, limit: int = 20) -> SpendPage:
+        """Cost of the tenant's calls in micro US dollars, by name, the highest first; for operators and auditors.
+
+        by: `agent`, `model`, `tool`, `feature`, `task`, `person` or another key of sums. since: age of the oldest call,
+        such as `90s`, `20m`, `1h` or `7d`, at most 31d. limit: rows; `rest` sums the others. Raises Refused,
+        Unreachable.
+        """
+        filters = {"by": by, "since": since, "limit": limit}
+        return await self.read(request_checks.check_query(SpendingQuery, filters))
+
+    async def approvals(self, state: AnyState = "waiting", task: str = "") -> ApprovalPage:
+        """Calls that wait for a person's word, or did, the newest first. task: only those of this one.
+
+        Raises Refused, Unreachable.
+        """
         filters = {"state": state, "task": task}
-        return await self.read_json(request_checks.check_query(ApprovalListQuery, filters))
+        return await self.read(request_checks.check_query(ApprovalListQuery, filters))
+
+    async def grant(self, approval: ApprovalDocument, reason: str) -> ApprovalDocument:
+        """Let a call be made exactly as this approval shows it. Raises Refused as `decide` does, Unreachable."""
+        return await self._decide_shown(approval, "granted", reason)
+
+    async def deny(self, approval: ApprovalDocument, reason: str) -> ApprovalDocument:
+        """Have a call refused; its agent is told the reason. Raises Refused as `decide` does, Unreachable."""
+        return await self._decide_shown(approval, "denied", reason)
+
+    async def _decide_shown(self, approval: ApprovalDocument, decision: str, reason: str) -> ApprovalDocument:
+        digest = approval.request.arguments_sha256
+        return ApprovalDocument.model_validate(await self.decide(approval.approval_id, digest, decision, reason))
 
     async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
         """Let a call be made (`granted`), or not (`denied`). arguments_sha256: of the call as it was read.
@@ -283,11 +313,7 @@ class Mesh:
 
     async def read(self, query: Query[R]) -> R:
         """The reply of a declared read (`bulkhead.gateway_api`). Raises Refused, Unreachable."""
-        model = query.reply_model()
-        try:
-            return model.model_validate(await self.read_json(query))
-        except ValidationError as error:
-            raise self._transport.foreign_answer(f"no {model.__name__}") from error
+        return await self._transport.read_reply(query)
 
     async def read_json(self, query: Query[Any]) -> dict[str, Any]:
         """The same, as an object of JSON. Raises Refused, Unreachable."""

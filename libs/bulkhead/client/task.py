@@ -12,14 +12,29 @@ from urllib.parse import quote
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import MeshError, Refused, Unreachable
+from bulkhead.client.result import TaskResult
 from bulkhead.client.sse import SseParser
 from bulkhead.client.transport import RETRYABLE, TaskEvent, Transport
-from bulkhead.gateway_api.tasks import CitationListQuery, CitationQuery, PushListQuery, PushQuery, TaskQuery
+from bulkhead.gateway_api.histories import StoryDocument, StoryQuery, TimelineQuery
+from bulkhead.gateway_api.operators import SpendingQuery, SpendPage
+from bulkhead.gateway_api.tasks import (
+    CitationDocument,
+    CitationListQuery,
+    CitationPage,
+    CitationQuery,
+    CitationRow,
+    PushListQuery,
+    PushQuery,
+    TaskQuery,
+)
+from bulkhead.journal.story.model import Row
 from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import SpendBy
 
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
-TIMELINE_ROWS = 100
+PAGE_ROWS = 100
+QUOTES_AT_ONCE = 8
 MAX_EXPORT_BYTES = 8 * (bounds.MAX_STORY_BYTES + bounds.MAX_EXPORT_BYTES)
 """As JSON they may grow sixfold."""
 ENDED = ("task.ended", "task.rejected")
@@ -72,23 +87,31 @@ class Task:
         query = CitationQuery(task_id=self.id, marker=request_checks.check_marker(marker))
         return await self._transport.read_json(query)
 
-    async def why(self, *, whole: bool = False) -> dict[str, Any]:
+    async def why(self, *, whole: bool = False) -> StoryDocument:
         """Account of what it did and why: `text` for people (one screen, or all of it), `story` for programs, and
-        whether they hold texts (`content`): those are for operators, and for who submitted it.
+        whether they hold texts (`content`): those are for operators, and for who submitted it. Raises Refused.
         """
-        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/why", params={"all": str(whole).lower()})
+        return await self._transport.read_reply(StoryQuery(task_id=self.id, all=whole))
 
-    async def timeline(self) -> AsyncGenerator[dict[str, Any], None]:
-        """Its messages and calls in order, page by page: `rows` for programs, `text` for people."""
+    async def timeline(self) -> AsyncGenerator[Row, None]:
+        """Its messages and calls in order: times in milliseconds, costs in micro US dollars. Raises Refused."""
         after = 0
         while True:
-            params = {"limit": TIMELINE_ROWS, "after": after}
-            page = await self._transport.request_json("GET", f"/v1/tasks/{self.id}/timeline", params=params)
-            yield page
-            following = page.get("next")
-            if not isinstance(following, int) or following <= after:
+            page = await self._transport.read_reply(TimelineQuery(task_id=self.id, limit=PAGE_ROWS, after=after))
+            for row in page.rows:
+                yield row
+            if page.next is None or page.next <= after:
                 return
-            after = following
+            after = page.next
+
+    async def spend(self, by: SpendBy = "model") -> SpendPage:
+        """Cost of its calls of the last 31 days in micro US dollars, settled (`spent`) and `held`, by name; for
+        operators and auditors. by: as in `Mesh.spend`. Raises Refused.
+        """
+        query = request_checks.check_query(
+            SpendingQuery, {"by": by, "since": "31d", "limit": PAGE_ROWS, "tasks": self.id}
+        )
+        return await self._transport.read_reply(query)
 
     async def call(self, call_id: str) -> dict[str, Any]:
         """One call of it: what it was given, its answer, sources, attempts, versions and cost. Raises Refused (404)."""
@@ -147,7 +170,7 @@ class Task:
             pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
             await asyncio.sleep(pause_s)
 
-    async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+    async def wait_until_ended(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
         try:
             async with asyncio.timeout(
@@ -160,6 +183,27 @@ class Task:
             raise TimeoutError(
                 f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, or `cancel` it"
             ) from error
+
+    async def result(self, timeout_s: float | None = None) -> TaskResult:
+        """Wait until the task has ended; returns its answer with standing, cost, usage, steps and resolved citations.
+
+        A task that failed has a result too: look at `answered` and `failure`. Each citation costs a request. Raises
+        TimeoutError after timeout_s seconds (the task goes on), Refused, Unreachable.
+        """
+        document = await self.wait_until_ended(timeout_s)
+        page = CitationPage(task_id=self.id, citations=())
+        if "[#" in (document.get("answer") or ""):
+            page = await self._transport.read_reply(CitationListQuery(task_id=self.id))
+        requests = asyncio.Semaphore(QUOTES_AT_ONCE)
+        citations = await asyncio.gather(*(self._quote_source(row, requests) for row in page.citations))
+        return TaskResult.model_validate(document | {"citations": citations, "more_citations": page.more})
+
+    async def _quote_source(self, row: CitationRow, requests: asyncio.Semaphore) -> CitationDocument:
+        if row.kind == "unknown":
+            note = "no accepted result of the task names it"
+            return CitationDocument(**row.model_dump(), state="expired", text=None, note=note)
+        async with requests:
+            return await self._transport.read_reply(CitationQuery(task_id=self.id, marker=row.marker))
 
 
 def _report_lost(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
+from pydantic import ValidationError
 
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
-from bulkhead.gateway_api.query import Query
+from bulkhead.gateway_api.query import Query, R
 
 SILENCE_S = 60.0
 """A stream is silent for longer than its heartbeats allow: reconnect."""
@@ -108,6 +109,14 @@ class Transport:
         """The reply of a read, as an object."""
         path, texts = query.address()
         return await self.request_json("GET", path, params=texts)
+
+    async def read_reply(self, query: Query[R]) -> R:
+        """The reply of a read, as its model."""
+        model = query.reply_model()
+        try:
+            return model.model_validate(await self.read_json(query))
+        except ValidationError as error:
+            raise self.foreign_answer(f"no {model.__name__}") from error
 
     async def fetch_file(self, path: str, most_bytes: int) -> bytes:
         """A file, of at most so many bytes."""

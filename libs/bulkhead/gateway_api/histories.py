@@ -5,9 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from bulkhead.gateway_api.query import MAX_DIGITS, Flag, Id, PageSize, Query, Remedy, TaskId, Whole
-from bulkhead.journal.lines import Row
-from bulkhead.journal.story.detail import CallDetail
-from bulkhead.journal.story.model import Story
+from bulkhead.journal.story.model import CallDetail, Row, Story
 from bulkhead_contracts.types import Contract, Count
 
 MAX_OF_ONE_ID = 8

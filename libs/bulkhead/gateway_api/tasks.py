@@ -180,6 +180,11 @@ class CitationRow(Contract):
     end: Count | None = None
     step_id: str = ""
 
+    @property
+    def place(self) -> str:
+        """`characters 0–46` of a document; "" of other sources, which are cited whole."""
+        return "" if self.start is None else f"characters {self.start}–{self.end}"
+
 
 class CitationPage(Contract):
     """The citations of a task's answer, in its order; `more` are not listed."""

@@ -5,12 +5,11 @@ without control characters. Pure.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
 from bulkhead.journal.rows import describe_body, step_of
 from bulkhead.journal.story.calls import Texts, by_last_request, find_calls
-from bulkhead.journal.story.model import Call
+from bulkhead.journal.story.model import Call, Row
 from bulkhead.journal.story.redact import call_without_content, reason_name
 from bulkhead.text.amounts import format_cost, format_duration
 from bulkhead.text.plain_text import cut_line, escape_controls, one_line
@@ -18,26 +17,6 @@ from bulkhead_contracts.budget import Reserved, Settled
 
 SHORT_CHARS = 100
 EFFECTS = {"done": "written", "not_done": "not written", "unknown": "nobody knows whether it was written", "": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One message. what: in a few words. call: what was asked, of the message that asks last. reply_id: of the message
-    that answers it."""
-
-    number: int
-    offset_ms: int
-    sender: str
-    receiver: str
-    type: str
-    id: str
-    cause: str
-    step_id: str = ""
-    what: str = ""
-    problem: str = ""
-    reply_id: str = ""
-    took_ms: int | None = None
-    call: Call | None = None
 
 
 def build_rows(entries: Iterable[JournalEntry], texts: Texts, *, content: bool) -> tuple[Row, ...]:

@@ -4,10 +4,10 @@ In: the task's facts, in order. Out: per call its step, tool, arguments, key and
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bulkhead.grants import unverified_claims
+from bulkhead.journal.why.reason import Write
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.task import TaskEnded, TaskSubmitted
@@ -32,24 +32,6 @@ class WriteFact(Protocol):
     def task(self) -> str: ...
     @property
     def origin(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end.
-    write_id: under which a person resolves one that is uncertain."""
-
-    step_id: str
-    title: str
-    attempt: int
-    tool: str
-    arguments_json: str
-    key: str
-    asked_unix_ms: int
-    outcome: Literal["uncertain", "unanswered"]
-    why: str
-    message: str
-    write_id: str = ""
 
 
 def find_uncertain_writes(facts: Iterable[WriteFact]) -> list[Write]:

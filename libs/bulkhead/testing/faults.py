@@ -7,7 +7,7 @@ it is mended at the end of the test. A fault that the backend cannot make raises
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
-from bulkhead.testing.loop_thread import LoopThread
+from bulkhead.client.loop_thread import LoopThread
 from bulkhead.testing.mesh_backend import Stage
 from bulkhead_contracts.catalog import SERVICES
 

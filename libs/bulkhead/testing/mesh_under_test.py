@@ -12,12 +12,12 @@ from typing import Any, Self, TypeVar
 
 from bulkhead.bus.port import Bus, BusUnavailable, StoredMessage
 from bulkhead.client import Mesh, Task
+from bulkhead.client.loop_thread import LoopThread
 from bulkhead.journal import history, timeline
 from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.reader import read_journal
 from bulkhead.testing.assertions import Effects, TaskAnswer, TaskSpend, Trace, refute
 from bulkhead.testing.faults import MeshFaults
-from bulkhead.testing.loop_thread import LoopThread
 from bulkhead.testing.mesh_backend import Stage
 from bulkhead.testing.model import ModelUnderTest
 from bulkhead_contracts.task import TaskEnded
@@ -151,7 +151,7 @@ class TaskUnderTest:
             raise ValueError(f"no task ends {status!r}; it ends {', '.join(ENDED)}")
         if self._shown is None:
             try:
-                self._shown = self._mesh.loop.run(self._task.result(timeout_s))
+                self._shown = self._mesh.loop.run(self._task.wait_until_ended(timeout_s))
             except TimeoutError:
                 refute(
                     f"task.ended({status!r})" if status else "task.ended()",

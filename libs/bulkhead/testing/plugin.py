@@ -15,9 +15,9 @@ import pytest
 
 # Loaded in every pytest run where the package is installed: slow imports stand in the functions that need them.
 if TYPE_CHECKING:
+    from bulkhead.client.loop_thread import LoopThread
     from bulkhead.testing.fake_world import FakeWorld, FakeWorldEffects
     from bulkhead.testing.faults import MeshFaults
-    from bulkhead.testing.loop_thread import LoopThread
     from bulkhead.testing.mesh_backend import Stage
     from bulkhead.testing.mesh_under_test import MeshUnderTest
     from bulkhead.testing.model import ModelUnderTest
@@ -62,7 +62,7 @@ def bulkhead_settings() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session")
 def _bulkhead_loop() -> "Iterator[LoopThread]":
-    from bulkhead.testing.loop_thread import LoopThread
+    from bulkhead.client.loop_thread import LoopThread
 
     with LoopThread() as loop:
         yield loop

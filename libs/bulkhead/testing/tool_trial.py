@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from bulkhead.client.loop_thread import LoopThread
 from bulkhead.testing.assertions import refute
-from bulkhead.testing.loop_thread import LoopThread
 from bulkhead.testing.mesh_backend import find_stage
 
 Ended = Literal["succeeded", "refused", "failed", "uncertain"]

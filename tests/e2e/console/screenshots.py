@@ -110,7 +110,7 @@ class Scene:
         )
 
         async def asked() -> Any:
-            return (await self._olga.approvals("waiting", task.id))["approvals"]
+            return (await self._olga.approvals("waiting", task.id)).approvals
 
         [row] = await until(asked, "the refund waits for a person", 60)
         seat = {
@@ -123,7 +123,7 @@ class Scene:
         )
         await self._olga.halt("tool", "date_add", "the calendar is being moved")
         await until(self._wanted, "the booking is wanted", 60)
-        return str(row["approval_id"])
+        return str(row.approval_id)
 
     async def _wanted(self) -> bool:
         found = await self._olga.get("/v1/coordination")

@@ -118,7 +118,7 @@ async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(
             await until(lambda: _none(_alive(pids)), "all processes are gone")
         async with up(data, BULKHEAD_COUNTER_URL=counter.url) as second:
             async with Mesh(await second.url(), credentials["submitter"]) as client:
-                document = await client.task(task_id).result(60)
+                document = await client.task(task_id).wait_until_ended(60)
             found = verdict(demo, document)
             assert found.ok, (found.differences, document["answer"])
             assert counter.count("all") == 1

@@ -301,7 +301,7 @@ class TaskClient(ChaosClient):
     async def _submit(self, request: ClientRequest) -> Task: ...
 
     async def _follow(self, request: ClientRequest, task: Task) -> dict[str, Any]:
-        return await task.result()
+        return await task.wait_until_ended()
 
     def _judge(self, request: ClientRequest, document: Mapping[str, Any]) -> None:
         """Raise WrongAnswer where the answer is not the one of a quiet mesh."""
@@ -354,7 +354,7 @@ class ApprovedClient(TaskClient):
         )
 
     async def _follow(self, request: ClientRequest, task: Task) -> dict[str, Any]:
-        ending = asyncio.create_task(task.result())
+        ending = asyncio.create_task(task.wait_until_ended())
         late_s = self.draw.uniform(0, LATEST_DECISION_S)
         try:
             while not ending.done():
@@ -375,10 +375,9 @@ async def decide_waiting(world: ChaosWorld, decision: str, *, task: str = "", na
     """The person decides about what waits: of a task, or naming something. A person who is not heard tries again."""
     approver = world.client(ASKING, "approver")
     try:
-        for row in (await approver.approvals("waiting", task))["approvals"]:
-            if naming in json.dumps(row):
-                arguments = row["request"]["arguments_sha256"]
-                await approver.decide(row["approval_id"], arguments, decision, "seen")
+        for row in (await approver.approvals("waiting", task)).approvals:
+            if naming in row.model_dump_json():
+                await (approver.grant if decision == "granted" else approver.deny)(row, "seen")
     except Refused as error:
         if error.status < 500 and error.code != NOT_WAITING:
             raise WrongAnswer(f"the person's decision is refused: {error.code}: {error}") from error
@@ -400,7 +399,7 @@ class PublishedClient(TaskClient):
     async def _follow(self, request: ClientRequest, task: Task) -> dict[str, Any]:
         while True:
             try:
-                return await task.result()
+                return await task.wait_until_ended()
             except Refused as error:
                 if error.status != NOT_FOUND:
                     raise

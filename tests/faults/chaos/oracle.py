@@ -254,7 +254,7 @@ async def _held_calls(world: ChaosWorld) -> Any:
 
 
 async def _waiting_approvals(world: ChaosWorld) -> Any:
-    return (await world.client(ASKING, "approver").approvals("waiting"))["approvals"]
+    return (await world.client(ASKING, "approver").approvals("waiting")).approvals
 
 
 async def _open_steps(world: ChaosWorld) -> Any:

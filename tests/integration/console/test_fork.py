@@ -35,7 +35,7 @@ async def test_a_fork_names_the_writes_of_steps_that_run_again_and_repeats_none_
         made = await client.post(f"/tasks/{task}/fork", data=given)
         async with on.client(ANN) as ann:
             fork = ann.task(made.url.path.rpartition("/")[2])
-            assert fork.id != task and (await fork.result(30))["status"] == "succeeded"
+            assert fork.id != task and (await fork.wait_until_ended(30))["status"] == "succeeded"
             assert (await fork.show())["replan"] == "none", "what the request said passes on"
         assert on.counter.counts()["counts"] == {"kept": 2}
 
@@ -49,6 +49,6 @@ async def test_a_task_that_was_held_back_is_forked_by_nobody_into_one_that_strea
         page = await client.get(f"/tasks/{past['task_id']}/fork")
         assert page.status_code == 409 and "kept back" in page.text
         fork = await ann.submit("Find it out.", plan={"steps": STEPS}, fork={"task": past["task_id"], "steps": []})
-        end = await fork.result(30)
+        end = await fork.wait_until_ended(30)
         assert (end["status"], end["failure"]["code"]) == ("rejected", "fork_not_checked")
         assert "would be delivered `held`" in end["failure"]["message"]

@@ -72,7 +72,7 @@ async def held(on: Stage, objective: str = "Find it out.") -> AsyncIterator[tupl
             yield task, goes_on
         finally:
             goes_on.set()
-            await task.result(30)
+            await task.wait_until_ended(30)
 
 
 async def test_what_happens_during_a_refresh_is_shown_after_it(on: Stage, browser: Browser) -> None:

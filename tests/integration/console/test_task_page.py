@@ -21,7 +21,7 @@ async def test_each_role_has_its_own_acts_and_ways(tmp_path: Path, monkeypatch: 
         browsing(on, OPERATOR) as olga,
     ):
         row = await waiting(bob)
-        here, approval = f"/tasks/{task.id}", f'href="/approvals/{row["approval_id"]}"'
+        here, approval = f"/tasks/{task.id}", f'href="/approvals/{row.approval_id}"'
         page = (await decides.get(here)).text
         assert f"{approval}>Decide" in page and CANCEL not in page and "Who waits for whom" not in page
         page = (await ann.get(here)).text
@@ -31,10 +31,10 @@ async def test_each_role_has_its_own_acts_and_ways(tmp_path: Path, monkeypatch: 
         assert "the watch is switched off" in (await olga.get(f"{here}/waits")).text
         assert "may not see how tasks hang together" in (await decides.get(f"{here}/waits")).text
         assert f"{here}/fork?step=" not in (await olga.get(f"{here}/story")).text, "it has not ended"
-        await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "seen")
-        assert (await task.result(30))["status"] == "succeeded"
+        await bob.grant(row, "seen")
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
         story = (await olga.get(f"{here}/story")).text
-        step = row["request"]["step_id"]
+        step = row.request.step_id
         assert f'href="{here}/fork?step={step}"' in story and "The first 1 of " in story
         assert f'<option value="{step}" selected>' in (await olga.get(f"{here}/fork?step={step}")).text
         assert f"{here}/fork?step=" not in (await decides.get(f"{here}/story")).text

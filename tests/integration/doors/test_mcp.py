@@ -199,14 +199,14 @@ async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_cal
         assert first.is_error and text(first).startswith("approval_wanted: ")
         assert told and told == sorted(told)
         async with Mesh(here.stage.url, here.stage.new_key(TENANT, "eve", "approver")) as people:
-            [row] = (await people.approvals())["approvals"]
-            assert row["approval_id"] in text(first)
+            [row] = (await people.approvals()).approvals
+            assert row.approval_id in text(first)
             again = await client.call_tool("counter_increment", {"name": "n"})
-            assert row["approval_id"] in text(again), "the repeated call is the one that waits"
+            assert row.approval_id in text(again), "the repeated call is the one that waits"
             named = {"meta": {"io.bulkhead/idempotency-key": "order 17"}}
             joined = await client.call_tool("counter_increment", {"name": "n"}, **named)
-            assert row["approval_id"] in text(joined)
-            await people.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "looked at")
+            assert row.approval_id in text(joined)
+            await people.grant(row, "looked at")
         done = await client.call_tool("counter_increment", {"name": "n"})
         assert not done.is_error, text(done)
         repeated = await client.call_tool("counter_increment", {"name": "n"}, **named)

@@ -54,13 +54,13 @@ async def test_files_of_ones_own_are_in_force_in_the_mesh_and_in_what_reads_it_l
     async with LocalMesh(data, config=own, durability="process") as mesh:
         async with Mesh(mesh.url, mesh.add_api_key("shop", "anna", "submitter")) as client:
             task = await client.submit("Shout hello.", plan=PLAN, check=False)
-            shown = await task.result(120)
-            timeline = json.dumps([row async for row in task.timeline()])
+            shown = await task.wait_until_ended(120)
+            timeline = str([row async for row in task.timeline()])
             assert shown["status"] == "succeeded" and "HELLO" in json.dumps(shown) + timeline, shown
             publisher = Requests(mesh.nats_url, str(data / "identity" / "pub_shop.nkey"), tenant="shop")
             async with publisher.broker:
                 asked = await publisher.submit(TaskRequested(objective="Shout hello."), key="one")
-            assert (await client.task(asked).result(120))["status"] == "succeeded"
+            assert (await client.task(asked).wait_until_ended(120))["status"] == "succeeded"
         findings = {
             row["what"]: row for row in json.loads((await call("doctor", "--json", "--data", str(data))).stdout)
         }

@@ -44,7 +44,7 @@ async def test_a_run_leaves_nothing_that_others_can_read(tmp_path, loose):
         async with Mesh(mesh.url, api_key=mesh.credentials["operator"]) as client:
             await client.add_document(b"The refund of a cancelled ticket is 80 percent of the fare.", "fares.md")
             task = await client.submit("What is the refund of a cancelled ticket?")
-            assert (await task.result(30))["status"] in ("succeeded", "failed")
+            assert (await task.wait_until_ended(30))["status"] in ("succeeded", "failed")
         assert open_to_others(mesh.directory) == []
     found = {path.name for path in mesh.directory.rglob("*")}
     # Every kind of writer has left something: broker, Redis, services, telemetry, the documents, the supervisor.

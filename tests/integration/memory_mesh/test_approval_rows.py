@@ -33,11 +33,11 @@ async def test_a_denied_call_is_told_as_a_question_and_its_answer(tmp_path: Path
     async with writing(tmp_path) as (on, ann, bob, task):
         await paused(task)
         row = await waiting(bob)
-        short = row["approval_id"][:12]
+        short = row.approval_id[:12]
         before = shown(task, await entries(on, task))
         assert "running (waiting for a person)" in before and f"`bulkhead approvals show {short}`" in before
-        await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "not this vendor")
-        document = await task.result(30)
+        await bob.deny(row, "not this vendor")
+        document = await task.wait_until_ended(30)
         found = await entries(on, task)
         lines = shown(task, found).splitlines()
         asked, call = (line for line in lines if "is asked: counter_i" in line or "requested counter_i" in line)
@@ -63,12 +63,12 @@ async def test_a_question_that_nobody_answers_ends_with_its_time_or_with_its_tas
     for name in ("expired", "cancelled"):
         (tmp_path / name).mkdir()
     async with writing(tmp_path / "expired", approval_ttl_s=1) as (on, ann, _, task):
-        await task.result(30)
+        await task.wait_until_ended(30)
         assert "⇒ expired after " in shown(task, await entries(on, task))
         seen = "\n".join(await watched(ann, task))
         assert "nobody decided about counter_increment in time: it is not made" in seen
     async with writing(tmp_path / "cancelled") as (on, _, _, task):
         await paused(task)
         await task.cancel("not wanted")
-        await task.result(30)
+        await task.wait_until_ended(30)
         assert "the task ended before anybody decided" in shown(task, await entries(on, task))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Mesh, Refused, Task
+from bulkhead.gateway_api.approvals import ApprovalDocument
 from bulkhead.journal.rows import describe_body
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import catalog
@@ -43,13 +44,13 @@ async def writing(
         yield on, ann, bob, await ann.submit("Count it.", deadline_s=deadline_s)
 
 
-async def waiting(mesh: Mesh) -> dict[str, Any]:
+async def waiting(mesh: Mesh) -> ApprovalDocument:
     """The one approval that waits, when it does."""
     async with asyncio.timeout(20):
-        while not (found := (await mesh.approvals())["approvals"]):
+        while not (found := (await mesh.approvals()).approvals):
             await asyncio.sleep(0.02)
     [row] = found
-    return dict(row)
+    return row
 
 
 async def replies(on: Stage, task: Task) -> list[ToolCallReplied]:
@@ -64,22 +65,22 @@ async def test_a_call_waits_over_restarts_of_everything_and_is_made_once_when_gr
         await on.restart("tool_executor", "worker", "planner", "gateway", "signer", "budget", "checker")
         async with on.client(APPROVER) as bob, on.client() as ann:
             row = await waiting(bob)
-            asked = row["request"]
-            assert asked["arguments_json"] == '{"amount":2,"name":"kept"}' and asked["asked_for"] == "ann"
-            assert asked["preview"] == 'counter_increment\n  name: "kept"\n  amount: 2'
-            assert (asked["risk"], asked["rule"], asked["values"][0]["pointer"]) == ("high", "writes-ask", "/name")
+            asked = row.request
+            assert asked.arguments_json == '{"amount":2,"name":"kept"}' and asked.asked_for == "ann"
+            assert asked.preview == 'counter_increment\n  name: "kept"\n  amount: 2'
+            assert (asked.risk, asked.rule, asked.values[0].pointer) == ("high", "writes-ask", "/name")
             document = await ann.task(task.id).show()
-            assert document["status"] == "paused" and row["approval_id"] in document["pause"]["reason"]
+            assert document["status"] == "paused" and row.approval_id in document["pause"]["reason"]
             assert on.counter.counts()["increments"] == 0
-            done = await bob.decide(row["approval_id"], asked["arguments_sha256"], "granted", "seen on the invoice")
-            assert (done["state"], done["end"]["person"], done["end"]["role"]) == ("granted", "bob", "approver")
-            assert (await ann.task(task.id).result(30))["status"] == "succeeded"
+            done = await bob.grant(row, "seen on the invoice")
+            assert done.end and (done.state, done.end.person, done.end.role) == ("granted", "bob", "approver")
+            assert (await ann.task(task.id).wait_until_ended(30))["status"] == "succeeded"
             with pytest.raises(Refused) as again:
-                await bob.decide(row["approval_id"], asked["arguments_sha256"], "denied", "too late")
+                await bob.deny(row, "too late")
             assert again.value.code == "not_waiting"
         assert on.counter.counts()["counts"] == {"kept": 2}
         [reply] = await replies(on, task)
-        assert (reply.rule, reply.policy_sha256, reply.approval_id) == ("writes-ask", POLICY, row["approval_id"])
+        assert (reply.rule, reply.policy_sha256, reply.approval_id) == ("writes-ask", POLICY, row.approval_id)
         journal = [one.ce_type for one in await on.mesh.messages("JOURNAL")]
         assert journal.count(ApprovalEnded.ce_type()) == 1 and ApprovalRequested.ce_type() in journal
 
@@ -87,8 +88,8 @@ async def test_a_call_waits_over_restarts_of_everything_and_is_made_once_when_gr
 async def test_a_denial_goes_back_to_the_agent_and_nothing_is_done(tmp_path: Path) -> None:
     async with writing(tmp_path) as (on, _, bob, task):
         row = await waiting(bob)
-        await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "not this vendor")
-        document = await task.result(30)
+        await bob.deny(row, "not this vendor")
+        document = await task.wait_until_ended(30)
         [reply] = await replies(on, task)
         assert reply.outcome == "refused" and reply.failure is not None and reply.failure.code == "approval_denied"
         assert "bob denied counter_increment: not this vendor" in reply.failure.message
@@ -102,16 +103,13 @@ async def test_a_denial_goes_back_to_the_agent_and_nothing_is_done(tmp_path: Pat
 async def test_of_two_who_decide_at_once_the_second_hears_who_was_first(tmp_path: Path) -> None:
     async with writing(tmp_path) as (on, _, bob, task), on.client(OPERATOR) as olga:
         row = await waiting(bob)
-        approval = row["approval_id"], row["request"]["arguments_sha256"]
-        answers = await asyncio.gather(
-            bob.decide(*approval, "granted", "yes"), olga.decide(*approval, "denied", "no"), return_exceptions=True
-        )
-        await task.result(30)
-        [row] = (await bob.approvals("all"))["approvals"]
+        answers = await asyncio.gather(bob.grant(row, "yes"), olga.deny(row, "no"), return_exceptions=True)
+        await task.wait_until_ended(30)
+        [row] = (await bob.approvals("all")).approvals
         [refusal] = [answer for answer in answers if isinstance(answer, Refused)]
-        [accepted] = [answer for answer in answers if isinstance(answer, dict)]
-        assert (refusal.code, accepted["state"]) == ("not_waiting", row["state"])
-        assert f"it was {row['state']} by {row['end']['person']}" in str(refusal)
+        [accepted] = [answer for answer in answers if isinstance(answer, ApprovalDocument)]
+        assert (refusal.code, accepted.state) == ("not_waiting", row.state)
+        assert row.end and f"it was {row.state} by {row.end.person}" in str(refusal)
 
 
 async def test_a_denied_call_is_not_asked_about_again_under_another_id(tmp_path: Path) -> None:
@@ -121,19 +119,19 @@ async def test_a_denied_call_is_not_asked_about_again_under_another_id(tmp_path:
         on.model.will(plan({"id": "a", "tools": ["counter_increment"]}), a=[*again, other, says("It was denied.")])
         task = await ann.submit("Count it.")
         row = await waiting(bob)
-        await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "no")
+        await bob.deny(row, "no")
         row = await waiting(bob)
-        assert row["request"]["arguments_json"] == '{"name":"other"}', "another argument is another question"
-        await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "no")
-        await task.result(30)
-        assert len((await bob.approvals("all"))["approvals"]) == 2
+        assert row.request.arguments_json == '{"name":"other"}', "another argument is another question"
+        await bob.deny(row, "no")
+        await task.wait_until_ended(30)
+        assert len((await bob.approvals("all")).approvals) == 2
         codes = [reply.failure.code for reply in await replies(on, task) if reply.failure is not None]
         assert codes == ["approval_denied"] * 3
 
 
-async def two_wait(mesh: Mesh) -> list[dict[str, Any]]:
+async def two_wait(mesh: Mesh) -> tuple[ApprovalDocument, ...]:
     async with asyncio.timeout(20):
-        while len(rows := (await mesh.approvals())["approvals"]) < 2:
+        while len(rows := (await mesh.approvals()).approvals) < 2:
             await asyncio.sleep(0.02)
     return rows
 
@@ -144,9 +142,9 @@ async def test_calls_of_one_turn_are_asked_about_together_and_twins_of_a_turn_on
         on.model.will(plan({"id": "a", "tools": ["counter_increment"]}), a=[several, says("Both are counted.")])
         task = await ann.submit("Count it.")
         for row in await two_wait(bob):
-            await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "yes")
-        assert (await task.result(60))["standing"] == "ok"
-        assert on.counter.counts()["counts"] == {"a": 1, "b": 1} and len((await bob.approvals("all"))["approvals"]) == 2
+            await bob.grant(row, "yes")
+        assert (await task.wait_until_ended(60))["standing"] == "ok"
+        assert on.counter.counts()["counts"] == {"a": 1, "b": 1} and len((await bob.approvals("all")).approvals) == 2
 
 
 async def test_a_denial_holds_for_the_same_call_that_waits_beside_it(tmp_path: Path) -> None:
@@ -156,34 +154,34 @@ async def test_a_denial_holds_for_the_same_call_that_waits_beside_it(tmp_path: P
         on.model.will(plan(*steps, {"id": "c", "inputs": ["a", "b"]}), a=[*each], b=[*each], c=[says("It was denied.")])
         task = await ann.submit("Count it.")
         rows = await two_wait(bob)
-        await bob.decide(rows[0]["approval_id"], rows[0]["request"]["arguments_sha256"], "denied", "no")
-        await bob.decide(rows[1]["approval_id"], rows[1]["request"]["arguments_sha256"], "granted", "by mistake")
-        await task.result(60)
+        await bob.deny(rows[0], "no")
+        await bob.grant(rows[1], "by mistake")
+        await task.wait_until_ended(60)
         assert on.counter.counts()["increments"] == 0
 
 
 async def test_a_call_that_nobody_decides_about_is_refused_when_its_time_is_over(tmp_path: Path) -> None:
     async with writing(tmp_path, approval_ttl_s=1) as (on, _, bob, task):
-        await task.result(30)
+        await task.wait_until_ended(30)
         [reply] = await replies(on, task)
         assert reply.failure is not None and reply.failure.code == "approval_expired"
-        [row] = (await bob.approvals("all"))["approvals"]
-        assert row["state"] == "expired" and row["end"]["reason"] == "nobody decided in time"
+        [row] = (await bob.approvals("all")).approvals
+        assert row.state == "expired" and row.end and row.end.reason == "nobody decided in time"
         assert on.counter.counts()["increments"] == 0
 
 
 async def test_a_task_does_not_die_of_its_deadline_while_people_think(tmp_path: Path) -> None:
     async with writing(tmp_path, deadline_s=3) as (on, ann, bob, task):
         row = await waiting(bob)
-        at_first = row["request"]["expires_unix_ms"]
+        at_first = row.request.expires_unix_ms
         await paused(task)
         before = await ann.task(task.id).show()
         assert before["pause"]["until_unix_ms"] == at_first and before["deadline_unix_ms"] > at_first
         await on.restart("planner", "worker", "gateway")
         await asyncio.sleep(4)
         async with on.client() as ann, on.client(APPROVER) as bob:
-            await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "yes")
-            document = await ann.task(task.id).result(30)
+            await bob.grant(row, "yes")
+            document = await ann.task(task.id).wait_until_ended(30)
         assert document["status"] == "succeeded" and on.counter.counts()["counts"] == {"kept": 2}
         waited = document["deadline_unix_ms"] - document["created_unix_ms"] - 3_000
         assert 4_000 <= waited < 30_000, "its deadline moved by the time that it waited"
@@ -191,7 +189,7 @@ async def test_a_task_does_not_die_of_its_deadline_while_people_think(tmp_path: 
 
 async def test_who_is_never_answered_has_its_own_time_left_to_say_so(tmp_path: Path) -> None:
     async with writing(tmp_path, deadline_s=3, approval_ttl_s=4) as (on, _, _, task):
-        document = await task.result(30)
+        document = await task.wait_until_ended(30)
         assert (document["status"], document["standing"]) == ("succeeded", "degraded")
         [reply] = await replies(on, task)
         assert reply.failure is not None and reply.failure.code == "approval_expired"
@@ -200,18 +198,18 @@ async def test_who_is_never_answered_has_its_own_time_left_to_say_so(tmp_path: P
 async def test_who_may_not_decide_does_not(tmp_path: Path) -> None:
     async with writing(tmp_path) as (on, ann, bob, task):
         row = await waiting(bob)
-        name, digest = row["approval_id"], row["request"]["arguments_sha256"]
+        name, digest = row.approval_id, row.request.arguments_sha256
         for who, sha256, code in ((ann, digest, "forbidden"), (bob, "0" * 64, "other_arguments")):
             with pytest.raises(Refused) as refused:
                 await who.decide(name, sha256, "granted", "yes")
             assert refused.value.code == code
         async with on.client("bk_eve_of_acme") as eve:
-            assert (await eve.approvals("all"))["approvals"] == []
+            assert (await eve.approvals("all")).approvals == ()
         await forge(on, task, name, digest)
         # What was forged lies before this in the inbox, and was read first.
         await bob.decide(name, digest, "denied", "it was forged")
-        await task.result(30)
-        assert (await bob.approvals("denied"))["approvals"] and on.counter.counts()["increments"] == 0
+        await task.wait_until_ended(30)
+        assert (await bob.approvals("denied")).approvals and on.counter.counts()["increments"] == 0
 
 
 async def test_an_uncertain_write_of_a_task_is_listed_and_a_person_says_what_became_of_it(tmp_path: Path) -> None:
@@ -259,7 +257,7 @@ async def test_every_look_at_the_arguments_of_a_call_is_on_record(
 ) -> None:
     caplog.set_level(logging.INFO, "bulkhead")
     async with writing(tmp_path) as (_, ann, bob, task):
-        name = (await waiting(bob))["approval_id"]
+        name = (await waiting(bob)).approval_id
         caplog.clear()
         await ann.approvals("denied")
         await bob.approvals()

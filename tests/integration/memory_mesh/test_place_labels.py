@@ -22,13 +22,13 @@ async def test_a_later_task_that_names_what_was_written_is_held_to_what_its_writ
     async with stage(tmp_path, rule=None, executor={"policy_dir": tmp_path / "rules"}) as on, on.client() as ann:
         writes = [use(call("calculate", expression="2+2")), use(call("counter_increment", name="staff"))]
         on.model.will(plan({"id": "a", "tools": tools}), a=[*writes, says("Here is a.")])
-        assert (await (await ann.submit("Count staff.")).result(30))["status"] == "succeeded"
+        assert (await (await ann.submit("Count staff.")).wait_until_ended(30))["status"] == "succeeded"
         await on.restart(SERVICE)
         for name, outcome in (("other", "succeeded"), ("STAFF", "refused")):
             tell = use(call("counter_increment_unkeyed", name=name))
             on.model.will(plan({"id": "a", "tools": tools}), a=[tell, says("Here is a.")])
             task = await ann.submit(f"Tell {name}.")
-            await task.result(30)
+            await task.wait_until_ended(30)
             [reply] = await replies(on, task)
             assert reply.outcome == outcome
             if reply.failure is not None:
@@ -36,6 +36,6 @@ async def test_a_later_task_that_names_what_was_written_is_held_to_what_its_writ
         again = [use(call("counter_increment", name="staff")), says("Here is a.")]
         on.model.will(plan({"id": "a", "tools": tools}), a=again)
         task = await ann.submit("Count staff.")
-        await task.result(30)
+        await task.wait_until_ended(30)
         [reply] = await replies(on, task)
         assert [label.carries for label in reply.provenance] == [("tool:calculate",)], "a result carries it on"

@@ -30,7 +30,7 @@ async def test_the_gate_knows_what_the_plan_foresees_and_how_often_it_was_done(t
             ]
         )
         task = await ann.submit("Count kept twice.", plan=own_plan)
-        assert (await task.result(30))["status"] == "succeeded"
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
     assert [(proposal.planned, proposal.planned_before) for proposal in proposals] == [
         ((EXPECTED,), ()),
         ((EXPECTED,), (0,)),
@@ -51,7 +51,7 @@ async def test_of_calls_at_once_each_is_ruled_on_with_those_that_were_let_throug
         calls = [call("counter_increment", name="kept", amount=amount) for amount in (2, 4, 3)]
         on.model.will(a=[use(*calls), says("Here is a.")])
         task = await ann.submit("Count kept.", plan=own_plan)
-        assert (await task.result(30))["status"] == "succeeded"
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
     assert sorted(map(len, ruled.values())) == [0, 1, 2]
     assert sum(ruled.values(), ()) and set(sum(ruled.values(), ())) <= {0, 1}
 
@@ -76,7 +76,7 @@ async def test_what_a_model_drafts_bounds_its_step_and_lets_its_fields_flow(tmp_
             ],
         )
         task = await ann.submit("Count kept by 1 + 1.", tools=["calculate", "counter_increment"])
-        assert (await task.result(30))["status"] == "succeeded"
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
     [counts] = [proposal for proposal in proposals if proposal.tool.name == "counter_increment"]
     assert counts.planned == (EXPECTED,) and counts.flows == (Flow.model_validate(flow),)
 
@@ -90,7 +90,7 @@ async def test_the_offline_model_foresees_what_its_objective_names(tmp_path: Pat
 
     async with offline_model() as url, stage(tmp_path, rule=permit_all, openai_base_url=url) as on, on.client() as ann:
         task = await ann.submit("Use counter_increment with name=kept amount=2.", tools=["counter_increment"])
-        await task.result(30)
+        await task.wait_until_ended(30)
     assert proposals and all(proposal.flows == () for proposal in proposals)
     values = (PlannedValue(argument="/amount", text="2"), PlannedValue(argument="/name", text="kept"))
     assert proposals[0].planned == (PlannedCall(tool="counter_increment", values=values),)
@@ -112,7 +112,7 @@ async def test_a_figure_that_the_plan_calculates_is_signed_as_its_outcome(tmp_pa
         amounts = [use(call("counter_increment", name="kept", amount=amount)) for amount in (42, 43)]
         on.model.will(a=[*amounts, says("Here is a.")])
         task = await ann.submit("Count kept, three times fourteen.", plan=figures)
-        assert (await task.result(30))["status"] == "succeeded"
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
     planned = PlannedCall(tool="counter_increment", values=(PlannedValue.model_validate(figure),), times=2)
     digest = calculation_digest(planned.values[0], PlannedRules("counter_increment", (), (planned,)))
     outcomes = [

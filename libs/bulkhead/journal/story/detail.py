@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
 from bulkhead.journal.story.calls import find_calls
-from bulkhead.journal.story.model import Call, Source
+from bulkhead.journal.story.model import Attempt, CallDetail, Given
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.journal.story.sources import cited_sources, find_sources
 from bulkhead.text.amounts import format_cost, format_duration, format_time, format_tokens
 from bulkhead.text.plain_text import escape_controls, one_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
-from bulkhead_contracts.result import ContentRef, Usage
+from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
@@ -24,53 +24,6 @@ MAX_TEXT_CHARS = 64 * 1024
 MAX_ALL_CHARS = 512 * 1024
 """Of all texts of one detail."""
 GONE = "its content has expired or was removed"
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A piece of what a model was given, in order. kind: of the part, or `model_said`, `model_asked`, `call_failed` of
-    an earlier turn, or `message` and `options` of an outside agent. note: that it is cut, or gone."""
-
-    kind: str
-    source: str = ""
-    sha256: str = ""
-    text: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt as it was settled. failed: the code of one that brought no answer."""
-
-    usage: Usage
-    wall_ms: int
-    failed: str = ""
-    estimated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CallDetail:
-    """prompt_id names the prompt's file and version, prompt_digest its text: the model gateway puts `given` into it.
-    answer: a model's words, a tool's result. sources: what the answer cites, or a search found."""
-
-    call: Call
-    prompt_id: str = ""
-    prompt_digest: str = ""
-    price_digest: str = ""
-    provider: str = ""
-    model: str = ""
-    pinned: str = ""
-    fingerprint: str = ""
-    tools: tuple[str, ...] = ()
-    given: tuple[Given, ...] = ()
-    arguments: str = ""
-    answer: str = ""
-    answer_note: str = ""
-    sources: tuple[Source, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-    rule: str = ""
-    approval_id: str = ""
-    content: bool = True
 
 
 @dataclass(slots=True)

@@ -167,6 +167,73 @@ class Story:
         return tuple(call for call in self.calls if call.writes)
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message. what: in a few words. call: what was asked, of the message that asks last. reply_id: of the message
+    that answers it."""
+
+    number: int
+    offset_ms: int
+    sender: str
+    receiver: str
+    type: str
+    id: str
+    cause: str
+    step_id: str = ""
+    what: str = ""
+    problem: str = ""
+    reply_id: str = ""
+    took_ms: int | None = None
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A piece of what a model was given, in order. kind: of the part, or `model_said`, `model_asked`, `call_failed` of
+    an earlier turn, or `message` and `options` of an outside agent. note: that it is cut, or gone."""
+
+    kind: str
+    source: str = ""
+    sha256: str = ""
+    text: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt as it was settled. failed: the code of one that brought no answer."""
+
+    usage: Usage
+    wall_ms: int
+    failed: str = ""
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallDetail:
+    """prompt_id names the prompt's file and version, prompt_digest its text: the model gateway puts `given` into it.
+    answer: a model's words, a tool's result. sources: what the answer cites, or a search found."""
+
+    call: Call
+    prompt_id: str = ""
+    prompt_digest: str = ""
+    price_digest: str = ""
+    provider: str = ""
+    model: str = ""
+    pinned: str = ""
+    fingerprint: str = ""
+    tools: tuple[str, ...] = ()
+    given: tuple[Given, ...] = ()
+    arguments: str = ""
+    answer: str = ""
+    answer_note: str = ""
+    sources: tuple[Source, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    rule: str = ""
+    approval_id: str = ""
+    content: bool = True
+
+
 def as_json(story: Story) -> dict[str, Any]:
     """The story for programs."""
     document: dict[str, Any] = _STORY.dump_python(story, mode="json")

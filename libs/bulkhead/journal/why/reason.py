@@ -1,9 +1,28 @@
 """One reason of `bulkhead why`."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from bulkhead.journal.history import JournalEntry
-from bulkhead.journal.uncertain_writes import Write
+if TYPE_CHECKING:  # The client has the shapes without the journal.
+    from bulkhead.journal.history import JournalEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end.
+    write_id: under which a person resolves one that is uncertain."""
+
+    step_id: str
+    title: str
+    attempt: int
+    tool: str
+    arguments_json: str
+    key: str
+    asked_unix_ms: int
+    outcome: Literal["uncertain", "unanswered"]
+    why: str
+    message: str
+    write_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +40,6 @@ class Reason:
     write: Write | None = None
 
     @classmethod
-    def from_entry(cls, entry: JournalEntry, kind: str, what: str, todo: str = "", level: str = "") -> "Reason":
+    def from_entry(cls, entry: "JournalEntry", kind: str, what: str, todo: str = "", level: str = "") -> "Reason":
         """A reason that one message shows, as of its time."""
         return cls(kind, what, todo, entry.at_unix_ms, level, (entry.id,))

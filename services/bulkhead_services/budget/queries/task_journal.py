@@ -14,7 +14,8 @@ from typing import TypeVar
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.journal.reader import place_of
-from bulkhead.journal.uncertain_writes import Write, find_uncertain_writes, origin_of
+from bulkhead.journal.uncertain_writes import find_uncertain_writes, origin_of
+from bulkhead.journal.why.reason import Write
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.decider.history_secrets import GRANT, without_secrets

@@ -24,6 +24,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from bulkhead.a2a import states
 from bulkhead.client import Mesh
+from bulkhead.gateway_api.approvals import ApprovalListQuery
 from bulkhead.text.plain_text import escape_controls
 
 Document = Mapping[str, Any]
@@ -242,7 +243,8 @@ async def waiting_approvals(mesh: Mesh, document: Document) -> list[Document]:
     """The calls of a task that wait for a person."""
     if document["status"] != "paused":
         return []
-    approvals: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
+    page = await mesh.read_json(ApprovalListQuery(task=document["task_id"]))
+    approvals: list[Document] = page["approvals"]
     return approvals
 
 

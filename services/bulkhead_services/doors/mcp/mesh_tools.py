@@ -14,6 +14,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused
 from bulkhead.client.task import UNENDED
+from bulkhead.gateway_api.histories import StoryQuery
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendBy
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
@@ -58,7 +59,7 @@ async def _submit_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, 
 async def _watch_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
     task, wait_s = mesh.task(arguments["task"]), arguments.get("wait_s", MAX_WAIT_S)
     try:
-        return await task.result(min(float(wait_s), MAX_WAIT_S))
+        return await task.wait_until_ended(min(float(wait_s), MAX_WAIT_S))
     except TimeoutError:
         return await task.show() | {"next": "it goes on: watch it again"}
 
@@ -78,7 +79,7 @@ async def _show_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]
 
 
 async def _explain_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
-    explanation = await mesh.task(arguments["task"]).why()
+    explanation = await mesh.read_json(StoryQuery(task_id=mesh.task(arguments["task"]).id))
     return {name: value for name, value in explanation.items() if name != "story"}  # The same, for programs, at length.
 
 

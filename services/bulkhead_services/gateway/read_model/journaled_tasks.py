@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bulkhead.journal.history import JournalEntry
-from bulkhead.journal.lines import Row
+from bulkhead.journal.story.model import Row
 from bulkhead_contracts import bounds
 from bulkhead_contracts.journal import ToldMessage
 

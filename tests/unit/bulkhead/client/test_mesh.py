@@ -68,7 +68,7 @@ async def test_submit_result_and_lists(tmp_path):
         await begin(mesh)
         waiting = asyncio.create_task(client.task("pub_shop-t1").result(timeout_s=10))
         await end(mesh)
-        assert (await waiting)["answer"] == TEXT
+        assert (await waiting).answer == TEXT
         assert [event async for event in client.task("pub_shop-t1").events()][-1].name == "task.ended"
         for n in range(3):
             await client.submit(f"objective {n}", limit_usd=0.5, limit_tokens=10, deadline_s=1.5)
@@ -77,7 +77,7 @@ async def test_submit_result_and_lists(tmp_path):
         with pytest.raises(Unfit, match="answered is"):
             await client.tasks(answered="perhaps")
         with pytest.raises(TimeoutError):
-            await client.task((await client.tasks(1))[0]["task_id"]).result(timeout_s=0.05)
+            await client.task((await client.tasks(1))[0]["task_id"]).wait_until_ended(timeout_s=0.05)
 
 
 async def test_what_it_raises(tmp_path):
@@ -89,7 +89,7 @@ async def test_what_it_raises(tmp_path):
             assert (refused.value.status, refused.value.code) == (403, "forbidden") and refused.value.hint
         async with mesh_of(gateway) as client:
             with pytest.raises(Refused, match="no task"):
-                await client.task("t-none").result()
+                await client.task("t-none").wait_until_ended()
             with pytest.raises(Refused):
                 async for _ in client.task("t-none").events():
                     pass

@@ -178,7 +178,7 @@ async def test_a_wait_that_is_over_says_that_the_task_goes_on(monkeypatch) -> No
     monkeypatch.setattr(Task, "events", silent)
     async with mesh() as client:
         with pytest.raises(TimeoutError, match=r"task t1 has not ended within 0\.01 s: it goes on"):
-            await client.task("t1").result(0.01)
+            await client.task("t1").wait_until_ended(0.01)
 
 
 async def test_a_refusal_shows_its_hint_in_a_traceback() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bulkhead.client.loop_thread import LoopThread
 from bulkhead.testing.faults import MeshFaults
-from bulkhead.testing.loop_thread import LoopThread
 from bulkhead.testing.mesh_backend import StageMissing, find_stage
 from bulkhead.testing.relay import BrokerRelay
 

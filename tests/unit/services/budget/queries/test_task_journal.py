@@ -8,7 +8,7 @@ import pytest
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import StoredMessage
 from bulkhead.journal.order import stored_of
-from bulkhead.journal.uncertain_writes import Write
+from bulkhead.journal.why.reason import Write
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.decider.history_secrets import strip_signature

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: the mesh keeps running while a plain test thinks or waits.
+"""An event loop in a thread of its own: it goes on while a plain program or test thinks or waits.
 
 In: coroutines from any thread. Out: their results there. The thread lives as long as the processes that were started in
 it: they die with their parent thread.
@@ -29,7 +29,7 @@ class LoopThread:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result. An interrupt of the waiting test cancels it."""
+        """Its result. An interrupt of whoever waits cancels it."""
         assert threading.current_thread() is not self._thread, "this would wait for itself"
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:

@@ -1,0 +1,34 @@
+"""The end of a task as a typed value: the answer, the passages that it cites, its standing and its cost."""
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import Field
+
+from bulkhead.gateway_api.tasks import CitationDocument, TaskDocument
+from bulkhead_contracts import bounds
+from bulkhead_contracts.types import Count
+
+MICROS_PER_USD = 1_000_000
+
+
+class TaskResult(TaskDocument):
+    """A task that has ended: all fields of TaskDocument (answer, answered, standing, usage, steps, failure, ...), and
+    the sources of its answer.
+
+    citations: in the order of the answer, each with its document or tool (`source`), `place` and quoted passage
+    (`text`). more_citations: how many are not listed.
+    """
+
+    citations: Annotated[tuple[CitationDocument, ...], Field(max_length=bounds.MAX_CITATIONS)] = ()
+    more_citations: Count = 0
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Settled cost in US dollars; a lower bound while `spent_more`, and until `charged` is there."""
+        return Decimal((self.charged or self.usage).cost_usd_micros) / MICROS_PER_USD
+
+    @property
+    def is_whole(self) -> bool:
+        """True where everything that was asked for is answered, without a fallback and with nothing left out."""
+        return self.answered == "yes" and self.standing == "ok" and bool(self.complete)

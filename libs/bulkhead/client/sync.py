@@ -1,0 +1,152 @@
+"""The client without `await`: the same methods with the same arguments, for scripts, notebooks and plain programs.
+
+    with SyncMesh("http://127.0.0.1:8080", api_key) as mesh:
+        print(mesh.submit("What is refunded, and when?").result().answer)
+
+Each call runs the method of Mesh or Task on an event loop in a thread of its own, so that it works where a loop runs
+already (a notebook). An interrupt cancels the call. Methods raise what theirs raise.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from bulkhead.client.loop_thread import LoopThread
+from bulkhead.client.mesh import DEFAULT_URL, TIMEOUT_S, Mesh
+from bulkhead.client.task import Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Core = TypeVar("Core")
+
+
+class _SyncForm(Generic[Core]):
+    """An object of the client, and the loop on which its methods run."""
+
+    def __init__(self, core: Core, loop: LoopThread) -> None:
+        self._core, self._loop = core, loop
+
+    def __repr__(self) -> str:
+        return f"Sync{self._core!r}"
+
+
+def _block(
+    method: Callable[Concatenate[Core, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_SyncForm[Core], P], T]:
+    """The method, which returns when it is done."""
+
+    @wraps(method)
+    def call_method(self: _SyncForm[Core], /, *args: P.args, **options: P.kwargs) -> T:
+        return self._loop.run(method(self._core, *args, **options))
+
+    return call_method
+
+
+def _iterate(
+    method: Callable[Concatenate[Core, P], AsyncGenerator[T, None]],
+) -> Callable[Concatenate[_SyncForm[Core], P], Iterator[T]]:
+    """The method, as a generator."""
+
+    @wraps(method)
+    def iterate_values(self: _SyncForm[Core], /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+        values = method(self._core, *args, **options)
+        try:
+            while True:
+                try:
+                    yield self._loop.run(_next_value(values))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._loop.run(values.aclose())
+
+    return iterate_values
+
+
+async def _next_value(values: AsyncGenerator[T, None]) -> T:
+    return await anext(values)
+
+
+def _block_for_task(
+    method: Callable[Concatenate[Mesh, P], Coroutine[Any, Any, Task]],
+) -> "Callable[Concatenate[SyncMesh, P], SyncTask]":
+    """The method, whose task is one for plain programs."""
+
+    @wraps(method)
+    def call_method(self: "SyncMesh", /, *args: P.args, **options: P.kwargs) -> "SyncTask":
+        return SyncTask(self._loop.run(method(self._core, *args, **options)), self._loop)
+
+    return call_method
+
+
+class SyncTask(_SyncForm[Task]):
+    """Task without `await`. Made by SyncMesh."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self._core.id
+
+    show = _block(Task.show)
+    result = _block(Task.result)
+    wait_until_ended = _block(Task.wait_until_ended)
+    events = _iterate(Task.events)
+    why = _block(Task.why)
+    timeline = _iterate(Task.timeline)
+    call = _block(Task.call)
+    spend = _block(Task.spend)
+    citations = _block(Task.citations)
+    cite = _block(Task.cite)
+    cancel = _block(Task.cancel)
+    top_up = _block(Task.top_up)
+    export = _block(Task.export)
+    set_push = _block(Task.set_push)
+    push_configs = _block(Task.push_configs)
+    push_config = _block(Task.push_config)
+    delete_push = _block(Task.delete_push)
+
+
+class SyncMesh(_SyncForm[Mesh]):
+    """Mesh without `await`: `with SyncMesh(url, api_key) as mesh`, or call `close` at the end."""
+
+    def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+        super().__init__(Mesh(url, api_key, timeout_s=timeout_s), LoopThread("bulkhead-client").__enter__())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and end the thread."""
+        self._loop.run(self._core.close())
+        self._loop.__exit__()
+
+    def task(self, task_id: str) -> SyncTask:
+        """A task by its id; nothing is asked yet. Raises Unfit."""
+        return SyncTask(self._core.task(task_id), self._loop)
+
+    submit = _block_for_task(Mesh.submit)
+    tasks = _block(Mesh.tasks)
+    add_document = _block(Mesh.add_document)
+    documents = _block(Mesh.documents)
+    delete_document = _block(Mesh.delete_document)
+    approvals = _block(Mesh.approvals)
+    grant = _block(Mesh.grant)
+    deny = _block(Mesh.deny)
+    decide = _block(Mesh.decide)
+    writes = _block(Mesh.writes)
+    resolve_write = _block(Mesh.resolve_write)
+    halts = _block(Mesh.halts)
+    halt = _block(Mesh.halt)
+    resume = _block(Mesh.resume)
+    reset_breaker = _block(Mesh.reset_breaker)
+    spend = _block(Mesh.spend)
+    change_limit = _block(Mesh.change_limit)
+    dismiss_letter = _block(Mesh.dismiss_letter)
+    read = _block(Mesh.read)
+    read_json = _block(Mesh.read_json)
+    get = _block(Mesh.get)
