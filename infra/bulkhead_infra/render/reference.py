@@ -259,10 +259,11 @@ def _render_messages() -> str:
 
 def _render_http() -> str:
     head = (
-        "A gateway serves its OpenAPI document at `/openapi.json` (committed: `contracts/openapi.json`). A request "
-        "carries `X-API-Key: KEY` or `Authorization: Bearer JWT`. A request that changes something carries an "
+        "A gateway shows this API in the browser at `/docs`, with fields, errors and an example of each operation, and "
+        "serves it as an OpenAPI document at `/openapi.json` (committed: `contracts/openapi.json`). A request carries "
+        "`X-API-Key: KEY` or `Authorization: Bearer JWT`. A request that changes something carries an "
         "`Idempotency-Key`: the same key repeats the same request, another request under it is refused with 422. "
-        "Errors are RFC 9457 problem documents with a `hint`: 400, 401, 403, 404, 408, 409, 413, 422, 429, 503.\n"
+        "Errors are RFC 9457 problem documents with a `hint`.\n"
     )
     rows = [head]
     paths: dict[str, dict[str, dict[str, Any]]] = openapi()["paths"]
@@ -270,6 +271,10 @@ def _render_http() -> str:
         for method, operation in methods.items():
             codes = " ".join(sorted(code for code in operation["responses"] if code.startswith("2")))
             rows.append(f"- `{method.upper()} {path}`: {operation['summary']} ({codes})")
+    rows.append("\n## Errors\n\nStatus and `code`, an example of `detail`, and its `hint`.\n")
+    problems = [example["value"] for example in openapi()["components"]["examples"].values()]
+    for problem in sorted(problems, key=lambda row: (row["status"], row["code"])):
+        rows.append(f"- {problem['status']} `{problem['code']}`: {problem['detail']}. Remedy: {problem['hint']}")
     return "\n".join(rows)
 
 

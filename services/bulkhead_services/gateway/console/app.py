@@ -20,6 +20,7 @@ from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
+from bulkhead_services.gateway.console.reference import reference_routes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
@@ -55,6 +56,7 @@ class Console:
         route_factory = ConsoleRouteFactory(ConsoleApi(api, auth.watch_session), auth, runbooks)
         routes = [
             *ConsoleLoginRoutes(auth, session_s).routes(),
+            *reference_routes(),
             *(route for room in ROOMS for route in room(route_factory).routes()),
         ]
         self._first = frozenset(_first_segment(route.path) for route in routes)

@@ -4,10 +4,12 @@ In: a template's name and values. Out: HTML, escaped, with control characters wr
 run nothing but the console's own files.
 """
 
+import gzip
 import hashlib
 import json
 import time
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,4 +165,13 @@ def serve_file(request: Request) -> Response:
         return Response("there is no such file\n", 404, SAFE | NOT_KEPT, "text/plain")
     fresh = request.path_params["version"] == VERSION
     caching = {"Cache-Control": "public, max-age=31536000, immutable"} if fresh else NOT_KEPT
-    return Response(FILES[name], 200, SAFE | caching, MEDIA[Path(name).suffix])
+    headers = SAFE | caching | {"Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers |= {"Content-Encoding": "gzip"}
+        return Response(_compress_file(name), 200, headers, MEDIA[Path(name).suffix])
+    return Response(FILES[name], 200, headers, MEDIA[Path(name).suffix])
+
+
+@cache
+def _compress_file(name: str) -> bytes:
+    return gzip.compress(FILES[name])

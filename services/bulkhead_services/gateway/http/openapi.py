@@ -4,6 +4,7 @@ In: nothing. Out: a dictionary, always the same; `make render` writes it to cont
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,10 @@ from bulkhead_contracts.budget import DeadLetter
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_services.gateway.http import schemas
+from bulkhead_services.gateway.http.field_texts import describe_fields
+from bulkhead_services.gateway.http.operation_examples import add_example, problem_examples
 from bulkhead_services.gateway.problems import ProblemDetails
+from bulkhead_services.gateway.read_model import events
 
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
@@ -74,12 +78,15 @@ def operation(
     body: Json | None = None,
 ) -> Json:
     """One method of a path; `answers` by status, `problems` the statuses of problem details."""
-    schema = {"content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}}}
     method: Json = {"operationId": name, "summary": summary}
     method |= {"description": description} if description else {}
     method |= {"parameters": list(parameters)} if parameters else {}
     method |= {"requestBody": body} if body else {}
-    return method | {"responses": answers | {str(code): {"description": _TITLES[code]} | schema for code in problems}}
+    refusals = {
+        str(code): {"description": _TITLES[code], "content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}}}
+        for code in problems
+    }
+    return method | {"responses": answers | refusals}
 
 
 def header_parameter(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
@@ -125,17 +132,14 @@ def _parameter_of(query: type[Query[Any]], name: str, schema: Json) -> Json:
     return query_parameter(name, schema["description"], plain) | several
 
 
-EVENT_NAMES = (
-    "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
-    "task.resumed task.ended task.rejected budget.alerted text"
-)
+EVENT_NAMES = [*events.NAMES.values(), events.RESUMED, "task.rejected", events.TEXT]
 EVENT = {
     "description": "Each event of the stream",
     "type": "object",
     "required": ["event", "data"],
     "properties": {
         "id": {"type": "string"},
-        "event": {"type": "string", "enum": EVENT_NAMES.split()},
+        "event": {"type": "string", "enum": EVENT_NAMES},
         "retry": {"type": "integer"},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
@@ -145,9 +149,10 @@ EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last o
 after it.
 
 `task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`,
-`task.paused` (`reason` says what holds the task back and what lets it go on), `task.resumed`, `task.ended`,
-`task.rejected` and `budget.alerted` (a limit of the task is near) are stored facts: each arrives exactly once. `text`
-carries a step's text while it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first `offset`
+`task.paused` (`reason` says what holds the task back and what lets it go on), `task.resumed`, `approval.requested` (a
+call waits for a person), `approval.ended`, `task.ended`, `task.rejected` and `budget.alerted` (a limit of the task is
+near) are stored facts: each arrives exactly once. `text` carries a step's text while it is written: {step_id, attempt,
+call_id, offset, text, replace}. Keep the first `offset`
 characters (Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was
 shown before. The text is complete before `step.ended` with outcome `accepted`. `task.ended` carries the answer, and
 the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
@@ -453,6 +458,16 @@ _PROBES: Json = (
 )
 
 
+def _probes_last(path: str) -> tuple[bool, str]:
+    """Sort key: the probes stand last."""
+    return not path.startswith("/v1/"), path
+
+
+def _tag_of(path: str) -> str:
+    """The group of a path in the reference: its collection."""
+    return path.split("/")[2] if path.startswith("/v1/") else "probes"
+
+
 @cache
 def openapi() -> Json:
     """The document of this gateway."""
@@ -461,10 +476,15 @@ def openapi() -> Json:
 
 def build_document(queries: Sequence[type[Query[Any]]]) -> Json:
     """The document with these reads; writes, streams and probes are always the same."""
-    paths = {path: dict(operations) for path, operations in (_WRITES | _PROBES).items()}
+    paths = deepcopy(_WRITES | _PROBES)
     for query in queries:
         paths.setdefault(query.PATH, {})["get"] = _query_operation(query)
+    for path, operations in paths.items():
+        for method in operations.values():
+            method["tags"] = [_tag_of(path)]
+            add_example(method)
     _, definitions = models_json_schema(list(MODELS.items()), ref_template="#/components/schemas/{model}")
+    describe_fields(definitions["$defs"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -475,9 +495,11 @@ def build_document(queries: Sequence[type[Query[Any]]]) -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(("tasks", *map(_tag_of, sorted(paths, key=_probes_last))))],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
+            "examples": problem_examples(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (bk_…) or a JWT"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

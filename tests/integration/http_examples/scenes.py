@@ -1,0 +1,252 @@
+"""What the examples tell: one question with a write that a person grants, and what people on call do beside it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bulkhead.blobs import reference
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker
+from bulkhead_contracts.task import TaskRequested
+from tests.eventually import until
+from tests.integration.console.test_dead_letters import buried
+from tests.integration.http_examples.recorder import ExampleRecorder, Json
+from tests.integration.memory_mesh.test_approvals import asks
+from tests.replay.stage import APPROVER, OPERATOR, Stage, call, plan, stage, use
+from tests.unit.services.gateway.harness import AUTH, SUBMITTER, Mesh, make_mesh
+from tests.unit.services.gateway.http.test_halts import OPENED, RESET, stored
+from tests.unit.services.model_gateway.scripted_provider import says
+
+FARES = "# Fares\n\nThe fare to Graz is EUR 12.\n"
+OBJECTIVE = "What is the fare to Graz? Count the question."
+KEY = "7d1c9c2e-5a0b-4c6e-9a55-2f1f0c3d8e11"
+SUBMISSION: Json = {
+    "objective": OBJECTIVE,
+    "limits": {"cost_usd_micros": 500_000, "tokens": 200_000, "deadline_ms": 120_000},
+    "tools": ["search_documents", "counter_increment"],
+    "feature": "support",
+}
+PUSH = {"url": "https://hooks.example/bulkhead", "token": "a-secret-of-yours"}
+
+
+async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
+    """Each operation once, over a whole mesh or over a gateway with one part of it."""
+    (folder / "mesh").mkdir()
+    async with stage(folder / "mesh", rule=asks) as on, _people(on) as (ann, bob, olga):
+        await _record_documents(recorder, ann)
+        task = await _record_task(recorder, on, ann, bob)
+        await _record_history(recorder, ann, olga, task)
+        await _record_ceiling(recorder, on, ann, olga)
+        await _record_writes(recorder, on, ann, bob)
+        await _record_operations(recorder, on, ann, olga)
+    (folder / "gateway").mkdir()
+    async with _gateway(folder / "gateway") as (mesh, olga, sue):
+        await _record_pushes(recorder, mesh, olga, sue)
+        await _record_breakers(recorder, mesh, olga)
+        await _record_common_problems(recorder, mesh, olga, sue)
+
+
+@asynccontextmanager
+async def _people(on: Stage) -> AsyncIterator[tuple[httpx.AsyncClient, ...]]:
+    keys = "bk_ann_of_demo", APPROVER, OPERATOR
+    clients = tuple(httpx.AsyncClient(base_url=on.url, headers={"X-API-Key": key}, timeout=30) for key in keys)
+    yield clients
+    for client in clients:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def _gateway(folder: Path) -> AsyncIterator[tuple[Mesh, httpx.AsyncClient, httpx.AsyncClient]]:
+    quota = {"person_tasks_per_minute": 3, "person_burst_tasks": 3}
+    row = {"tools": [], "push": {"hosts": ["*"]}, "quota": quota}
+    (folder / "tenants.yaml").write_text(json.dumps({"tenants": {"acme": row}}))
+    mesh = make_mesh(folder)
+    gateway = mesh.gateway(tenants_file=folder / "tenants.yaml")
+    await gateway.attach_inbox()
+    await mesh.say("pub_shop", TaskRequested(objective=OBJECTIVE), "pub_shop-t1")
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTH) as olga,
+        httpx.AsyncClient(transport=transport, base_url="http://gateway", headers={"X-API-Key": SUBMITTER}) as sue,
+    ):
+        yield mesh, olga, sue
+    await gateway.stop()
+
+
+async def _record_documents(recorder: ExampleRecorder, ann: httpx.AsyncClient) -> None:
+    receipt = await recorder.record(ann, "addDocument", 201, body=FARES, name="fares.md")
+    await recorder.record(ann, "showDocument", 201, ingest_id=receipt["ingest_id"])
+    await recorder.record(ann, "listDocuments", limit=20)
+    await recorder.record_problem(ann, "addDocument", 422, "invalid_document", body="", name="empty.md")
+    await ann.post("/v1/documents", params={"name": "old-fares.md"}, content=b"The fare was EUR 9.")
+    await recorder.record(ann, "deleteDocument", name="old-fares.md")
+
+
+async def _record_task(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient) -> str:
+    marker = reference("rag", FARES.strip().encode()).marker
+    search = use(call("search_documents", query="fare to Graz"))
+    count = use(call("counter_increment", name="questions"))
+    step = {"id": "a", "title": "Find the fare", "tools": SUBMISSION["tools"]}
+    on.model.will(plan(step), a=[search, count, says(f"The fare is EUR 12 [#{marker}].")])
+    receipt = await recorder.record(ann, "submitTask", 202, body=SUBMISSION, **{"Idempotency-Key": KEY})
+    other = SUBMISSION | {"objective": "Another question."}
+    await recorder.record_problem(ann, "submitTask", 422, "idempotency_reused", body=other, **{"Idempotency-Key": KEY})
+    task: str = receipt["task_id"]
+    approval = await _waiting_approval(bob, task)
+    names = {"approval_id": approval["approval_id"]}
+    await recorder.record(bob, "listApprovals", state="waiting", task=task)
+    await recorder.record(bob, "showApproval", **names)
+    word = {"decision": "granted", "reason": "seen on the invoice"}
+    digest = {"arguments_sha256": approval["request"]["arguments_sha256"]}
+    wrong = word | {"arguments_sha256": "0" * 64}
+    await recorder.record_problem(bob, "decide", 409, "other_arguments", body=wrong, **names)
+    await recorder.record(bob, "decide", body=word | digest, **names)
+    await recorder.record(ann, "watchTask", task_id=task)
+    await recorder.record_problem(
+        bob, "decide", 409, "not_waiting", body=word | digest | {"decision": "denied"}, **names
+    )
+    return task
+
+
+async def _waiting_approval(bob: httpx.AsyncClient, task: str) -> Json:
+    rows: list[Json] = []
+
+    async def list_waiting() -> bool:
+        rows[:] = (await bob.get("/v1/approvals", params={"task": task})).json()["approvals"]
+        return bool(rows)
+
+    await until(list_waiting)
+    return rows[0]
+
+
+async def _record_history(
+    recorder: ExampleRecorder, ann: httpx.AsyncClient, olga: httpx.AsyncClient, task: str
+) -> None:
+    await recorder.record(ann, "showTask", task_id=task)
+    await recorder.record(ann, "listTasks", status="succeeded,failed", feature="support", limit=20)
+    cited = await recorder.record(ann, "listCitations", task_id=task)
+    await recorder.record(ann, "showCitation", task_id=task, marker=cited["citations"][0]["marker"])
+    account = await recorder.record(ann, "explainTask", task_id=task)
+    await recorder.record(ann, "showCall", task_id=task, call_id=account["story"]["steps"][0]["calls"][1]["call_id"])
+    rows = (await recorder.record(ann, "showTimeline", task_id=task, limit=20))["rows"]
+    await recorder.record(ann, "showMessage", task_id=task, message_id=rows[0]["id"])
+    await recorder.record(olga, "exportTask", task_id=task)
+    await recorder.record_problem(
+        ann, "watchTask", 400, "bad_event_id", task_id=task, **{"Last-Event-ID": "not of this stream"}
+    )
+    await recorder.record_problem(ann, "cancelTask", 409, "already_ended", body={"reason": "late"}, task_id=task)
+
+
+async def _record_ceiling(
+    recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, olga: httpx.AsyncClient
+) -> None:
+    """A task that is held at its ceiling, is given more, and is cancelled."""
+    change = {"target": "feature/support", "limit": {"model_calls": 0}, "reason": "a new feature begins small"}
+    limits = await recorder.record(olga, "changeLimit", body=change)
+    late = change | {"expect_revision": limits["revision"] + 1}
+    await recorder.record_problem(olga, "changeLimit", 409, "changed_meanwhile", body=late)
+    on.model.will(plan({"id": "a", "tools": ["counter_increment"]}), a=[use(call("counter_increment", name="x"))])
+    task = (await ann.post("/v1/tasks", json=SUBMISSION, headers={"Idempotency-Key": "ceiling"})).json()["task_id"]
+
+    async def is_paused() -> bool:
+        return bool((await ann.get(f"/v1/tasks/{task}")).json()["status"] == "paused")
+
+    await until(is_paused)
+    await olga.put("/v1/limits", json=change | {"limit": {"cost_usd_micros": 5_000_000}})
+    added = {"add": {"model_calls": 20}, "reason": "it is worth it"}
+    await recorder.record(olga, "topUpTask", body=added, task_id=task)
+    await recorder.record_problem(olga, "topUpTask", 422, "adds_nothing", body=added | {"add": {}}, task_id=task)
+    await recorder.record(ann, "cancelTask", 202, body={"reason": "no longer needed"}, task_id=task)
+    await ann.get(f"/v1/tasks/{task}/events")
+    await recorder.record_problem(olga, "topUpTask", 409, "already_ended", body=added, task_id=task)
+    await recorder.record(olga, "showLimits", history="true")
+
+
+async def _record_writes(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+    """A write without a key whose answer is lost."""
+    on.counter.misbehave("drop_after")
+    on.model.will(
+        plan({"id": "a", "tools": ["counter_increment_unkeyed"]}),
+        a=[use(call("counter_increment_unkeyed", name="questions"))],
+    )
+    body = {"objective": "Count the question."}
+    task = (await ann.post("/v1/tasks", json=body, headers={"Idempotency-Key": "write"})).json()["task_id"]
+    approval = await _waiting_approval(bob, task)
+    word = {"decision": "granted", "arguments_sha256": approval["request"]["arguments_sha256"]}
+    await bob.post(f"/v1/approvals/{approval['approval_id']}", json=word)
+    await ann.get(f"/v1/tasks/{task}/events")
+    [write] = (await recorder.record(bob, "listWrites", state="uncertain"))["writes"]
+    word = {"happened": False, "reason": "the counter stands where it stood"}
+    await recorder.record(bob, "resolveWrite", body=word, write_id=write["write_id"])
+    other = {"happened": True, "reason": "it was done"}
+    await recorder.record_problem(bob, "resolveWrite", 409, "already_resolved", body=other, write_id=write["write_id"])
+
+
+async def _record_operations(
+    recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, olga: httpx.AsyncClient
+) -> None:
+    switch = {"scope": "tool", "name": "counter_increment", "reason": "the counter is being moved"}
+    await recorder.record(olga, "halt", body=switch)
+    await recorder.record(ann, "listHalts")
+    await recorder.record(olga, "resume", body=switch | {"reason": "it is back"})
+    await recorder.record_problem(olga, "resume", 409, "not_halted", body=switch)
+    await recorder.record(olga, "showSpending", by="model", since="24h")
+    await buried(on)
+    [letter] = (await recorder.record(olga, "listDeadLetters"))["letters"]
+    names = {"letter_id": letter["id"]}
+    await recorder.record(olga, "showDeadLetter", **names)
+    await recorder.record_problem(olga, "showDeadLetter", 404, "no_such_letter", letter_id="0000")
+    await recorder.record(olga, "dismissDeadLetter", body={"reason": "sent by a test"}, **names)
+    await recorder.record_problem(olga, "dismissDeadLetter", 409, "dismissed", body={"reason": "once more"}, **names)
+    for name in ("showCoordination", "showMesh", "listSubscribers", "livez", "readyz", "startupz"):
+        await recorder.record(olga, name)
+    await recorder.record_first_event(ann, "watchTasks")
+    async with httpx.AsyncClient(base_url=on.url) as stranger:
+        await recorder.record_problem(stranger, "listTasks", 401, "unauthorized")
+    await recorder.record_problem(ann, "showTask", 404, "not_found", task_id="t-none")
+    await recorder.record_problem(ann, "showSpending", 403, "forbidden")
+    await recorder.record_problem(ann, "listTasks", 422, "invalid_query", limit=1_000)
+
+
+async def _record_pushes(
+    recorder: ExampleRecorder, mesh: Mesh, olga: httpx.AsyncClient, sue: httpx.AsyncClient
+) -> None:
+    names = {"task_id": "pub_shop-t1", "config_id": "hook"}
+    await recorder.record(olga, "setPush", body=PUSH, **names)
+    await recorder.record(olga, "listPush", task_id="pub_shop-t1")
+    await recorder.record(olga, "showPush", **names)
+    await recorder.record_problem(olga, "setPush", 422, "push_url", body={"url": "https://10.0.0.1/"}, **names)
+    await recorder.record_problem(olga, "setPush", 422, "push_id", body=PUSH, **names | {"config_id": "a hook"})
+    await recorder.record_problem(sue, "setPush", 403, "push_not_yours", body=PUSH, **names)
+    await recorder.record_problem(sue, "deletePush", 403, "push_not_yours", **names)
+    await recorder.record(olga, "deletePush", **names)
+
+
+async def _record_breakers(recorder: ExampleRecorder, mesh: Mesh, olga: httpx.AsyncClient) -> None:
+    key, reset = subjects.breaker_key("tool", "acme", "http_get"), RESET | {"reason": "it answers again"}
+    stored(mesh, key, Breaker(**OPENED, actors=("ada", "eve")))
+    await recorder.record_problem(olga, "resetBreaker", 403, "tripped_it", body=reset)
+    stored(mesh, key, Breaker(**OPENED, actors=("eve",)))
+    await recorder.record(olga, "listBreakers")
+    await recorder.record(olga, "resetBreaker", body=reset)
+    stored(mesh, key, Breaker(**OPENED | {"phase": "closed"}))
+    await recorder.record_problem(olga, "resetBreaker", 409, "not_open", body=reset)
+
+
+async def _record_common_problems(
+    recorder: ExampleRecorder, mesh: Mesh, olga: httpx.AsyncClient, sue: httpx.AsyncClient
+) -> None:
+    keyed: dict[str, Any] = {"Idempotency-Key": "k"}
+    task = {"objective": OBJECTIVE}
+    await recorder.record_problem(sue, "submitTask", 400, "idempotency_key", body=task)
+    await recorder.record_problem(olga, "submitTask", 400, "malformed_json", body="{", **keyed)
+    await recorder.record_problem(olga, "submitTask", 422, "invalid_body", body=task | {"limit_usd": 1}, **keyed)
+    await recorder.record_problem(olga, "submitTask", 413, "too_large", body="x" * 2_000_000, **keyed)
+    await recorder.record_problem(sue, "submitTask", 422, "tools_not_granted", body=task | {"tools": ["rm"]}, **keyed)
+    await recorder.record_problem(olga, "submitTask", 429, "too_many_tasks", body=task, **keyed)
+    mesh.bus.down = True
+    await recorder.record_problem(sue, "listTasks", 503, "unavailable")
