@@ -228,12 +228,13 @@ async def _record_pushes(
 
 async def _record_breakers(recorder: ExampleRecorder, mesh: Mesh, olga: httpx.AsyncClient) -> None:
     key, reset = subjects.breaker_key("tool", "acme", "http_get"), RESET | {"reason": "it answers again"}
-    stored(mesh, key, Breaker(**OPENED, actors=("ada", "eve")))
+    opened = Breaker.model_validate(OPENED)
+    stored(mesh, key, opened.model_copy(update={"actors": ("ada", "eve")}))
     await recorder.record_problem(olga, "resetBreaker", 403, "tripped_it", body=reset)
-    stored(mesh, key, Breaker(**OPENED, actors=("eve",)))
+    stored(mesh, key, opened)
     await recorder.record(olga, "listBreakers")
     await recorder.record(olga, "resetBreaker", body=reset)
-    stored(mesh, key, Breaker(**OPENED | {"phase": "closed"}))
+    stored(mesh, key, opened.model_copy(update={"phase": "closed"}))
     await recorder.record_problem(olga, "resetBreaker", 409, "not_open", body=reset)
 
 

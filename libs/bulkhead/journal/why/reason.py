@@ -1,10 +1,16 @@
 """One reason of `bulkhead why`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
-if TYPE_CHECKING:  # The client has the shapes without the journal.
-    from bulkhead.journal.history import JournalEntry
+
+class StoredFact(Protocol):
+    """The part of a journal's entry that a reason tells; the client has the shapes without the journal."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def at_unix_ms(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,6 @@ class Reason:
     write: Write | None = None
 
     @classmethod
-    def from_entry(cls, entry: "JournalEntry", kind: str, what: str, todo: str = "", level: str = "") -> "Reason":
+    def from_entry(cls, entry: StoredFact, kind: str, what: str, todo: str = "", level: str = "") -> "Reason":
         """A reason that one message shows, as of its time."""
         return cls(kind, what, todo, entry.at_unix_ms, level, (entry.id,))

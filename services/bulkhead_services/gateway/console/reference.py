@@ -9,7 +9,6 @@ from starlette.routing import Route
 
 from bulkhead_services.gateway.console import pages
 
-
 # Icons of the reader's style sheet are images inside it.
 CSP = pages.CSP.replace("img-src 'self'", "img-src 'self' data:")
 

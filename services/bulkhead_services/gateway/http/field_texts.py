@@ -39,7 +39,7 @@ def _split_docstring(docstring: str, properties: Json) -> tuple[str, dict[str, s
     text = " ".join(docstring.split())
     starts = [match for match in _FIELDS.finditer(text) if {*_names_of(match[1])} <= {*properties}]
     ends = [*(match.start() for match in starts[1:]), len(text)]
-    texts = {}
+    texts: dict[str, str] = {}
     for match, end in zip(starts, ends, strict=False):
         texts |= dict.fromkeys(_names_of(match[1]), text[match.end() : end].strip().removesuffix(";"))
     return text[: starts[0].start()].strip() if starts else text, texts
