@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from bulkhead.blobs import reference
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import Breaker
 from bulkhead_contracts.task import TaskRequested
 from tests.eventually import until
@@ -17,7 +17,7 @@ from tests.integration.console.test_dead_letters import buried
 from tests.integration.http_examples.recorder import ExampleRecorder, Json
 from tests.integration.memory_mesh.test_approvals import asks
 from tests.replay.stage import APPROVER, OPERATOR, Stage, call, plan, stage, use
-from tests.unit.services.gateway.harness import AUTH, SUBMITTER, Mesh, make_mesh
+from tests.unit.services.gateway.harness import AUTH, FOREIGN, SUBMITTER, Mesh, make_mesh
 from tests.unit.services.gateway.http.test_halts import OPENED, RESET, stored
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -223,6 +223,12 @@ async def _record_pushes(
     await recorder.record_problem(olga, "setPush", 422, "push_id", body=PUSH, **names | {"config_id": "a hook"})
     await recorder.record_problem(sue, "setPush", 403, "push_not_yours", body=PUSH, **names)
     await recorder.record_problem(sue, "deletePush", 403, "push_not_yours", **names)
+    for number in range(bounds.MAX_PUSH_CONFIGS - 1):
+        await olga.put(f"/v1/tasks/pub_shop-t1/push/{number}", json=PUSH)
+    await recorder.record_problem(olga, "setPush", 409, "push_limit", body=PUSH, **names | {"config_id": "one-more"})
+    async with httpx.AsyncClient(transport=olga._transport, base_url="http://gateway") as eve:
+        eve.headers["X-API-Key"] = FOREIGN
+        await recorder.record_problem(eve, "setPush", 403, "push_off", body=PUSH, **names)
     await recorder.record(olga, "deletePush", **names)
 
 

@@ -3,6 +3,7 @@
 In: nothing. Out: a dictionary, always the same; `make render` writes it to contracts/openapi.json.
 """
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
@@ -472,6 +473,12 @@ def _tag_of(path: str) -> str:
 def openapi() -> Json:
     """The document of this gateway."""
     return build_document(QUERIES)
+
+
+@cache
+def encode_openapi() -> bytes:
+    """The document as JSON, made once: anybody may ask for it."""
+    return json.dumps(openapi(), ensure_ascii=False).encode()
 
 
 def build_document(queries: Sequence[type[Query[Any]]]) -> Json:

@@ -27,7 +27,7 @@ from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
-from bulkhead_services.gateway.http.openapi import openapi
+from bulkhead_services.gateway.http.openapi import encode_openapi
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies, StreamCaps
 from bulkhead_services.gateway.http.request_values import (
@@ -193,9 +193,9 @@ class GatewayHttpApp:
         url = f"/v1/tasks/{feed.task}"
         return json_response(CancelReceipt(task_id=feed.task, status_url=url), 202, {"Location": url})
 
-    async def serve_openapi(self, _: Request) -> Response:
-        """GET /openapi.json"""
-        return JSONResponse(openapi())
+    def serve_openapi(self, _: Request) -> Response:
+        """GET /openapi.json: outside the loop, which the first one would hold up."""
+        return json_response(encode_openapi())
 
     async def livez(self, _: Request) -> Response:
         """GET /livez: whether the process runs."""
