@@ -55,11 +55,15 @@ class Task:
         return f"Task({self.id!r})"
 
     async def show(self) -> dict[str, Any]:
-        """Everything that the gateway knows about the task now."""
+        """Everything that the gateway knows about the task now, as JSON: the fields of TaskDocument, among them status,
+        answer, answered, steps and usage (money in micro US dollars). Raises Refused (404), Unreachable.
+        """
         return await self._transport.read_json(TaskQuery(task_id=self.id))
 
     async def citations(self) -> dict[str, Any]:
-        """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names."""
+        """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names: the fields of
+        CitationPage. `result` has the passages, too. Raises Refused, Unreachable.
+        """
         return await self._transport.read_json(CitationListQuery(task_id=self.id))
 
     async def set_push(self, config_id: str, url: str, token: str = "", form: str = "1.0") -> dict[str, Any]:
@@ -83,7 +87,9 @@ class Task:
         return f"/v1/tasks/{self.id}/push/{quote(config_id, safe='')}"
 
     async def cite(self, marker: str) -> dict[str, Any]:
-        """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""
+        """The text behind a marker, from the version of the document that was cited: the fields of CitationDocument.
+        Raises Unfit, Refused (404), Unreachable.
+        """
         query = CitationQuery(task_id=self.id, marker=request_checks.check_marker(marker))
         return await self._transport.read_json(query)
 
@@ -114,7 +120,9 @@ class Task:
         return await self._transport.read_reply(query)
 
     async def call(self, call_id: str) -> dict[str, Any]:
-        """One call of it: what it was given, its answer, sources, attempts, versions and cost. Raises Refused (404)."""
+        """One call of it: what it was given, its answer, sources, attempts, versions and cost (micro US dollars), as the
+        fields of CallDocument. Raises Unfit, Refused (404), Unreachable.
+        """
         name = request_checks.check_call_id(call_id)
         return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/calls/{name}")
 

@@ -31,13 +31,11 @@ async def test_each_example_gets_its_answer(tmp_path: Path, monkeypatch: pytest.
     recorder = ExampleRecorder()
     await record_all(recorder, tmp_path)
     if os.environ.get(WRITE):
-        text = json.dumps(
-            {"operations": recorder.operations, "problems": recorder.problems},
-            indent=1,
-            sort_keys=True,
-            ensure_ascii=False,
-        )
-        FILE.write_text(f"{text}\n")
+        content = {
+            "operations": dict(sorted(recorder.operations.items())),
+            "problems": dict(sorted(recorder.problems.items())),
+        }
+        FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return
     examples = recorded_examples()
     assert recorder.operations.keys() == examples["operations"].keys()

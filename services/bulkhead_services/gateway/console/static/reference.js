@@ -8,6 +8,7 @@
     url: "/openapi.json",
     dom_id: "#reference",
     deepLinking: true,
+    defaultModelExpandDepth: 3,
     defaultModelsExpandDepth: -1,
     docExpansion: "list",
     filter: true,
