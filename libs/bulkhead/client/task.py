@@ -120,7 +120,7 @@ class Task:
         return await self._transport.read_reply(query)
 
     async def call(self, call_id: str) -> dict[str, Any]:
-        """One call of it: what it was given, its answer, sources, attempts, versions and cost (micro US dollars), as the
+        """One call of it: what it was given, its answer, sources, attempts, versions and cost in micro US dollars: the
         fields of CallDocument. Raises Unfit, Refused (404), Unreachable.
         """
         name = request_checks.check_call_id(call_id)
