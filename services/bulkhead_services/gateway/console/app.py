@@ -18,9 +18,9 @@ from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
+from bulkhead_services.gateway.console.operate.reference import reference_routes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
-from bulkhead_services.gateway.console.reference import reference_routes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
