@@ -54,7 +54,14 @@ ROOM_GROUPS = (
     ),
     ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and tools", "cpu"))),
     ("Ask", (("/new-task", "New task", "plus"), ("/documents", "Documents", "files"))),
-    ("Operate", (("/dead-letters", "Dead letters", "mail-x"), ("/runbooks", "Runbooks", "book-open"))),
+    (
+        "Operate",
+        (
+            ("/dead-letters", "Dead letters", "mail-x"),
+            ("/runbooks", "Runbooks", "book-open"),
+            ("/docs", "API reference", "plug"),
+        ),
+    ),
 )
 """What the menu lists: for each group address, name and icon of its rooms."""
 THEME_COOKIE = "bulkhead_theme"
