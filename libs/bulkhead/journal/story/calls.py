@@ -12,6 +12,7 @@ from bulkhead.journal.history import JournalEntry, Replied, Requested
 from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.story.model import Call, CallKind, Effect
 from bulkhead.journal.story.sources import source_of_passage
+from bulkhead.journal.story.waits import waits_of_call
 from bulkhead.text.amounts import format_duration
 from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
@@ -55,17 +56,20 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     requests: dict[tuple[str, str], JournalEntry] = {}
     replies: dict[tuple[str, str], JournalEntry] = {}
     put_off: dict[tuple[str, str], list[str]] = {}
+    asked: dict[tuple[str, str], list[JournalEntry]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
     for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
             requests.setdefault((entry.receiver, body.call_id), entry)
+            asked.setdefault((entry.receiver, body.call_id), []).append(entry)
         elif isinstance(body, Replied):
             replies.setdefault((entry.sender, body.call_id), entry)
         elif isinstance(body, CallDeferred):
             reason = when_over(body.reason) or body.code or "it could not begin"
             deferral = f"{reason} (for {format_duration(body.after_ms)})"
             put_off.setdefault((entry.sender, body.call_id), []).append(deferral)
+            asked.setdefault((entry.sender, body.call_id), []).append(entry)
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
     writing_tools = _writing_tools(entries)
@@ -76,7 +80,8 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        calls.append(_add_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended))
+        call = _add_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
+        calls.append(replace(call, waits=waits_of_call(call, asked[key], paid)))
     return calls
 
 
@@ -106,6 +111,8 @@ def _build_call(
     match body:
         case ModelCallRequested():
             name = body.prompt_id
+            if body.conversation is not None:
+                name, arguments = body.tier, words_of_message(text_of(body.conversation.messages[-1], texts))
         case ToolCallRequested():
             name, arguments = body.tool, body.arguments_json
         case RetrievalRequested():
@@ -198,6 +205,18 @@ def _write_effect(call: Call, put_off: list[str], *, has_ended: bool) -> Effect:
 
 def _update_call(call: Call, more: Mapping[str, object]) -> Call:
     return replace(call, **more)  # type: ignore[arg-type]
+
+
+def words_of_message(text: str) -> str:
+    """The words of an outside agent's message, whatever API's form it has; the text itself where it is no JSON."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return text
+    content = message.get("content", message.get("output", message)) if isinstance(message, dict) else message
+    if isinstance(content, list):
+        content = " ".join(str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) and content else text
 
 
 def short_arguments(text: str, chars: int) -> str:
