@@ -215,7 +215,9 @@ def words_of_message(text: str) -> str:
         return text
     content = message.get("content", message.get("output", message)) if isinstance(message, dict) else message
     if isinstance(content, list):
-        content = " ".join(str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict))
+        content = " ".join(
+            str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict)
+        )
     return content if isinstance(content, str) and content else text
 
 

@@ -167,12 +167,7 @@ def _describe_plan(
 
 
 def _fold_steps(
-    entries: Sequence[JournalEntry],
-    calls: Sequence[Call],
-    sources: dict[str, Source],
-    texts: Texts,
-    *,
-    has_ended: bool,
+    entries: Sequence[JournalEntry], calls: Sequence[Call], sources: dict[str, Source], texts: Texts, *, has_ended: bool
 ) -> tuple[StepTold, ...]:
     """The steps in the order of their plans; one that was planned anew stands once for each plan that began it."""
     paid = spending_by_step(list(entries))

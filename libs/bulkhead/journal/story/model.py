@@ -19,8 +19,8 @@ WaitKind = Literal["queued", "step", "lease", "approval", "budget", "halt", "bre
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A time in which a step or a call stood still. kind: what it waited for: `queued` for a place or a provider, `step`
-    for another step, `retried`: for attempts that brought nothing. what: its name. took_ms: None while it waits."""
+    """A time in which a step or a call stood still. kind: what it waited for; `queued`: a place or a provider, `step`:
+    another step, `retried`: attempts that brought nothing. what: its name. took_ms: None while it waits."""
 
     kind: WaitKind
     at_unix_ms: int
@@ -96,7 +96,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class PlanTold:
-    """A plan that ran, from adopted_unix_ms on. origin: in words. by: who made it. drafts: how many the plan checker refused before it."""
+    """A plan that ran, from adopted_unix_ms on. origin: in words. by: who made it. drafts: how many the plan checker
+    refused before it."""
 
     version: int
     origin: Literal["submitted", "drafted", "fallback", "fork", "adopted"]
@@ -111,8 +112,8 @@ class PlanTold:
 @dataclass(frozen=True, slots=True)
 class StepTold:
     """One step of one plan. inputs: the steps on whose results it builds. cites: what its result rests on. refused:
-    per attempt that was not accepted, why. tried: its attempts. whole_cost: false while a call of it has not settled. answered: as in
-    `Result`."""
+    per attempt that was not accepted, why. tried: its attempts. whole_cost: false while a call of it has not settled.
+    answered: as in `Result`."""
 
     step_id: str
     title: str
@@ -163,7 +164,8 @@ class Sentence:
 @dataclass(frozen=True, slots=True)
 class Story:
     """reasons: how it ended, what held it, what it waits for. cause: of an end that is no success, what led to it, the
-    last first. content: false where texts were left out for who asks. cut: more messages than were read. waits: before it ran."""
+    last first. content: false where texts were left out for who asks. cut: more messages than were read. waits: before
+    it ran."""
 
     task_id: str
     tenant: str

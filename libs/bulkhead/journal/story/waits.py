@@ -32,7 +32,9 @@ def waits_of_call(call: Call, asked: Sequence[JournalEntry], paid: Sequence[Sett
     waits: list[Wait] = []
     for place, entry in enumerate(asked):
         if isinstance(entry.body, CallDeferred):
-            again = next((later.at_unix_ms for later in asked[place:] if isinstance(later.body, Requested)), end_unix_ms)
+            again = next(
+                (later.at_unix_ms for later in asked[place:] if isinstance(later.body, Requested)), end_unix_ms
+            )
             wait = _make_wait(KINDS.get(entry.body.code, "queued"), entry.at_unix_ms, again)
             last = waits.pop() if waits and _goes_on(waits[-1], wait) else wait
             waits.append(_make_wait(wait.kind, last.at_unix_ms, again))

@@ -32,7 +32,7 @@ class LiveTexts:
         if name == "plan.adopted":
             self.titles |= {step["id"]: step["title"] for step in data["plan"]["steps"]}
         if name == "step.ended" and self.texts.pop(data["step_id"], None) is not None:
-            return f'<section id="writes-{_element_of(data["step_id"])}" hx-swap-oob="delete"></section>'
+            return f'<section id="writes-{element_of(data["step_id"])}" hx-swap-oob="delete"></section>'
         return ""
 
     def render_text(self, data: Json) -> str:
@@ -42,11 +42,11 @@ class LiveTexts:
         full_text = (before or "")[: data["offset"]] + piece
         self.texts[step] = full_text
         grows = before is not None and not data["replace"] and data["offset"] == len(before)
-        labels = {"element": _element_of(step), "title": self.titles.get(step) or step, "fresh": before is None}
+        labels = {"element": element_of(step), "title": self.titles.get(step) or step, "fresh": before is None}
         return render_template("tasks/text.html", **labels, grows=grows, text=piece if grows else full_text)
 
 
-def _element_of(step_id: str) -> str:
+def element_of(step_id: str) -> str:
     """A name for the page's element of a step."""
     return hashlib.blake2b(step_id.encode(), digest_size=6).hexdigest()
 

@@ -173,15 +173,19 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
     call = None
     if node is not None and at.startswith("call."):
         call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
-    return values | _row_values(visit, tree, at) | {
-        "tree": tree,
-        "at": at,
-        "node": node,
-        "call": call,
-        "cited": _number_sources(story, task["answer"] or ""),
-        "unsourced": [sentence["text"] for sentence in story["answer"] if not sentence["sources"]],
-        "raw": json.dumps(call or _without_children(node.told), indent=2, ensure_ascii=False) if node else "",
-    }
+    return (
+        values
+        | _row_values(visit, tree, at)
+        | {
+            "tree": tree,
+            "at": at,
+            "node": node,
+            "call": call,
+            "cited": _number_sources(story, task["answer"] or ""),
+            "unsourced": [sentence["text"] for sentence in story["answer"] if not sentence["sources"]],
+            "raw": json.dumps(call or _without_children(node.told), indent=2, ensure_ascii=False) if node else "",
+        }
+    )
 
 
 def _row_values(visit: Visit, tree: TaskTree, at: str) -> dict[str, Any]:

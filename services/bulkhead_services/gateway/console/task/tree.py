@@ -22,9 +22,11 @@ MIN_WIDTH = 0.8
 MAX_TICKS = 4
 LAST_TICK = 85
 """A label further right would leave the axis."""
-UNITS = (("ms", 1, (1, 2, 5, 10, 20, 50, 100, 200, 500)), ("s", 1_000, (1, 2, 5, 10, 15, 30))) + (
+UNITS = (
+    ("ms", 1, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
+    ("s", 1_000, (1, 2, 5, 10, 15, 30)),
     ("min", 60_000, (1, 2, 5, 10, 15, 30)),
-    ("h", 3_600_000, (1, 2, 3, 6, 12, 24, 48, 96, 240, 1_000)),
+    ("h", 3_600_000, (1, 2, 3, 6, 12, 24)),
 )
 """Distances between ticks: the unit, its milliseconds, and how many of it."""
 RUNS = "running"
@@ -197,7 +199,7 @@ class TaskTree:
         (self.nodes[node.parent].children if node.parent else self.roots).append(node.key)
 
     def choose_key(self, wanted: str, waiting_step: str) -> str:
-        """The chosen row: the wanted one, else the step that waits or failed, else the last plan; "" in an empty tree."""
+        """The wanted row, else the step that waits or failed, else the last plan; "" in an empty tree."""
         if wanted in self.nodes or not self.roots:
             return wanted if wanted in self.nodes else ""
         steps = [self.nodes[key] for key in self.nodes[self.roots[-1]].children if self.nodes[key].kind == "step"]
@@ -236,7 +238,9 @@ class TaskTree:
         wanted = words.lower().split()
         matches = [key for key, node in self.nodes.items() if all(word in _text_of(node) for word in wanted)]
         shown = {key for match in matches[:MAX_MATCHES] for key in (match, *self.path_to(match))}
-        rows = [self._row_of(key, len(self.path_to(key)) + 1, None) for key in self._in_order(self.roots) if key in shown]
+        rows = [
+            self._row_of(key, len(self.path_to(key)) + 1, None) for key in self._in_order(self.roots) if key in shown
+        ]
         return rows, len(matches) > MAX_MATCHES
 
     def _in_order(self, keys: Sequence[str]) -> Iterator[str]:
@@ -266,7 +270,9 @@ class TaskTree:
         node = self.nodes[key]
         pieces = tuple(self._pieces_of(node))
         kinds = dict.fromkeys(WAITS.get(str(piece.kind), "") for piece in pieces)
-        title = f"from {format_duration(max(0, node.began_unix_ms - self.began_unix_ms))} on" if node.began_unix_ms else ""
+        title = (
+            f"from {format_duration(max(0, node.began_unix_ms - self.began_unix_ms))} on" if node.began_unix_ms else ""
+        )
         return TreeRow(node, level, is_open, pieces, ", ".join(filter(None, (title, *kinds))))
 
     def _pieces_of(self, node: TreeNode) -> Iterator[BarPiece]:
@@ -291,8 +297,12 @@ class TaskTree:
         """Places on the axis, in percent, with their times."""
         span = self.until_unix_ms - self.began_unix_ms
         steps = [(unit, size, count) for unit, size, counts in UNITS for count in counts]
-        unit, size, count = next((step for step in steps if span < step[1] * step[2] * MAX_TICKS), steps[-1])
-        places = [(round(at * size * 100 / span, 2), f"{at} {unit}") for at in range(0, span // size + 1, count)]
+        long_step = ("h", 3_600_000, span // 3_600_000 // MAX_TICKS + 1)
+        unit, size, count = next((step for step in steps if span < step[1] * step[2] * MAX_TICKS), long_step)
+        places = [
+            (round(at * size * 100 / span, 2), f"{at / 1_000:g} s" if unit == "ms" and at >= 1_000 else f"{at} {unit}")
+            for at in range(0, span // size + 1, count)
+        ]
         return [(x, label) for x, label in places if x < LAST_TICK]
 
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
@@ -315,5 +325,10 @@ def _tokens_of(row: Json) -> int:
 def _text_of(node: TreeNode) -> str:
     """Text in which words are looked for."""
     told = node.told
-    parts = (node.name, node.state, node.note, *(str(told.get(name, "")) for name in ("result", "failure", "model", "step_id")))
+    parts = (
+        node.name,
+        node.state,
+        node.note,
+        *(str(told.get(name, "")) for name in ("result", "failure", "model", "step_id")),
+    )
     return " ".join(parts).lower()
