@@ -81,7 +81,8 @@ async def test_a_tree_is_read_by_keyboard_and_a_row_has_an_address(world: World,
     question = "What is 17 * 23?"
     task = await world.submit(TENANT, question, plan=calculation(question), check=False)
     await world.finish(task)
-    async with visitor(browser, world.mesh.url, key(world), viewport=PHONE) as looked:
+    async with visitor(browser, world.mesh.url, key(world)) as looked:
+        await looked.page.set_viewport_size(PHONE)
         await looked.go(f"/tasks/{task.id}")
         row = looked.page.locator("#tree a[tabindex='0']")
         await row.focus()
@@ -110,7 +111,7 @@ async def test_a_halt_holds_a_task_until_it_is_resumed(world: World, browser: Br
         assert (halt["scope"], halt["reason"]) == ("task", "I want to look")
         await looked.page.locator("#head", has_text="I want to look").wait_for()
         await world.disarm()
-        await act(looked, "Lift the halt", "Lift the halt", "is lifted", reason="I have seen it")
+        await act(looked, "Lift the halt", "Lift the halt", "what it held goes on", reason="I have seen it")
         assert (await world.client(TENANT).get("/v1/halts"))["halts"] == []
         assert (await world.finish(task))["status"] == "succeeded"
         await looked.page.locator("#head").get_by_text("succeeded").wait_for()

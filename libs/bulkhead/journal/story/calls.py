@@ -80,8 +80,9 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        call = _add_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
-        calls.append(replace(call, waits=waits_of_call(call, asked[key], paid)))
+        waits = waits_of_call(call, asked[key], paid)
+        costs = _describe_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
+        calls.append(_update_call(call, costs | {"waits": waits}))
     return calls
 
 
@@ -167,7 +168,7 @@ def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
     return _update_call(call, changes)
 
 
-def _add_costs(
+def _describe_costs(
     call: Call,
     paid: tuple[Settled, ...],
     put_off: list[str],
@@ -175,21 +176,18 @@ def _add_costs(
     answered: Mapping[str, str],
     *,
     has_ended: bool,
-) -> Call:
+) -> dict[str, object]:
     usage = sum((settlement.usage for settlement in paid), Usage())
     writes = call.writes or (call.kind == "tool" and call.name in writing_tools)
-    return _update_call(
-        call,
-        {
-            "usage": usage,
-            "retried": tuple(settlement.failed for settlement in paid if settlement.failed),
-            "attempts": max(call.attempts, len(paid)),
-            "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
-            "writes": writes,
-            "effect": _write_effect(call, put_off, has_ended=has_ended) if writes else "",
-            "approval": answered.get(call.call_id, ""),
-        },
-    )
+    return {
+        "usage": usage,
+        "retried": tuple(settlement.failed for settlement in paid if settlement.failed),
+        "attempts": max(call.attempts, len(paid)),
+        "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
+        "writes": writes,
+        "effect": _write_effect(call, put_off, has_ended=has_ended) if writes else "",
+        "approval": answered.get(call.call_id, ""),
+    }
 
 
 def _write_effect(call: Call, put_off: list[str], *, has_ended: bool) -> Effect:

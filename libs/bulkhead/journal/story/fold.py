@@ -55,9 +55,9 @@ def contents_to_quote(entries: Sequence[JournalEntry]) -> list[ContentRef]:
         for entry in facts
         if isinstance(entry.body, ModelCallRequested) and entry.body.conversation is not None
     ]
-    refs = [result.content for result in (*ends, *steps)] + statements + questions
+    refs = [result.content for result in (*ends, *steps)] + statements
     long = [ref for ref in refs if ref is not None and ref.summary.endswith("…")]
-    return list({ref.sha256: ref for ref in long}.values())[:MAX_CONTENTS]
+    return list({ref.sha256: ref for ref in long + questions}.values())[:MAX_CONTENTS]
 
 
 def fold_story(

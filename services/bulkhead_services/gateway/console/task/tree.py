@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.text.amounts import format_duration
+from bulkhead.text.plain_text import cut_line
 from bulkhead_services.gateway.console.api import Json
 
 MAX_NOTE_CHARS = 120
@@ -117,7 +118,7 @@ class TaskTree:
         node = TreeNode(
             f"plan.{plan['version']}",
             "plan",
-            f"Plan {plan['version']}" if plan["version"] > 1 or not is_last else "Plan",
+            _name_plan(plan, is_only=is_last and not self.roots),
             "",
             began,
             None if goes_on else max(0, end - began),
@@ -131,7 +132,11 @@ class TaskTree:
         for call in drafts:
             self._add_call(call, node.key)
         for step in steps:
-            self._add_step(step, node.key)
+            if plan["origin"] == "adopted":
+                for call in step["calls"]:
+                    self._add_outside_call(call, node.key)
+            else:
+                self._add_step(step, node.key)
 
     def _add_step(self, step: Json, parent: str) -> None:
         tried, version = step["tried"], step["plan_version"]
@@ -193,6 +198,13 @@ class TaskTree:
                 call["waits"],
             )
         )
+
+    def _add_outside_call(self, call: Json, parent: str) -> None:
+        """A call of an outside agent, whose run is one step: what it asked, and what it got."""
+        self._add_call(call, parent)
+        node = self.nodes[f"call.{call['call_id']}"]
+        if call["kind"] == "model" and call["arguments"]:
+            node.name, node.note = cut_line(call["arguments"], MAX_NOTE_CHARS), call["result"]
 
     def _add_node(self, node: TreeNode) -> None:
         self.nodes[node.key] = node
@@ -315,6 +327,12 @@ class TaskTree:
             for wait in node.waits
             if wait["took_ms"] is None and wait["kind"] in ("lease", "step")
         ]
+
+
+def _name_plan(plan: Json, *, is_only: bool) -> str:
+    if plan["origin"] == "adopted":
+        return "Run of an outside agent"
+    return "Plan" if is_only else f"Plan {plan['version']}"
 
 
 def _tokens_of(row: Json) -> int:

@@ -57,6 +57,17 @@ def test_a_step_that_was_tried_again_has_its_attempts_and_each_call_stands_below
     assert all(piece.x >= 0 and piece.x + piece.width <= 100 for row in rows for piece in row.bar)
 
 
+def test_the_run_of_an_outside_agent_is_told_by_what_it_asked_and_got() -> None:
+    asked = call("m1", 1_000) | {"kind": "model", "name": "default", "arguments": "What is 17 * 23?", "result": "391"}
+    step = large_story()["steps"][0] | {"calls": [asked, call("m2", 2_000)]}
+    plan = large_story()["plans"][0] | {"origin": "adopted"}
+    tree = TaskTree(large_story() | {"steps": [step], "plans": [plan]}, 0, has_ended=True)
+    names = [(row.level, row.node.name, row.node.note) for row in tree.visible_rows(set(tree.nodes), "")]
+    assert names == [
+        (1, "Run of an outside agent", ""), (2, "What is 17 * 23?", "391"), (2, "calculate", "17 * 23")
+    ]  # fmt: skip
+
+
 def test_every_recorded_task_has_a_tree_with_an_axis() -> None:
     for path in sorted(HISTORIES.glob("*")):
         for has_ended in (True, False):
