@@ -152,7 +152,7 @@ class TaskTree:
             step["usage"]["cost_usd_micros"],
             step,
             parent,
-            "reused" if step["given"] else f"{len(tried)} attempts" if len(tried) > 1 else "",
+            "taken over" if step["given"] else f"{len(tried)} attempts" if len(tried) > 1 else "",
             step["waits"],
         )
         self._add_node(node)
