@@ -56,20 +56,20 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     requests: dict[tuple[str, str], JournalEntry] = {}
     replies: dict[tuple[str, str], JournalEntry] = {}
     put_off: dict[tuple[str, str], list[str]] = {}
-    asked: dict[tuple[str, str], list[JournalEntry]] = {}
+    askings: dict[tuple[str, str], list[JournalEntry]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
     for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
             requests.setdefault((entry.receiver, body.call_id), entry)
-            asked.setdefault((entry.receiver, body.call_id), []).append(entry)
+            askings.setdefault((entry.receiver, body.call_id), []).append(entry)
         elif isinstance(body, Replied):
             replies.setdefault((entry.sender, body.call_id), entry)
         elif isinstance(body, CallDeferred):
             reason = when_over(body.reason) or body.code or "it could not begin"
             deferral = f"{reason} (for {format_duration(body.after_ms)})"
             put_off.setdefault((entry.sender, body.call_id), []).append(deferral)
-            asked.setdefault((entry.sender, body.call_id), []).append(entry)
+            askings.setdefault((entry.sender, body.call_id), []).append(entry)
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
     writing_tools = _writing_tools(entries)
@@ -80,7 +80,7 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        waits = waits_of_call(call, asked[key], paid)
+        waits = waits_of_call(call, askings[key], paid)
         costs = _describe_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
         calls.append(_update_call(call, costs | {"waits": waits}))
     return calls

@@ -195,8 +195,8 @@ def _fold_steps(
                 for entry in by_step.get(step.id, [])
                 if _belongs_to_plan(entry, version, assignments.get(step.id, []))
             ]
-            own = dict(calls_by_message[entry.id] for entry in step_entries if entry.id in calls_by_message)
-            own_calls = tuple(own[place] for place in sorted(own))
+            calls_by_place = dict(calls_by_message[entry.id] for entry in step_entries if entry.id in calls_by_message)
+            own_calls = tuple(calls_by_place[place] for place in sorted(calls_by_place))
             row = _fold_step(step.id, step_entries, own_calls, sources, texts)
             is_given = step.id in given_steps and not own_calls
             tried = attempts_of_step(step_entries, has_ended=has_ended)

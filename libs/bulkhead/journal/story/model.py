@@ -18,7 +18,7 @@ WaitKind = Literal["queued", "step", "lease", "approval", "budget", "halt", "bre
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitTold:
     """A time in which a step or a call stood still. kind: what it waited for; `queued`: a place or a provider, `step`:
     another step, `retried`: attempts that brought nothing. what: its name. took_ms: None while it waits."""
 
@@ -29,7 +29,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class StepAttempt:
+class AttemptTold:
     """One attempt of a step. reasons: why it was not accepted. took_ms: None while it runs."""
 
     number: int
@@ -91,7 +91,7 @@ class Call:
     found: tuple[Source, ...] = ()
     usage: Usage = Usage()
     message: str = ""
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[WaitTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ class StepTold:
     given: bool = False
     answered: str = ""
     instruction: str = ""
-    tried: tuple[StepAttempt, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    tried: tuple[AttemptTold, ...] = ()
+    waits: tuple[WaitTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Story:
     adopted: bool = False
     content: bool = True
     cut: bool = False
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[WaitTold, ...] = ()
 
     @property
     def calls(self) -> tuple[Call, ...]:

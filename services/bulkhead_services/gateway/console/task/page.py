@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
-from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.holds import find_hold
 from bulkhead_services.gateway.console.task.tree import WAITS, TaskTree
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
@@ -128,7 +128,7 @@ def _may_export(visit: Visit, task: Json) -> bool:
 
 
 async def _head_values(visit: Visit, task: Json) -> dict[str, Any]:
-    """What the head shows: the task, why it does not go on, its answer."""
+    """Values of the head: the task, why it does not go on, its answer."""
     return {
         "task": task,
         "ended": task["status"] in ENDED,
@@ -146,14 +146,14 @@ async def _read_story(visit: Visit) -> Json:
         if len(answer.body) < LONG_BYTES:
             return answer.decode_json()
         return await asyncio.to_thread(answer.decode_json)
-    except visits.ApiRefused as error:
+    except ApiRefused as error:
         if error.status in (401, 404):
             raise
         return {"story": None, "refused": error, "content": True, "cut": False}
 
 
 async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, Any]:
-    """What tree and pane show."""
+    """Values of tree and pane."""
     story, now_unix_ms = document["story"], round(time.time() * 1000)
     values = {
         "task": task,
@@ -168,17 +168,17 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         return values | {"tree": None, "rows": (), "more": False, "at": "", "node": None, "call": None, "raw": ""}
     tree = await asyncio.to_thread(TaskTree, story, now_unix_ms, has_ended=task["status"] in ENDED)
     pause = task["pause"] or {}
-    at = tree.choose_key(visit.query_value("at"), pause.get("step_id", ""))
-    node = tree.nodes.get(at)
+    chosen = tree.choose_key(visit.query_value("at"), pause.get("step_id", ""))
+    node = tree.nodes.get(chosen)
     call = None
-    if node is not None and at.startswith("call."):
+    if node is not None and chosen.startswith("call."):
         call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
     return (
         values
-        | _row_values(visit, tree, at)
+        | _row_values(visit, tree, chosen)
         | {
             "tree": tree,
-            "at": at,
+            "at": chosen,
             "node": node,
             "call": call,
             "cited": _number_sources(story, task["answer"] or ""),
@@ -188,16 +188,16 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
     )
 
 
-def _row_values(visit: Visit, tree: TaskTree, at: str) -> dict[str, Any]:
+def _row_values(visit: Visit, tree: TaskTree, chosen: str) -> dict[str, Any]:
     """The rows that the tree shows: those that match, the children of one, or what is open."""
-    opened = tree.opened_keys(at, visit.query_value("open").split(",")[:MAX_OPENED])
+    opened = tree.opened_keys(chosen, visit.query_value("open").split(",")[:MAX_OPENED])
     if find := visit.query_value("find"):
-        rows, more = tree.matching_rows(find)
-        return {"rows": rows, "more": more}
+        rows, is_cut = tree.matching_rows(find)
+        return {"rows": rows, "more": is_cut}
     if under := visit.query_value("under"):
         start = visit.query_value("from")
         return {"rows": list(tree.rows_below(under, int(start) if start.isdecimal() else 0, opened)), "more": False}
-    return {"rows": list(tree.visible_rows(opened, at)), "more": False}
+    return {"rows": list(tree.visible_rows(opened, chosen)), "more": False}
 
 
 def _number_sources(story: Json, answer: str) -> list[tuple[int, Json]]:
@@ -207,9 +207,9 @@ def _number_sources(story: Json, answer: str) -> list[tuple[int, Json]]:
     return [(number, sources[marker]) for marker, number in numbers.items() if marker in sources]
 
 
-def _without_children(told: Json) -> Json:
+def _without_children(row: Json) -> Json:
     """A step or plan without what stands in rows of its own."""
-    return {name: value for name, value in told.items() if name != "calls"}
+    return {name: value for name, value in row.items() if name != "calls"}
 
 
 def split_markers(text: str) -> Sequence[tuple[str, str, int]]:

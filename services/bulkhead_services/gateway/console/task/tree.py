@@ -100,10 +100,10 @@ class TaskTree:
         drafts = story["planning"]
         for plan in plans if story["plans"] or drafts else ():
             is_last = plan is plans[-1]
-            own = [call for call in drafts if is_last or call["asked_unix_ms"] <= plan["adopted_unix_ms"]]
-            drafts = drafts[len(own) :]
+            plan_drafts = [call for call in drafts if is_last or call["asked_unix_ms"] <= plan["adopted_unix_ms"]]
+            drafts = drafts[len(plan_drafts) :]
             steps = [step for step in story["steps"] if step["plan_version"] == plan["version"]]
-            self._add_plan(plan, own, steps, is_last=is_last, waits=story["waits"] if not self.roots else ())
+            self._add_plan(plan, plan_drafts, steps, is_last=is_last, waits=story["waits"] if not self.roots else ())
         ends = [node.began_unix_ms + (node.took_ms or 0) for node in self.nodes.values()]
         last_unix_ms = max([*ends, self.began_unix_ms + story["took_ms"], self.began_unix_ms + 1])
         self.until_unix_ms = last_unix_ms if has_ended else max(last_unix_ms, now_unix_ms)
@@ -210,20 +210,20 @@ class TaskTree:
         self.nodes[node.key] = node
         (self.nodes[node.parent].children if node.parent else self.roots).append(node.key)
 
-    def choose_key(self, wanted: str, waiting_step: str) -> str:
-        """The wanted row, else the step that waits or failed, else the last plan; "" in an empty tree."""
-        if wanted in self.nodes or not self.roots:
-            return wanted if wanted in self.nodes else ""
+    def choose_key(self, preferred: str, waiting_step: str) -> str:
+        """The preferred row, else the step that waits or failed, else the last plan; "" in an empty tree."""
+        if preferred in self.nodes or not self.roots:
+            return preferred if preferred in self.nodes else ""
         steps = [self.nodes[key] for key in self.nodes[self.roots[-1]].children if self.nodes[key].kind == "step"]
         failed = [node.key for node in steps if node.state in BAD]
         waiting = [node.key for node in steps if waiting_step and node.told["step_id"] == waiting_step]
         return next(iter(waiting or failed[-1:]), self.roots[-1])
 
-    def opened_keys(self, chosen: str, wanted: Sequence[str]) -> set[str]:
-        """The rows whose children are shown: the last plan, what leads to the chosen row, and the wanted ones."""
+    def opened_keys(self, chosen: str, besides: Sequence[str]) -> set[str]:
+        """The rows whose children are shown: the last plan, what leads to the chosen row, and those besides."""
         if len(self.nodes) <= OPEN_WHOLE:
             return set(self.nodes)
-        opened = {*wanted, *self.roots[-1:], *self.path_to(chosen)}
+        opened = {*besides, *self.roots[-1:], *self.path_to(chosen)}
         if self.nodes.get(chosen) is not None and self.nodes[chosen].kind in ("step", "attempt"):
             opened.add(chosen)
         return opened
@@ -247,11 +247,11 @@ class TaskTree:
 
     def matching_rows(self, words: str) -> tuple[list[TreeRow], bool]:
         """Rows that have all of these words, under those that lead to them; True where there are more."""
-        wanted = words.lower().split()
-        matches = [key for key, node in self.nodes.items() if all(word in _text_of(node) for word in wanted)]
-        shown = {key for match in matches[:MAX_MATCHES] for key in (match, *self.path_to(match))}
+        parts = words.lower().split()
+        matches = [key for key, node in self.nodes.items() if all(part in _text_of(node) for part in parts)]
+        key_set = {key for match in matches[:MAX_MATCHES] for key in (match, *self.path_to(match))}
         rows = [
-            self._row_of(key, len(self.path_to(key)) + 1, None) for key in self._in_order(self.roots) if key in shown
+            self._row_of(key, len(self.path_to(key)) + 1, None) for key in self._in_order(self.roots) if key in key_set
         ]
         return rows, len(matches) > MAX_MATCHES
 
@@ -311,10 +311,10 @@ class TaskTree:
         steps = [(unit, size, count) for unit, size, counts in UNITS for count in counts]
         long_step = ("h", 3_600_000, span // 3_600_000 // MAX_TICKS + 1)
         unit, size, count = next((step for step in steps if span < step[1] * step[2] * MAX_TICKS), long_step)
-        places = [
-            (round(at * size * 100 / span, 2), f"{at / 1_000:g} s" if unit == "ms" and at >= 1_000 else f"{at} {unit}")
-            for at in range(0, span // size + 1, count)
-        ]
+        if unit == "ms" and count * MAX_TICKS > 1_000:
+            unit, size, count = "s", 1_000, count / 1_000
+        ticks = [count * number for number in range(MAX_TICKS + 1)]
+        places = [(round(tick * size * 100 / span, 2), f"{tick:g} {unit}") for tick in ticks]
         return [(x, label) for x, label in places if x < LAST_TICK]
 
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
@@ -342,11 +342,11 @@ def _tokens_of(row: Json) -> int:
 
 def _text_of(node: TreeNode) -> str:
     """Text in which words are looked for."""
-    told = node.told
+
     parts = (
         node.name,
         node.state,
         node.note,
-        *(str(told.get(name, "")) for name in ("result", "failure", "model", "step_id")),
+        *(str(node.told.get(name, "")) for name in ("result", "failure", "model", "step_id")),
     )
     return " ".join(parts).lower()
