@@ -123,7 +123,7 @@ async def test_a_look_that_is_refused_is_told_and_made_again(on: Stage, browser:
         refresh.goes_on.set()
         await looked.page.locator("#tree.stale").wait_for()
         await looked.page.locator("#notice", has_text="is old").wait_for()
-        await looked.page.locator("#tree [role=treeitem]", has_text="Plan").wait_for(timeout=NOT_LATE_MS)
+        await looked.page.locator("#tree [data-key='plan.1']").wait_for(timeout=NOT_LATE_MS)
         await looked.page.locator("#tree.stale").wait_for(state="detached")
         assert await looked.page.locator("#notice").inner_text() == ""
 

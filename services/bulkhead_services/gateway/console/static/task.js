@@ -101,7 +101,8 @@
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, requestConfig } = event.detail;
     const isNews = requestConfig.triggeringEvent?.type.startsWith("sse:");
-    if (elt === pane && isNews && pane.querySelector("[data-final]")) event.preventDefault();
+    const isFinal = pane.querySelector("[data-final]") && new URLSearchParams(location.search).has("at");
+    if (elt === pane && isNews && isFinal) event.preventDefault();
   });
 
   let typing;

@@ -311,11 +311,10 @@ class TaskTree:
         steps = [(unit, size, count) for unit, size, counts in UNITS for count in counts]
         long_step = ("h", 3_600_000, span // 3_600_000 // MAX_TICKS + 1)
         unit, size, count = next((step for step in steps if span < step[1] * step[2] * MAX_TICKS), long_step)
-        if unit == "ms" and count * MAX_TICKS > 1_000:
-            unit, size, count = "s", 1_000, count / 1_000
-        ticks = [count * number for number in range(MAX_TICKS + 1)]
-        places = [(round(tick * size * 100 / span, 2), f"{tick:g} {unit}") for tick in ticks]
-        return [(x, label) for x, label in places if x < LAST_TICK]
+        in_seconds = unit == "ms" and count * MAX_TICKS > 1_000
+        ticks = [count * number for number in range(MAX_TICKS + 1) if count * number * size * 100 < span * LAST_TICK]
+        labels = [f"{tick / 1_000:g} s" if in_seconds else f"{tick} {unit}" for tick in ticks]
+        return [(round(tick * size * 100 / span, 2), label) for tick, label in zip(ticks, labels, strict=True)]
 
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
         """Steps of the last plan that wait now, with what for, other than for their turn."""
