@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Browser
 
 from bulkhead.client import Task
-from tests.e2e.console.browser import Looked, visitor
+from tests.e2e.console.browser import PHONE, Looked, visitor
 from tests.e2e.fixtures.reasons import calculation
 from tests.e2e.fixtures.world import World, until
 
@@ -52,11 +52,9 @@ async def test_a_task_fills_its_page_and_each_claim_opens_its_source(world: Worl
     task = await world.submit(TENANT, "How many days is leave after five years of work? What is 17 * 23?")
     async with visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")
-        await looked.page.locator("#graph .node.accepted").first.wait_for()
-        await looked.page.locator("#said li", has_text="begins").first.wait_for()
+        await looked.page.locator("#tree .state.running, #tree .state.accepted").first.wait_for()
         assert (await world.finish(task))["status"] == "succeeded"
-        await looked.page.locator("#now").get_by_text("succeeded").wait_for()
-        await looked.page.locator("#story .bars rect").first.wait_for()
+        await looked.page.locator("#head").get_by_text("succeeded").wait_for()
         assert "391" in await looked.page.locator(".answer").inner_text()
         await looked.page.get_by_role("link", name="Fork", exact=True).wait_for()
         await looked.page.locator(".mark").first.click()
@@ -65,38 +63,64 @@ async def test_a_task_fills_its_page_and_each_claim_opens_its_source(world: Worl
         shown = await passage.inner_text()
         assert "<script>alert(2)</script>" in shown and "\\u202efive" in shown
         assert not await looked.axe()
-        await looked.page.locator("#story .calls a", has_text="calculate").first.click()
-        await looked.sees("17 * 23")
+        await looked.page.get_by_label("Filter steps and calls").fill("calculate 391")
+        await looked.page.locator("#tree a", has_text="calculate").first.click()
+        await looked.page.locator("#pane", has_text="17 * 23").wait_for()
         assert not await looked.axe()
-        await looked.go(f"/tasks/{task.id}/messages")
-        await looked.sees("planner → worker")
-        assert not await looked.axe()
-        await looked.go(f"/tasks/{task.id}")
+        await looked.page.get_by_text("More", exact=True).click()
         async with looked.page.expect_download() as download:
             await looked.page.get_by_role("link", name="Export").click()
         path = await (await download.value).path()
         assert json.loads(path.read_text().splitlines()[0])
+        await looked.go(f"/tasks/{task.id}/messages")
+        await looked.sees("planner → worker")
+        assert not await looked.axe()
+
+
+async def test_a_tree_is_read_by_keyboard_and_a_row_has_an_address(world: World, browser: Browser) -> None:
+    question = "What is 17 * 23?"
+    task = await world.submit(TENANT, question, plan=calculation(question), check=False)
+    await world.finish(task)
+    async with visitor(browser, world.mesh.url, key(world)) as looked:
+        await looked.page.set_viewport_size(PHONE)
+        await looked.go(f"/tasks/{task.id}")
+        row = looked.page.locator("#tree a[tabindex='0']")
+        await row.focus()
+        await looked.page.keyboard.press("ArrowLeft")
+        assert await looked.page.locator("#tree a").count() == 1, "what stands below is shut"
+        await looked.page.keyboard.press("ArrowRight")
+        await looked.page.locator("#tree a").nth(1).wait_for()
+        for pressed in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+            await looked.page.keyboard.press(pressed)
+            await looked.page.wait_for_timeout(300)
+        chosen = looked.page.locator("#tree a[aria-selected='true']")
+        assert "?at=" in looked.page.url and await chosen.count() == 1
+        title = await looked.page.locator("#pane h2").inner_text()
+        assert not await looked.axe()
+        assert await looked.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is outside"
+        await looked.page.reload()
+        assert await looked.page.locator("#pane h2").inner_text() == title
 
 
 async def test_a_halt_holds_a_task_until_it_is_resumed(world: World, browser: Browser) -> None:
     async with held(world, "gently") as task, visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")
-        await looked.page.locator("#graph .node.running").wait_for()
+        await looked.page.locator("#tree .state.running").wait_for()
         await act(looked, "Halt", "Halt the task", "is halted", reason="I want to look")
         (halt,) = (await world.client(TENANT).get("/v1/halts"))["halts"]
         assert (halt["scope"], halt["reason"]) == ("task", "I want to look")
-        await looked.page.locator("#now", has_text="I want to look").wait_for()
+        await looked.page.locator("#head", has_text="I want to look").wait_for()
         await world.disarm()
-        await act(looked, "Resume", "Resume the task", "is lifted", reason="I have seen it")
+        await act(looked, "Lift the halt", "Lift the halt", "what it held goes on", reason="I have seen it")
         assert (await world.client(TENANT).get("/v1/halts"))["halts"] == []
         assert (await world.finish(task))["status"] == "succeeded"
-        await looked.page.locator("#now").get_by_text("succeeded").wait_for()
+        await looked.page.locator("#head").get_by_text("succeeded").wait_for()
 
 
 async def test_a_cancel_ends_a_task_and_a_top_up_raises_its_limit(world: World, browser: Browser) -> None:
     async with held(world, "slowly") as task, visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")
-        await looked.page.locator("#graph .node.running").wait_for()
+        await looked.page.locator("#tree .state.running").wait_for()
         await act(looked, "Top up", "Let it spend more", "Not a number", usd="much", reason="it may")
         await act(looked, "Top up", "Let it spend more", "may spend more", usd="0.25", reason="it may")
         (added,) = (await world.client(TENANT).get("/v1/limits"))["top_ups"]
@@ -104,7 +128,7 @@ async def test_a_cancel_ends_a_task_and_a_top_up_raises_its_limit(world: World, 
         await act(looked, "Cancel", "Cancel the task", "The cancel is stored", reason="enough")
         document = await world.finish(task)
         assert document["status"] == "cancelled" and "enough" in document["failure"]["message"]
-        await looked.page.locator("#now").get_by_text("cancelled").first.wait_for()
+        await looked.page.locator("#head").get_by_text("cancelled").first.wait_for()
 
 
 async def test_a_fork_runs_a_step_again_with_another_instruction(world: World, browser: Browser) -> None:
@@ -127,13 +151,11 @@ async def test_a_fork_runs_a_step_again_with_another_instruction(world: World, b
 async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(world: World, browser: Browser) -> None:
     async with held(world, "carefully") as task, visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")
-        await looked.page.locator("#graph .node.running").wait_for()
+        await looked.page.locator("#tree .state.running").wait_for()
         await world.mesh.kill_replica("gateway")
         await looked.sees("reconnecting")
         await looked.page.locator("#connection", has_text="live").wait_for()
-        begins = looked.page.locator("#said li", has_text="begins")
-        await begins.first.wait_for()
-        assert await begins.count() == 1, "nothing stands there twice"
+        assert await looked.page.locator("#texts section").count() <= 1, "nothing stands there twice"
 
         async def taken() -> bool:
             try:
@@ -143,7 +165,7 @@ async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(wor
             return True
 
         await until(taken, "the gateway takes a cancel again")
-        await looked.page.locator("#now").get_by_text("cancelled").first.wait_for()
+        await looked.page.locator("#head").get_by_text("cancelled").first.wait_for()
 
 
 async def test_an_update_is_on_the_screen_soon_after_its_fact(world: World, browser: Browser) -> None:
@@ -152,11 +174,11 @@ async def test_an_update_is_on_the_screen_soon_after_its_fact(world: World, brow
         for number in range(3):
             async with held(world, f"fast{number}") as task:
                 await looked.go(f"/tasks/{task.id}")
-                await looked.page.locator("#graph .node.running").wait_for()
+                await looked.page.locator("#tree .state.running").wait_for()
                 await world.client(TENANT).task(task.id).cancel()
                 # Both hear of the end from the same gateway.
                 await world.event(task, "task.ended")
                 heard = time.monotonic()
-                await looked.page.locator("#now .state.cancelled").first.wait_for()
+                await looked.page.locator("#head .state.cancelled").first.wait_for()
                 took.append((time.monotonic() - heard) * 1000)
         assert min(took) < LATE_MAX_MS, took

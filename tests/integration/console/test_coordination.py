@@ -1,9 +1,8 @@
 """The room of coordination over the whole mesh in one process: halts and resumes by form; what others may see."""
 
 from pathlib import Path
-from typing import Any
 
-from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence, waits_of_task
+from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence
 from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, DrawnStep, draw_layers
 from bulkhead_services.gateway.console.pages import render_template
 from tests.integration.console.browsing import browsing, form
@@ -55,24 +54,6 @@ def test_waits_are_drawn_behind_whom_they_wait_for_and_a_circle_ends() -> None:
     assert graph.width == draw_layers([DrawnStep("a", "a")]).width + 2 * (NODE_WIDTH + GAP_X), (
         "three parties take three columns"
     )
-
-
-def held(resource: str, holder: str) -> dict[str, Any]:
-    return {"kind": "held", "waiter": resource, "targets": [holder], "mode": "all", "stuck": False, "until_unix_ms": 9}
-
-
-def wanted(waiter: str, *targets: str) -> dict[str, Any]:
-    return {"kind": "want", "waiter": waiter, "targets": list(targets), "mode": "all", "stuck": False} | {
-        "until_unix_ms": 0
-    }
-
-
-def test_a_task_has_its_own_waits_those_for_it_and_whatever_these_wait_for() -> None:
-    own = [wanted("t1/a", "crm:1"), held("crm:1", "t2/b"), wanted("t2/b", "t3/c"), wanted("t9/z", "t1/a")]
-    others = [wanted("t8/z", "t9/z"), wanted("t10/a", "crm:2"), wanted("t4/d", "crm:1")]
-    assert [one for one in waits_of_task([*others, *own], "t1") if one not in own] == []
-    assert len(waits_of_task([*others, *own], "t1")) == 4
-    assert len(waits_of_task([wanted("t1/a", "t2/b"), wanted("t2/b", "t1/a")], "t1")) == 2, "a circle ends"
 
 
 def test_a_broken_circle_is_drawn_with_its_victim_named_and_its_evidence_linked() -> None:

@@ -39,11 +39,16 @@ class Slow:
     seen: int = 0
 
     async def __aenter__(self) -> "Slow":
-        await self.looked.page.route(lambda url: url.removeprefix(self.looked.url) == self.path, self._answered)
+        await self.looked.page.route(self._is_met, self._answered)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self.goes_on.set()
+
+    def _is_met(self, url: str) -> bool:
+        """True for this path; without a query in it with any."""
+        path = url.removeprefix(self.looked.url)
+        return self.path in (path, path.partition("?")[0])
 
     async def _answered(self, route: Route) -> None:
         self.seen += "hx-request" in route.request.headers
@@ -77,32 +82,31 @@ async def held(on: Stage, objective: str = "Find it out.") -> AsyncIterator[tupl
 
 async def test_what_happens_during_a_refresh_is_shown_after_it(on: Stage, browser: Browser) -> None:
     async with held(on) as (task, goes_on), visitor(browser, on.url, OPERATOR) as looked:
-        async with Slow(looked, f"/tasks/{task.id}") as refresh:
+        async with Slow(looked, f"/tasks/{task.id}/head") as refresh:
             await looked.go(f"/tasks/{task.id}")
             await asyncio.wait_for(refresh.made.wait(), 20)
-            await looked.page.locator("#now .state.running").wait_for()
+            await looked.page.locator("#head .state.running").wait_for()
             goes_on.set()
             # A step ends, then the task; the stream is over before the answer has come.
-            await looked.page.locator("#said li", has_text="succeeded").wait_for()
             await looked.page.locator("#connection", has_text="live").wait_for(state="detached")
-        await looked.page.locator("#now .state.succeeded").wait_for(timeout=NOT_LATE_MS)
+        await looked.page.locator("#head .state.succeeded").wait_for(timeout=NOT_LATE_MS)
 
 
 async def test_news_wait_for_what_is_open_and_the_focus_stays(on: Stage, browser: Browser) -> None:
     async with held(on, "Find it out. " * 30) as (task, goes_on), visitor(browser, on.url, OPERATOR) as looked:
-        summary = looked.page.locator("#now summary")
-        async with Slow(looked, f"/tasks/{task.id}") as refresh:
+        summary = looked.page.locator("#head .whole summary")
+        async with Slow(looked, f"/tasks/{task.id}/head") as refresh:
             await looked.go(f"/tasks/{task.id}")
             await asyncio.wait_for(refresh.made.wait(), 20)
-            await looked.page.locator("#now .state.running").wait_for()
+            await looked.page.locator("#head .state.running").wait_for()
             await summary.press("Enter")  # While an answer is on its way.
         await looked.page.locator("#notice", has_text="There is news").wait_for()
-        assert await looked.page.locator("#now details[open]").count() == 1
+        assert await looked.page.locator("#head details[open]").count() == 1
         goes_on.set()
-        await looked.page.locator("#said li", has_text="succeeded").wait_for()
-        assert await looked.page.locator("#now .state.running").count() == 1, "what is read stays"
+        await looked.page.locator("#connection", has_text="live").wait_for(state="detached")
+        assert await looked.page.locator("#head .state.running").count() == 1, "what is read stays"
         await looked.page.keyboard.press("Enter")
-        await looked.page.locator("#now .state.succeeded").wait_for(timeout=NOT_LATE_MS)
+        await looked.page.locator("#head .state.succeeded").wait_for(timeout=NOT_LATE_MS)
         assert await summary.evaluate("one => one === document.activeElement")
         assert await looked.page.locator("#notice").inner_text() == ""
 
@@ -111,17 +115,16 @@ async def test_a_look_that_is_refused_is_told_and_made_again(on: Stage, browser:
     async with (
         held(on) as (task, goes_on),
         visitor(browser, on.url, OPERATOR) as looked,
-        Slow(looked, f"/tasks/{task.id}/story", status=429) as refresh,
+        Slow(looked, f"/tasks/{task.id}/tree", status=429) as refresh,
     ):
-        goes_on.set()
         await looked.go(f"/tasks/{task.id}")
+        goes_on.set()
         await asyncio.wait_for(refresh.made.wait(), 20)
-        await looked.page.locator("#said li", has_text="succeeded").wait_for()
         refresh.goes_on.set()
-        await looked.page.locator("#story.stale").wait_for()
+        await looked.page.locator("#tree.stale").wait_for()
         await looked.page.locator("#notice", has_text="is old").wait_for()
-        await looked.page.locator("#story h2", has_text="Plan 1").wait_for(timeout=NOT_LATE_MS)
-        await looked.page.locator("#story.stale").wait_for(state="detached")
+        await looked.page.locator("#tree [data-key='plan.1']").wait_for(timeout=NOT_LATE_MS)
+        await looked.page.locator("#tree.stale").wait_for(state="detached")
         assert await looked.page.locator("#notice").inner_text() == ""
 
 

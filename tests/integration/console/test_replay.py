@@ -34,7 +34,7 @@ async def test_the_commands_of_the_page_replay_the_task(tmp_path: Path, monkeypa
         on.model.will(plan({"id": "a"}), a=[says("A holds.")])
         task = (await on.run())["task_id"]
         await on.history(task)  # Nothing more is said about it.
-        page = (await olga.get(f"/tasks/{task}")).text
+        page = (await olga.get(f"/tasks/{task}/replay")).text
         [one_go] = shown(page, "replay-now")
         code, told = await run(one_go)
         assert code == 0 and "no divergence" in told and "compared byte for byte" in told, told
@@ -45,5 +45,5 @@ async def test_the_commands_of_the_page_replay_the_task(tmp_path: Path, monkeypa
         code, told = await run(one_go, APPROVER)
         assert code != 0 and "may not export this task" in told, told
         async with browsing(on, APPROVER) as bob:
-            page = (await bob.get(f"/tasks/{task}")).text
+            page = (await bob.get(f"/tasks/{task}/replay")).text
             assert "Its record holds texts" in page and "--url" not in page and "/export" not in page

@@ -22,9 +22,11 @@ async def test_an_auditor_sees_what_happened_and_none_of_the_texts_on_the_way(tm
         pages = {}
         for key in (OPERATOR, AUDITOR):
             async with browsing(on, key) as client:
-                found = [(await client.get(f"{here}{path}")).text for path in ("", "/story", "/messages")]
-                calls = dict.fromkeys(re.findall(rf'href="({here}/calls/[^"]+)"', found[1]))
+                found = [(await client.get(f"{here}{path}")).text for path in ("?find=worker", "/messages")]
+                calls = dict.fromkeys(re.findall(rf'href="({here}\?at=call\.[^"]+)"', found[1]))
                 assert len(calls) >= 4 and "counter_increment" in found[1]
+                found += [(await client.get(f"{path}&as=json")).text for path in calls]
+                found += [(await client.get(f"{here}/pane?at=step.1.{step}")).text for step in "ab"]
                 pages[key] = "\n".join([*found, *[(await client.get(path)).text for path in calls]])
         assert all(planted in pages[OPERATOR] for planted in PLANTED)
         assert not [planted for planted in PLANTED if planted in pages[AUDITOR]]
@@ -43,5 +45,5 @@ async def test_acts_and_exports_are_offered_to_those_who_may(tmp_path: Path) -> 
         ):
             async with browsing(on, key) as client:
                 page = (await client.get(f"/tasks/{task}")).text
-                assert ("/fork" in page, "/export" in page) == (forks, exports), key
+                assert ("/fork" in page, "/retry" in page, "/export" in page) == (forks, forks, exports), key
                 assert (await client.get(f"/tasks/{task}/export")).status_code == (200 if exports else 403), key

@@ -1,44 +1,90 @@
-"""The page of a task over the whole mesh in one process: who may do what there, and where it leads."""
+"""The page of a task over the whole mesh in one process: who may do what there, what holds it, and where it leads."""
 
+import re
 from pathlib import Path
 
-import pytest
-
-from bulkhead_services.gateway.console.task import page as task_page
-from tests.integration.console.browsing import browsing
+from tests.eventually import until
+from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
-from tests.replay.stage import APPROVER, OPERATOR
+from tests.replay.stage import APPROVER, OPERATOR, call, plan, stage, use
+from tests.unit.services.model_gateway.scripted_provider import says
 
 CANCEL = "Cancel the task"
+ANN = "bk_ann_of_demo"
 
 
-async def test_each_role_has_its_own_acts_and_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_page, "MAX_BARS", 1)
+async def test_each_role_has_its_own_acts_and_ways(tmp_path: Path) -> None:
     async with (
         writing(tmp_path) as (on, _, bob, task),
         browsing(on, APPROVER) as decides,
-        browsing(on, "bk_ann_of_demo") as ann,
+        browsing(on, ANN) as ann,
         browsing(on, OPERATOR) as olga,
     ):
         row = await waiting(bob)
         here, approval = f"/tasks/{task.id}", f'href="/approvals/{row.approval_id}"'
+        step = f"step.1.{row.request.step_id}"
         page = (await decides.get(here)).text
-        assert f"{approval}>Decide" in page and CANCEL not in page and "Who waits for whom" not in page
+        assert f"{approval}>Decide" in page and CANCEL not in page
         page = (await ann.get(here)).text
-        assert f"{approval}>What is asked" in page and CANCEL in page and "/fork" not in page
+        assert f"{approval}>Open the request" in page and CANCEL in page and "/fork" not in page
         page = (await olga.get(here)).text
-        assert CANCEL in page and f'hx-get="{here}/waits"' in page
-        assert "the watch is switched off" in (await olga.get(f"{here}/waits")).text
-        assert "may not see how tasks hang together" in (await decides.get(f"{here}/waits")).text
-        assert f"{here}/fork?step=" not in (await olga.get(f"{here}/story")).text, "it has not ended"
+        assert CANCEL in page and f'id="row-{step}"' in page and "waits for approval" in page
+        assert "bulkhead approvals" not in page.partition("<dl")[0], "a button, and no command"
+        assert "/fork?step=" not in (await olga.get(f"{here}/pane?at={step}")).text, "it has not ended"
         await bob.grant(row, "seen")
         assert (await task.wait_until_ended(30))["status"] == "succeeded"
-        story = (await olga.get(f"{here}/story")).text
-        step = row.request.step_id
-        assert f'href="{here}/fork?step={step}"' in story and "The first 1 of " in story
-        assert f'<option value="{step}" selected>' in (await olga.get(f"{here}/fork?step={step}")).text
-        assert f"{here}/fork?step=" not in (await decides.get(f"{here}/story")).text
-        monkeypatch.setattr(task_page, "MAX_BARS", 200)
-        assert "calls are drawn" not in (await olga.get(f"{here}/story")).text
+        fork = f"{here}/fork?step={row.request.step_id}"
+        assert f'href="{fork}"' in (await olga.get(f"{here}/pane?at={step}")).text
+        assert f'href="{fork}"' not in (await decides.get(f"{here}/pane?at={step}")).text
+        assert f'<option value="{row.request.step_id}" selected>' in (await olga.get(fork)).text
+        redirected = await olga.get(f"{here}/calls/{row.request.call_id}")
+        assert redirected.url.query.decode() == f"at=call.{row.request.call_id}"
+        assert f'id="row-call.{row.request.call_id}"' in redirected.text and "granted by bob" in redirected.text
         async with browsing(on, "bk_eve_of_acme") as eve:
-            assert (await eve.get(f"{here}/waits")).status_code == 404
+            for path in ("", "/head", "/tree", "/pane", "/replay"):
+                assert (await eve.get(here + path)).status_code == 404
+
+
+async def test_the_halt_that_holds_a_task_is_lifted_where_it_is_seen_whatever_its_scope(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga, on.client(OPERATOR) as mesh:
+        on.model.will(
+            plan({"id": "a", "tools": ["counter_increment"]}),
+            a=[use(call("counter_increment", name="kept", amount=2)), says("Here is a.")],
+        )
+        await mesh.halt("tool", "counter_increment", "the counter is being moved")
+        task = await mesh.submit("Count it.", check=False)
+        here = f"/tasks/{task.id}"
+
+        async def held() -> str:
+            page = (await olga.get(f"{here}/head")).text
+            return page if "Lift the halt" in page else ""
+
+        page = await until(held, "the task is held", 20)
+        assert "tool counter_increment is halted by" in page and "bulkhead resume" not in page
+        lifted = form(page, "/resume")
+        assert (lifted["scope"], lifted["name"]) == ("tool", "counter_increment")
+        done = await olga.post(f"{here}/resume", data=lifted | {"reason": "it has been moved"})
+        assert done.status_code == 200 and "is lifted" in done.text
+        assert (await task.wait_until_ended(30))["status"] == "succeeded"
+
+
+async def test_a_tree_is_searched_opened_and_read_raw_without_a_script(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga:
+        on.model.will(
+            plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
+            a=[use(call("counter_increment", name="kept", amount=2)), says("Here is a.")],
+            b=[says("Here is b.")],
+        )
+        here = f"/tasks/{(await on.run('Count it.'))['task_id']}"
+        page = (await olga.get(f"{here}?find=counter_increment+succeeded")).text
+        [row] = re.findall(rf'href="({here}\?at=call\.[^"]+)"', page)
+        chosen = (await olga.get(row)).text
+        assert 'aria-selected="true"' in chosen and "<h3>Input</h3>" in chosen and "kept" in chosen
+        raw = (await olga.get(f"{row}&as=json")).text
+        assert "&#34;outcome&#34;: &#34;succeeded&#34;" in raw
+        step = (await olga.get(f"{here}/pane?at=step.1.b")).text
+        assert "Builds on" in step and "?at=step.1.a" in step and "<h3>Output</h3>" in step
+        below = (await olga.get(f"{here}/tree?under=step.1.a")).text
+        assert "<html" not in below and below.count('role="treeitem"') >= 3
+        again = await olga.post(f"{here}/retry", data=form(page, "/retry"))
+        assert again.status_code == 200 and again.url.path not in (here, f"{here}/retry")

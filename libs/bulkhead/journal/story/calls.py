@@ -12,6 +12,7 @@ from bulkhead.journal.history import JournalEntry, Replied, Requested
 from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.story.model import Call, CallKind, Effect
 from bulkhead.journal.story.sources import source_of_passage
+from bulkhead.journal.story.waits import waits_of_call
 from bulkhead.text.amounts import format_duration
 from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
@@ -55,17 +56,20 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     requests: dict[tuple[str, str], JournalEntry] = {}
     replies: dict[tuple[str, str], JournalEntry] = {}
     put_off: dict[tuple[str, str], list[str]] = {}
+    askings: dict[tuple[str, str], list[JournalEntry]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
     for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
             requests.setdefault((entry.receiver, body.call_id), entry)
+            askings.setdefault((entry.receiver, body.call_id), []).append(entry)
         elif isinstance(body, Replied):
             replies.setdefault((entry.sender, body.call_id), entry)
         elif isinstance(body, CallDeferred):
             reason = when_over(body.reason) or body.code or "it could not begin"
             deferral = f"{reason} (for {format_duration(body.after_ms)})"
             put_off.setdefault((entry.sender, body.call_id), []).append(deferral)
+            askings.setdefault((entry.sender, body.call_id), []).append(entry)
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
     writing_tools = _writing_tools(entries)
@@ -76,7 +80,9 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        calls.append(_add_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended))
+        waits = waits_of_call(call, askings[key], paid)
+        costs = _describe_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
+        calls.append(_update_call(call, costs | {"waits": waits}))
     return calls
 
 
@@ -106,6 +112,8 @@ def _build_call(
     match body:
         case ModelCallRequested():
             name = body.prompt_id
+            if body.conversation is not None:
+                name, arguments = body.tier, words_of_message(text_of(body.conversation.messages[-1], texts))
         case ToolCallRequested():
             name, arguments = body.tool, body.arguments_json
         case RetrievalRequested():
@@ -160,7 +168,7 @@ def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
     return _update_call(call, changes)
 
 
-def _add_costs(
+def _describe_costs(
     call: Call,
     paid: tuple[Settled, ...],
     put_off: list[str],
@@ -168,21 +176,18 @@ def _add_costs(
     answered: Mapping[str, str],
     *,
     has_ended: bool,
-) -> Call:
+) -> dict[str, object]:
     usage = sum((settlement.usage for settlement in paid), Usage())
     writes = call.writes or (call.kind == "tool" and call.name in writing_tools)
-    return _update_call(
-        call,
-        {
-            "usage": usage,
-            "retried": tuple(settlement.failed for settlement in paid if settlement.failed),
-            "attempts": max(call.attempts, len(paid)),
-            "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
-            "writes": writes,
-            "effect": _write_effect(call, put_off, has_ended=has_ended) if writes else "",
-            "approval": answered.get(call.call_id, ""),
-        },
-    )
+    return {
+        "usage": usage,
+        "retried": tuple(settlement.failed for settlement in paid if settlement.failed),
+        "attempts": max(call.attempts, len(paid)),
+        "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
+        "writes": writes,
+        "effect": _write_effect(call, put_off, has_ended=has_ended) if writes else "",
+        "approval": answered.get(call.call_id, ""),
+    }
 
 
 def _write_effect(call: Call, put_off: list[str], *, has_ended: bool) -> Effect:
@@ -198,6 +203,20 @@ def _write_effect(call: Call, put_off: list[str], *, has_ended: bool) -> Effect:
 
 def _update_call(call: Call, more: Mapping[str, object]) -> Call:
     return replace(call, **more)  # type: ignore[arg-type]
+
+
+def words_of_message(text: str) -> str:
+    """The words of an outside agent's message, whatever API's form it has; the text itself where it is no JSON."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return text
+    content = message.get("content", message.get("output", message)) if isinstance(message, dict) else message
+    if isinstance(content, list):
+        content = " ".join(
+            str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict)
+        )
+    return content if isinstance(content, str) and content else text
 
 
 def short_arguments(text: str, chars: int) -> str:

@@ -14,6 +14,7 @@ from bulkhead.journal.story.sources import cited_sources, find_sources
 from bulkhead.text.amounts import format_cost, format_duration, format_time, format_tokens
 from bulkhead.text.plain_text import escape_controls, one_line
 from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.retrieval import RetrievalReplied
@@ -59,8 +60,9 @@ def call_contents(entries: Sequence[JournalEntry], call_id: str) -> list[Content
 def build_detail(entries: Sequence[JournalEntry], call_id: str, texts: Mapping[str, str]) -> CallDetail | None:
     """The call; None where the task has none of this id."""
     facts = each_fact(entries)
-    call = next((candidate for candidate in find_calls(facts, texts) if candidate.call_id == call_id), None)
     request, reply = _request_and_reply(facts, call_id)
+    calls = find_calls(_facts_about(facts, call_id), texts)
+    call = next((candidate for candidate in calls if candidate.call_id == call_id), None)
     if call is None or request is None:
         return None
     room, sources = _TextBudget(texts, MAX_ALL_CHARS), find_sources(facts, texts)
@@ -91,6 +93,17 @@ def build_detail(entries: Sequence[JournalEntry], call_id: str, texts: Mapping[s
         case RetrievalReplied():
             call_detail = replace(call_detail, sources=call.found)
     return call_detail
+
+
+def _facts_about(facts: Sequence[JournalEntry], call_id: str) -> list[JournalEntry]:
+    """The facts without those of other calls, except for the reply in which a model asked for this one."""
+    of_calls = (Requested, Replied, CallDeferred, Settled)
+    causes = {fact.cause for fact in facts if isinstance(fact.body, Requested) and fact.body.call_id == call_id}
+    return [
+        fact
+        for fact in facts
+        if not isinstance(fact.body, of_calls) or fact.body.call_id == call_id or fact.id in causes
+    ]
 
 
 def _request_and_reply(entries: Sequence[JournalEntry], call_id: str) -> tuple[Requested | None, Replied | None]:

@@ -14,10 +14,11 @@ from bulkhead.journal.story.calls import Texts, find_calls, text_of
 from bulkhead.journal.story.happenings import find_causes, find_happenings
 from bulkhead.journal.story.model import Call, PlanTold, Source, StepTold, Story
 from bulkhead.journal.story.sources import cited_sources, find_sources, sentences_with_sources
+from bulkhead.journal.story.waits import attempts_of_step, waits_of_step, waits_of_task
 from bulkhead.journal.why.reasons import explain_task
 from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
-from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected
 from bulkhead_contracts.result import ContentRef, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
@@ -49,9 +50,14 @@ def contents_to_quote(entries: Sequence[JournalEntry]) -> list[ContentRef]:
     statements = [
         entry.body.content for entry in facts if isinstance(entry.body, ModelCallReplied) and entry.body.tool_calls
     ]
+    questions = [
+        entry.body.conversation.messages[-1]
+        for entry in facts
+        if isinstance(entry.body, ModelCallRequested) and entry.body.conversation is not None
+    ]
     refs = [result.content for result in (*ends, *steps)] + statements
     long = [ref for ref in refs if ref is not None and ref.summary.endswith("…")]
-    return list({ref.sha256: ref for ref in long}.values())[:MAX_CONTENTS]
+    return list({ref.sha256: ref for ref in long + questions}.values())[:MAX_CONTENTS]
 
 
 def fold_story(
@@ -67,7 +73,7 @@ def fold_story(
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     settled = {entry.body.reservation_id: entry.body for entry in facts if isinstance(entry.body, Settled)}
     usage = sum((settlement.usage for settlement in settled.values()), Usage())
-    steps = _fold_steps(facts, task_calls, sources, texts)
+    steps = _fold_steps(facts, task_calls, sources, texts, has_ended=end is not None)
     plans = _fold_plans(facts, task_calls, task_request)
     in_steps = {call.call_id for step in steps for call in step.calls}
     answer = text_of(ended.result.content if ended and ended.result else None, texts)
@@ -80,6 +86,7 @@ def fold_story(
         began_unix_ms=facts[0].at_unix_ms,
         took_ms=max(0, (end or facts[-1]).at_unix_ms - facts[0].at_unix_ms),
         usage=usage if settled else ended.usage if ended else usage,
+        waits=waits_of_task(facts),
         whole_cost=all(step.whole_cost for step in steps),
         plans=plans,
         steps=steps,
@@ -136,7 +143,16 @@ def _describe_plan(
     person = request.requester.person if request and request.requester else "its requester"
 
     def build_plan(origin: str, by: str) -> PlanTold:
-        return PlanTold(plan.version, origin, by, steps, refused, notes, entry.id)  # type: ignore[arg-type]
+        return PlanTold(
+            plan.version,
+            origin,  # type: ignore[arg-type]
+            by,
+            steps,
+            refused,
+            notes,
+            entry.id,
+            entry.at_unix_ms,
+        )
 
     if any(note.code == NO_DRAFT for note in plan.notes):
         return build_plan("fallback", "the planner: no draft could be used, so the objective runs as one step")
@@ -151,18 +167,20 @@ def _describe_plan(
 
 
 def _fold_steps(
-    entries: Sequence[JournalEntry], calls: Sequence[Call], sources: dict[str, Source], texts: Texts
+    entries: Sequence[JournalEntry], calls: Sequence[Call], sources: dict[str, Source], texts: Texts, *, has_ended: bool
 ) -> tuple[StepTold, ...]:
     """The steps in the order of their plans; one that was planned anew stands once for each plan that began it."""
     paid = spending_by_step(list(entries))
-    plans: dict[int, Plan] = {}
-    for entry in entries:
-        if isinstance(entry.body, PlanAdopted):
-            plans.setdefault(entry.body.plan.version, entry.body.plan)
+    plans: dict[int, tuple[Plan, int]] = {}
     assignments: dict[str, list[tuple[int, int]]] = {}
+    by_step: dict[str, list[JournalEntry]] = {}
     for entry in entries:
-        if isinstance(entry.body, StepAssigned):
+        by_step.setdefault(step_of(entry), []).append(entry)
+        if isinstance(entry.body, PlanAdopted):
+            plans.setdefault(entry.body.plan.version, (entry.body.plan, entry.at_unix_ms))
+        elif isinstance(entry.body, StepAssigned):
             assignments.setdefault(entry.body.step.id, []).append((entry.body.plan_version, entry.at_unix_ms))
+    calls_by_message = {call.message: (place, call) for place, call in enumerate(calls)}
     given_steps = {
         step_input.step_id
         for entry in entries
@@ -170,16 +188,18 @@ def _fold_steps(
         for step_input in entry.body.given
     }
     rows = []
-    for version, plan in sorted(plans.items()):
+    for version, (plan, adopted_unix_ms) in sorted(plans.items()):
         for step in plan.steps:
             step_entries = [
                 entry
-                for entry in entries
-                if step_of(entry) == step.id and _belongs_to_plan(entry, version, assignments.get(step.id, []))
+                for entry in by_step.get(step.id, [])
+                if _belongs_to_plan(entry, version, assignments.get(step.id, []))
             ]
-            ids = {entry.id for entry in step_entries}
-            own_calls = tuple(call for call in calls if call.message in ids)
+            calls_by_place = dict(calls_by_message[entry.id] for entry in step_entries if entry.id in calls_by_message)
+            own_calls = tuple(calls_by_place[place] for place in sorted(calls_by_place))
             row = _fold_step(step.id, step_entries, own_calls, sources, texts)
+            is_given = step.id in given_steps and not own_calls
+            tried = attempts_of_step(step_entries, has_ended=has_ended)
             usage, is_complete = paid.get(step.id, (Usage(), True))
             if len(plans) > 1 or not row.calls:
                 usage = sum((call.usage for call in own_calls), Usage())
@@ -191,7 +211,11 @@ def _fold_steps(
                     inputs=step.inputs,
                     usage=usage,
                     whole_cost=is_complete,
-                    given=step.id in given_steps and not own_calls,
+                    given=is_given,
+                    outcome="accepted" if is_given else tried[-1].outcome if tried else row.outcome,
+                    instruction=cut_line(step.instruction, MAX_RESULT_CHARS),
+                    tried=tried,
+                    waits=waits_of_step(step_entries, adopted_unix_ms if step.inputs else 0),
                 )
             )
     return tuple(rows)
@@ -229,7 +253,7 @@ def _fold_step(
         step_id=step_id,
         title="",
         plan_version=1,
-        outcome=last.outcome if last else "stopped" if starts else "not_begun",
+        outcome=last.outcome if last else "waiting",
         attempts=max(tries, default=0),
         final=last.final if last else False,
         inputs=(),

@@ -14,6 +14,29 @@ from bulkhead_contracts.result import Usage
 SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 CallKind = Literal["model", "tool", "search"]
 Effect = Literal["", "done", "not_done", "unknown"]
+WaitKind = Literal["queued", "step", "lease", "approval", "budget", "halt", "breaker", "retried"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitTold:
+    """A time in which a step or a call stood still. kind: what it waited for; `queued`: a place or a provider, `step`:
+    another step, `retried`: attempts that brought nothing. what: its name. took_ms: None while it waits."""
+
+    kind: WaitKind
+    at_unix_ms: int
+    took_ms: int | None = None
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTold:
+    """One attempt of a step. reasons: why it was not accepted. took_ms: None while it runs."""
+
+    number: int
+    outcome: str
+    began_unix_ms: int
+    took_ms: int | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +57,8 @@ class Source:
 class Call:
     """One call of a model, a tool or the document store.
 
-    by: the service that asked. name: prompt, tool or `search`. arguments: of a tool, or the query. why: what the model
+    by: the service that asked. name: prompt, tool or `search`; of an outside agent's call the model. arguments: of a
+    tool, the query, or the last message of an outside agent. why: what the model
     said beside asking for it, which is its claim and no fact. result: what came, or the tools that the model asked
     for. attempts: those that its doer made; retried: why one brought nothing. waited_ms, waited_for: for a provider.
     put_off: why it could not begin at once. effect: what a write did.
@@ -67,11 +91,13 @@ class Call:
     found: tuple[Source, ...] = ()
     usage: Usage = Usage()
     message: str = ""
+    waits: tuple[WaitTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlanTold:
-    """A plan that ran. origin: in words. by: who made it. drafts: how many the plan checker refused before it."""
+    """A plan that ran, from adopted_unix_ms on. origin: in words. by: who made it. drafts: how many the plan checker
+    refused before it."""
 
     version: int
     origin: Literal["submitted", "drafted", "fallback", "fork", "adopted"]
@@ -80,13 +106,14 @@ class PlanTold:
     drafts_refused: int = 0
     notes: tuple[str, ...] = ()
     message: str = ""
+    adopted_unix_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StepTold:
     """One step of one plan. inputs: the steps on whose results it builds. cites: what its result rests on. refused:
-    per attempt that was not accepted, why. whole_cost: false while a call of it has not settled. answered: as in
-    `Result`."""
+    per attempt that was not accepted, why. tried: its attempts. whole_cost: false while a call of it has not settled.
+    answered: as in `Result`."""
 
     step_id: str
     title: str
@@ -107,6 +134,9 @@ class StepTold:
     whole_cost: bool = True
     given: bool = False
     answered: str = ""
+    instruction: str = ""
+    tried: tuple[AttemptTold, ...] = ()
+    waits: tuple[WaitTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +164,8 @@ class Sentence:
 @dataclass(frozen=True, slots=True)
 class Story:
     """reasons: how it ended, what held it, what it waits for. cause: of an end that is no success, what led to it, the
-    last first. content: false where texts were left out for who asks. cut: more messages than were read."""
+    last first. content: false where texts were left out for who asks. cut: more messages than were read. waits: before
+    it ran."""
 
     task_id: str
     tenant: str
@@ -155,6 +186,7 @@ class Story:
     adopted: bool = False
     content: bool = True
     cut: bool = False
+    waits: tuple[WaitTold, ...] = ()
 
     @property
     def calls(self) -> tuple[Call, ...]:

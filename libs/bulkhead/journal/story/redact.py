@@ -31,6 +31,10 @@ def without_content(story: Story) -> Story:
                 calls=tuple(call_without_content(call) for call in step.calls),
                 cites=tuple(_redact_source(source) for source in step.cites),
                 result="",
+                instruction="",
+                tried=tuple(
+                    replace(attempt, reasons=tuple(map(reason_name, attempt.reasons))) for attempt in step.tried
+                ),
             )
             for step in story.steps
         ),

@@ -132,22 +132,6 @@ def draw_minutes(minutes: Sequence[Json]) -> tuple[MinuteBar, ...]:
     )
 
 
-def waits_of_task(waits: list[Json], task: str) -> list[Json]:
-    """The waits of a task's steps, those for them, and whatever they wait for in turn."""
-
-    def belongs_to_task(party: str) -> bool:
-        return party.startswith(f"{task}/")
-
-    related = [wait for wait in waits if belongs_to_task(wait["waiter"]) or any(map(belongs_to_task, wait["targets"]))]
-    related_ids, front = {id(one) for one in related}, {target for one in related for target in one["targets"]}
-    while front:
-        added = [wait for wait in waits if wait["waiter"] in front and id(wait) not in related_ids]
-        related_ids |= {id(wait) for wait in added}
-        related += added
-        front = {target for wait in added for target in wait["targets"]}
-    return related
-
-
 def draw_deadlock(trip: Json) -> WaitRing | None:
     """The circle of a deadlock that was broken, the one that gave way marked; None for other findings, and for a circle
     that is too large to be drawn: its words tell it."""

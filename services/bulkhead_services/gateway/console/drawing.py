@@ -1,6 +1,6 @@
-"""Geometry of what the console draws: a plan as a layered graph, a circle of waits as a ring, calls as bars. Pure.
+"""Geometry of what the console draws: a plan as a layered graph, a circle of waits as a ring. Pure.
 
-In: steps with their inputs, calls with their times. Out: numbers and names for SVG templates; lengths in pixels.
+In: steps with their inputs. Out: numbers and names for SVG templates; lengths in pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 46, 56, 18, 6
 RING_GAP_X, RING_GAP_Y = 84, 40
-BAR_WIDTH, ROW_HEIGHT, MIN_BAR = 600, 22, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,48 +144,3 @@ def _draw_arrow(start: PlanNode, end: PlanNode, label: str) -> RingArrow:
     x, to_x, tip = start.x + aside, end.x + aside, -6 if below else 6
     head = f"M{to_x - 4} {to_y + tip}L{to_x} {to_y}L{to_x + 4} {to_y + tip}"
     return RingArrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, label)
-
-
-@dataclass(frozen=True, slots=True)
-class CallBar:
-    """One call: it waited from x, and took its time after that."""
-
-    call_id: str
-    name: str
-    kind: str
-    outcome: str
-    x: float
-    waited: float
-    width: float
-    y: int
-    said: str
-
-
-def draw_bars(calls: Sequence[Mapping[str, object]], began_unix_ms: int, took_ms: int) -> tuple[CallBar, ...]:
-    """Calls of a story as bars of a common scale, BAR_WIDTH wide."""
-    scale = BAR_WIDTH / max(1, took_ms)
-    drawn = []
-    for row, call in enumerate(sorted(calls, key=lambda one: _int_field(one, "asked_unix_ms"))):
-        start = max(0, _int_field(call, "asked_unix_ms") - began_unix_ms)
-        took = _int_field(call, "took_ms") if call.get("took_ms") is not None else max(0, took_ms - start)
-        waited = min(_int_field(call, "waited_ms"), took)
-        x = min(start * scale, BAR_WIDTH - MIN_BAR)
-        drawn.append(
-            CallBar(
-                str(call["call_id"]),
-                str(call["name"]),
-                str(call["kind"]),
-                str(call["outcome"]),
-                round(x, 1),
-                round(min(waited * scale, BAR_WIDTH - x), 1),
-                round(min(max(MIN_BAR, took * scale), BAR_WIDTH - x), 1),
-                row * ROW_HEIGHT,
-                f"{call['name']}: {call['outcome']}, from {start} ms, {took} ms",
-            )
-        )
-    return tuple(drawn)
-
-
-def _int_field(call: Mapping[str, object], name: str) -> int:
-    value = call.get(name)
-    return value if isinstance(value, int) else 0

@@ -1,4 +1,4 @@
-"""Acts of a person on a task: cancel, halt, resume, top up, fork. Each is a request to the API with a reason.
+"""Acts of a person on a task: cancel, halt, lift what holds it, top up, retry, fork. Each is a request to the API.
 
 In: forms. Out: their effect in words, or the API's refusal.
 """
@@ -21,8 +21,11 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         return [
             self.factory.post_route("/tasks/{task_id}/cancel", self.cancel_task),
             self.factory.post_route("/tasks/{task_id}/halt", self.halt_task),
-            self.factory.post_route("/tasks/{task_id}/resume", self.resume_task),
+            self.factory.post_route("/tasks/{task_id}/resume", self.lift_halt),
+            self.factory.post_route("/tasks/{task_id}/reset", self.reset_breaker),
             self.factory.post_route("/tasks/{task_id}/topup", self.top_up),
+            self.factory.post_route("/tasks/{task_id}/writes/{write_id}", self.resolve_write),
+            self.factory.post_route("/tasks/{task_id}/retry", self.retry_task),
             self.factory.get_route("/tasks/{task_id}/fork", self.fork_form),
             self.factory.post_route("/tasks/{task_id}/fork", self.submit_fork),
         ]
@@ -37,18 +40,27 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
 
     async def halt_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/halt"""
-        await self._submit_halt(visit, "/v1/halts")
-        return _render_done(visit, "The task is halted: its work waits until it is resumed. Deadlines go on.")
-
-    async def resume_task(self, visit: Visit) -> Response:
-        """POST /tasks/{task_id}/resume"""
-        await self._submit_halt(visit, "/v1/resumes")
-        return _render_done(visit, "The halt is lifted: the task goes on where it stopped.")
-
-    async def _submit_halt(self, visit: Visit, path: str) -> None:
         form = await visit.read_form()
-        body = {"scope": "task", "name": _task_id(visit), "reason": form.get("reason", "")}
-        await visit.post(path, body, form.get(KEY_FIELD, ""))
+        await _submit_switch(visit, "/v1/halts", form | {"scope": "task", "name": _task_id(visit)})
+        return _render_done(visit, "The task is halted: its work waits until the halt is lifted. Deadlines go on.")
+
+    async def lift_halt(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/resume: of the task, or of the halt that the form names"""
+        form = {"scope": "task", "name": _task_id(visit)} | await visit.read_form()
+        await _submit_switch(visit, "/v1/resumes", form)
+        return _render_done(visit, "The halt is lifted: what it held goes on where it stopped.")
+
+    async def reset_breaker(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/reset"""
+        await _submit_switch(visit, "/v1/resets", await visit.read_form())
+        return _render_done(visit, "The breaker is closed: what it held goes on.")
+
+    async def resolve_write(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/writes/{write_id}"""
+        form = await visit.read_form()
+        body = {"happened": form.get("happened") == "yes", "reason": form.get("reason", "")}
+        await visit.post(f"/v1/writes/{visit.request.path_params['write_id']}", body, form.get(KEY_FIELD, ""))
+        return _render_done(visit, "Your word on the write is stored.")
 
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""
@@ -86,17 +98,32 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         chosen = _chosen_step(past["steps"], form.get("step", ""))
         edit = {name: form[name] for name in ("title", "instruction", "acceptance") if name in form}
         steps = [step | edit if step["id"] == chosen["id"] else step for step in past["steps"]]
-        _, reused = _split_steps(steps, past["accepted"], chosen["id"])
-        task = past["task"]
-        body = {name: task[name] for name in TaskOptions.model_fields if task.get(name) not in (None, "", [])}
-        body |= {
-            "objective": form.get("objective") or task["objective"],
-            "limits": task["limits"],
-            "plan": {"steps": steps},
-            "fork": {"task": _task_id(visit), "steps": reused},
-        }
-        receipt = await visit.post("/v1/tasks", body, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, f"/tasks/{receipt['task_id']}")
+        return await _submit_again(visit, form, past | {"steps": steps}, chosen["id"])
+
+    async def retry_task(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one"""
+        form, past = await visit.read_form(), await _ended_task(visit, planned=False)
+        without_result = [step["id"] for step in past["steps"] if step["id"] not in past["accepted"]]
+        if not without_result:
+            past["accepted"] = []
+        return await _submit_again(visit, form, past, next(iter(without_result), ""))
+
+
+async def _submit_switch(visit: Visit, path: str, form: dict[str, str]) -> None:
+    body = {name: form.get(name, "") for name in ("scope", "name", "reason")}
+    await visit.post(path, body, form.get(KEY_FIELD, ""))
+
+
+async def _submit_again(visit: Visit, form: dict[str, str], past: dict[str, Any], first: str) -> Response:
+    """A fork of the task from a step on; the request once more where it had no plan."""
+    task, steps = past["task"], past["steps"]
+    body = {name: task[name] for name in TaskOptions.model_fields if task.get(name) not in (None, "", [])}
+    body |= {"objective": form.get("objective") or task["objective"], "limits": task["limits"]}
+    if steps:
+        reused = _split_steps(steps, past["accepted"], first)[1]
+        body |= {"plan": {"steps": steps}, "fork": {"task": _task_id(visit), "steps": reused}}
+    receipt = await visit.post("/v1/tasks", body, form.get(KEY_FIELD, ""))
+    return redirect_to(visit.request, f"/tasks/{receipt['task_id']}")
 
 
 def _task_id(visit: Visit) -> str:
@@ -120,8 +147,9 @@ def _parse_number(text: str, field: str) -> float:
     return number
 
 
-async def _ended_task(visit: Visit) -> dict[str, Any]:
-    """An ended task with the steps of its last plan, and which were accepted. Raises ApiRefused."""
+async def _ended_task(visit: Visit, *, planned: bool = True) -> dict[str, Any]:
+    """An ended task with the steps of its last plan, and which were accepted. planned: refuse one that had no plan.
+    Raises ApiRefused."""
     task = await visit.get(f"/v1/tasks/{_task_id(visit)}")
     if task["status"] not in ("succeeded", "failed", "cancelled", "halted"):
         detail = "the task has not ended"
@@ -133,7 +161,7 @@ async def _ended_task(visit: Visit) -> dict[str, Any]:
             steps, accepted = data["plan"]["steps"], []
         elif name == "step.ended" and data["outcome"] == "accepted":
             accepted.append(data["step_id"])
-    if not steps or any(step["kind"] != "noop" and not step["instruction"] for step in steps):
+    if (planned and not steps) or any(step["kind"] != "noop" and not step["instruction"] for step in steps):
         detail = "it had no plan" if not steps else "its plan's words are kept back by the tenant's output policy"
         raise ApiRefused(409, {"title": "Nothing to fork", "detail": detail, "hint": "submit the objective again"})
     return {"task": task, "steps": steps, "accepted": accepted}
@@ -145,7 +173,7 @@ def _chosen_step(steps: list[Json], name: str) -> Json:
 
 def _split_steps(steps: list[Json], accepted: list[str], first: str) -> tuple[list[str], list[str]]:
     """The steps that run again (this one, those that depend on it, those without a result), and those taken over."""
-    rerun = {first} | {step["id"] for step in steps if step["id"] not in accepted}
+    rerun = {first} - {""} | {step["id"] for step in steps if step["id"] not in accepted}
     for _ in steps:
         rerun |= {step["id"] for step in steps if rerun & set(step["inputs"])}
     ids = [step["id"] for step in steps]

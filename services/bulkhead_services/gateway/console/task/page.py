@@ -1,30 +1,34 @@
-"""The room of one task: how it stands, its plan as it runs, its answer with sources, its calls, its raw messages.
+"""The room of one task: its head, its tree beside the chosen row, its raw messages and its record.
 
-In: visits. Out: pages, fragments and a stream.
+In: visits. Out: pages, fragments and a stream. `?at=KEY` names the chosen row (`TreeNode.key`), `find` what is looked
+for, `open` rows that are open besides, `as=json` the row as the API has it.
 """
 
 import asyncio
+import json
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
-from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, draw_waits, waits_of_task
-from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, DrawnStep, draw_bars, draw_layers
+from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.task.holds import find_hold
+from bulkhead_services.gateway.console.task.tree import WAITS, TaskTree
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
-from bulkhead_services.gateway.console.watching import element_of, follow_task
+from bulkhead_services.gateway.console.watching import follow_task
 from bulkhead_services.gateway.read_model.citations import MARKER
 from bulkhead_services.gateway.read_model.task_view import ENDED
 
 FORKED = ENDED - {"rejected"}
 """A task that was turned away has nothing to fork."""
 ROWS = 100
-MAX_BARS, MAX_CALLS, MAX_STEP_CALLS = 200, 400, 100
+MAX_OPENED = 100
 LONG_BYTES = 64 * 1024
-"""A longer story is made a page in a thread."""
+"""A longer story is made a page in a thread: streams go on meanwhile."""
 
 
 class ConsoleTaskRoutes(ConsoleRoutes):
@@ -35,63 +39,52 @@ class ConsoleTaskRoutes(ConsoleRoutes):
         get = self.factory.get_route
         return [
             get("/tasks/{task_id}", self.show_task),
+            get("/tasks/{task_id}/head", self.show_head),
+            get("/tasks/{task_id}/tree", self.show_tree),
+            get("/tasks/{task_id}/pane", self.show_pane),
             get("/tasks/{task_id}/live", self.stream_task),
-            get("/tasks/{task_id}/story", self.show_story),
-            get("/tasks/{task_id}/waits", self.show_waits),
+            get("/tasks/{task_id}/replay", self.show_replay),
             get("/tasks/{task_id}/messages", self.list_messages),
             get("/tasks/{task_id}/messages/{message_id}", self.show_message),
             get("/tasks/{task_id}/export", self.download_export),
-            get("/tasks/{task_id}/calls/{call_id}", self.show_call),
+            get("/tasks/{task_id}/calls/{call_id}", self.redirect_call),
             get("/tasks/{task_id}/citations/{marker}", self.show_citation),
         ]
 
     async def show_task(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}"""
-        task = await visit.get(_api_path(visit))
-        asker = (task["requester"] or {}).get("person")
-        exports = visit.claim.role == "operator" or (visit.claim.role == "submitter" and asker == visit.claim.person)
-        return visit.render_page(
-            "tasks/task.html",
-            task=task,
-            exports=exports,
-            ended=task["status"] in ENDED,
-            answer=split_markers(task["answer"] or ""),
-            address=visits.gateway_address(visit.request),
-            approval=await self._approval_path(visit, task),
-        )
+        task, answer = await asyncio.gather(visit.get(_api_path(visit)), _read_story(visit))
+        head = await _head_values(visit, task)
+        story_values = await _story_values(visit, task, answer)
+        return visit.render_page("tasks/task.html", **head | story_values)
 
-    @staticmethod
-    async def _approval_path(visit: Visit, task: Json) -> str:
-        """Path to the decision that the task waits for; "" when it waits for none."""
-        if not task["pause"] or not (task["pause"]["code"] == "approval" or task["pause"]["until_unix_ms"]):
-            return ""
-        query = {"state": "waiting", "task": task["task_id"]}
-        rows = (await visit.get_or("/v1/approvals", {"approvals": []}, query))["approvals"]
-        return f"/approvals/{rows[0]['approval_id']}" if len(rows) == 1 else f"/approvals?task={task['task_id']}"
+    async def show_head(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/head: what an open page reads again at each event"""
+        return visit.render_page("tasks/head.html", **await _head_values(visit, await visit.get(_api_path(visit))))
+
+    async def show_tree(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/tree: the tree alone; with `under` the children of a row, from `from` on"""
+        task, answer = await asyncio.gather(visit.get(_api_path(visit)), _read_story(visit))
+        template = "tasks/rows.html" if visit.query_value("under") else "tasks/tree.html"
+        return visit.render_page(template, **await _story_values(visit, task, answer))
+
+    async def show_pane(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/pane: the chosen row alone"""
+        task, answer = await asyncio.gather(visit.get(_api_path(visit)), _read_story(visit))
+        return visit.render_page("tasks/pane.html", **await _story_values(visit, task, answer))
 
     async def stream_task(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/live"""
         return visits.live_stream(follow_task(visit.api.stream_events(visit.token, _api_path(visit) + "/events")))
 
-    async def show_story(self, visit: Visit) -> Response:
-        """GET /tasks/{task_id}/story"""
-        answer = await visit.api.send_request("GET", visit.token, _api_path(visit) + "/why")
-        if len(answer.body) < LONG_BYTES:
-            return _render_story(visit, answer.decode_json())
-        return await asyncio.to_thread(lambda: _render_story(visit, answer.decode_json()))  # Streams go on meanwhile.
-
-    async def show_waits(self, visit: Visit) -> Response:
-        """GET /tasks/{task_id}/waits"""
+    async def show_replay(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/replay"""
         task = await visit.get(_api_path(visit))
-        coordination = await visit.get_or("/v1/coordination", NOTHING)
-        waits = waits_of_task(coordination["waits"], task["task_id"])
         return visit.render_page(
-            "coordination/of_task.html",
-            task_id=task["task_id"],
-            refused=coordination.get("refused"),
-            waits=waits,
-            more=coordination["more_waits"],
-            graph=draw_waits(waits[:DRAWN]),
+            "tasks/replay.html",
+            task=task,
+            exports=_may_export(visit, task),
+            address=visits.gateway_address(visit.request),
         )
 
     async def list_messages(self, visit: Visit) -> Response:
@@ -106,10 +99,10 @@ class ConsoleTaskRoutes(ConsoleRoutes):
         rows = [(message, pages.indent_json(message["body"])) for message in document["messages"]]
         return visit.render_page("tasks/message.html", told=document, rows=rows)
 
-    async def show_call(self, visit: Visit) -> Response:
+    async def redirect_call(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/calls/{call_id}"""
-        document = await visit.get(f"{_api_path(visit)}/calls/{visit.request.path_params['call_id']}")
-        return visit.render_page("tasks/call.html", told=document, call=document["call"])
+        path = visit.request.path_params
+        return visits.redirect_to(visit.request, f"/tasks/{path['task_id']}?at=call.{path['call_id']}")
 
     async def show_citation(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/citations/{marker}"""
@@ -125,44 +118,98 @@ class ConsoleTaskRoutes(ConsoleRoutes):
         return Response(answer.body, 200, pages.SAFE | pages.NOT_KEPT | name, answer.headers["content-type"])
 
 
-def _render_story(visit: Visit, told: Json) -> Response:
-    story = told["story"]
-    call_groups = (story["planning"], *(step["calls"] for step in story["steps"]))
-    calls = sorted((call for group in call_groups for call in group), key=lambda call: call["asked_unix_ms"])
-    last = max((call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls), default=0)
-    took = max(story["took_ms"], last - story["began_unix_ms"])
-    rows = [
-        DrawnStep(row["step_id"], row["title"], tuple(row["inputs"]), row["outcome"], row["attempts"])
-        for row in story["steps"]
-        if row["plan_version"] == story["plans"][-1]["version"]
-    ]
-    return visit.render_page(
-        "tasks/story.html",
-        told=told,
-        story=story,
-        forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in SUBMITTERS.names,
-        calls=calls,
-        listed=listed_calls(story["steps"]),
-        bars=draw_bars(calls[:MAX_BARS], story["began_unix_ms"], took),
-        bar_width=BAR_WIDTH,
-        row_height=ROW_HEIGHT,
-        took_ms=took,
-        graph=draw_layers(rows),
-        element_of=element_of,
+def _api_path(visit: Visit) -> str:
+    return f"/v1/tasks/{visit.request.path_params['task_id']}"
+
+
+def _may_export(visit: Visit, task: Json) -> bool:
+    person = (task["requester"] or {}).get("person")
+    return visit.claim.role == "operator" or (visit.claim.role == "submitter" and person == visit.claim.person)
+
+
+async def _head_values(visit: Visit, task: Json) -> dict[str, Any]:
+    """Values of the head: the task, why it does not go on, its answer."""
+    return {
+        "task": task,
+        "ended": task["status"] in ENDED,
+        "hold": await find_hold(visit, task),
+        "exports": _may_export(visit, task),
+        "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
+        "answer": split_markers(task["answer"] or ""),
+    }
+
+
+async def _read_story(visit: Visit) -> Json:
+    """The story; `refused` where the API has none to tell now."""
+    try:
+        answer = await visit.api.send_request("GET", visit.token, _api_path(visit) + "/why")
+        if len(answer.body) < LONG_BYTES:
+            return answer.decode_json()
+        return await asyncio.to_thread(answer.decode_json)
+    except ApiRefused as error:
+        if error.status in (401, 404):
+            raise
+        return {"story": None, "refused": error, "content": True, "cut": False}
+
+
+async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, Any]:
+    """Values of tree and pane."""
+    story, now_unix_ms = document["story"], round(time.time() * 1000)
+    values = {
+        "task": task,
+        "document": document,
+        "story": story,
+        "find": visit.query_value("find"),
+        "as_json": visit.query_value("as") == "json",
+        "waits": WAITS,
+        "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
+    }
+    if story is None:
+        return values | {"tree": None, "rows": (), "more": False, "at": "", "node": None, "call": None, "raw": ""}
+    tree = await asyncio.to_thread(TaskTree, story, now_unix_ms, has_ended=task["status"] in ENDED)
+    pause = task["pause"] or {}
+    chosen = tree.choose_key(visit.query_value("at"), pause.get("step_id", ""))
+    node = tree.nodes.get(chosen)
+    call = None
+    if node is not None and chosen.startswith("call."):
+        call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
+    return (
+        values
+        | _row_values(visit, tree, chosen)
+        | {
+            "tree": tree,
+            "at": chosen,
+            "node": node,
+            "call": call,
+            "cited": _number_sources(story, task["answer"] or ""),
+            "unsourced": [sentence["text"] for sentence in story["answer"] if not sentence["sources"]],
+            "raw": json.dumps(call or _without_children(node.told), indent=2, ensure_ascii=False) if node else "",
+        }
     )
 
 
-def listed_calls(steps: Sequence[Json]) -> list[list[Json]]:
-    """Calls of each step, the first of each and MAX_CALLS of all of them."""
-    room, shown_calls = MAX_CALLS, list[list[Json]]()
-    for step in steps:
-        shown_calls.append(step["calls"][: min(room, MAX_STEP_CALLS)])
-        room -= len(shown_calls[-1])
-    return shown_calls
+def _row_values(visit: Visit, tree: TaskTree, chosen: str) -> dict[str, Any]:
+    """The rows that the tree shows: those that match, the children of one, or what is open."""
+    opened = tree.opened_keys(chosen, visit.query_value("open").split(",")[:MAX_OPENED])
+    if find := visit.query_value("find"):
+        rows, is_cut = tree.matching_rows(find)
+        return {"rows": rows, "more": is_cut}
+    if under := visit.query_value("under"):
+        start = visit.query_value("from")
+        return {"rows": list(tree.rows_below(under, int(start) if start.isdecimal() else 0, opened)), "more": False}
+    return {"rows": list(tree.visible_rows(opened, chosen)), "more": False}
 
 
-def _api_path(visit: Visit) -> str:
-    return f"/v1/tasks/{visit.request.path_params['task_id']}"
+def _number_sources(story: Json, answer: str) -> list[tuple[int, Json]]:
+    """The sources of an answer by the numbers that its markers have in the page."""
+    numbers = {marker: number for _, marker, number in split_markers(answer) if marker}
+    sources = {source["marker"]: source for sentence in story["answer"] for source in sentence["sources"]}
+    return [(number, sources[marker]) for marker, number in numbers.items() if marker in sources]
+
+
+def _without_children(row: Json) -> Json:
+    """A step or plan without what stands in rows of its own."""
+    return {name: value for name, value in row.items() if name != "calls"}
 
 
 def split_markers(text: str) -> Sequence[tuple[str, str, int]]:

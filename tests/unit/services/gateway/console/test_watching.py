@@ -1,11 +1,11 @@
-"""A task's page as it is told by events, and the geometry of its plan and its calls."""
+"""A task's page as it is told by events, and the geometry of a graph."""
 
 import asyncio
 
 import pytest
 
 from bulkhead_services.gateway.console.api import OPENED, ApiRefused
-from bulkhead_services.gateway.console.drawing import BAR_WIDTH, DrawnStep, draw_bars, draw_layers
+from bulkhead_services.gateway.console.drawing import DrawnStep, draw_layers
 from bulkhead_services.gateway.console.watching import GAPS_S, element_of, follow_task
 
 HOSTILE = "<script>alert(1)</script>\u202e"
@@ -28,21 +28,19 @@ def text(piece, offset, *, replace=False):
     return "text", {"step_id": "s1", "offset": offset, "text": piece, "replace": replace}
 
 
-async def test_events_become_a_plan_a_commentary_and_an_end():
+async def test_events_become_looks_and_an_end_and_a_step_that_ended_writes_no_more():
     pieces = await told(
         ("plan.adopted", AT | {"plan": PLAN}),
-        ("step.started", AT | {"step_id": "s1", "title": HOSTILE, "attempt": 1}),
+        text("on", 0),
+        ("step.ended", AT | {"step_id": "s1", "outcome": "accepted"}),
+        ("step.ended", AT | {"step_id": "s2", "outcome": "accepted"}),
         ("task.ended", AT | {"status": "failed", "failure": {"message": HOSTILE}}),
     )
-    assert [name for name, _ in pieces[:2]] == ["live", "begin"] and [name for name, _ in pieces[-2:]] == [
-        "ended",
-        "done",
-    ]
+    names = [name for name, _ in pieces]
+    assert names == ["live", "begin", "text", "text", "head", "story", "ended", "done"]
     shown = "".join(said for _, said in pieces)
     assert "<script>" not in shown and "\u202e" not in shown and "&lt;script&gt;alert(1)" in shown
-    graph = next(said for name, said in reversed(pieces) if name == "graph")
-    assert 'class="node stopped"' in graph and 'class="node waiting"' in graph and 'class="edge"' in graph
-    assert {"now", "story"} <= {name for name, _ in pieces}
+    assert f'id="writes-{element_of("s1")}" hx-swap-oob="delete"' in pieces[3][1]
 
 
 async def test_text_grows_and_is_replaced_by_what_was_sent_anew():
@@ -58,21 +56,23 @@ async def test_text_grows_and_is_replaced_by_what_was_sent_anew():
 async def test_what_comes_together_is_looked_at_once_after_the_last_of_it():
     """A replay of the past, then a fact, and three more right behind it."""
 
+    facts = 0
+
     async def source():
+        nonlocal facts
         yield OPENED, {}
         for attempt in range(1, 30):
+            facts = attempt
             yield "step.started", AT | {"step_id": "s1", "title": "", "attempt": attempt}
             await asyncio.sleep(0.001)
-        await asyncio.sleep(2 * GAPS_S["now"])
+        await asyncio.sleep(2 * GAPS_S["head"])
         for attempt in range(30, 34):
+            facts = attempt
             yield "step.started", AT | {"step_id": "s1", "title": "", "attempt": attempt}
             await asyncio.sleep(0.001)
-        await asyncio.sleep(2 * GAPS_S["now"])
+        await asyncio.sleep(2 * GAPS_S["head"])
 
-    told, looks = 0, []
-    async for name, _ in follow_task(source()):
-        told += name == "said"
-        looks += [told] if name == "now" else []
+    looks = [facts async for name, _ in follow_task(source()) if name == "head"]
     assert looks == [29, 30, 33], "after how many facts"
 
 
@@ -102,12 +102,3 @@ def test_a_step_stands_behind_its_inputs():
     graph = draw_layers((DrawnStep("c", "", ("a", "b")), DrawnStep("a", ""), DrawnStep("b", "", ("a",))))
     x = {node.step.id: node.x for node in graph.nodes}
     assert x["a"] < x["b"] < x["c"] and len(graph.edges) == 3
-
-
-def test_bars_stay_within_their_scale():
-    call = {"call_id": "c", "name": "n", "kind": "model", "outcome": "open", "waited_ms": 0}
-    found = draw_bars(
-        [call | {"asked_unix_ms": at, "took_ms": took} for at, took in ((0, 5), (9, None), (99, 1))], 0, 10
-    )
-    assert all(bar.x >= 0 and bar.x + bar.width <= BAR_WIDTH for bar in found)
-    assert [bar.y for bar in found] == sorted({bar.y for bar in found})

@@ -1,0 +1,103 @@
+"""The tree of a task: its rows, what is open, what is found, and bars on one axis of time."""
+
+import time
+
+from bulkhead.journal.history import build_entries
+from bulkhead.journal.story.fold import fold_story
+from bulkhead.journal.story.model import as_json
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead_services.gateway.console.task.tree import PAGE, TaskTree
+from tests.paths import HISTORIES
+
+USAGE = {"input_tokens": 10, "output_tokens": 2, "cost_usd_micros": 5}
+STEPS, CALLS = 200, 2_000
+MAX_BUILD_S = 0.2
+
+
+def story_of(name: str) -> dict:
+    entries = build_entries(load_history(next(iter(HISTORIES.glob(f"{name}.*")))).messages)
+    return as_json(fold_story(entries, entries[0].task, 0, {}))
+
+
+def call(name: str, at_unix_ms: int) -> dict:
+    return {
+        "call_id": name, "kind": "tool", "name": "calculate", "outcome": "succeeded", "attempt": 1, "usage": USAGE,
+        "asked_unix_ms": at_unix_ms, "took_ms": 10, "arguments": '{"expression": "17 * 23"}', "result": "", "waits": (),
+    }  # fmt: skip
+
+
+def large_story() -> dict:
+    steps = [
+        {
+            "step_id": f"s{number}", "title": f"Step {number}", "plan_version": 1, "outcome": "accepted",
+            "usage": USAGE, "took_ms": 100, "given": False, "waits": (), "tried": [
+                {"number": 1, "outcome": "accepted", "began_unix_ms": 1_000 * number, "took_ms": 100, "reasons": ()}
+            ],
+            "calls": [call(f"c{number}-{place}", 1_000 * number + place) for place in range(CALLS // STEPS)],
+        }
+        for number in range(1, STEPS + 1)
+    ]  # fmt: skip
+    plan = {"version": 1, "origin": "submitted", "by": "ann", "notes": (), "adopted_unix_ms": 1_000}
+    return {
+        "began_unix_ms": 1_000, "took_ms": 1_000 * STEPS, "plans": [plan], "steps": steps, "planning": [], "waits": ()
+    }  # fmt: skip
+
+
+def test_a_step_that_was_tried_again_has_its_attempts_and_each_call_stands_below_its_own() -> None:
+    tree = TaskTree(story_of("leased"), 0, has_ended=True)
+    rows = list(tree.visible_rows(set(tree.nodes), ""))
+    levels = {row.node.key: row.level for row in rows}
+    assert len(levels) == len(tree.nodes) == len(rows)
+    assert (levels["plan.1"], levels["step.1.c"], levels["attempt.1.2.c"]) == (1, 2, 3)
+    calls = [tree.nodes[key] for key in tree.nodes["attempt.1.2.c"].children]
+    assert calls and all(node.told["attempt"] == 2 for node in calls)
+    bars = {row.node.key: [piece.kind for piece in row.bar] for row in rows}
+    assert bars["step.1.b"] == ["running", "lease"], "it waited for what the other step held"
+    assert bars["step.1.c"] == ["retried", "running", "step"] and bars["attempt.1.1.c"] == ["failed"]
+    assert all(piece.x >= 0 and piece.x + piece.width <= 100 for row in rows for piece in row.bar)
+
+
+def test_the_run_of_an_outside_agent_is_told_by_what_it_asked_and_got() -> None:
+    asked = call("m1", 1_000) | {"kind": "model", "name": "default", "arguments": "What is 17 * 23?", "result": "391"}
+    step = large_story()["steps"][0] | {"calls": [asked, call("m2", 2_000)]}
+    plan = large_story()["plans"][0] | {"origin": "adopted"}
+    tree = TaskTree(large_story() | {"steps": [step], "plans": [plan]}, 0, has_ended=True)
+    names = [(row.level, row.node.name, row.node.note) for row in tree.visible_rows(set(tree.nodes), "")]
+    assert names == [
+        (1, "Run of an outside agent", ""), (2, "What is 17 * 23?", "391"), (2, "calculate", "17 * 23")
+    ]  # fmt: skip
+
+
+def test_every_recorded_task_has_a_tree_with_an_axis() -> None:
+    for path in sorted(HISTORIES.glob("*")):
+        for has_ended in (True, False):
+            tree = TaskTree(story_of(path.name.partition(".")[0]), 10**13, has_ended=has_ended)
+            ticks = tree.ticks()
+            assert ticks[0][0] == 0 and 1 <= len(ticks) <= 5 and all(x < 100 for x, _ in ticks)
+            assert len(list(tree.visible_rows(set(tree.nodes), ""))) >= len(tree.nodes)
+
+
+def test_a_large_tree_opens_as_far_as_it_is_looked_at() -> None:
+    since = time.process_time()
+    tree = TaskTree(large_story(), 0, has_ended=True)
+    at = tree.choose_key("", "")
+    rows = list(tree.visible_rows(tree.opened_keys(at, ()), at))
+    assert time.process_time() - since < MAX_BUILD_S
+    assert at == "plan.1" and len(tree.nodes) == 1 + STEPS + CALLS and len(rows) == 1 + PAGE + 1
+    assert (rows[-1].more, rows[-1].next) == (STEPS - PAGE, PAGE)
+    following = list(tree.rows_below("plan.1", PAGE, set()))
+    assert following[0].node.name == f"Step {PAGE + 1}" and following[0].level == 2 and following[0].is_open is False
+    deep = "call.c170-3"
+    rows = list(tree.visible_rows(tree.opened_keys(deep, ()), deep))
+    assert deep in {row.node.key for row in rows} and len(rows) < 2 * PAGE + 3, "a link to a late call opens its page"
+    found, more = tree.matching_rows("step 170 accepted")
+    assert [row.node.key for row in found] == ["plan.1", "step.1.s170"] and not more
+    assert tree.matching_rows("17 * 23")[1] and tree.matching_rows("nothing of this")[0] == []
+
+
+def test_what_failed_or_waits_is_chosen_first() -> None:
+    tree = TaskTree(story_of("failed_dependency"), 0, has_ended=True)
+    failed = tree.choose_key("", "")
+    assert tree.nodes[failed].state in ("failed", "stopped") and failed.startswith("step.2."), "of the last plan"
+    assert tree.choose_key("", "b") == "step.2.b" and tree.choose_key("step.1.b", "") == "step.1.b"
+    assert tree.choose_key("call.none", "") == failed
