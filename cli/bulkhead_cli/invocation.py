@@ -8,17 +8,20 @@ import errno
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial, wraps
+from importlib import import_module
 from inspect import Parameter
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 from typer.models import CommandFunctionType
 
+from bulkhead_cli.completion import VARIABLE
 from bulkhead_cli.options import Options, SubData
 from bulkhead_cli.output import EXIT_CODES, CommandError, ErrorFormat, Exit, print_error, run_work, wants_json
 
@@ -34,8 +37,93 @@ ELSEWHERE = (
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+class CommandRow(NamedTuple):
+    """A command whose module is imported when it runs. place: `module:name` of its function, or of its group; summary:
+    the first paragraph of its help."""
+
+    name: str
+    place: str
+    summary: str
+    panel: str = ""
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """Commands by name; each is built when it is looked up."""
+
+    def __init__(self, rows: Sequence[CommandRow]) -> None:
+        self._rows = {row.name: row for row in rows}
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = _build_command(self._rows[name])
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _build_command(row: CommandRow) -> Any:
+    module, _, name = row.place.partition(":")
+    work = getattr(import_module(f"bulkhead_cli.{module}"), name)
+    group = work if isinstance(work, typer.Typer) else CommandGroup()
+    if group is not work:
+        group.command(row.name)(work)
+    flow_helps(group)
+    command: Any = get_command(group)
+    command.name, command.rich_help_panel = row.name, row.panel
+    return command
+
+
 class MainCommandGroup(TyperGroup):
     """The top of the `bulkhead` command."""
+
+    rows: ClassVar[tuple[CommandRow, ...]] = ()
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: MutableMapping[str, Any] = LazyCommands(self.rows)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See TyperGroup."""
+        return list(self.commands)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """See TyperGroup. Without a default its value would be parsed, which takes an import of pydantic."""
+        if (option := super().get_help_option(ctx)) is not None:
+            option.default = False
+        return option
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See TyperGroup."""
+        with self._only_summaries():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """See TyperGroup."""
+        with self._only_summaries():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _only_summaries(self) -> Iterator[None]:
+        """A list of the commands needs none of them."""
+        commands = self.commands
+        self.commands = {
+            row.name: TyperCommand(row.name, help=row.summary, rich_help_panel=row.panel) for row in self.rows
+        }
+        try:
+            yield
+        finally:
+            self.commands = commands
 
     def main(
         self,
@@ -48,6 +136,10 @@ class MainCommandGroup(TyperGroup):
     ) -> Any:
         """Run one command line; ends the process when standalone."""
         words = list(sys.argv[1:] if args is None else args)
+        if VARIABLE in os.environ:
+            from typer._completion_classes import completion_init
+
+            completion_init()
         ErrorFormat.as_json = wants_json(words)
         # Bytes that are no UTF-8 arrive as lone surrogates, which nothing behind this can encode.
         unreadable = next((number for number, argument in enumerate(words, 1) if not _is_text(argument)), 0)
@@ -79,7 +171,7 @@ class MainCommandGroup(TyperGroup):
         words = words or ["--help"]
         try:
             return self._run_with_json_errors(
-                words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra
+                words, prog_name, complete_var or VARIABLE, standalone_mode, windows_expand_args, **extra
             )
         except OSError as error:
             if error.errno not in NO_ROOM or error.filename is not None:
@@ -125,6 +217,9 @@ class CommandGroup(typer.Typer):
 
     shares = False
     """Whether the callback has options that subcommands inherit."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(add_completion=False, **settings)  # `bulkhead completion` prints the script.
 
     def command(self, name: str | None = None, **more: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """See Typer."""

@@ -1,35 +1,154 @@
-"""The `bulkhead` command: its subcommands by what people do. Each module `*_commands` holds the arguments of some."""
+"""The `bulkhead` command: its subcommands by what people do.
 
-from collections.abc import Callable
+A command's module is imported when that command runs: `bulkhead --help` imports none.
+"""
+
 from typing import Annotated
 
 import typer
 
-from bulkhead_cli.agents.commands import agents_app
-from bulkhead_cli.approvals.commands import approvals_app
-from bulkhead_cli.approvals.writes import writes_app
-from bulkhead_cli.dead_letters.commands import letters_app
-from bulkhead_cli.demo import commands as demo_commands
-from bulkhead_cli.halts import commands as halts_commands
-from bulkhead_cli.incident.commands import incident_app
-from bulkhead_cli.inspect import commands as inspect_commands
-from bulkhead_cli.inspect import gateway
-from bulkhead_cli.invocation import CommandGroup, MainCommandGroup, flow_helps, show_version
-from bulkhead_cli.limits import commands as limits_commands
-from bulkhead_cli.mcp.commands import mcp_app
-from bulkhead_cli.models.commands import models_app
-from bulkhead_cli.operate import commands as operate_commands
-from bulkhead_cli.output import EXIT_CODES, Work
-from bulkhead_cli.policy.commands import policy_app
-from bulkhead_cli.replay import commands as replay_commands
-from bulkhead_cli.tasks import commands as tasks_commands
-from bulkhead_cli.tasks import documents
-from bulkhead_cli.tools.commands import tools_app
+from bulkhead_cli.invocation import CommandGroup, CommandRow, MainCommandGroup, flow_helps, show_version
+from bulkhead_cli.output import EXIT_CODES
+
+PANELS: dict[str, tuple[CommandRow, ...]] = {
+    "Run a mesh": (
+        CommandRow("demo", "demo.commands:demo", "Run a whole mesh once on a generated case, and check its answer."),
+        CommandRow("up", "operate.commands:up", "Start a mesh and keep it running in the foreground."),
+        CommandRow("open", "console.commands:open_console", "Open the console, or a task in it, signed in."),
+        CommandRow("doctor", "inspect.commands:doctor", "Check everything that a mesh depends on."),
+        CommandRow("tools", "tools.commands:tools_app", "List, show, try and make tools."),
+    ),
+    "Tasks": (
+        CommandRow("submit", "tasks.submission:submit", "Submit an objective as a new task."),
+        CommandRow("watch", "tasks.commands:watch", "Follow a task from its start to its end and print its answer."),
+        CommandRow("tasks", "tasks.commands:tasks", "List the tenant's tasks, newest first."),
+        CommandRow(
+            "doors",
+            "tasks.commands:doors",
+            "Show who is outside: agents' runs, newest first, spend, delegated steps, subscribers.",
+        ),
+        CommandRow("show", "tasks.commands:show", "Show a task: its steps, its answer and its cost."),
+        CommandRow("cancel", "tasks.commands:cancel", "Cancel a task."),
+        CommandRow(
+            "documents",
+            "tasks.documents:documents_app",
+            "List, add or delete the documents that the tenant's tasks search.",
+        ),
+        CommandRow(
+            "approvals",
+            "approvals.commands:approvals_app",
+            "List calls that wait for a person's word, and grant or deny them.",
+        ),
+        CommandRow(
+            "writes",
+            "approvals.writes:writes_app",
+            "List writes of which nobody knows whether they were done, and say what became of one.",
+        ),
+    ),
+    "Inspect and explain": (
+        CommandRow(
+            "timeline",
+            "inspect.commands:timeline",
+            "Show the messages of a task by step, with arguments, results, waits and cost.",
+        ),
+        CommandRow(
+            "why",
+            "inspect.commands:why",
+            "Tell the story of a task that has ended, or explain why one waits, and how to go on.",
+        ),
+        CommandRow(
+            "cite",
+            "inspect.commands:cite",
+            "Show what stands behind the citations of an answer, also after its documents changed.",
+        ),
+        CommandRow(
+            "spend",
+            "limits.commands:spend",
+            "Sum up the cost of a tenant's calls by agent, step, user, model and more.",
+        ),
+        CommandRow("report", "inspect.commands:report", "Compare quality, cost and latency of models and features."),
+        CommandRow(
+            "mesh",
+            "inspect.gateway:mesh",
+            "Show each service's replicas, waiting messages, failures, and the messages between them.",
+        ),
+        CommandRow(
+            "models",
+            "models.commands:models_app",
+            "List the routes to models, compare them on cases of your own, or probe them for drift.",
+        ),
+    ),
+    "Limits and halts": (
+        CommandRow("topup", "limits.commands:topup", "Raise the limits of one task by an amount."),
+        CommandRow(
+            "halt", "halts.commands:halt", "Halt a task, agent, tool, model, feature or tenant until it is resumed."
+        ),
+        CommandRow("resume", "halts.commands:resume", "Resume halted work."),
+        CommandRow("halts", "halts.commands:halts", "List active halts with their time, author and reason."),
+        CommandRow("limits", "limits.commands:limits_app", "Show and change a tenant's limits."),
+        CommandRow(
+            "breakers", "halts.commands:breakers_app", "List circuit breakers that have opened, and reset them."
+        ),
+        CommandRow(
+            "policy",
+            "policy.commands:policy_app",
+            "Check, test, explain and compare the policies of tools, and decide about recorded calls.",
+        ),
+    ),
+    "Replay and analyse": (
+        CommandRow(
+            "replay",
+            "replay.commands:replay",
+            "Replay a task's decisions and compare them with the record, or fork the task.",
+        ),
+        CommandRow(
+            "export",
+            "replay.commands:export",
+            "Export a task's whole history to one file that can be replayed on any machine.",
+        ),
+        CommandRow(
+            "analyze",
+            "replay.commands:analyze",
+            "Find loops, deadlocks, chatter and stalls in a recorded run of any system.",
+        ),
+    ),
+    "Operate": (
+        CommandRow("backup", "operate.commands:backup", "Back up a running or stopped mesh to one file."),
+        CommandRow("restore", "operate.commands:restore", "Restore a mesh from a backup."),
+        CommandRow(
+            "mcp", "mcp.commands:mcp_app", "List the MCP servers and their pinned tools, or pin the tools of a server."
+        ),
+        CommandRow(
+            "agents",
+            "agents.commands:agents_app",
+            "List the remote agents, add one, or look whether their cards changed.",
+        ),
+        CommandRow(
+            "dead-letters",
+            "dead_letters.commands:letters_app",
+            "List, send again or dismiss messages that a service could not handle.",
+        ),
+        CommandRow("incident", "incident.commands:incident_app", "Gather what an on-call needs."),
+        CommandRow(
+            "render", "operate.commands:render_app", "Write configuration for a broker or a monitoring of your own."
+        ),
+        CommandRow(
+            "completion", "completion:completion", "Print a script that completes words of this command in a shell."
+        ),
+    ),
+}
+"""Commands by what people do, in the order in which `bulkhead --help` shows them."""
+
+
+class BulkheadCommands(MainCommandGroup):
+    """The commands of the table."""
+
+    rows = tuple(row._replace(panel=panel) for panel, rows in PANELS.items() for row in rows)
+
 
 app = CommandGroup(
     name="bulkhead",
-    cls=MainCommandGroup,
-    add_completion=False,
+    cls=BulkheadCommands,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     epilog=EXIT_CODES,
@@ -51,49 +170,6 @@ def top(version: Version = False) -> None:
     """
 
 
-PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
-    "Run a mesh": (demo_commands.demo, operate_commands.up, inspect_commands.doctor),
-    "Tasks": (
-        tasks_commands.submit,
-        tasks_commands.watch,
-        tasks_commands.tasks,
-        tasks_commands.doors,
-        tasks_commands.show,
-        tasks_commands.cancel,
-    ),
-    "Inspect and explain": (
-        inspect_commands.timeline,
-        inspect_commands.why,
-        inspect_commands.cite,
-        limits_commands.spend,
-        inspect_commands.report,
-        *gateway.READS,
-    ),
-    "Limits and halts": (limits_commands.topup, halts_commands.halt, halts_commands.resume, halts_commands.halts),
-    "Replay and analyse": (replay_commands.replay, replay_commands.export, replay_commands.analyze),
-    "Operate": (operate_commands.backup, operate_commands.restore),
-}
-"""Commands by what people do, in the order in which `bulkhead --help` shows them."""
-HELPS: dict[Callable[..., Work], str] = {tasks_commands.submit: tasks_commands.SUBMIT_HELP}
-"""Texts that name figures, in place of docstrings."""
-
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel, help=HELPS.get(command))(command)
-
-app.add_typer(documents.documents_app, name="documents", rich_help_panel="Tasks")
-app.add_typer(models_app, name="models", rich_help_panel="Inspect and explain")
-app.add_typer(approvals_app, name="approvals", rich_help_panel="Tasks")
-app.add_typer(writes_app, name="writes", rich_help_panel="Tasks")
-app.add_typer(limits_commands.limits_app, name="limits", rich_help_panel="Limits and halts")
-app.add_typer(halts_commands.breakers_app, name="breakers", rich_help_panel="Limits and halts")
-app.add_typer(tools_app, name="tools", rich_help_panel="Run a mesh", help="List, show, try and make tools.")
-app.add_typer(mcp_app, name="mcp", rich_help_panel="Operate")
-app.add_typer(agents_app, name="agents", rich_help_panel="Operate")
-app.add_typer(policy_app, name="policy", rich_help_panel="Limits and halts")
-app.add_typer(letters_app, name="dead-letters", rich_help_panel="Operate")
-app.add_typer(incident_app, name="incident", rich_help_panel="Operate")
-app.add_typer(operate_commands.render_app, name="render", rich_help_panel="Operate")
 flow_helps(app)
 
 if __name__ == "__main__":

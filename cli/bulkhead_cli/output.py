@@ -1,19 +1,14 @@
-"""Output and exit codes of the command line: plain without a terminal, one line per error, documented exit codes."""
+"""Exit codes, errors and JSON of the command line: one line per error, one document per answer."""
 
-import asyncio
 import json
-import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.control import Control
-from rich.segment import ControlType, Segment
 
-from bulkhead.text.plain_text import CONTROLS, escape_controls
+from bulkhead.text.plain_text import escape_controls
 from bulkhead.text.plain_text import one_line as one_line
 
 if TYPE_CHECKING:
@@ -52,44 +47,6 @@ class CommandError(Exception):
         self.name = name or code.name.lower()
 
 
-PIPE_WIDTH = 200
-"""Columns where there is no terminal to ask, unless COLUMNS says."""
-
-
-def _stream_width(stream: TextIO) -> int | None:
-    return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
-
-
-class SafeConsole(Console):
-    """A console that prints no control character but its own."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See Console: everything that is printed comes by here."""
-        for segment in super().render(renderable, options):
-            yield (
-                segment
-                if segment.control or not CONTROLS.search(segment.text)
-                else Segment(escape_controls(segment.text), segment.style)
-            )
-
-    def print_over(self, text: str) -> None:
-        """Print what the next line is written over: how far something is."""
-        self.print(text, end="", style="dim")
-        self.control(Control(ControlType.CARRIAGE_RETURN))
-
-
-out = SafeConsole(soft_wrap=True, highlight=False, width=_stream_width(sys.stdout))
-err = SafeConsole(stderr=True, soft_wrap=True, highlight=False, width=_stream_width(sys.stderr))
-
-
-LONG_LINE = 100_000
-
-
-def print_whole(renderable: object) -> None:
-    """Print a table or tree; without a terminal its lines are as long as they are, whatever COLUMNS says."""
-    (out if out.is_terminal else SafeConsole(soft_wrap=True, highlight=False, width=LONG_LINE)).print(renderable)
-
-
 def print_json(value: object) -> None:
     """One JSON document on one line."""
     sys.stdout.write(json_line(value) + "\n")
@@ -120,6 +77,8 @@ def print_error(error: CommandError) -> None:
         sys.stderr.write(json.dumps({"error": body}, ensure_ascii=True) + "\n")
         sys.stderr.flush()
         return
+    from bulkhead_cli.screen import err
+
     err.print("error: ", style="bold red", end="")
     err.print(str(error), markup=False, end=f" — {error.hint}\n" if error.hint else "\n")
 
@@ -139,33 +98,41 @@ def run_work(work: Callable[[], Work]) -> None:
 
 
 def _run_to_end(work: Coroutine[Any, Any, Done]) -> Done:
+    import asyncio
+
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
         if ErrorFormat.as_json:
             print_error(CommandError(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
         else:
+            from bulkhead_cli.screen import err
+
             err.print("stopped watching; the mesh continues", style="dim")
         raise typer.Exit(130) from None
 
 
 def _as_command_error(error: Exception) -> CommandError | None:
     """An expected error, for people at a command line; None for any other."""
-    from bulkhead.bus.port import BusError
+    if isinstance(error, CommandError):
+        return error
     from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
-    from bulkhead.journal.history import UnknownTask
 
     match error:
-        case CommandError():
-            return error
         case Refused():
             return explain_refusal(error)
-        case UnknownTask() | Unfit():
+        case Unfit():
             return CommandError(Exit.USAGE, str(error), error.hint)
         case MeshError():
             return CommandError(
                 Exit.UNREACHABLE if isinstance(error, Unreachable) else Exit.REFUSED, str(error), error.hint
             )
+    from bulkhead.bus.port import BusError
+    from bulkhead.journal.history import UnknownTask
+
+    match error:
+        case UnknownTask():
+            return CommandError(Exit.USAGE, str(error), error.hint)
         case BusError():
             return CommandError(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it")
     return None
@@ -182,8 +149,9 @@ HINTS = {
 
 
 def explain_refusal(error: "Refused", about: str = "") -> CommandError:
-    """A refusal of the mesh, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
-    code = Exit.USAGE if error.code == "not_found" else Exit.REFUSED
+    """A refusal of the mesh, for people at a command line. Wrong usage: an id that is not there, a value that does not
+    fit its option."""
+    code = Exit.USAGE if error.code in ("not_found", "invalid_query") else Exit.REFUSED
     problem = f"{about}: {error}" if about else str(error)
     document = error.code == "not_found" and "document" in str(error.problem.get("title"))
     hint = "`bulkhead documents` lists the names" if document else HINTS.get(error.code, error.hint)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pwd
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit
 
 if TYPE_CHECKING:
     from bulkhead.bus.jetstream.bus import JetStreamBus
     from bulkhead.client import Mesh
+    from bulkhead.client.transport import Transport
 
 DEFAULT_DATA = Path(".bulkhead")
 API_KEYS_FILE = "api_keys.json"
@@ -42,6 +43,19 @@ class GatewayTarget:
         from bulkhead.client import Mesh
 
         return Mesh(self.url, self.api_key)
+
+    @asynccontextmanager
+    async def open_transport(self) -> AsyncIterator["Transport"]:
+        """Plain requests, for a command that prints what it gets: without the models that a client checks by, whose
+        import takes longer than the request."""
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # httpx's own command line
+        from bulkhead.client.transport import TIMEOUT_S, Transport
+
+        transport = Transport(self.url, {"Authorization": f"Bearer {self.api_key}"}, TIMEOUT_S, None)
+        try:
+            yield transport
+        finally:
+            await transport.close()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -147,6 +161,8 @@ def _tenant_key(data: Path, mesh: dict[str, Any], tenant: str, *, may_make_key: 
         return ""
     known_tenants = mesh.get("tenants") or sorted({row["tenant"] for row in rows.values()})
     if tenant not in known_tenants:
+        from bulkhead.text.validation_errors import suggest_name
+
         raise CommandError(
             Exit.USAGE,
             f"no tenant {tenant}; there are {', '.join(known_tenants)}{suggest_name(tenant, known_tenants)}",

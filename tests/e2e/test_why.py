@@ -65,7 +65,7 @@ async def test_a_submitters_key_alone_tells_the_story_of_an_ended_task(world: Wo
         assert len(text.splitlines()) <= 45, "an ordinary task is told on one screen"
         assert json.loads(await said(tmp_path, "why", *at, "--json"))["task_id"] == task.id
 
-        rows = json.loads(await said(tmp_path, "timeline", *at, "--json"))
+        rows = json.loads(await said(tmp_path, "timeline", *at, "--json"))["rows"]
         (asked,) = [row for row in rows if row["call"] and row["call"]["name"] == "calculate"]
         assert "17 * 23" in asked["call"]["arguments"] and asked["took_ms"] is not None
         assert "calculate(" in await said(tmp_path, "timeline", *at)

@@ -26,8 +26,9 @@ from bulkhead.tools.agents_file import (
 )
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead.tools.mcp_pins import clean_line
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, print_json
 from bulkhead_cli.pin_files import replace_file, write_pins
+from bulkhead_cli.screen import err, out, print_whole
 
 FORM = "docs/how-to/agent-to-agent.md shows the form"
 SHOWN_CHARS = 200

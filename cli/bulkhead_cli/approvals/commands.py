@@ -14,7 +14,8 @@ from bulkhead.text import amounts
 from bulkhead_cli.approvals.writes import HOW_TO_RESOLVE, print_write
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
+from bulkhead_cli.screen import out
 
 MIN_ID_CHARS = 4
 ID_CHARS = 12

@@ -12,7 +12,8 @@ from bulkhead.journal.why.doubts import MAX_SHOWN_CHARS
 from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
+from bulkhead_cli.screen import out
 
 MIN_ID_CHARS, ID_CHARS, WHOLE_ID_CHARS = 4, 12, 32
 State = Annotated[

@@ -17,7 +17,8 @@ from bulkhead.runtime.dead_letters import DeadLetterMark, Letter
 from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import BrokerOptions, BrokerOrGatewayOptions, reason_of
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, out, print_json
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, print_json
+from bulkhead_cli.screen import out
 from bulkhead_cli.target import GatewayTarget, local_user, operator_bus
 from bulkhead_contracts import catalog
 
@@ -51,26 +52,28 @@ async def list_letters(at: BrokerOrGatewayOptions, everything: All = False) -> N
 async def show_letter(letter: LetterId, at: BrokerOrGatewayOptions) -> None:
     """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
     target = at.remote_target()
-    values: dict[str, Any] = (
-        await _read_letter_of_gateway(target, letter)
-        if target
-        else _pick_letter(await _read_all_letters(at.data), letter).as_json()
-    )
+    if target:
+        async with target.mesh_client() as mesh:
+            document = await mesh.read_json(LetterQuery(letter_id=letter))
+    else:
+        document = _document_of(_pick_letter(await _read_all_letters(at.data), letter))
     if at.as_json:
-        print_json(values)
+        print_json(document)
         return
-    body, headers, marks = values.pop("body"), values.pop("headers"), values.pop("marks")
-    for name, value in values.items():
-        out.print(f"{name}: {value}", markup=False)
-    for mark in marks:
+    row = document["letter"]
+    for name in ("id", "code", "reason", "service", "subject", "sequence", "buried_unix_ms"):
+        out.print(f"{name}: {row[name]}", markup=False)
+    out.print(f"standing: {_standing_of(row)}", markup=False)
+    for mark in row["marks"]:
         out.print(
             f"{amounts.format_time(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False
         )
     out.print()
-    for name, value in headers.items():
+    for name, value in document["headers"].items():
         out.print(f"{name}: {value}", markup=False, style="dim")
     out.print()
-    out.print(body, markup=False)
+    left_out = document["left_out_chars"]
+    out.print(document["body"] + (f" ... {left_out} characters more" if left_out else ""), markup=False)
 
 
 @letters_app.command("redrive")
@@ -125,17 +128,18 @@ async def dismiss_letter(
     if at.as_json:
         print_json(done)
     else:
-        out.print(f"dismissed by {done['dismissed_by']}: {done['id'][:ID_CHARS]} ({done['reason']})", markup=False)
+        mark = done["marks"][-1]
+        out.print(f"dismissed by {mark['by']}: {done['id'][:ID_CHARS]} ({mark['reason']})", markup=False)
 
 
-async def _dismiss_by_key(data: Path, letter: str, why: str) -> dict[str, str]:
+async def _dismiss_by_key(data: Path, letter: str, why: str) -> dict[str, Any]:
     async with operator_bus(data) as bus:
         dead_letter = _pick_letter(await letters.read_letters(bus), letter)
         if dead_letter.standing == "dismissed":
             raise _already_marked_error(dead_letter)
         mark = DeadLetterMark("dismissed", local_user(), why)
         await letters.mark_letter(bus, dead_letter, mark)
-    return {"id": dead_letter.id, "dismissed_by": mark.by, "reason": mark.reason}
+        return _row_of(_pick_letter(await letters.read_letters(bus), dead_letter.id))
 
 
 async def _read_all_letters(data: Path) -> list[Letter]:
@@ -164,20 +168,19 @@ def _pick_letter(found: list[Letter], letter: str) -> Letter:
 async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
     target = at.remote_target()
     if target is not None:
-        rows = await _read_letters_of_gateway(target, everything=everything)
+        page = await _read_letters_of_gateway(target, everything=everything)
     else:
-        rows = [
-            dead_letter.as_json()
-            for dead_letter in await _read_all_letters(at.data)
-            if everything or not dead_letter.marks
-        ]
+        dead_letters = await _read_all_letters(at.data)
+        shown = [_row_of(dead_letter) for dead_letter in dead_letters if everything or not dead_letter.marks]
+        page = {"letters": shown, "content": True, "next": None}
     if at.as_json:
-        print_json(rows)
+        print_json(page)
         return
+    rows = page["letters"]
     if not rows:
         out.print("no dead letters")
     for row in rows:
-        standing = f"  [dim]{row['standing']}[/dim]" if row["marks"] else ""
+        standing = f"  [dim]{_standing_of(row)}[/dim]" if row["marks"] else ""
         out.print(
             f"[bold]{escape(row['id'][:ID_CHARS])}[/bold]  {amounts.format_time(row['buried_unix_ms'])}  "
             f"{escape(row['service'])}  [red]{escape(row['code'])}[/red]  {escape(row['subject'])}{standing}"
@@ -186,36 +189,37 @@ async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
             out.print(f"  {row['reason']}", markup=False, style="dim")
 
 
-async def _read_letters_of_gateway(target: GatewayTarget, *, everything: bool) -> list[dict[str, Any]]:
+async def _read_letters_of_gateway(target: GatewayTarget, *, everything: bool) -> dict[str, Any]:
     """Every page of what a gateway tells who has an API key; without reasons for who may not read them."""
     rows: list[dict[str, Any]] = []
+    page: dict[str, Any] = {}
     cursor: str | None = ""
     async with target.mesh_client() as mesh:
         while cursor is not None:
-            query = LetterListQuery(all=everything, limit=MAX_PAGE, cursor=cursor)
-            page = await mesh.read_json(query)
-            rows += [_operator_row(letter) for letter in page["letters"]]
+            page = await mesh.read_json(LetterListQuery(all=everything, limit=MAX_PAGE, cursor=cursor))
+            rows += page["letters"]
             cursor = page["next"]
-    return rows
+    return page | {"letters": rows}
 
 
-async def _read_letter_of_gateway(target: GatewayTarget, letter: str) -> dict[str, Any]:
-    """One, with its headers and its body as text."""
+async def _dismiss_at_gateway(target: GatewayTarget, letter: str, reason: str) -> dict[str, Any]:
     async with target.mesh_client() as mesh:
-        answer = await mesh.read_json(LetterQuery(letter_id=letter))
-    body = answer["body"] + (f" ... {answer['left_out_chars']} characters more" if answer["left_out_chars"] else "")
-    return _operator_row(answer["letter"]) | {"headers": answer["headers"], "body": body}
+        return await mesh.dismiss_letter(letter, reason)
 
 
-async def _dismiss_at_gateway(target: GatewayTarget, letter: str, reason: str) -> dict[str, str]:
-    async with target.mesh_client() as mesh:
-        done = await mesh.dismiss_letter(letter, reason)
-    mark = done["marks"][-1]
-    return {"id": done["id"], "dismissed_by": mark["by"], "reason": mark["reason"]}
+def _row_of(letter: Letter) -> dict[str, Any]:
+    """The row as a gateway has it, of whom nothing is kept."""
+    from bulkhead_services.budget.queries.dead_letters import row_of
+
+    return row_of(letter, content=True).model_dump(mode="json")
 
 
-def _operator_row(told: dict[str, Any]) -> dict[str, Any]:
-    """The row as the operator's key shows it."""
-    names = ("id", "code", "reason", "service", "subject", "sequence", "buried_unix_ms", "marks")
-    standing = told["marks"][-1]["what"] if told["marks"] else "open"
-    return {name: told[name] for name in names} | {"standing": standing}
+def _document_of(letter: Letter) -> dict[str, Any]:
+    """The letter as a gateway has it, with all that it holds: who has the operator's key reads the broker anyway."""
+    body = letter.body.decode("utf-8", "replace")
+    document = {"letter": _row_of(letter), "content": True, "headers": letter.headers, "body": body}
+    return document | {"left_out_chars": 0, "left_out_headers": 0}
+
+
+def _standing_of(row: dict[str, Any]) -> str:
+    return str(row["marks"][-1]["what"]) if row["marks"] else "open"

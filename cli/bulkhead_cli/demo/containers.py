@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from bulkhead_cli.demo.conversation import comparison_report, print_introduction, print_verdict, run_conversation
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_infra.demo.corpus import Demo
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.images import DockerImageError

@@ -5,7 +5,8 @@ from typing import Any
 
 from bulkhead.client import Mesh
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import Exit, SafeConsole, err, out
+from bulkhead_cli.output import Exit
+from bulkhead_cli.screen import SafeConsole, err, out
 from bulkhead_cli.tasks import answer, follow
 from bulkhead_infra.demo.corpus import Demo, write_documents
 from bulkhead_infra.demo.verdict import AnswerComparison, compare_answer

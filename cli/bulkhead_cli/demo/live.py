@@ -27,7 +27,8 @@ from rich.table import Table
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError
 from bulkhead.text.amounts import format_cost
-from bulkhead_cli.output import err, out, print_json
+from bulkhead_cli.output import print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_contracts.model import DEFAULT_TIER
 from bulkhead_infra.demo.live_cases import LiveCase, list_live_cases
 from bulkhead_infra.local.starts import DEFAULT_TENANT

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import typer
 
+from bulkhead_cli.console.first_screen import print_first_screen
 from bulkhead_cli.demo.conversation import comparison_report, print_introduction, print_verdict, run_conversation
 from bulkhead_cli.inspect import broker
-from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, out, print_error, print_json
+from bulkhead_cli.output import CommandError, Exit, print_error, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_infra.demo.corpus import Demo, generate_demo
 from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.local.environment import names_provider
@@ -136,18 +138,13 @@ async def run_in_processes(
         if as_json:
             print_json(comparison_report(demo, document))
         if keep:
-            tell_of_console(mesh.url, data, document["task_id"], screen)
+            screen.print()
+            path = f"/tasks/{document['task_id']}"
+            stop = "Ctrl-C ends the mesh"
+            await print_first_screen(mesh.url, mesh.doors_url, data, path=path, stop=stop, screen=screen)
             await _ctrl_c()
     screen.print(f"everything is stopped; {time.monotonic() - began:.1f} s in all", style="dim")
     return Exit.OK if right or model == SMALL else Exit.FAILED
-
-
-def tell_of_console(url: str, data: Path, task: str, screen: SafeConsole = out) -> None:
-    """The console's address, and where a key for it lies."""
-    screen.print(f"\nlook at it in a browser: [bold]{url}/tasks/{task}[/bold]")
-    screen.print(
-        f"  sign in with a key of {data / 'credentials.json'}    (Ctrl-C ends the mesh)", style="dim", markup=False
-    )
 
 
 async def _ctrl_c() -> None:

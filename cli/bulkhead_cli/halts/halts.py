@@ -24,7 +24,8 @@ from bulkhead.text.amounts import format_time
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.halts.target_of_halt import RequestedHaltTarget
 from bulkhead_cli.limits import unknown_names
-from bulkhead_cli.output import CommandError, Exit, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import out
 from bulkhead_cli.target import GatewayTarget, local_user, operator_bus, read_json
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
@@ -170,7 +171,7 @@ async def show_halts(data: Path, remote: GatewayTarget | None, *, as_json: bool)
         async with operator_bus(data) as bus:
             halts = await operator.standing_halts(bus)
     if as_json:
-        print_json([halt.model_dump(mode="json") for halt in halts])
+        print_json({"halts": [halt.model_dump(mode="json") for halt in halts]})
         return
     if not halts:
         out.print("nothing is halted")
@@ -192,9 +193,7 @@ async def show_breakers(data: Path, remote: GatewayTarget | None, *, as_json: bo
             breakers = await operator.read_breakers(bus)
     now_unix_ms = unix_ms()
     if as_json:
-        print_json(
-            [{**breaker.model_dump(mode="json"), "state": state_of(breaker, now_unix_ms)} for breaker in breakers]
-        )
+        print_json({"breakers": [breaker.model_dump(mode="json") for breaker in breakers]})
         return
     if not breakers:
         out.print("no breaker has opened")
@@ -231,7 +230,7 @@ async def reset_breaker(
         async with remote.mesh_client() as mesh:
             closed = Breaker.model_validate(await mesh.reset_breaker(scope, name, reason))
     if as_json:
-        print_json({**closed.model_dump(mode="json"), "state": closed.phase})
+        print_json(closed.model_dump(mode="json"))
     else:
         out.print(f"closed: {named}, by {closed.by}", markup=False)
 

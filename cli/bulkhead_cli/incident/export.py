@@ -16,7 +16,8 @@ from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.incident import collect
 from bulkhead_cli.incident.collect import IncidentPart
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget, read_json
 
 FORMAT = "bulkhead-incident/1"

@@ -22,7 +22,8 @@ from bulkhead.health.watch import MAX_HELD_ACTS, Watch
 from bulkhead.text.amounts import format_count, format_duration
 from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, OpenedTrace, open_file
 from bulkhead_cli.options import Form
-from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, json_line, out, print_json
+from bulkhead_cli.output import CommandError, Exit, json_line, print_json
+from bulkhead_cli.screen import SafeConsole, err, out
 
 PERSISTS_MS = 1_000
 PERSISTS_EVENTS = 20

@@ -15,20 +15,21 @@ from rich.table import Table
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.port import Bus
-from bulkhead.journal import history, quality, timeline
+from bulkhead.gateway_api.histories import StoryDocument, TimelinePage
+from bulkhead.journal import history, lines, quality, timeline
 from bulkhead.journal.history import build_entries, messages_of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.calls import contents_to_read
 from bulkhead.journal.story.fold import contents_to_quote, fold_story
 from bulkhead.journal.story.model import Story
-from bulkhead.journal.story.model import as_json as story_as_json
 from bulkhead.journal.story.text import ENDED, render_story
 from bulkhead.journal.why.reason import Reason
 from bulkhead.runtime.context import unix_ms
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.operate import doctor, doctor_cluster
 from bulkhead_cli.operate.finding import DoctorFinding
-from bulkhead_cli.output import Exit, err, one_line, out, print_json, print_whole
+from bulkhead_cli.output import Exit, one_line, print_json
+from bulkhead_cli.screen import err, out, print_whole
 from bulkhead_cli.target import operator_bus
 from bulkhead_contracts.result import ContentRef
 
@@ -40,8 +41,8 @@ NOTHING = "·"
 async def show_timeline(
     data: Path, task: str, tenant: str = "", *, content: bool = False, as_json: bool = False
 ) -> None:
-    """The task's messages and spans; content: also what calls said and brought. Raises CommandError,
-    BusError.
+    """The task's messages and spans; content: also what calls said and brought. JSON is as the API has it, with the
+    messages as they are stored beside it. Raises CommandError, BusError.
     """
     async with operator_bus(data) as bus:
         try:
@@ -54,7 +55,9 @@ async def show_timeline(
         texts = await read_texts(bus, mine[0].tenant, contents_to_read(task_entries)) if content else None
     history.attach_spans(task_entries, history.read_spans(data / "traces", task))
     if as_json:
-        print_json(timeline.as_json(task_entries))
+        rows = lines.build_rows(task_entries, texts or {}, content=content)
+        page = TimelinePage(task_id=task, content=content, cut=False, text=lines.render_rows(rows), rows=rows)
+        print_json(page.model_dump(mode="json") | {"messages": timeline.as_json(task_entries)})
     else:
         print_whole(timeline.build_tree(task, task_entries, len(mine), texts))
 
@@ -114,7 +117,11 @@ async def show_why(data: Path, task: str, tenant: str = "", *, whole: bool = Fal
 def show_story(console: Console, story: Story, *, whole: bool, as_json: bool) -> None:
     """Print it: of a task that goes on the reasons for which it waits, unless all is asked for."""
     if as_json:
-        print_json(story_as_json(story))
+        text = render_story(story, whole=whole)
+        document = StoryDocument(
+            task_id=story.task_id, status=story.status, content=True, cut=story.cut, text=text, story=story
+        )
+        print_json(document.model_dump(mode="json"))
     elif story.status in ENDED or whole:
         console.print(render_story(story, whole=whole), markup=False)
     else:

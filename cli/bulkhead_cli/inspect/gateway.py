@@ -12,8 +12,9 @@ from bulkhead.gateway_api.histories import StoryQuery, TimelineQuery
 from bulkhead.gateway_api.operators import MeshQuery
 from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, one_line, print_json
 from bulkhead_cli.query_command import query_command
+from bulkhead_cli.screen import out, print_whole
 from bulkhead_cli.target import GatewayTarget
 
 MS_PER_MINUTE = 60_000
@@ -24,11 +25,11 @@ HINT = "`bulkhead cite --task TASK` shows all of them; a marker is the 12 digits
 
 
 async def show_why(target: GatewayTarget, task: str, *, whole: bool, as_json: bool) -> Exit:
-    """The story. JSON is as that of `why` on the machine of the mesh."""
+    """The story."""
     async with target.mesh_client() as mesh:
         answer = await mesh.read_json(StoryQuery(task_id=mesh.task(task).id, all=whole))
     if as_json:
-        print_json(answer["story"])
+        print_json(answer)
     else:
         out.print(answer["text"], markup=False)
     return Exit.OK
@@ -36,7 +37,7 @@ async def show_why(target: GatewayTarget, task: str, *, whole: bool, as_json: bo
 
 async def show_timeline(target: GatewayTarget, task: str, *, as_json: bool) -> Exit:
     """Every page."""
-    rows: list[dict[str, Any]] = []
+    pages: list[dict[str, Any]] = []
     after, following = -1, 0
     async with target.mesh_client() as mesh:
         while following > after:
@@ -44,11 +45,12 @@ async def show_timeline(target: GatewayTarget, task: str, *, as_json: bool) -> E
             page = await mesh.read_json(TimelineQuery(task_id=mesh.task(task).id, limit=MAX_PAGE, after=after))
             following = page.get("next") or 0
             if as_json:
-                rows += page["rows"]
+                pages.append(page)
             elif page["text"]:
                 out.print(page["text"], markup=False)
     if as_json:
-        print_json(rows)
+        text = "\n".join(page["text"] for page in pages)
+        print_json(pages[-1] | {"text": text, "rows": [row for page in pages for row in page["rows"]]})
     return Exit.OK
 
 
@@ -175,17 +177,14 @@ def _render_replicas(one: dict[str, Any]) -> str:
     return "1 or more" if one["replicas"] is None and one["listens"] else _render_count(one["replicas"])
 
 
-READS = (
-    query_command(
-        MeshQuery,
-        "mesh",
-        """Show each service's replicas, waiting messages, failures, and the messages between them.
+mesh = query_command(
+    MeshQuery,
+    "mesh",
+    """Show each service's replicas, waiting messages, failures, and the messages between them.
 
-        Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
-        unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key
-        of an operator or auditor of any tenant.
-        """,
-        print_mesh,
-    ),
+    Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
+    unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key
+    of an operator or auditor of any tenant.
+    """,
+    print_mesh,
 )
-"""Commands of declared reads; `bulkhead --help` shows them behind the others that inspect."""

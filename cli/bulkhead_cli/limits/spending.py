@@ -14,8 +14,9 @@ from bulkhead.client.request_checks import check_query
 from bulkhead.gateway_api.operators import LimitsQuery, SpendingQuery
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.limits import unknown_names
-from bulkhead_cli.output import out, print_json, print_whole
+from bulkhead_cli.output import print_json
 from bulkhead_cli.query_command import show_reply
+from bulkhead_cli.screen import out, print_whole
 from bulkhead_cli.target import GatewayTarget
 
 TRIES = 3

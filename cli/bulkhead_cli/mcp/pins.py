@@ -15,8 +15,9 @@ from rich.table import Table
 from bulkhead.text.amounts import format_count
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.mcp_file import McpFile, McpFileError, McpToolPin, PinnedServer, pins_path, read_mcp_file
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, print_json
 from bulkhead_cli.pin_files import write_pins
+from bulkhead_cli.screen import err, out, print_whole
 
 
 @dataclass(frozen=True, slots=True)

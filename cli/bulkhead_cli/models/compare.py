@@ -18,7 +18,8 @@ from bulkhead.evaluation.runs import CaseRun, CaseRuns, run_all
 from bulkhead.evaluation.statistics import Estimate
 from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.models.routes import check_known, routes_of, self_judging_models
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out, print_whole
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import document_files
 

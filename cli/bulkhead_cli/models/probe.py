@@ -16,7 +16,8 @@ from bulkhead.evaluation.runs import CaseRuns
 from bulkhead.text.amounts import format_count, format_time, format_usd
 from bulkhead_cli.models.compare import run_through
 from bulkhead_cli.models.routes import check_known, routes_of
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget
 
 FEATURE = "probe"

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.text.validation_errors import suggest_name
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out, print_whole
 from bulkhead_cli.target import read_json
 
 JUDGE = "judge"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkhead.text.amounts import format_count, format_time
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 
 if TYPE_CHECKING:
     from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest

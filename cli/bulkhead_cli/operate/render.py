@@ -8,7 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from bulkhead_cli.output import CommandError, Exit, err, one_line, print_json
+from bulkhead_cli.output import CommandError, Exit, one_line, print_json
+from bulkhead_cli.screen import err
 from bulkhead_cli.target import read_json
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkhead.text.validation_errors import suggest_name
-from bulkhead_cli.output import CommandError, Exit, out
+from bulkhead_cli.output import CommandError, Exit
+from bulkhead_cli.screen import out
 from bulkhead_cli.target import read_json
 from bulkhead_contracts import bounds, catalog
 
@@ -81,6 +82,7 @@ async def keep_running(
     """
     if durability not in DURABILITIES:
         raise CommandError(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
+    from bulkhead_cli.console.first_screen import print_first_screen
     from bulkhead_infra.local.environment import names_provider
     from bulkhead_infra.local.status import StatusScreen
     from bulkhead_infra.local.supervisor import DRAIN_TIMEOUT_S
@@ -98,10 +100,7 @@ async def keep_running(
         data, replicas, durability, ports, offline, screen, given, shard_counts, (tenants, config)
     ) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
-        where = "" if data == Path(".bulkhead") else f" --data {data}"
-        out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
-        _tell_of_console(mesh.url, data)
-        _tell_of_doors(mesh.doors_url, mesh.nats_url, data)
+        await print_first_screen(mesh.url, mesh.doors_url, data)
         following = asyncio.create_task(screen.follow_mesh(mesh))
         try:
             await stop.wait()
@@ -110,30 +109,6 @@ async def keep_running(
             await asyncio.gather(following, return_exceptions=True)
         out.print(DRAINING.format(DRAIN_TIMEOUT_S), style="bold", highlight=False)
     out.print("ended")
-
-
-def _tell_of_console(url: str, data: Path) -> None:
-    """The console's address, and where a key for it lies."""
-    out.print(f"look and steer in a browser at [bold]{url}/[/bold]")
-    out.print(f"  sign in with a key of {data / 'credentials.json'}", style="dim", markup=False)
-
-
-def _tell_of_doors(url: str, nats_url: str, data: Path) -> None:
-    """The address of each door, with a line to try it."""
-    out.print(f"agents and tools of yours come in at [bold]{url}[/bold]")
-    name = "agent" if "agent" in read_json(data / "credentials.json") else "submitter"
-    out.print(f"  KEY is `{name}` of {data / 'credentials.json'}", style="dim", markup=False)
-    for line in (
-        f"OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=KEY python agent.py",
-        f"ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=KEY python agent.py",
-        f"MCP clients: {url}/mcp, with the header Authorization: Bearer KEY",
-        f"A2A clients: {url}; curl {url}/.well-known/agent-card.json",
-        f"workers of your own: {url}/v1/steps (docs/how-to/workers-of-your-own.md)",
-        f"services of your own on the bus: {nats_url}, with a key in {data / 'identity'}: sub_demo.nkey hears events, "
-        "pub_demo.nkey submits (docs/how-to/services-on-the-bus.md)",
-        "bulkhead doors    (runs of agents outside, and what they spend)",
-    ):
-        out.print(f"  {line}", style="dim", markup=False)
 
 
 def _print_start(data: Path, durability: str, offline: bool) -> None:

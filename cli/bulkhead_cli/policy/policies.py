@@ -23,7 +23,8 @@ from bulkhead.policy.records import (
 )
 from bulkhead.policy.ruling import CallRuling
 from bulkhead.tools import catalog
-from bulkhead_cli.output import CommandError, Done, Exit, out, print_json
+from bulkhead_cli.output import CommandError, Done, Exit, print_json
+from bulkhead_cli.screen import out
 from bulkhead_cli.tools.listing import named_packs
 from bulkhead_contracts.provenance import Origin
 from bulkhead_contracts.tool import ToolSpec

@@ -12,7 +12,8 @@ from bulkhead.journal.export import export_task
 from bulkhead.runtime.decider.history import HistoryError, TaskHistory
 from bulkhead.runtime.decider.history_file import dump_history, parse_history, save_history
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget, operator_bus
 
 

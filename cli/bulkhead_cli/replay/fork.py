@@ -17,7 +17,8 @@ from bulkhead.journal.history import build_entries, each_fact, read_one_task
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_cli import target
 from bulkhead_cli.options import BrokerOrGatewayOptions
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks import follow
 from bulkhead_cli.tasks.tasks import rejected_at_once

@@ -20,8 +20,9 @@ from bulkhead.runtime.decider.history import HistoryError, NoHistory, TaskHistor
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, ReplayReport, replay_deciders
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
 from bulkhead_cli.replay.export import remote_history
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget, operator_bus
 from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef

@@ -14,7 +14,8 @@ from typing import Any
 
 from bulkhead.client import Mesh, Refused
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import CommandError, Exit, err, explain_refusal, print_json
+from bulkhead_cli.output import CommandError, Exit, explain_refusal, print_json
+from bulkhead_cli.screen import err
 from bulkhead_contracts import bounds
 
 UPLOADS_AT_ONCE = 4

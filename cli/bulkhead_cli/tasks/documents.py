@@ -15,7 +15,8 @@ from bulkhead.text.amounts import format_count, format_time
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, explain_refusal, out, print_json, print_whole
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, explain_refusal, print_json
+from bulkhead_cli.screen import out, print_whole
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import document_files
 
@@ -69,7 +70,7 @@ async def _print_documents(gateway: GatewayTarget, *, as_json: bool) -> None:
     async with gateway.mesh_client() as mesh:
         rows = await mesh.documents()
     if as_json:
-        print_json(rows)
+        print_json({"documents": rows, "next": None})
         return
     if not rows:
         out.print("no documents yet; `bulkhead documents add PATH` adds some", markup=False)

@@ -16,9 +16,10 @@ from bulkhead.client.mesh import UNENDED
 from bulkhead.gateway_api.operators import SpendingQuery, SubscriberListQuery
 from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_cost, format_count, format_time
-from bulkhead_cli.output import out, print_json, print_whole
+from bulkhead_cli.output import print_json
+from bulkhead_cli.screen import out, print_whole
 from bulkhead_cli.target import GatewayTarget, read_json
-from bulkhead_cli.tasks.tasks import OBJECTIVE_CHARS, STATUS_STYLE
+from bulkhead_cli.tasks.listing import OBJECTIVE_CHARS, STATUS_STYLE
 
 DOORS = "doors"
 SINCE = "7d"

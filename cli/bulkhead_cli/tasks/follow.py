@@ -14,7 +14,8 @@ from rich.text import Text
 
 from bulkhead.client import MeshError, Task, TaskEvent
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_tokens
-from bulkhead_cli.output import Exit, err, one_line, print_json
+from bulkhead_cli.output import Exit, one_line, print_json
+from bulkhead_cli.screen import err
 from bulkhead_cli.tasks import answer, uncertain_writes
 
 APPROVAL_ID_CHARS, MAX_WHY_CHARS = 12, 200

@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
-from bulkhead.client.mesh import UNENDED
-from bulkhead.text.amounts import format_cost, format_count, format_time
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead.text.amounts import format_count, format_time
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
+from bulkhead_cli.tasks.listing import ADOPTED
 from bulkhead_contracts import bounds
 
 REJECTION_WAIT_S = 2.0
 """Time that `submit` waits for a rejection, which takes milliseconds in a healthy mesh."""
-OBJECTIVE_CHARS = 60
 MAX_PLAN_BYTES = 1024 * 1024
-ADOPTED = "adopted"
-"""Kind of a task that an outside agent carries out."""
-STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
 
 
 async def submit_task(
@@ -76,7 +72,8 @@ async def submit_task(
     if as_json:
         extra_fields = document_files.as_json(uploads, fates, docs) if uploads else {}
         extra_fields |= {"tools_left_out": missing} if missing else {}
-        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **extra_fields})
+        path = f"/v1/tasks/{task.id}"
+        print_json({"task_id": task.id, "status_url": path, "events_url": f"{path}/events", **extra_fields})
     else:
         out.print(task.id, markup=False)
     if rejection is not None:
@@ -171,38 +168,6 @@ async def watch_task(target: GatewayTarget, task: str, *, as_json: bool, complet
         return await follow.watch_to_end(mesh.task(task), out, as_json=as_json, complete=complete)
 
 
-async def list_tasks(target: GatewayTarget, limit: int, answered: str, *, as_json: bool) -> None:
-    """The newest tasks. answered: those that are answered so, with commas between; "" for all."""
-    async with target.mesh_client() as mesh:
-        tasks = await mesh.tasks(limit, answered=answered)
-    if as_json:
-        print_json(tasks)
-        return
-    if not tasks:
-        out.print("no tasks are answered so" if answered else "no tasks yet")
-        return
-    print_whole(tasks_table(tasks))
-
-
-def tasks_table(found: list[dict[str, Any]]) -> Table:
-    """Tasks as GET /v1/tasks has them, for people."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("task", "status", "submitted", "cost", "objective"):
-        table.add_column(name, no_wrap=name != "objective")
-    for row in found:
-        text = row["objective"]
-        short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
-        style = STATUS_STYLE.get(row["status"], "red")
-        # Never plain where the answer is not: who looks at the list alone must see it.
-        doubt = escape(answer.document_doubts(row))
-        status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
-        least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
-        paid = least + format_cost(row["cost_usd_micros"], row.get("estimated_usd_micros", 0))
-        mark = "[dim]adopted:[/dim] " if row.get("kind") == ADOPTED else ""
-        table.add_row(row["task_id"], status, format_time(row["created_unix_ms"]), paid, mark + escape(short))
-    return table
-
-
 async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     """Everything about one task."""
     async with target.mesh_client() as mesh:
@@ -237,13 +202,3 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     out.print()
     answer.print_answer(out, document)
     uncertain_writes.print_uncertain_writes(out, document)
-
-
-async def cancel_task(target: GatewayTarget, task: str, reason: str, *, as_json: bool) -> None:
-    """Ask for the end of a task."""
-    async with target.mesh_client() as mesh:
-        await mesh.task(task).cancel(reason)
-    if as_json:
-        print_json({"task_id": task, "cancel": "requested"})
-    else:
-        out.print(f"asked to cancel {task}", markup=False)

@@ -9,7 +9,9 @@ from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
-tools_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+tools_app = CommandGroup(
+    no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES, help="List, show, try and make tools."
+)
 
 Packs = Annotated[
     list[str] | None,

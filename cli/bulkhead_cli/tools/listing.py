@@ -13,7 +13,8 @@ from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.catalog import ToolRow, tool_rows
 from bulkhead.tools.export import installed_packs
 from bulkhead.tools.packs import PackError
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out, print_whole
 from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE, read_config_folder
 
 

@@ -8,7 +8,8 @@ from bulkhead.tools import packs as packages
 from bulkhead.tools.catalog import tool_rows
 from bulkhead.tools.export import HEAD, find_declarations, render_tools_file
 from bulkhead.tools.packs import PackError
-from bulkhead_cli.output import CommandError, Exit, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import out
 from bulkhead_cli.tools.listing import bad_pack_error, named_packs
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,39}", re.ASCII)

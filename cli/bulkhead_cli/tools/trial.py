@@ -9,7 +9,8 @@ from bulkhead.runtime.process.main import setting_problems
 from bulkhead.testing.tool_trial import ToolOutcome, open_trial
 from bulkhead.tools.export import find_declarations
 from bulkhead.tools.packs import PackError
-from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
 from bulkhead_cli.tools.listing import bad_pack_error, named_packs, read_tools
 from bulkhead_services.tool_executor.settings import Settings
 

@@ -11,16 +11,15 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import Refused
-from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.task import UNENDED, Task
-from bulkhead.client.transport import Transport
+from bulkhead.client.transport import TIMEOUT_S, Transport
 from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
 from bulkhead.gateway_api.documents import DocumentListQuery
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
@@ -31,10 +30,12 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendBy
 from bulkhead_contracts.control import Halt
 
+if TYPE_CHECKING:
+    from bulkhead.client.on_bus import BusPublisher
+
 __all__ = ["UNENDED", "Mesh"]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-TIMEOUT_S = 30.0
 PAGE = 100
 
 
@@ -55,8 +56,12 @@ class Mesh:
         self._transport = Transport(self.url, headers, timeout_s, transport)
 
     @staticmethod
-    def on_bus(nats_url: str, identity_file: Path | str, publisher: str = "demo", tenant: str = "demo") -> BusPublisher:
+    def on_bus(
+        nats_url: str, identity_file: Path | str, publisher: str = "demo", tenant: str = "demo"
+    ) -> "BusPublisher":
         """A publisher with an identity of its own: `async with Mesh.on_bus(…) as bus: await bus.publish("…")`."""
+        from bulkhead.client.on_bus import BusPublisher
+
         return BusPublisher(nats_url, Path(identity_file), publisher, tenant)
 
     async def __aenter__(self) -> Self:

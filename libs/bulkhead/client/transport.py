@@ -6,18 +6,22 @@ answers, or something else than a mesh; Closed after `close`.
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 from pydantic import ValidationError
 
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
-from bulkhead.gateway_api.query import Query, R
 
+if TYPE_CHECKING:
+    from bulkhead.gateway_api.query import Query, R
+
+TIMEOUT_S = 30.0
 SILENCE_S = 60.0
 """A stream is silent for longer than its heartbeats allow: reconnect."""
 POST_ATTEMPTS = 4
@@ -47,8 +51,11 @@ class Transport:
         self.url = url
         self.reached = False
         """Whether the gateway has answered anything yet."""
+        # To read the list of authorities takes longer than the rest of a short program: without TLS there are none.
+        trusted = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx.AsyncClient(
             base_url=url,
+            verify=trusted,
             headers=headers,
             transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
@@ -105,12 +112,12 @@ class Transport:
             )
         return body
 
-    async def read_json(self, query: Query[Any]) -> dict[str, Any]:
+    async def read_json(self, query: "Query[Any]") -> dict[str, Any]:
         """The reply of a read, as an object."""
         path, texts = query.address()
         return await self.request_json("GET", path, params=texts)
 
-    async def read_reply(self, query: Query[R]) -> R:
+    async def read_reply(self, query: "Query[R]") -> "R":
         """The reply of a read, as its model."""
         model = query.reply_model()
         try:

@@ -4,18 +4,21 @@ In: texts of a request, or values. Out: a query, and the address that asks for i
 """
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract
 
 MAX_PAGE = 100
 MAX_DIGITS = 6
+SINCE = r"[1-9][0-9]{0,6}[smhd]"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,25 @@ def _split_choices(value: object) -> object:
     return tuple(value.split(",")) if isinstance(value, str) and value else value or ()
 
 
+def period_s(since: str) -> int:
+    """Seconds of `90s`, `7d`. Raises ValueError for what is no period, or too long."""
+    seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
+    if not 1 <= seconds <= bounds.MAX_SPEND_S:
+        raise ValueError("no period")
+    return seconds
+
+
+def _check_period(since: str) -> str:
+    period_s(since or "1s")
+    return since
+
+
+Period = Annotated[
+    str,
+    AfterValidator(_check_period),
+    WithJsonSchema({"type": "string", "pattern": f"^{SINCE}$"}),
+    Remedy("send a time like 90s, 20m, 1h or 7d, at most 31d"),
+]
 Whole = BeforeValidator(_parse_whole)
 Choices = BeforeValidator(_split_choices)
 Flag = Annotated[bool, BeforeValidator(_parse_flag), Remedy("send true or false")]

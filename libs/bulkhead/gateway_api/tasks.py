@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, WithJsonSchema
 
-from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Query, Remedy, TaskId, Word
+from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Period, Query, Remedy, TaskId, Word
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.push import CONFIG_ID, Form
@@ -283,6 +283,8 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         Remedy(f"send one or several of {', '.join(ANSWERS)}, with commas between"),
     ] = ()
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
+    since: Annotated[Period, Field(description="Age of the oldest task, at most 31d")] = ""
+    code: Annotated[Word, Field(description="Only tasks that ended with this error code")] = ""
 
 
 class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):

@@ -1,11 +1,13 @@
-"""Ends of sessions, which every replica of the gateway believes at once.
+"""Ends of sessions and of login links, which every replica of the gateway believes at once.
 
-In: a person who signs out. Out: a fact in the own inbox, where each replica looks before it believes a session; open
-streams of the session end.
+In: a person who signs out, or in by a link. Out: a fact in the own inbox, where each replica looks before it believes a
+session; open streams of the session end. Of two who use a link at the same moment the broker lets one be the first.
 """
 
+import secrets
 from collections.abc import Callable
 
+from bulkhead.bus.port import WrongLastSequence
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import SessionEnded
@@ -34,6 +36,18 @@ class SessionEnds:
         )
         await self._writes.write_within(write)
         self.on_session_ended(session)
+
+    async def use_link(self, claim: RequesterClaim, link: str) -> bool:
+        """True for the first who uses this link, at whichever replica. Raises BusError."""
+        fact, index = SessionEnded(person=claim.person), f"used/{link}/{secrets.token_hex(8)}"
+        write = self._context.publisher.send(
+            "gateway", fact, tenant=claim.tenant, task=link, index=index, actor=claim.person, expect_last_on_subject=0
+        )
+        try:
+            await self._writes.write_within(write)
+        except WrongLastSequence:
+            return False
+        return True
 
     def on_session_ended(self, session: str) -> None:
         """End the open streams of the session."""

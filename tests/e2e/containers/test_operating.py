@@ -55,7 +55,8 @@ async def test_an_operator_looks_into_the_mesh(field: Field) -> None:
         operate(project, "why", name),
         operate(project, "doctor", "--json"),
     )
-    assert timeline[0] == 0 and timeline[1].count("mesh.step.finished.v1") == STEPS, timeline
+    messages = json.loads(timeline[1])["messages"]
+    assert timeline[0] == 0 and [row["type"] for row in messages].count("mesh.step.finished.v1") == STEPS, timeline
     assert replay[0] == 0, replay
     assert why[0] == 0, why
     findings: list[dict[str, Any]] = json.loads(doctor[1])

@@ -40,9 +40,9 @@ async def test_an_agent_with_a_tool_runs_to_its_end_and_is_shown_as_a_task(agent
     assert shown["status"] == "succeeded" and shown["answer"] == second.choices[0].message.content
     assert await agent.spent() == await provider_counted(agents, since) == (2, shown_tokens(shown))
     code, timeline, _ = await agents.command("timeline", task, "--json")
-    senders = {(row["from"], row["to"]) for row in json.loads(timeline)}
+    senders = {(row["from"], row["to"]) for row in json.loads(timeline)["messages"]}
     assert code == 0 and {("doors", "gateway"), ("planner", "doors"), ("doors", "model_gateway")} <= senders
-    story = await agent.said("why", task)
+    story = (await agent.said("why", task))["story"]
     (step,) = story["steps"]
     assert story["adopted"] and story["plans"][0]["origin"] == "adopted"
     assert [made["kind"] for made in step["calls"]] == ["model", "model"]

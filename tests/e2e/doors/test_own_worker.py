@@ -64,7 +64,7 @@ async def test_a_killed_workers_step_goes_to_the_next_and_all_is_counted(agents:
     assert (row["spent"]["calls"], row["spent"]["tokens"]) == (calls, tokens)
     code, timeline, error = await agents.command("timeline", task.id, "--json")
     assert code == 0, error
-    rows = [(row["from"], row["to"], row["type"]) for row in json.loads(timeline)]
+    rows = [(row["from"], row["to"], row["type"]) for row in json.loads(timeline)["messages"]]
     assert rows.count(("doors", "doors", "mesh.step.taken.v1")) == 2
     assert ("worker", "doors", "mesh.step.delegation_requested.v1") in rows
     assert ("doors", "worker", "mesh.step.delegation_replied.v1") in rows

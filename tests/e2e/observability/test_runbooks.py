@@ -41,7 +41,7 @@ async def test_dead_letters(watched: Watched) -> None:
     await raw(watched.world, task, headers(task), b'{"objective": "' + PLANTED.encode())
     await watched.fires("BulkheadDeadLetters", bulkhead_service="gateway")
     _, said = await watched.run("bulkhead dead-letters --json")
-    [letter] = json.loads(said)
+    [letter] = json.loads(said)["letters"]
     assert "malformed_body" in await watched.follow("BulkheadDeadLetters", ID=letter["id"][:12])
     await watched.resolves("BulkheadDeadLetters")
 

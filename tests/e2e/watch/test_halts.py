@@ -98,4 +98,4 @@ async def test_a_halted_tenant_waits_and_goes_on_and_the_other_one_is_unharmed(t
         answered = [one.body.call_id for one in await told(world, task, ModelCallReplied)]
         assert len(answered) == len(set(answered)) == 2, "each call was answered once"
         code, said, _ = await world.command("halts", "--json")
-        assert (code, json.loads(said)) == (0, [])
+        assert (code, json.loads(said)) == (0, {"halts": []})

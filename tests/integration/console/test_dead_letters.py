@@ -49,17 +49,19 @@ async def test_a_command_line_elsewhere_lists_shows_and_dismisses(tmp_path: Path
     async with stage(tmp_path) as on:
         [letter] = await buried(on)
         name = letter.headers["bulkhead-dead-id"]
-        [row] = await asyncio.to_thread(command, on, OPERATOR)
-        assert (row["id"], row["standing"], row["subject"].split(".")[5]) == (name, "open", "t1")
+        [row] = (await asyncio.to_thread(command, on, OPERATOR))["letters"]
+        assert (row["id"], row["marks"], row["task"]) == (name, [], "t1")
         shown = await asyncio.to_thread(command, on, OPERATOR, "show", name[:8])
         assert shown["body"] == HOSTILE and shown["headers"]["x-hostile"] == HOSTILE
         refused = await asyncio.to_thread(command, on, APPROVER)
         assert refused["error"]["code"] == "forbidden"
         done = await asyncio.to_thread(command, on, OPERATOR, "dismiss", name[:8], "--reason", "seen")
-        assert done == {"id": name, "dismissed_by": "demo/olga", "reason": "seen"}
-        assert await asyncio.to_thread(command, on, OPERATOR) == []
-        [kept] = await asyncio.to_thread(command, on, OPERATOR, "--all")
-        assert kept["standing"] == "dismissed"
+        assert [(mark["what"], mark["by"], mark["reason"]) for mark in done["marks"]] == [
+            ("dismissed", "demo/olga", "seen")
+        ]
+        listed = await asyncio.to_thread(command, on, OPERATOR)
+        assert listed == {"letters": [], "content": True, "next": None}
+        assert (await asyncio.to_thread(command, on, OPERATOR, "--all"))["letters"] == [done]
 
 
 async def test_an_operator_reads_a_letter_as_text_and_dismisses_it_once(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
     async with Mesh(local.url, local.credentials["operator"]) as http, asyncio.timeout(10):
         while (await _status(http, task)) != "rejected":
             await asyncio.sleep(0.02)
-    letters = json.loads((await call(local, "dead-letters", "list", "--json")).stdout)
-    assert [(one["code"], one["body"]) for one in letters] == [("malformed_body", '{"objective": 7}')]
+    letters = json.loads((await call(local, "dead-letters", "list", "--json")).stdout)["letters"]
+    assert [(one["code"], one["body_bytes"]) for one in letters] == [("malformed_body", 16)]
     assert "malformed_body" in (await call(local, "dead-letters")).stdout
     ident = letters[0]["id"]
     shown = (await call(local, "dead-letters", "show", ident[:8])).stdout
@@ -80,7 +80,7 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
     assert json.loads(redriven.stdout)["stream"] == "PUBLISHED_DEMO"
     assert (await call(local, "dead-letters", "show", "ffffffff")).exit_code == 2
     async with asyncio.timeout(10):  # It is as malformed as before: it comes back, as another letter.
-        while not (left := json.loads((await call(local, "dead-letters", "list", "--json")).stdout)):
+        while not (left := json.loads((await call(local, "dead-letters", "list", "--json")).stdout)["letters"]):
             await asyncio.sleep(0.02)
     assert [one["id"] for one in left] != [ident] and len(left) == 1, "what was sent again is not listed any more"
     again = await call(local, "dead-letters", "redrive", ident[:8])
@@ -89,12 +89,12 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
     assert (await call(local, "dead-letters", "dismiss", left[0]["id"][:8], "--reason", " ")).exit_code == 2
     why = "a test sent it, für immer"
     dismissed = await call(local, "dead-letters", "dismiss", left[0]["id"][:8], "--reason", why, "--json")
-    assert json.loads(dismissed.stdout)["reason"] == why
+    assert json.loads(dismissed.stdout)["marks"][-1]["reason"] == why
     assert (await call(local, "dead-letters")).stdout == "no dead letters\n"
     shown = (await call(local, "dead-letters", "show", left[0]["id"][:8])).stdout
     assert "standing: dismissed" in shown and f": {why}" in shown
-    kept = json.loads((await call(local, "dead-letters", "--all", "--json")).stdout)
-    assert [one["standing"] for one in kept] == ["redriven", "dismissed"]
+    kept = json.loads((await call(local, "dead-letters", "--all", "--json")).stdout)["letters"]
+    assert [one["marks"][-1]["what"] for one in kept] == ["redriven", "dismissed"]
     found = json.loads((await call(local, "doctor", "--json")).stdout)
     assert not [one for one in found if one["what"] == "dead letters"]
 

@@ -5,6 +5,7 @@ import re
 import socket
 import time
 
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -125,11 +126,29 @@ def test_submit_watch_show_tasks(bulkhead):
     listed = bulkhead("tasks", "--limit", "100").stdout
     assert task in listed and "succeeded" in listed
     assert task in bulkhead("tasks", "--answered", "yes,unknown", "--limit", "100").stdout
-    assert "no tasks are answered so" in bulkhead("tasks", "--answered", "partly").stdout
+    assert "no tasks fit" in bulkhead("tasks", "--answered", "partly").stdout
     refused = bulkhead("tasks", "--answered", "perhaps")
     assert refused.exit_code == 2 and "yes, partly, no, unknown" in refused.stderr
-    rows = json.loads(bulkhead("tasks", "--limit", "1", "--json").stdout)
-    assert len(rows) == 1 and rows[0]["task_id"] == plain.stdout.strip()
+    for options in (("--status", "succeeded,failed"), ("--feature", ""), ("--person", "ada")):
+        assert task in bulkhead("tasks", *options, "--limit", "100").stdout, options
+    for options in (("--status", "queued"), ("--feature", "search"), ("--code", "step_failed"), ("--since", "1h")):
+        assert task not in bulkhead("tasks", *options, "--limit", "100").stdout, options
+    refused = bulkhead("tasks", "--since", "yesterday")
+    assert refused.exit_code == 2 and "90s, 20m, 1h or 7d" in refused.stderr
+
+
+def test_json_is_that_of_the_api(bulkhead, running):
+    task = submitted(bulkhead, "What is refunded?")
+    submitted(bulkhead, "What is refunded?")
+    assert bulkhead("watch", task).exit_code == 0
+    api = httpx.Client(base_url=f"http://127.0.0.1:{running.port}", headers={"X-API-Key": OPERATOR})
+    for words, path in (
+        (("tasks", "--limit", "1"), "/v1/tasks?limit=1"),
+        (("tasks", "--limit", "100", "--status", "succeeded"), "/v1/tasks?limit=100&status=succeeded"),
+        (("show", task), f"/v1/tasks/{task}"),
+        (("documents",), "/v1/documents"),
+    ):
+        assert json.loads(bulkhead(*words, "--json").stdout) == api.get(path).json(), words
 
 
 def test_the_objective_from_standard_input_and_limits(bulkhead):
@@ -189,12 +208,12 @@ def test_unreadable_documents_end_submit_unless_it_may_skip_them(bulkhead, tmp_p
     (folder / "fares.md").write_text("# Fares")
     (folder / "empty.md").write_text("")
     (folder / "image.txt").write_bytes(b"\0\1")
-    tasks = len(json.loads(bulkhead("tasks", "--json").stdout))
+    tasks = json.loads(bulkhead("tasks", "--json").stdout)["total"]
     for more in ((), ("--watch",), ("--watch", "--json"), ("--json",)):
         answer = bulkhead("submit", "What is refunded?", "--docs", str(folder), *more)
         assert answer.exit_code == 4 and "2 of 3 documents could not be read: " in answer.stderr, answer.output
         assert "empty.md" in answer.stderr and "--skip-unreadable" in answer.stderr
-    assert len(json.loads(bulkhead("tasks", "--json").stdout)) == tasks, "no task was submitted"
+    assert json.loads(bulkhead("tasks", "--json").stdout)["total"] == tasks, "no task was submitted"
     skipping = ("--docs", str(folder), "--skip-unreadable")
     answer = bulkhead("submit", "What is refunded?", *skipping)
     assert answer.exit_code == 0 and TASK.match(answer.stdout.strip()), answer.output
@@ -237,7 +256,7 @@ def test_a_file_goes_in_once_and_same_names_stay_apart(bulkhead, tmp_path):
 
 @pytest.mark.slow
 def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
-    for one in json.loads(bulkhead("documents", "--json").stdout):
+    for one in json.loads(bulkhead("documents", "--json").stdout)["documents"]:
         assert bulkhead("documents", "delete", one["name"]).exit_code == 0
     assert "no documents yet" in bulkhead("documents").stdout
     file = tmp_path / "fares.md"
@@ -252,7 +271,7 @@ def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
     assert [one["name"] for one in added["documents"]] == ["fares.md"] and added["skipped"] == []
     listed = bulkhead("documents", "list")
     assert re.search(r"fares.md +2 +3 +2027", listed.stdout), listed.output
-    assert json.loads(bulkhead("documents", "list", "--json").stdout)[0]["versions"] == 3
+    assert json.loads(bulkhead("documents", "list", "--json").stdout)["documents"][0]["versions"] == 3
     (tmp_path / "empty.md").write_text("")
     answer = bulkhead("documents", "add", str(file), str(tmp_path / "empty.md"))
     assert answer.exit_code == 4 and "document fares.md: ingested" in answer.stderr, "what is in is told all the same"

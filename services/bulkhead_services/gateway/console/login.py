@@ -1,6 +1,10 @@
-"""Login and logout: an API key becomes a session, whose sealed token the browser keeps in a cookie it cannot read.
+"""Login and logout: an API key, or a link that one made, becomes a session, whose sealed token the browser keeps in a
+cookie it cannot read.
 
-In: a form. Out: the cookie, or the form again with the reason. The key is in no URL, no page and no browser's store.
+In: a form. Out: the cookie, or the form again with the reason. The key is in no URL, no page and no browser's store. A
+link's token stands behind the `#` of the login's address, which browsers send to nobody; the page's script puts it into
+the form. A stranger's link would sign its victim in as the stranger: a page asks first, unless that person is signed in
+already.
 """
 
 from starlette.requests import Request
@@ -22,6 +26,7 @@ from bulkhead_services.gateway.console.visits import (
 )
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.sessions import LINK_PREFIX
 
 log = Log("gateway.console")
 
@@ -55,9 +60,14 @@ class ConsoleLoginRoutes:
             fields = await read_form(request)
         except ApiRefused as error:
             return _render_form_again(request, error.status, "/", error.detail, error.hint)
-        path = safe_path(fields.get("next", "/"))
+        path, key = safe_path(fields.get("next", "/")), fields.get("api_key", "")
         try:
-            token = await self._auth.open_session(fields.get("api_key", ""))
+            if key.startswith(LINK_PREFIX):
+                if not fields.get("confirmed") and (page := await self._render_question(request, path, key)):
+                    return page
+                token = await self._auth.use_link(key)
+            else:
+                token = await self._auth.open_session(key)
             claim = await self._auth.authenticate_caller({"authorization": f"Bearer {token}"})
         except Problem as problem:
             return _render_form_again(request, problem.body.status, path, problem.body.detail, problem.body.hint)
@@ -66,6 +76,17 @@ class ConsoleLoginRoutes:
         name = SECURE_COOKIE if secure else COOKIE
         answer.set_cookie(name, token, max_age=self._lasts_s, secure=secure, httponly=True, samesite="lax", path="/")
         return answer
+
+    async def _render_question(self, request: Request, path: str, link: str) -> Response | None:
+        """The page that says as whom a link signs in; None where that is who is signed in. Raises Problem (401)."""
+        owner, _ = self._auth.link_owner(link)
+        try:
+            current = await self._auth.authenticate_caller({"authorization": f"Bearer {token_of(request)}"})
+        except Problem:
+            current = None
+        if current == owner:
+            return None
+        return pages.render_page(request, "login_link.html", next=path, link=link, owner=owner, current=current)
 
     async def sign_out(self, request: Request) -> Response:
         """POST /logout"""

@@ -11,13 +11,15 @@ from starlette.requests import Request
 from bulkhead.bus.port import BusError
 from bulkhead.callers import authentication
 from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated, credential_of, repeated_header
-from bulkhead.gateway_api.query import AllowedRoles
+from bulkhead.gateway_api.query import EVERY_ROLE, AllowedRoles
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway import sessions
 from bulkhead_services.gateway.problems import Problem, forbidden, not_stored, unauthorized, unavailable
 from bulkhead_services.gateway.session_ends import SessionEnds
-from bulkhead_services.gateway.sessions import Sessions
+from bulkhead_services.gateway.sessions import OpenedToken, Sessions
 from bulkhead_services.gateway.settings import Settings
+
+NEW_LINK = "make another one with `bulkhead open`, or sign in with an API key"
 
 
 class GatewayAuthenticator:
@@ -74,7 +76,38 @@ class GatewayAuthenticator:
         await self.authenticate_caller(headers)
         if self.token_of_headers(headers) or key.strip().startswith(sessions.PREFIX):
             raise unauthorized("a session is made from an API key alone", "sign in with a key that begins with bk_")
-        return self._sessions.seal_token(hashlib.sha256(key.strip().encode()).hexdigest(), self._clock())
+        return self._sessions.seal_token(_digest_of(key.strip()), self._clock())
+
+    async def make_link(self, request: Request) -> tuple[RequesterClaim, str, int]:
+        """The caller, the token of a link that signs it in once, and when that expires. Raises Problem (400, 401, 403,
+        503). Only an API key makes links: a session or a JWT would outlive itself by one, and an agent's key is no
+        person's."""
+        claim = await self.require_role(request, EVERY_ROLE, "sign in")
+        credential = credential_of(request.headers)
+        if claim.agent or credential.startswith(sessions.PREFIX) or self.token_of(request):
+            hint = "send the API key of a person, which begins with bk_"
+            raise Problem(403, "forbidden", "No login link for this", "a link is made by a person's API key", hint)
+        expires_unix_ms = self._clock() + sessions.LINK_S * 1_000
+        return claim, self._sessions.seal_link(_digest_of(credential), expires_unix_ms), expires_unix_ms
+
+    def link_owner(self, token: str) -> tuple[RequesterClaim, OpenedToken]:
+        """Who is signed in by a link, whether or not it was used. Raises Problem (401)."""
+        opened = self._sessions.open_link(token, self._clock())
+        claim = self._callers.owner_of_digest(opened.digest) if opened is not None else None
+        if opened is None or claim is None:
+            raise unauthorized("this login link has expired, or its API key was withdrawn", NEW_LINK)
+        return claim, opened
+
+    async def use_link(self, token: str) -> str:
+        """The token of a new session, for the first who uses this link. Raises Problem (401, 503)."""
+        claim, opened = self.link_owner(token)
+        try:
+            is_first = await self._ends.use_link(claim, opened.session)
+        except BusError as error:
+            raise not_stored(error) from error
+        if not is_first:
+            raise unauthorized("this login link was used already", NEW_LINK)
+        return self._sessions.seal_token(opened.digest, self._clock())
 
     async def require_role(self, request: Request, allowed: AllowedRoles, action: str) -> RequesterClaim:
         """The caller, if it has one of these roles. Raises Problem (400, 401, 403, 503)."""
@@ -93,3 +126,7 @@ class GatewayAuthenticator:
     def token_of_headers(self, headers: Mapping[str, str]) -> str:
         """The same, of headers in small letters."""
         return self._callers.token_of(headers)
+
+
+def _digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -337,6 +337,17 @@ _WRITES: Json = {
             body=body_of(schemas.ResolutionSubmission),
         )
     },
+    "/v1/console-links": {
+        "post": operation(
+            "linkConsole",
+            "Make a link that signs its maker in at the console, once",
+            {"201": answer_of(schemas.ConsoleLink, "The link; a person opens it within ten minutes")},
+            (400, *_READ, 408, 413, 422, 429),
+            description="For people with an API key, each for themselves. The token stands behind the `#` of the path, "
+            "where no log has it; it is none for the API.",
+            body=body_of(schemas.ConsoleLinkSubmission, required=False),
+        )
+    },
     "/v1/halts": {
         "post": operation(
             "halt",

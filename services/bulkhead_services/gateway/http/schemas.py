@@ -173,6 +173,22 @@ class ServerHealth(Contract):
     reason: str = ""
 
 
+class ConsoleLinkSubmission(Contract):
+    """Body of POST /v1/console-links. path: the page to go on to."""
+
+    model_config = STRICT
+
+    path: Annotated[str, Field(max_length=500, pattern=r"^/([!-.0-\[\]-~][!-~]*)?$")] = "/"
+
+
+class ConsoleLink(Contract):
+    """A link that signs its maker in at the console, once, until it expires. path: below the gateway's address. The
+    token behind its `#` is a secret."""
+
+    path: str
+    expires_unix_ms: Count
+
+
 class HaltSubmission(Contract):
     """Body of POST /v1/halts and /v1/resumes. name: as the thing is called, for example `worker.step` or `gpt-4.1`."""
 

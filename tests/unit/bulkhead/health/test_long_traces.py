@@ -13,7 +13,7 @@ from bulkhead.health.text import normalize
 from bulkhead.health.watch import Watch
 from bulkhead_cli.inspect.analyze import analyze_trace, progress_reporter
 from bulkhead_cli.inspect.trace_files import open_file
-from bulkhead_cli.output import SafeConsole
+from bulkhead_cli.screen import SafeConsole
 
 TASKS = 300
 

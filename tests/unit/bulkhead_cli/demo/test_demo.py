@@ -7,7 +7,8 @@ import pytest
 
 from bulkhead_cli.demo import conversation
 from bulkhead_cli.demo import run as demo
-from bulkhead_cli.output import Exit, out
+from bulkhead_cli.output import Exit
+from bulkhead_cli.screen import out
 from bulkhead_infra.demo.corpus import generate_demo
 
 
@@ -71,9 +72,3 @@ async def test_each_document_says_in_how_many_chunks_it_is(tmp_path, monkeypatch
     with pytest.raises(ConnectionError):
         await conversation.run_conversation(generate_demo(1), "http://127.0.0.1:1", "key", tmp_path, screen)
     assert "(1 chunk)" in shown[0] and "(2 chunks)" in shown[1]
-
-
-def test_a_demo_that_stays_tells_where_its_task_is_seen(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo.tell_of_console("http://127.0.0.1:8080", tmp_path, "t1")
-    told = "".join(capsys.readouterr().out.split())
-    assert "browser:http://127.0.0.1:8080/tasks/t1" in told and f"{tmp_path}/credentials.json" in told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_cli.operate.up import _tell_of_console, _tell_of_doors, _tell_of_tenants, _tell_of_tools
+from bulkhead_cli.operate.up import _tell_of_tenants, _tell_of_tools
 from bulkhead_infra.identity.policy import TENANTS_FILE
 
 
@@ -42,14 +42,6 @@ def test_the_same_tenants_in_the_place_of_another_version_are_no_others(
     assert "tenants: those that come with the mesh, and not those" in capsys.readouterr().out
 
 
-def test_the_address_of_the_console_is_told_and_where_its_keys_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _tell_of_console("http://127.0.0.1:8080", tmp_path)
-    told = "".join(capsys.readouterr().out.split())
-    assert "browserathttp://127.0.0.1:8080/" in told and f"{tmp_path}/credentials.json" in told
-
-
 @pytest.mark.parametrize("torn", ["", '{"tenants_file": ', "[]"])
 def test_a_torn_file_of_the_mesh_before_does_not_keep_it_from_starting(tmp_path: Path, torn: str) -> None:
     (tmp_path / "mesh.json").write_text(torn)
@@ -75,18 +67,3 @@ def test_tools_of_a_pack_that_no_tenant_may_use_are_named(
     for packs in ("", "[]", "{", "7", '["no_such_pack_at_all"]'):
         _tell_of_tools(packs, None)
     assert capsys.readouterr().out == "", "nothing to say, or the mesh itself says what is wrong"
-
-
-def test_every_door_is_told_with_a_line_to_try_it(capsys):
-    _tell_of_doors("http://127.0.0.1:8090", "nats://127.0.0.1:4222", Path("data"))
-    said = capsys.readouterr().out.replace("\n", " ")
-    for part in (
-        "/openai/v1 OPENAI_API_KEY=KEY",
-        "/anthropic ANTHROPIC_API_KEY=KEY",
-        "/mcp,",
-        "/.well-known/agent-card",
-        "/v1/steps",
-    ):
-        assert f"http://127.0.0.1:8090{part}" in said
-    assert "data/credentials.json" in said and "bulkhead doors" in said
-    assert "nats://127.0.0.1:4222" in said and "sub_demo.nkey" in said

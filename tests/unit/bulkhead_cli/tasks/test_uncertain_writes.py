@@ -15,8 +15,8 @@ from bulkhead.journal.why import doubts
 from bulkhead.journal.why.reasons import explain_task
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
-from bulkhead_cli.output import SafeConsole
 from bulkhead_cli.replay.replay import replay_history
+from bulkhead_cli.screen import SafeConsole
 from bulkhead_cli.tasks import uncertain_writes as tasks_uncertain_writes
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api import operators as reads
-from bulkhead.gateway_api.query import OPERATORS
+from bulkhead.gateway_api.query import OPERATORS, period_s
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.halts import operator
@@ -241,7 +241,7 @@ class OperatorRoutes:
         ask = SpendRequested(
             requester=claim,
             by=query.by,
-            since_s=reads.period_s(query.since),
+            since_s=period_s(query.since),
             top=query.limit,
             slices=query.slices,
             tasks=_named_tasks(query.tasks),

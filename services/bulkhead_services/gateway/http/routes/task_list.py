@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.gateway_api.query import EVERY_ROLE
+from bulkhead.gateway_api.query import EVERY_ROLE, period_s
 from bulkhead.gateway_api.tasks import Status, TaskListQuery, TaskPage, TaskSummary
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.run_queue import RunQueueState
@@ -54,11 +54,16 @@ class _SearchedTask(NamedTuple):
 
 
 class _TaskFilters(NamedTuple):
-    """words: all of them are said. exact: values that are allowed. goes_on: nothing that has ended fits."""
+    """words: all of them are said. exact: values that are allowed. goes_on: nothing that has ended fits.
+    oldest_unix_ms: nothing that was submitted before fits."""
 
     words: tuple[str, ...]
     exact: dict[str, set[str]]
     goes_on: bool
+    oldest_unix_ms: int
+
+    def is_too_old(self, seen: _SearchedTask) -> bool:
+        return seen.row.created_unix_ms < self.oldest_unix_ms
 
     def matches_task(self, seen: _SearchedTask) -> bool:
         for name, values in self.exact.items():
@@ -97,9 +102,10 @@ class TaskListRoutes:
         changes: ChangeWatchers,
         caps: StreamCaps,
         places: Callable[[], Awaitable[RunQueueState | None]],
+        clock: Callable[[], int],
     ) -> None:
         self._settings, self._auth, self._feeds, self._listing = settings, auth, feeds, listing
-        self._changes, self._caps, self._places = changes, caps, places
+        self._changes, self._caps, self._places, self._clock = changes, caps, places, clock
         self._ended = BoundedDict[tuple[str, str, int], _SearchedTask](MAX_ENDED)
 
     def routes(self) -> list[Route]:
@@ -113,7 +119,7 @@ class TaskListRoutes:
         """Tasks that fit the query, the newest first."""
         before = cursor_of(query.cursor)
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        filters, most, opener = _filters_of(query), self._settings.listed_tasks, query.opened_by
+        filters, most, opener = _filters_of(query, self._clock()), self._settings.listed_tasks, query.opened_by
         page = await self._listing.list_page(claim.tenant, senders, before, most, opener)
         places = await self._places() if filters.goes_on else None
         # The index forgets the oldest, which may go on for all that.
@@ -131,6 +137,8 @@ class TaskListRoutes:
             if number % MAX_PASSED == 0:
                 await asyncio.sleep(0)
             cached = self._ended.get((tenant, task, sequence))
+            if cached is not None and query.is_too_old(cached):
+                break
             if cached is not None and (query.goes_on or not query.matches_task(cached)):
                 continue
             standing = places.standing_of((tenant, task), sequence) if places is not None else "unknown"
@@ -141,6 +149,8 @@ class TaskListRoutes:
                 return tasks, before
             before, looked = sequence, looked + (standing == "unknown")
             searched = await self._read_task(tenant, task, sequence)
+            if searched is not None and query.is_too_old(searched):
+                break  # Rows are in the order of their submission: all others are older.
             if searched is not None and query.matches_task(searched):
                 tasks.append(searched.row)
         return tasks, 0
@@ -197,9 +207,11 @@ def _add_older(rows: list[tuple[int, str]], places: RunQueueState, tenant: str, 
     return rows + sorted((row for row in unended if not least or row[0] < least), reverse=True)
 
 
-def _filters_of(query: TaskListQuery) -> _TaskFilters:
-    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of}
+def _filters_of(query: TaskListQuery, now_unix_ms: int) -> _TaskFilters:
+    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of, "failure_code": query.code}
     exact = {name: {value} for name, value in named.items() if value}
     listed = {"status": query.status, "standing": query.standing, "answered": query.answered}
     exact |= {name: set(values) for name, values in listed.items() if values}
-    return _TaskFilters(tuple(query.text.casefold().split()), exact, bool(query.status) and {*query.status} <= GOES_ON)
+    oldest_unix_ms = now_unix_ms - period_s(query.since) * 1_000 if query.since else 0
+    goes_on = bool(query.status) and {*query.status} <= GOES_ON
+    return _TaskFilters(tuple(query.text.casefold().split()), exact, goes_on, oldest_unix_ms)

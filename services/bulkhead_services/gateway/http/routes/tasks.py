@@ -39,6 +39,7 @@ from bulkhead_services.gateway.http.request_values import (
 )
 from bulkhead_services.gateway.http.routes.approvals import ApprovalRoutes
 from bulkhead_services.gateway.http.routes.citations import CitationRoutes
+from bulkhead_services.gateway.http.routes.console_links import ConsoleLinkRoutes
 from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
 from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
@@ -83,11 +84,14 @@ class GatewayHttpApp:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
         self._caps, self._bodies = StreamCaps(settings), GatewayRequestBodies(settings, door.spikes, context.clock)
-        self.task_list = TaskListRoutes(settings, auth, feeds, listing, changes, self._caps, door.read_places)
+        self.task_list = TaskListRoutes(
+            settings, auth, feeds, listing, changes, self._caps, door.read_places, context.clock
+        )
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals)
+        self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)
         quotas = TenantQuotas(settings.tenants_file)
@@ -112,6 +116,7 @@ class GatewayHttpApp:
             *self.documents.routes(),
             *self.approvals.routes(),
             *self.writes.routes(),
+            *self.console_links.routes(),
             *self.operators.routes(),
             Route("/openapi.json", self.serve_openapi, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),

@@ -186,6 +186,6 @@ async def test_the_command_resets_over_http_and_tells_what_the_gateway_tells(mes
     stored(mesh, key, Breaker(**OPENED))
     await reset_breaker(tmp_path, remote, "tool:http_get", "", "mended", as_json=True)  # type: ignore[arg-type]
     told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["by"], told["name"]) == ("closed", "acme/ada", "http_get")
+    assert (told["phase"], told["by"], told["name"]) == ("closed", "acme/ada", "http_get")
     with pytest.raises(CommandError, match="is not needed"):
         await reset_breaker(tmp_path, remote, "tool:http_get", "other", "mended", as_json=True)  # type: ignore[arg-type]

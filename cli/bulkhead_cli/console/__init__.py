@@ -1,0 +1,1 @@
+"""The console from a command line: links that open it."""
