@@ -1,7 +1,7 @@
 """`bulkhead halt`, `resume`, `halts` and `breakers`: the arguments of each. `main` adds them to `bulkhead`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,9 @@ from bulkhead_cli.halts.target_of_halt import RequestedHaltTarget
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import BrokerOrGatewayOptions, Options, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work
-from bulkhead_contracts.control import HaltScope
+
+if TYPE_CHECKING:
+    from bulkhead_contracts.control import HaltScope
 
 HaltReason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Reason, shown to everybody whose work is held back.")

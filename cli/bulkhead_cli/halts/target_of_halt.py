@@ -1,15 +1,17 @@
 """The target of a halt, as the command line names it."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bulkhead_contracts.control import HaltScope
+if TYPE_CHECKING:
+    from bulkhead_contracts.control import HaltScope
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedHaltTarget:
     """Target of a halt. tenant: "" for all tenants."""
 
-    scope: HaltScope
+    scope: "HaltScope"
     name: str
     tenant: str = ""
 

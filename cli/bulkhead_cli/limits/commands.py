@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import UNITS_MS, GatewayOptions, Options, Since, parse_dollars, reason_of, since_s
 from bulkhead_cli.output import CommandError, Exit, Work
@@ -214,6 +213,8 @@ def spend(
 def require_limit_target(of: str) -> str:
     """A target. Raises CommandError for what is none."""
     if TARGET.fullmatch(of) is None:
+        from bulkhead.text.validation_errors import suggest_name
+
         near = suggest_name(of.partition("/")[0], KINDS)
         raise CommandError(Exit.USAGE, f"{of[:80]!r} is no target of a limit{near}", f"there are: {FORMS}")
     return of

@@ -16,6 +16,7 @@ from bulkhead.journal.why.reason import Reason
 from bulkhead_cli import output
 from bulkhead_cli.inspect import broker
 from bulkhead_cli.main import app
+from bulkhead_cli.screen import SafeConsole
 from bulkhead_cli.tasks import uncertain_writes
 from bulkhead_cli.tasks.follow import TaskProgress
 
@@ -25,7 +26,7 @@ LINE = '{"agent":"a","action":"b"%s}\n'
 
 def test_nothing_that_is_printed_commands_the_terminal() -> None:
     text = io.StringIO()
-    screen = output.SafeConsole(file=text, force_terminal=True, width=500)
+    screen = SafeConsole(file=text, force_terminal=True, width=500)
     table, tree = Table("head"), Tree(HOSTILE)
     table.add_row(HOSTILE)
     tree.add(Text(HOSTILE, style="red"))
@@ -56,12 +57,12 @@ def test_a_title_makes_no_line_of_ours() -> None:
     }
     text = io.StringIO()
     uncertain_writes.print_uncertain_writes(
-        output.SafeConsole(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]}
+        SafeConsole(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]}
     )
     assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
     text = io.StringIO()
     told = Reason("uncertain", "look\nended  it has succeeded", "key\nended", 1)
-    broker.print_reasons(output.SafeConsole(file=text, width=500), [told])
+    broker.print_reasons(SafeConsole(file=text, width=500), [told])
     assert len(text.getvalue().splitlines()) == 2
 
 

@@ -17,12 +17,12 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead.client import TaskEvent
 from bulkhead.journal import timeline
 from bulkhead.journal.history import JournalEntry, UnknownTask, each_fact, messages_of_tenant
-from bulkhead_cli import output
+from bulkhead_cli import screen
 from bulkhead_cli.main import app
 from bulkhead_cli.operate import backup, doctor_checks
 from bulkhead_cli.operate.services import ServiceLag, check_services, judge_service
 from bulkhead_cli.output import CommandError
-from bulkhead_cli.tasks import answer, follow, tasks
+from bulkhead_cli.tasks import answer, follow, listing
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Charge, Reserved, Settled
 from bulkhead_contracts.control import CallDeferred
@@ -188,7 +188,7 @@ def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     tree = Tree("top")
     tree.add("x" * 500)
-    output.print_whole(tree)
+    screen.print_whole(tree)
     assert "x" * 500 in capsys.readouterr().out
 
 
@@ -258,7 +258,7 @@ def test_a_cost_that_is_partly_estimated_is_told_as_such():
     assert said.startswith("about $0.000009 ($0.000004 estimated) · 50 tokens (20 estimated) ·")
     row = {"task_id": "t1", "status": "failed", "objective": "o", "created_unix_ms": 1}
     console = Console(file=io.StringIO(), width=200)
-    console.print(tasks.tasks_table([row | usage.model_dump(include={"cost_usd_micros", "estimated_usd_micros"})]))
+    console.print(listing.tasks_table([row | usage.model_dump(include={"cost_usd_micros", "estimated_usd_micros"})]))
     assert "about $0.0123 ($0.004 estimated)" in console.file.getvalue()
 
 
@@ -294,7 +294,7 @@ def test_a_cost_that_may_be_more_is_the_least():
         )
         row = {"task_id": "t1", "status": status, "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 4200}
         console = Console(file=io.StringIO(), width=200)
-        console.print(tasks.tasks_table([row]))
+        console.print(listing.tasks_table([row]))
         assert f"  {said} " in console.file.getvalue()
 
 
@@ -456,7 +456,7 @@ def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, compl
         "complete": complete,
     }
     console = Console(file=io.StringIO(), width=200)
-    console.print(tasks.tasks_table([row]))
+    console.print(listing.tasks_table([row]))
     assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
     told = {
         "status": "succeeded",
@@ -512,7 +512,7 @@ def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, docume
 
 def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
     text = io.StringIO()
-    output.SafeConsole(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
+    screen.SafeConsole(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
     assert text.getvalue() == "3 tasks replayed\r"
 
 
