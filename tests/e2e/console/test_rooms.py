@@ -1,6 +1,7 @@
 """The console in a real browser, over real processes: login, the list of tasks, and who sees what."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -38,6 +39,28 @@ async def test_a_person_signs_in_and_out_and_the_key_is_nowhere(world: World, br
         assert not await looked.axe()
         await looked.go("/tasks")
         assert "/login?next=/tasks" in looked.page.url
+
+
+async def test_a_login_link_signs_in_after_a_question_and_stays_in_no_address(world: World, browser: Browser) -> None:
+    mine = key(world, "t1")
+    where = ("--url", world.mesh.url, "--api-key", mine)
+    code, said, error = await world.command("open", "--json", *where)
+    assert code == 0, error
+    link = json.loads(said)["url"]
+    async with visitor(browser, world.mesh.url) as looked:
+        sent: list[str] = []
+        looked.page.on("request", lambda request: sent.append(f"{request.url} {request.headers}"))
+        await looked.page.goto(link)
+        await looked.sees("Sign in as t1-operator-console?")
+        assert not await looked.axe()
+        await looked.page.get_by_role("button", name="Sign in", exact=True).click()
+        await looked.page.wait_for_url(f"{world.mesh.url}/")
+        assert "bl_" in link and len(sent) > 3 and "bl_" not in "".join(sent), "no proxy and no log sees it"
+    async with visitor(browser, world.mesh.url) as thief:
+        await thief.page.goto(link)
+        await thief.sees("Sign in as t1-operator-console?")
+        await thief.page.get_by_role("button", name="Sign in", exact=True).click()
+        await thief.sees("this login link was used already")
 
 
 async def test_a_task_appears_and_ends_while_one_looks(world: World, browser: Browser) -> None:
