@@ -22,14 +22,14 @@ async def print_first_screen(
 ) -> None:
     """Print it. path: the page of the console to begin at."""
     credentials = read_json(data / "credentials.json")
-    here = "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"
+    data_option = "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"
     link = await _login_link(GatewayTarget(url, str(credentials.get("operator", "")), data), path, screen)
-    again = f"bulkhead open{here}"
+    open_command = f"bulkhead open{data_option}"
     key = "agent" if "agent" in credentials else "submitter"
-    note = f"signs you in once, within ten minutes; again: {again}" if link else f"a link that signs you in: {again}"
+    note = f"signs you in once, within ten minutes; again: {open_command}" if link else f"a link that signs you in: {open_command}"
     rows = (
         ("console", link or f"{url}{path}", note),
-        ("first task", f'bulkhead submit "What is refunded, and when?" --docs ./notes --watch{here}', ""),
+        ("first task", f'bulkhead submit "What is refunded, and when?" --docs ./notes --watch{data_option}', ""),
         ("your agent", f"OPENAI_BASE_URL={doors_url}/openai/v1", f"OPENAI_API_KEY: `{key}` of {data}/credentials.json"),
         ("other doors", f"{doors_url}/anthropic, /mcp, A2A", "docs/how-to/bring-your-agent.md"),
         ("stop", stop, ""),

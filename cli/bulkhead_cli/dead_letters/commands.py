@@ -171,8 +171,8 @@ async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
         page = await _read_letters_of_gateway(target, everything=everything)
     else:
         dead_letters = await _read_all_letters(at.data)
-        shown = [_row_of(dead_letter) for dead_letter in dead_letters if everything or not dead_letter.marks]
-        page = {"letters": shown, "content": True, "next": None}
+        rows = [_row_of(dead_letter) for dead_letter in dead_letters if everything or not dead_letter.marks]
+        page = {"letters": rows, "content": True, "next": None}
     if at.as_json:
         print_json(page)
         return

@@ -91,7 +91,7 @@ class GatewayAuthenticator:
         return claim, self._sessions.seal_link(_digest_of(credential), expires_unix_ms), expires_unix_ms
 
     def link_owner(self, token: str) -> tuple[RequesterClaim, OpenedToken]:
-        """Who is signed in by a link, whether or not it was used. Raises Problem (401)."""
+        """Owner and content of a link, used or not. Raises Problem (401)."""
         opened = self._sessions.open_link(token, self._clock())
         claim = self._callers.owner_of_digest(opened.digest) if opened is not None else None
         if opened is None or claim is None:
