@@ -26,7 +26,7 @@ async def print_first_screen(
     link = await _login_link(GatewayTarget(url, str(credentials.get("operator", "")), data), path, screen)
     open_command = f"bulkhead open{data_option}"
     key = "agent" if "agent" in credentials else "submitter"
-    note = f"signs you in once, within ten minutes; again: {open_command}" if link else f"a link that signs you in: {open_command}"
+    note = f"signs you in once, within ten minutes; again: {open_command}" if link else f"with a link: {open_command}"
     rows = (
         ("console", link or f"{url}{path}", note),
         ("first task", f'bulkhead submit "What is refunded, and when?" --docs ./notes --watch{data_option}', ""),
