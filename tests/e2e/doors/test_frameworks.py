@@ -47,17 +47,17 @@ class Program:
 
     async def task(self) -> str:
         """The id of its newest run."""
-        [newest, *_] = await self.agent.said("tasks")
+        [newest, *_] = (await self.agent.said("tasks"))["tasks"]
         return str(newest["task_id"])
 
     async def end(self) -> None:
         """Its runs are over; those of another person's key have ended before."""
-        going = [row["task_id"] for row in await self.agent.said("tasks") if row["status"] == "running"]
+        going = [row["task_id"] for row in (await self.agent.said("tasks"))["tasks"] if row["status"] == "running"]
         for self.agent.task in going:
             await self.agent.end()
 
         async def ended() -> bool:
-            return not [row for row in await self.agent.said("tasks") if row["status"] == "running"]
+            return not [row for row in (await self.agent.said("tasks"))["tasks"] if row["status"] == "running"]
 
         await until(ended, "its runs are over")
 
