@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from bulkhead.client.loop_thread import LoopThread
-from bulkhead.client.mesh import DEFAULT_URL, TIMEOUT_S, Mesh
+from bulkhead.client.mesh import DEFAULT_URL, Mesh
 from bulkhead.client.task import Task
+from bulkhead.client.transport import TIMEOUT_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
