@@ -383,10 +383,32 @@ async def test_what_a_dead_doer_held_ahead_returns_when_the_replies_were_read(st
     await store.settle("r", UnitSums(0, 1), False)
     await store.mark_replies_read(LEASE_MS // 2 - 1)
     await store.reserve("other", ask, scopes, LEASE_MS)
-    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 30), UnitSums(0, 11), 1), "r-1 may be used"
+    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 40), UnitSums(0, 1), 1), "none is known of"
     await store.mark_replies_read(LEASE_MS // 2)
     await store.reserve("another", ask, scopes, LEASE_MS)
-    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 20), UnitSums(0, 11), 1)
+    assert (await store.read_balance("task:acme:t")) == Balance(UnitSums(0, 20), UnitSums(0, 11), 1), "r-1 may be used"
+
+
+async def test_of_many_whose_lease_is_over_an_admission_ends_some(server: EphemeralRedis) -> None:
+    """Nothing else runs in Redis meanwhile. What waits for replies to be read is not looked at until they are."""
+    store, scopes = redis_store(server.url, "many"), (Scope("task:acme:t", UnitSums(10_000, 10_000)),)
+    ledger = LedgerState(LEASE_MS)
+    for number in range(250):
+        model.restore(ledger, f"r{number}", UnitSums(0, 1), scopes, 0)
+        model.restore(ledger, f"r{number}-1", UnitSums(0, 1), scopes, 0)
+    await built(store, ledger)
+    for admissions in range(1, 11):
+        await store.reserve(f"next{admissions}", UnitSums(0, 1), scopes, LEASE_MS)
+        balance = await store.read_balance("task:acme:t")
+        assert balance.reserved.cost_usd_micros + balance.spent.cost_usd_micros == 500 + admissions
+        assert balance.spent.cost_usd_micros <= 100 * admissions
+    assert balance.spent.cost_usd_micros == 250
+    await store.mark_replies_read(LEASE_MS)
+    for admissions in range(3):
+        await store.reserve(f"last{admissions}", UnitSums(0, 1), scopes, LEASE_MS)
+    balance = await store.read_balance("task:acme:t")
+    assert (balance.reserved.cost_usd_micros, balance.spent.cost_usd_micros) == (13, 250)
+    await store.close()
 
 
 async def test_what_is_held_ahead_is_far_from_every_ceiling(store: LedgerStore) -> None:

@@ -451,15 +451,19 @@ def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
     up for ever, nor be free. What was held ahead, and certainly not used, is released.
     """
     for key, entry in ledger.entries.items():
-        if entry.state == "open" and entry.at_unix_ms + ledger.lease_ms <= now_unix_ms:
-            before = ledger.entries.get(key_before(key))
-            if before is None or before.state in ("settled", "early"):
-                _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
-                ledger.entries[key] = replace(entry, state="lapsed")
-            elif ledger.read_unix_ms >= entry.at_unix_ms + ledger.lease_ms // 2:
-                # Its doer uses one when the one before is settled, within a quarter of the lease, and not again.
-                _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask))
-                ledger.entries[key] = replace(entry, state="released", holders=0)
+        if entry.state != "open" or entry.at_unix_ms + ledger.lease_ms > now_unix_ms:
+            continue
+        used_before = key_before(key)
+        if used_before and ledger.read_unix_ms < entry.at_unix_ms + ledger.lease_ms // 2:
+            continue
+        before = ledger.entries.get(used_before)
+        if before is None or before.state in ("settled", "early"):
+            _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
+            ledger.entries[key] = replace(entry, state="lapsed")
+        else:
+            # Its doer uses one when the one before is settled, within a quarter of the lease, and not again.
+            _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask))
+            ledger.entries[key] = replace(entry, state="released", holders=0)
 
 
 def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, previous: ReservationEntry | None) -> None:

@@ -4,6 +4,7 @@ In: an address. Out: bytes as they come, or httpcore's errors. A proxy is spoken
 """
 
 import asyncio
+import select
 import socket
 import ssl
 from asyncio.staggered import staggered_race
@@ -57,7 +58,7 @@ class _LoopBackend(httpcore.AsyncNetworkBackend):
 
 
 class _LoopStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """One connection. It knows of its peer's end without asking the kernel."""
+    """One connection."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -70,6 +71,7 @@ class _LoopStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class.
+        self._descriptor: int = transport.get_extra_info("socket").fileno()  # uvloop's tell none under TLS.
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -153,5 +155,11 @@ class _LoopStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # Nothing is on its way between two calls but the end.
-            return bool(self._unread) or self._ended
+            return bool(self._unread) or self._ended or self._is_readable_in_kernel()
         return self._transport.get_extra_info(info) if self._transport is not None else None
+
+    def _is_readable_in_kernel(self) -> bool:
+        """Check whether something came that a busy loop has not read yet."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))

@@ -12,6 +12,7 @@
 --   <prefix>s:<scope>   one balance: twelve doubles, reserved and spent by unit, settlements, stopped (exact to 2^53)
 --   <prefix>l:<tenant>  the revision of the tenant's limits, and when somebody last looked
 --   <prefix>open        open reservations by the end of their lease
+--   <prefix>unread      those held ahead whose lease is over, by the time of which all replies must be read
 --   <prefix>read        all replies of before are in it (unix ms)
 --
 -- Beside the ledger, under the hash tag: `replies`, how far the replies of each edge have been read into the one that
@@ -29,7 +30,7 @@ local UNITS, ASKED, UNLIMITED = 5, 4, 2 ^ 53
 local NAMES = {'tokens', 'cost_usd_micros', 'model_calls', 'tool_calls', 'wall_ms'}
 local ORDER = {2, 1, 3, 4, 5}
 local NOTHING = {0, 0, 0, 0, 0}
-local OPEN = prefix .. 'open'
+local OPEN, UNREAD = prefix .. 'open', prefix .. 'unread'
 local REPLIES = string.gsub(KEYS[1], 'epoch$', 'replies')
 
 -- Amounts are whole; Lua would write large ones with an exponent and minus nothing as '-0'.
@@ -265,30 +266,41 @@ local function key_before(key)
   return first
 end
 
+-- What nobody settled within its lease counts as spent; what was held ahead and never used returns, once the replies
+-- that could tell of its use were read.
+local function end_lease(key, read)
+  local entry, before = entry_of(key), key_before(key)
+  if not entry or entry.state ~= 'open' then
+    return
+  end
+  local state = before and redis.call('HGET', prefix .. 'r:' .. before, 'state')
+  local due = entry.at + math.floor(lease_ms / 2)
+  if before and read < due then
+    redis.call('ZADD', UNREAD, int(due), key)
+  elseif not state or state == 'settled' or state == 'early' then
+    move(entry, added(NOTHING, entry.ask, -1), entry.ask, 0)
+    put(key, 'state', 'lapsed')
+  else
+    -- A doer uses it when the one before is settled, within a quarter of the lease, and not again.
+    move(entry, added(NOTHING, entry.ask, -1), NOTHING, 0)
+    put(key, 'state', 'released', 'holders', '0')
+  end
+end
+
+-- So many of each index at a time: nothing else runs meanwhile. The others stay held until the next admission.
+local MOST_SWEPT = 100
+
 local swept
 local function sweep(now)
   if swept and swept >= now then
     return
   end
   swept = now
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', OPEN, '-inf', int(now))) do
-    local entry = entry_of(key)
-    local before = entry and key_before(key)
-    local state = before and redis.call('HGET', prefix .. 'r:' .. before, 'state')
-    local due = true
-    if entry and entry.state == 'open' and (not state or state == 'settled' or state == 'early') then
-      move(entry, added(NOTHING, entry.ask, -1), entry.ask, 0)
-      put(key, 'state', 'lapsed')
-    elseif entry and entry.state == 'open' then
-      -- Never used: a doer uses it when the one before is settled, within a quarter of the lease, and not again.
-      due = tonumber(redis.call('GET', prefix .. 'read') or '0') >= entry.at + math.floor(lease_ms / 2)
-      if due then
-        move(entry, added(NOTHING, entry.ask, -1), NOTHING, 0)
-        put(key, 'state', 'released', 'holders', '0')
-      end
-    end
-    if due then
-      redis.call('ZREM', OPEN, key)
+  local read = tonumber(redis.call('GET', prefix .. 'read') or '0')
+  for index, until_ms in pairs({[OPEN] = now, [UNREAD] = read}) do
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', int(until_ms), 'LIMIT', 0, MOST_SWEPT)) do
+      redis.call('ZREM', index, key)
+      end_lease(key, read)
     end
   end
 end

@@ -1,9 +1,12 @@
 """Connections to providers, on asyncio's loop and on the one that services run on, plain and under TLS."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -94,6 +97,48 @@ def test_a_connection_is_kept_for_the_next_call_and_made_anew_when_the_peer_has_
 
     run(_with_server(_whole, asking))
     run(_with_server(answer_and_end, asking_after_its_end))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_connection_that_ended_while_the_loop_was_busy_is_not_used_again(run, secure: bool, tmp_path: Path):
+    """The provider may charge a request that it has read, and answers none on a connection that it closes."""
+    tls.ensure_certificates(tmp_path, ("localhost", "127.0.0.1"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / tls.BROKER_FILE, tmp_path / tls.BROKER_KEY_FILE)
+    port, may_end, has_ended, requests = Queue[int](), Event(), Event(), list[bytes]()
+
+    def serve() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.settimeout(10)
+            port.put(listening.getsockname()[1])
+            for number in range(2):
+                accepted, _ = listening.accept()
+                with context.wrap_socket(accepted, server_side=True) if secure else accepted as peer:
+                    asked = b""
+                    while not asked.endswith(b"\r\n\r\n{}"):
+                        asked += peer.recv(65_536)
+                    requests.append(asked)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    if not number:
+                        may_end.wait(10)
+                        peer.shutdown(socket.SHUT_WR)
+                        has_ended.set()
+                        peer.settimeout(2)
+                        requests.append(peer.recv(65_536))
+
+    async def ask_twice(url: str) -> None:
+        transport = make_transport(2, Network(ca_file=tmp_path / tls.CA_FILE))
+        assert await _ask(transport, url) == b"ok"
+        may_end.set()
+        assert has_ended.wait(10), "the loop stands still meanwhile"
+        assert await _ask(transport, url) == b"ok"
+        await transport.aclose()
+
+    thread = Thread(target=serve)
+    thread.start()
+    run(ask_twice(f"{'https' if secure else 'http'}://localhost:{port.get(timeout=10)}/v1"))
+    thread.join(10)
+    assert len(requests) == 3 and not requests[1], "nothing came on the first one any more"
 
 
 def test_under_tls_the_authority_that_is_named_is_trusted_and_no_other(run, tmp_path: Path):
