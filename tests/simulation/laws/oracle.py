@@ -5,7 +5,7 @@ In: a Record. Out: complaints, one line each; none when all is well.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 from bulkhead_contracts import catalog
@@ -191,7 +191,14 @@ def _honest(record: Record) -> Iterator[str]:
             current = body["plan_version"] == end["plan_versions"]
             if body["outcome"] == "accepted" and current:
                 steps[body["step_id"]] = body["result"]
-        needed = _feeding(plans[-1]) if plans else set(steps)
+        # What a fork took over stands under a label of its own: what that was made of nobody of this task has read.
+        taken = {
+            name
+            for name, part in steps.items()
+            if ("step_result", (part["content"] or {}).get("sha256"))
+            in {(label["kind"], label["sha256"]) for label in part["provenance"]}
+        }
+        needed = _feeding(plans[-1], taken) if plans else set(steps)
         sources: set[str] = set()
         for name, part in steps.items():
             if name not in needed:
@@ -215,15 +222,15 @@ def _told(record: Record, task: str, kind: str) -> list[dict[str, Any]]:
     return [_body(one) for one in _of(record, "INBOX_GATEWAY", kind) if _task(one.subject) == task]
 
 
-def _feeding(plan: dict[str, Any]) -> set[str]:
-    """The final step and everything that feeds it."""
+def _feeding(plan: dict[str, Any], taken: Set[str]) -> set[str]:
+    """The final step and everything that feeds it, as far as what was taken over."""
     inputs = {step["id"]: step["inputs"] for step in plan["steps"]}
     fed = {name for names in inputs.values() for name in names}
     found, todo = set(), [name for name in inputs if name not in fed]
     while todo:
         name = todo.pop()
         found.add(name)
-        todo += [one for one in inputs.get(name, ()) if one not in found]
+        todo += [one for one in inputs.get(name, ()) if one not in found and name not in taken]
     return found
 
 

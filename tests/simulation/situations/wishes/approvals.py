@@ -21,6 +21,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.problems import Problem
 from tests.open_policy import permitted
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
+from tests.simulation.mesh.chaos import KILLED, Fault
 from tests.simulation.mesh.people import NoGateway
 from tests.simulation.mesh.people import task_of as task_of_wish
 from tests.simulation.scenario import SERVICES, Act, Scenario, Wish, scripted_step
@@ -85,6 +86,7 @@ async def do(world: Any, act: Act) -> None:
         if how == "restart":
             await world.restart(service)
         else:
+            world.chaos.fired.append(Fault(KILLED, f"{service}-0 by {act.name}", 1))
             world.crash(f"{service}-0", "while a person thinks")
         return
     wish = next((one for one in world.scenario.wishes if one.name == NAME), None)
