@@ -217,7 +217,7 @@ class World:
     async def run(self) -> Record:
         """Everything, until all is quiet."""
         # A run has few steps, and they are short.
-        reservations_ahead.MIN_STEPS, reservations_ahead.ENDED_AFTER_S = 1, 0.1
+        reservations_ahead.MIN_STEPS = 1
         for name in SERVICES:
             for number in range(self.scenario.replicas.get(name, 1)):
                 self.start(f"{name}-{number}")

@@ -22,7 +22,7 @@ class Settled(Body, type="mesh.budget.settled"):
     It travels in the reply to the call; as a message of its own where no reply goes out, or none that has room for it.
     estimated: nothing is known of what it used (its doer died), so the reservation itself is charged; an estimate that
     the doer made is marked in `usage`. wall_ms: from admission to settlement, by the doer's clock. failed: the code of
-    an attempt that brought no answer.
+    an attempt that brought no answer. unused: other reservations of the task, which are settled with nothing.
     """
 
     reservation_id: Token
@@ -31,6 +31,13 @@ class Settled(Body, type="mesh.budget.settled"):
     estimated: bool = False
     wall_ms: Count = 0
     failed: Tag = ""
+    unused: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_CALLS_AHEAD + 1, exclude_if=operator.not_)] = ()
+
+    @classmethod
+    def with_nothing(cls, *reservation_ids: str) -> "Settled":
+        """Settlement of reservations under which nothing was done."""
+        first = reservation_ids[0]
+        return cls(reservation_id=first, call_id=first, usage=Usage(), unused=reservation_ids[1:])
 
     def derive_ce_id(self, doer: str) -> str:
         """`ce-id` of the settlement as a message of its own, which it bears in a reply, too."""
@@ -54,7 +61,12 @@ class DoerReply(Contract):
 
 
 def settlements_of(body: Body) -> tuple[Settled, ...]:
-    """The settlements that a message tells, in either form."""
-    if isinstance(body, Settled):
-        return (body,)
-    return body.settled if isinstance(body, DoerReply) else ()
+    """The settlements that a message tells, in either form, each of one reservation."""
+    rows = (body,) if isinstance(body, Settled) else body.settled if isinstance(body, DoerReply) else ()
+    if not any(row.unused for row in rows):
+        return rows
+    return tuple(
+        settlement
+        for row in rows
+        for settlement in (row.model_copy(update={"unused": ()}), *map(Settled.with_nothing, row.unused))
+    )

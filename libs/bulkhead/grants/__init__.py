@@ -28,6 +28,7 @@ from bulkhead_contracts.provenance import Attribution
 from bulkhead_contracts.result import Label
 
 G = TypeVar("G", TaskGrant, StepGrant, Voucher)
+EXPIRED = "the grant has expired; the task outlived its deadline"
 MAX_LABELS_KNOWN = 4_096
 """Labels that verified, by their signatures: a label goes through several messages of its task."""
 MAX_GRANTS_KNOWN = 2_048
@@ -49,6 +50,11 @@ class Authority:
     task: TaskGrant
     step: StepGrant | None
     token: str
+
+    @property
+    def expires_unix_ms(self) -> int:
+        """End of the earlier one of both grants."""
+        return min(grant.expires_unix_ms for grant in (self.task, self.step) if grant is not None)
 
     @property
     def constraints(self) -> tuple[str, ...]:
@@ -216,7 +222,7 @@ class Verifier:
             if grant.tenant != tenant or grant.task != task:
                 raise GrantRefused("foreign", "the grant is for another tenant or task")
             if grant.expires_unix_ms <= now_unix_ms:
-                raise GrantRefused("expired", "the grant has expired; the task outlived its deadline")
+                raise GrantRefused("expired", EXPIRED)
         return Authority(task=top, step=step, token=token)
 
     def verify_approval(self, token: str, *, tenant: str, task: str) -> ApprovalGrant:

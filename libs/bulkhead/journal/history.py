@@ -149,10 +149,10 @@ def each_fact(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
 
 def _settlements_in(entry: JournalEntry) -> Iterator[JournalEntry]:
     """The settlement that a message is, or those that a doer's reply tells, as messages of their own."""
-    if isinstance(entry.body, Settled):
+    if isinstance(entry.body, Settled) and not entry.body.unused:
         yield entry
-    elif entry.body is not None and (entry.sender, entry.receiver) in catalog.SETTLEMENT_EDGES:
-        for body in settlements_of(entry.body):
+    elif isinstance(entry.body, Settled) or (entry.sender, entry.receiver) in catalog.SETTLEMENT_EDGES:
+        for body in settlements_of(entry.body) if entry.body is not None else ():
             own_id, cause = body.derive_ce_id(entry.sender), body.reservation_id
             yield replace(entry, type=body.ce_type(), id=own_id, cause=cause, body=body, reply=None, spans=[])
 

@@ -193,9 +193,8 @@ class ReservationAdmission:
                 log.warning("grant_refused", code=error.code, sender=message.sender, task=message.task)
                 reason = f"{error}. Nothing was halted; submit the task again for a new grant."
                 return AdmissionRefusal("refused", reason)
-            grants = (authority.task, authority.step) if authority.step is not None else (authority.task,)
             verified = self._grants[cache_key] = VerifiedGrant(
-                authority.task, authority.step, min(grant.expires_unix_ms for grant in grants)
+                authority.task, authority.step, authority.expires_unix_ms
             )
             if len(self._grants) > MAX_KNOWN_GRANTS:
                 self._grants.popitem(last=False)

@@ -19,6 +19,7 @@ Beside these the keeper builds the ledger, and the checkpointer writes it down.
 import asyncio
 
 from bulkhead.runtime.background import cancel_tasks
+from bulkhead.runtime.consume import packed_facts
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.runtime.process.main import main
@@ -149,7 +150,8 @@ class Budget(EdgeComponent):
         """Take one stored message; types that a later version sends are left alone."""
         match message.body:
             case Settled() as body:
-                await self.settlement.apply_settled(message, body)
+                for settlement in packed_facts.unpack_settlements(message) if body.unused else (message,):
+                    await self.settlement.apply_settled(settlement)
             case TaskStopped() as body:
                 await self.settlement.apply_task_stopped(message, body)
 

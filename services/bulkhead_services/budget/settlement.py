@@ -64,9 +64,11 @@ class SettlementHandler:
         self._bus, self._store, self._keeper, self._limits = bus, store, keeper, limits
         self._parking, self._halts, self._alerts, self._overrun_hold = parking, halts, alerts, overrun_hold
 
-    async def apply_settled(self, message: ReceivedMessage, body: Settled) -> None:
-        """SettlementResult a call's use, once; then halt at a ceiling that it passed, and alert."""
+    async def apply_settled(self, message: ReceivedMessage) -> None:
+        """Charge a call's use, once; then halt at a ceiling that it passed, and alert."""
         self._require_ledger()
+        body = message.body
+        assert isinstance(body, Settled)
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         try:
             charge = await self._store.settle(key, model.sum_of_usage(body.usage, body.wall_ms), body.estimated)

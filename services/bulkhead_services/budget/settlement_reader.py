@@ -17,7 +17,6 @@ from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts.budget import Settled
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.replies import EDGES, ReplyEdge, is_settling, read_settlements, reply_ends
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
@@ -182,7 +181,7 @@ class SettlementReader:
     async def _apply_settlements(self, settlements: Sequence[ReceivedMessage]) -> None:
         """All of them, together; a bug in one is raised when the others are done."""
         tried = [settlement for settlement in settlements if settlement.envelope.id not in self._left_out]
-        outcomes = await asyncio.gather(*map(self._apply_settlement, tried), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(self._settlement.apply_settled, tried), return_exceptions=True)
         failures = [outcome for outcome in outcomes if outcome is not None]
         for settlement, outcome in zip(tried, outcomes, strict=True):
             if isinstance(outcome, Exception) and not isinstance(outcome, HandBack):
@@ -191,10 +190,6 @@ class SettlementReader:
                 log.error("settlement_broke", id=settlement.envelope.id, task=settlement.task, reason=repr(outcome))
         if failures:
             raise failures[0]
-
-    async def _apply_settlement(self, settlement: ReceivedMessage) -> None:
-        assert isinstance(settlement.body, Settled)
-        await self._settlement.apply_settled(settlement, settlement.body)
 
     async def _check_streams(self, positions: Mapping[str, int]) -> None:
         """A position behind the end of its inbox is of another one, which was lost: new replies lie below it."""

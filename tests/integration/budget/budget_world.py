@@ -159,10 +159,13 @@ class World:
         task: str = TASK,
         sender: Context | None = None,
         index: str = "settled",
+        unused: tuple[str, ...] = (),
     ) -> PubAck:
         usage = Usage(input_tokens=tokens, cost_usd_micros=cost)
         usage = usage.as_estimate() if guess else usage
-        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated, usage=usage, wall_ms=wall_ms)
+        body = Settled(
+            reservation_id=rid, call_id=rid, estimated=estimated, usage=usage, wall_ms=wall_ms, unused=unused
+        )
         publisher = (sender or self.doer).publisher
         if self.in_replies:
             reply = CallDeferred(call_id=rid, after_ms=1, settled=(body,))

@@ -107,7 +107,8 @@ async def test_a_rebuild_holds_what_was_held_ahead(world: World) -> None:
     await asyncio.gather(*(ask(world, f"r{n}", task=f"t{n % 3}") for n in range(60)))
     await world.settle("r3", cost=4, task="t0")
     await world.settle(id_ahead("r3", 1), cost=6, task="t0")
-    await world.settled_balance(spent=10, reserved=20 * 35 - 30, task="t0")
+    await world.settle("r6", cost=2, task="t0", unused=("r6-1", "r6-2"))
+    await world.settled_balance(spent=12, reserved=20 * 35 - 30 - 35, task="t0")
     edge = world.edges["0"]
     before, rebuilds = await edge.store.dump_ledger(), edge.keeper.rebuilds
     edge.keeper.require_rebuild("the test wants it")

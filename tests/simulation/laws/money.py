@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bulkhead.bus.port import StoredMessage
+from bulkhead_contracts.result import Usage
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of
 from tests.simulation.laws.record import Record
 from tests.simulation.mesh.chaos import KILLED
@@ -18,6 +19,7 @@ ENDS = frozenset({"crash_before", "crash_after", "cut_off", KILLED})
 """Faults of a replica after which nobody may know what it had reserved."""
 CUT = frozenset({"halted", "hedged", "abandoned"})
 """Failures of calls that the gateway itself ends."""
+NOTHING = Usage().model_dump()
 Key = tuple[str, str]
 """Service and reservation."""
 REPLIES = ("mesh.model.call_replied", "mesh.tool.call_replied", "mesh.retrieval.replied", "mesh.control.call_deferred")
@@ -73,11 +75,14 @@ def complain(record: Record) -> Iterator[str]:
 
 def settlements(record: Record) -> Iterator[tuple[StoredMessage, dict[str, Any]]]:
     """What doers settled, by messages of their own and in their replies, as often as they told it."""
-    for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
-        yield one, body(one)
-    for inbox in ASKERS:
-        for one in of(record, inbox, *REPLIES):
-            yield from ((one, done) for done in body(one).get("settled", ()))
+    told = [(one, [body(one)]) for one in of(record, "INBOX_BUDGET", "mesh.budget.settled")]
+    told += [(one, body(one).get("settled", ())) for inbox in ASKERS for one in of(record, inbox, *REPLIES)]
+    for one, rows in told:
+        for row in rows:
+            others = [
+                {"reservation_id": unused, "call_id": unused, "usage": NOTHING} for unused in row.get("unused", ())
+            ]
+            yield from ((one, {**row, "unused": (), **other}) for other in ({}, *others))
 
 
 def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[Key, dict[str, Any]]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Unpacking of facts that were stored together as one message.
 
-In: a readable message. Out: of the journal's inbox the message itself, or for `ReservedTogether` one `Reserved` per
-row, with its own task, id and cause; of a doer's reply the settlements that it tells.
+In: a readable message. Out: the message itself, or for `ReservedTogether` one `Reserved` per row, with its own task, id
+and cause; of a doer's message the settlements that it tells.
 """
 
 from collections.abc import Iterator

@@ -6,12 +6,11 @@ was forgotten asks again by its own timer.
 """
 
 import asyncio
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.consume.inbound import CauseFields, ReceivedMessage
 from bulkhead.runtime.halts.live import Halts, Key
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
@@ -31,26 +30,20 @@ CallName = tuple[str, str, str, str]
 """Requester, tenant, task, call."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeferredCall:
+class DeferredCall(NamedTuple):
     """One deferred call. head: the envelope of the request that was deferred last."""
 
     sender: str
     tenant: str
     task: str
-    head: Envelope
     call_id: str
     step_id: str
-
-    @classmethod
-    def from_message(cls, message: ReceivedMessage, call_id: str, step_id: str) -> "DeferredCall":
-        """The call that a request belongs to, without the request's body."""
-        return cls(message.sender, message.tenant, message.task, message.envelope, call_id, step_id)
+    head: Envelope
 
     @property
     def name(self) -> CallName:
         """The same for every request of one call."""
-        return self.sender, self.tenant, self.task, self.call_id
+        return self[:4]
 
 
 class DeferredCalls:
@@ -108,11 +101,16 @@ class DeferredCalls:
     async def _tell_requester(self, call: DeferredCall) -> None:
         head = call.head
         try:
-            body = CallResumed(call_id=call.call_id, step_id=call.step_id)
-            place: CauseFields = {"tenant": call.tenant, "task": call.task, "cause": head.id}
-            actor, digest, logic = head.actor, head.grant_digest, head.logic
             await self._publisher.send(
-                call.sender, body, **place, index="resumed", actor=actor, grant_digest=digest, logic=logic
+                call.sender,
+                CallResumed(call_id=call.call_id, step_id=call.step_id),
+                tenant=call.tenant,
+                task=call.task,
+                cause=head.id,
+                index="resumed",
+                actor=head.actor,
+                grant_digest=head.grant_digest,
+                logic=head.logic,
             )
         except BusError as error:
             log.warning("not_woken", call=call.call_id, task=call.task, reason=str(error))

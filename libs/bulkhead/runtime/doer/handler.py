@@ -10,10 +10,12 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from bulkhead.bus.port import BusError, StoredMessage, WrongLastSequence
-from bulkhead.grants import Authority, GrantRefused
+from bulkhead.grants import EXPIRED, GrantRefused
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import ReceivedMessage
@@ -32,7 +34,7 @@ from bulkhead.runtime.doer.idempotency import (
     with_lost_usage,
 )
 from bulkhead.runtime.doer.protocol import FIRST_PAUSE_MS, Doer, Job, JobContext
-from bulkhead.runtime.doer.reservations import OUTCOME_PATIENCE_S, Reserver, collect_settlements
+from bulkhead.runtime.doer.reservations import OUTCOME_PATIENCE_S, Reserver
 from bulkhead.runtime.doer.reservations_ahead import StepPlace
 from bulkhead.runtime.errors import Deferred, JobRefused, Unreadable
 from bulkhead.runtime.halts.live import Halts, is_breaker_key
@@ -48,9 +50,6 @@ from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
 
-EXPIRED = "expired"
-"""What the verifier calls a grant whose time is over and that is good otherwise."""
-
 
 class DoerHandler:
     """Handles a doer's inbox."""
@@ -60,7 +59,8 @@ class DoerHandler:
     def __init__(self, context: Context, doer: Doer[Any], halts: Halts) -> None:
         self._context, self._doer, self._halts = context, doer, halts
         self._records = subjects.records_stream(context.service)
-        self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
+        # As long as somebody holds one, or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._serial = itertools.count()
         self.reserver = Reserver(context)
         self.deferred_calls = DeferredCalls(context.publisher, halts)
@@ -85,16 +85,16 @@ class DoerHandler:
         async with self._hold_call(message) as call:
             if await self._answer_if_begun(message, call):
                 return
+            # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
+            if code == HANDLER_FAILED and self._doer.may_change_world(request):
+                await self._store_outcome(message, call, self._doer.uncertain_reply(request))
+                return
             description = (
                 f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
             )
             hint = "see `bulkhead dead-letters` for the reason; repair it, then ask anew"
-            failure = Failure.from_text(code[:64], description, hint)
-            # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
-            if code == HANDLER_FAILED and self._doer.may_change_world(request):
-                await self._store_outcome(message, call, self._doer.uncertain_reply(request))
-            else:
-                await self._refuse_call(message, call, self._doer.refusal_reply(request, failure), claims=True)
+            reply = self._doer.refusal_reply(request, Failure.from_text(code[:64], description, hint))
+            await self._refuse_call(message, call, reply, claims=True)
 
     async def handle_message(self, message: ReceivedMessage) -> None:
         """See the module's docstring for the order."""
@@ -104,18 +104,21 @@ class DoerHandler:
             if (side_handler := self._doer.side_handlers.get(type(request))) is not None:
                 await side_handler(message)
             return
-        if self._doer.idempotency_key(request) == subjects.NO_KEY:
-            # Under it lies all that is no outcome: the last of that would pass for one.
-            failure = Failure.from_text("bad_key", "a call cannot have the id `-`", "give it another id")
+        now_unix_ms = self._context.clock()
+        try:
+            if self._doer.idempotency_key(request) == subjects.NO_KEY:
+                # Under it lies all that is no outcome: the last of that would pass for one.
+                raise GrantRefused("bad_key", "a call cannot have the id `-`: give it another one")
+            # Whether its time is over is looked at later: what was done is no longer to be refused.
+            authority = self._context.verifier.verify_authority(
+                message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=0
+            )
+        except GrantRefused as refusal:
+            failure = Failure.from_text(refusal.code, str(refusal), "submit the task again")
             await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
             return
-        try:
-            authority = self._authority_of(message, self._context.clock())
-        except GrantRefused as refusal:
-            await self._refuse_request(message, refusal)
-            return
         crash_points.pass_point("after_verify")
-        job = Job.from_message(message, request, authority, self._context.clock())
+        job = Job.from_message(message, request, authority, now_unix_ms)
         try:
             async with self._hold_call(job) as call:
                 await self._do_once(job, call)
@@ -124,21 +127,23 @@ class DoerHandler:
 
     async def _defer_request(self, message: ReceivedMessage, wait: Deferred) -> None:
         """Ask again later; or when woken, where a halt holds it."""
-        request = message.body
-        call_id, step_id = self._doer.idempotency_key(request), getattr(request, "step_id", "")
-        deferral = {
-            name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage", "until_unix_ms")
-        }
-        body, halt = CallDeferred(call_id=call_id, step_id=step_id, **deferral), wait.halt
+        halt, after_ms = wait.halt, wait.after_ms
         if halt is not None and not is_breaker_key(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
-            body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
+            after_ms = max(after_ms, BACKSTOP_MS)
+        body = CallDeferred(
+            call_id=self._doer.idempotency_key(message.body),
+            step_id=getattr(message.body, "step_id", ""),
+            after_ms=after_ms,
+            **{name: getattr(wait, name) for name in ("reason", "paused", "code", "usage", "until_unix_ms")},
+        )
         await self._send_reply(message, body, wait.settled)
         if wait.then is not None:
             await wait.then()
         if halt is not None:
             # Register after the deferral is published, so that a wake-up cannot precede it.
-            self.deferred_calls.defer_call(*halt, DeferredCall.from_message(message, body.call_id, body.step_id))
+            place = message.sender, message.tenant, message.task
+            self.deferred_calls.defer_call(*halt, DeferredCall(*place, body.call_id, body.step_id, message.envelope))
 
     def _place_of(self, message: ReceivedMessage) -> CallPlace:
         """Subjects of a call's outcome and record: by asker, so that nobody can write down an answer for another's call
@@ -157,52 +162,32 @@ class DoerHandler:
     async def _hold_call(self, message: ReceivedMessage) -> AsyncIterator[KeyedCall]:
         """The call as it is stored, one handling at a time in this process; the record keeps other processes apart."""
         place, bus = self._place_of(message), self._context.bus
-        lock, holders = self._busy.get(place.record, (asyncio.Lock(), 0))
-        self._busy[place.record] = (lock, holders + 1)
-        try:
-            async with lock:
-                reads = bus.last_on(place.inbox, place.reply), bus.last(self._records, place.record)
-                yield parse_call(place, *await asyncio.gather(*reads))
-        finally:
-            _, holders = self._busy[place.record]
-            if holders == 1:
-                del self._busy[place.record]
-            else:
-                self._busy[place.record] = (lock, holders - 1)
+        async with self._locks.setdefault(place.record, asyncio.Lock()):
+            reads = bus.last_on(place.inbox, place.reply), bus.last(self._records, place.record)
+            yield parse_call(place, *await asyncio.gather(*reads))
 
-    async def _refuse_request(self, message: ReceivedMessage, refusal: GrantRefused) -> None:
-        """Refuse it, unless it was done while the grant still held: what was done is no longer to be refused."""
-        request = message.body
-        failure = Failure.from_text(refusal.code, str(refusal), "submit the task again")
-        if refusal.code == EXPIRED:
-            with suppress(GrantRefused):
-                job = Job.from_message(message, request, self._authority_of(message, 0), self._context.clock())
-                async with self._hold_call(job) as call:
-                    if not await self._answer_if_begun(job, call):
-                        # As its outcome: a replica whose clock is behind would do what its asker was told was not done.
-                        reply = await self._doer.refusal_after_start(job, failure)
-                        await self._refuse_call(job, call, reply, claims=self._doer.needs_claim(job))
-                    return
-        await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
-
-    async def _answer_if_begun(self, message: ReceivedMessage, call: KeyedCall) -> bool:
-        """Answer it, if it has an outcome; a claim without one may have been done."""
+    async def _answer_if_begun(
+        self, message: ReceivedMessage, call: KeyedCall, hands: JobContext | None = None
+    ) -> bool:
+        """Answer it, if it has an outcome; a claim without one may have been done. hands: of a job, to find out."""
         if call.outcome.answers(message.envelope.id):
             await self._answer_again(message, call.outcome)
-            return True
-        if call.record is None or not call.record.claimed:
+        elif call.record is not None and call.record.claimed:
+            # Before anything could refuse it: what may have been done is never told to be refused.
+            resolution: Body | None = None
+            if hands is not None and isinstance(message, Job):
+                resolution = await self._doer.resolve_claim(message, hands, call.recorded_unix_ms)
+            await self._store_outcome(message, call, resolution or self._doer.uncertain_reply(message.body))
+        else:
             return False
-        await self._store_outcome(message, call, self._doer.uncertain_reply(message.body))
         return True
 
-    def _authority_of(self, message: ReceivedMessage, now_unix_ms: int) -> Authority:
-        return self._context.verifier.verify_authority(
-            message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=now_unix_ms
-        )
-
     async def _do_once(self, job: Job[Any], call: KeyedCall) -> None:
-        if call.outcome.answers(job.envelope.id):
-            await self._answer_again(job, call.outcome)
+        """Do it, unless it was begun before; a refusal is its outcome."""
+        shared = self._context.blobs, self._context.signer, self._context.clock
+        hands = JobContext(*shared, self.reserver.reserve, self._halts, self._publish_live)
+        is_expired = job.authority.expires_unix_ms <= job.now_unix_ms
+        if await self._answer_if_begun(job, call, None if is_expired else hands):
             return
         if call.record is not None and call.was_put_off(job.envelope.id):
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
@@ -210,24 +195,23 @@ class DoerHandler:
             wait = Deferred(FIRST_PAUSE_MS, "the call was put off")
             wait.usage, wait.settled = total_usage(call.record.used), call.record.used
             raise wait
-        hands = self._job_context()
-        if call.record is not None and call.record.claimed:
-            # Before anything could refuse it: what may have been done is never told to be refused.
-            resolution = await self._doer.resolve_claim(job, hands, call.recorded_unix_ms)
-            await self._store_outcome(job, call, resolution or self._doer.uncertain_reply(job.request))
-            return
+        claims = self._doer.needs_claim(job)
         try:
+            if is_expired:
+                raise JobRefused(Failure.from_text("expired", EXPIRED, "submit the task again"))
             # Before the claim: who dies while it waits has done nothing.
             async with self._doer.hold_turn(job, hands) as turn:
-                await self._claim_and_act(job, call, hands, turn)
+                await self._claim_and_act(job, call, hands, turn, claims=claims)
         except JobRefused as refusal:
+            # As its outcome: a replica whose clock is behind would do what its asker was told was not done.
             reply = await self._doer.refusal_after_start(job, refusal.failure)
-            await self._refuse_call(job, call, reply, claims=self._doer.needs_claim(job))
+            await self._refuse_call(job, call, reply, claims=claims)
 
-    async def _claim_and_act(self, job: Job[Any], call: KeyedCall, hands: JobContext, turn: Any) -> None:
+    async def _claim_and_act(
+        self, job: Job[Any], call: KeyedCall, hands: JobContext, turn: Any, *, claims: bool
+    ) -> None:
         """Claim it, do it, answer."""
         request, place, lost, sequence = job.envelope.id, call.place, call.lost, call.record_sequence
-        claims = self._doer.needs_claim(job)
         if claims:
             claim = IdempotencyRecord(request=request, claimed=True, used=lost)
             sequence = await self._put_record(place, claim, sequence)
@@ -237,7 +221,7 @@ class DoerHandler:
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
         except Deferred as wait:
-            wait.settled = settled = collect_settlements(hands)
+            wait.settled = settled = hands.collect_settlements()
             wait.usage = total_usage((*lost, *settled))
             if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
@@ -250,7 +234,7 @@ class DoerHandler:
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
-            settled = collect_settlements(hands)
+            settled = hands.collect_settlements()
             await asyncio.shield(self._settle_all(job, settled))
             if settled:
                 cut_off = IdempotencyRecord(request=request, claimed=claims, used=(*lost, *settled))
@@ -258,7 +242,7 @@ class DoerHandler:
                     await asyncio.shield(self._put_record(place, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
-        await self._store_outcome(job, call, reply, collect_settlements(hands))
+        await self._store_outcome(job, call, reply, hands.collect_settlements())
 
     async def _refuse_call(self, message: ReceivedMessage, call: KeyedCall, reply: Body, *, claims: bool) -> None:
         """Answer what was not begun. claims: another replica may be about to claim it, and must not then."""
@@ -272,18 +256,17 @@ class DoerHandler:
     ) -> None:
         """Store the reply as the outcome of the call, unless another replica was first: then that one's answer is the
         answer, and what this one spent is settled all the same. Raises BusError."""
-        place, outcome, used = call.place, call.outcome, (*settled, *call.lost)
-        reply = with_lost_usage(reply, call.lost)
+        used, reply = (*settled, *call.lost), with_lost_usage(reply, call.lost)
         try:
             while True:
                 try:
-                    await self._send_reply(message, reply, used, place=place, behind=outcome)
+                    await self._send_reply(message, reply, used, call)
                     break
                 except WrongLastSequence:
-                    present = parse_outcome(await self._context.bus.last_on(place.inbox, place.reply))
-                    if present.sequence <= outcome.sequence:
+                    outcome = parse_outcome(await self._context.bus.last_on(call.place.inbox, call.place.reply))
+                    if outcome.sequence <= call.outcome.sequence:
                         raise  # A follower that lags: whoever handles it again sees more.
-                    outcome = present
+                    call = replace(call, outcome=outcome)
                 # Where it answers only another request, nothing was done for that one, which says nothing of this one.
                 if outcome.answers(message.envelope.id):
                     await self._answer_again(message, outcome)
@@ -319,24 +302,16 @@ class DoerHandler:
         return f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
 
     async def _send_reply(
-        self,
-        message: ReceivedMessage,
-        reply: Body,
-        settled: tuple[Settled, ...],
-        *,
-        place: CallPlace | None = None,
-        behind: StoredOutcome | None = None,
+        self, message: ReceivedMessage, reply: Body, settled: tuple[Settled, ...], call: KeyedCall | None = None
     ) -> None:
         """Send the reply, with what is to be settled in it: what does not fit is settled by messages of its own. With a
-        place it is the outcome of the call there, behind the one that lies there. Raises BusError."""
+        call it is its outcome, behind the one that lies there. Raises BusError."""
         carried: tuple[Settled, ...] = ()
-        changes: dict[str, object] = {}
-        if settled and isinstance(reply, DoerReply):
-            changes["settled"] = carried = settled[: bounds.MAX_SETTLED_IN_REPLY]
-        if behind is not None and behind.body is not None and isinstance(reply, DoerReply):
-            changes["answered"] = behind.answered
-        if changes:
-            reply = reply.model_copy(update=changes)
+        if isinstance(reply, DoerReply):
+            carried = settled[: bounds.MAX_SETTLED_IN_REPLY]
+            answered = call.outcome.answered if call is not None else ()
+            if carried or answered:
+                reply = reply.model_copy(update={"settled": carried, "answered": answered})
         annotate_span(reply, message.body)
         head, publisher = message.envelope, self._context.publisher
         reply_head = publisher.make_envelope(
@@ -355,19 +330,19 @@ class DoerHandler:
             reply_head,
             tenant=message.tenant,
             task=message.task,
-            key=place.key if place is not None else subjects.NO_KEY,
-            handling=self._next_handling() if place is not None else "",
+            key=call.place.key if call is not None else subjects.NO_KEY,
+            handling=self._next_handling() if call is not None else "",
         )
         ack = await publisher.put_message(
             outgoing,
-            expect_last_on_subject=behind.sequence if behind is not None else None,
-            patience_s=OUTCOME_PATIENCE_S if place is not None else 0.0,
+            expect_last_on_subject=call.outcome.sequence if call is not None else None,
+            patience_s=OUTCOME_PATIENCE_S if call is not None else 0.0,
         )
         crash_points.pass_point("after_reply")
         # A deferral that lies there already may be another replica's, and tell of other attempts.
-        is_foreign = ack.duplicate and place is None
-        if not is_foreign:
-            self.reserver.ahead.on_settled(row.reservation_id for row in carried)
+        is_foreign = ack.duplicate and call is None
+        if not is_foreign and carried == settled:
+            self.reserver.ahead.on_settled(message)
         await self._settle_all(message, settled if is_foreign else settled[len(carried) :])
 
     async def _settle_all(self, message: ReceivedMessage, settled: tuple[Settled, ...]) -> None:
@@ -375,13 +350,6 @@ class DoerHandler:
         place = StepPlace.of_message(message)
         await asyncio.gather(*(self.reserver.publish_settlement(place, body) for body in settled))
 
-    def _job_context(self) -> JobContext:
-        async def publish_live(tenant: str, task: str, body: Contract) -> None:
-            subject = subjects.live_subject(self._context.service, tenant, task)
-            await self._context.bus.publish_live(subject, body.model_dump_json().encode())
-
-        context, halts = self._context, self._halts
-        shared_parts = context.blobs, context.signer, context.clock
-        return JobContext(
-            *shared_parts, self.reserver.reserve, halts.find, halts.halt_event, publish_live, halts.holding_breaker
-        )
+    async def _publish_live(self, tenant: str, task: str, body: Contract) -> None:
+        subject = subjects.live_subject(self._context.service, tenant, task)
+        await self._context.bus.publish_live(subject, body.model_dump_json().encode())

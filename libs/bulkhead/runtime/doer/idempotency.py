@@ -55,6 +55,8 @@ class StoredOutcome:
     @property
     def answered(self) -> tuple[str, ...]:
         """The requests that this outcome and those before it were made for."""
+        if self.body is None:
+            return ()
         earlier = self.body.answered if isinstance(self.body, DoerReply) else ()
         return (*earlier, self.cause)[-bounds.MAX_ANSWERED_BEFORE :]
 
@@ -109,11 +111,11 @@ def parse_call(place: CallPlace, reply: StoredMessage | None, record: StoredMess
 
 
 def total_usage(settled: tuple[Settled, ...]) -> Usage:
-    """Usage of a call when it was put off: its asker is told then."""
+    """Usage of some attempts together."""
     return sum((row.usage for row in settled), Usage())
 
 
 def with_lost_usage(reply: Body, lost: tuple[Settled, ...]) -> Body:
     """The reply with what its request had been charged for before."""
     used = getattr(reply, "usage", None)
-    return reply.model_copy(update={"usage": sum((row.usage for row in lost), used)}) if lost and used else reply
+    return reply.model_copy(update={"usage": used + total_usage(lost)}) if lost and used else reply

@@ -11,24 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Deferred, JobRefused
-from bulkhead.runtime.halts.live import CEILING_CODE, HaltTarget, OpenBreaker, key_of
+from bulkhead.runtime.halts.live import CEILING_CODE, Halts, HaltTarget, OpenBreaker, key_of
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import Amount, Settled
+from bulkhead_contracts.budget import Amount, CallAhead, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.types import Body, Contract
 
 R = TypeVar("R", bound=Body)
-
-
-_SHARED_FIELDS = ("envelope", "tenant", "task", "sender", "sequence", "time_unix_ms", "attempts", "receiver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +44,9 @@ class Job(ReceivedMessage, Generic[R]):
     @classmethod
     def from_message(cls, message: ReceivedMessage, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
         """The job of a message whose grant is good."""
-        same = {name: getattr(message, name) for name in _SHARED_FIELDS}
-        return cls(body=request, authority=authority, now_unix_ms=now_unix_ms, **same)
+        place = message.tenant, message.task, message.sender, message.sequence, message.time_unix_ms, message.attempts
+        head, receiver = message.envelope, message.receiver
+        return cls(head, *place, receiver, body=request, authority=authority, now_unix_ms=now_unix_ms)
 
 
 @dataclass(slots=True)
@@ -86,6 +84,14 @@ class Reservation:
         )
         return self.settled
 
+    def settle_at_last(self) -> Settled:
+        """The settlement; what nobody has settled is charged in full."""
+        if self.settled is None:
+            same = self.worst_case.model_dump(include={"model_calls", "tool_calls", "cost_usd_micros"})
+            full_usage = Usage(input_tokens=self.worst_case.tokens, **same)
+            return self.settle(full_usage.as_estimate(), estimated=True)
+        return self.settled
+
 
 FIRST_PAUSE_MS = 500
 MAX_PAUSE_MS = 60_000
@@ -115,37 +121,29 @@ def halt_reason(halt: Halt, more: str = "") -> str:
 
 def breaker_reason(held: OpenBreaker) -> str:
     """The reason that an open breaker gives for holding a call back."""
-    breaker, wait_s = held.breaker, max(1, round(held.retry_after_ms / 1000))
-    description = f"the breaker of {breaker.scope} {breaker.known_as} is open"
-    return f"{description}: {breaker.reason}. Tried again in {wait_s} s"[:2000]
+    description = f"the breaker of {held.breaker.scope} {held.breaker.known_as} is open"
+    return f"{description}: {held.breaker.reason}. Tried again in {held.retry_after_s} s"[:2000]
 
 
-@dataclass(frozen=True, slots=True)
-class JobStop:
-    """The reason why a job may not go on. held: the open breaker, where it is one."""
+class JobStop(NamedTuple):
+    """The reason why a job may not go on; nothing was done. held: the open breaker, where it is one."""
 
     code: Literal["halted", "deadline_exceeded", "breaker_open"]
     reason: str
+    hint: str
     held: OpenBreaker | None = None
 
     def to_failure(self) -> Failure:
-        """Failure that the requester gets in place of an outcome; nothing was done."""
-        hint = _STOP_HINTS.get(self.code, "")
-        if self.held is not None:
-            hint = f"go another way, or try again in {max(1, round(self.held.retry_after_ms / 1000))} s"
-        return Failure.from_text(self.code, self.reason, hint)
+        """Failure that the requester gets in place of an outcome."""
+        return Failure.from_text(self.code, self.reason, self.hint)
 
 
-_STOP_HINTS = {
-    "halted": "an operator must lift the halt",
-    "deadline_exceeded": "nothing was done: ask again, or give the task a longer deadline",
-}
 SideHandlers = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[None]]]
 """Handlers of messages that ask for no reply, by type. One may raise HandBack: its message comes back, and holds up
 nothing but itself."""
 Keep = Callable[[Reservation], None]
 Purpose = Literal["model", "tool", "retrieval"]
-Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaitable[Reservation]]
+Reserve = Callable[[Job[Any], str, int, CallAhead, Keep], Awaitable[Reservation]]
 
 
 @dataclass(slots=True)
@@ -156,11 +154,13 @@ class JobContext:
     signer: Signer
     now_unix_ms: Callable[[], int]
     _reserve: Reserve
-    _halt_of: Callable[[HaltTarget], Halt | None]
-    _halt_event: Callable[[HaltTarget, bool], asyncio.Event]
+    _halts: Halts
     _live: Callable[[str, str, Contract], Awaitable[None]]
-    _held: Callable[[HaltTarget, int], OpenBreaker | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
+
+    def collect_settlements(self) -> tuple[Settled, ...]:
+        """The usage of each reservation."""
+        return tuple(reservation.settle_at_last() for reservation in self.reservations)
 
     async def reserve_attempt(
         self,
@@ -174,8 +174,10 @@ class JobContext:
         price_digest: str = "",
     ) -> Reservation:
         """Admission for one outward attempt (numbered from 0). Raises JobRefused (ceiling, halt) or Deferred."""
-        keep = self.reservations.append
-        reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest, keep)
+        call = CallAhead(
+            purpose=purpose, resource=resource, worst_case=worst_case, price_digest=price_digest, agent=agent_of(job)
+        )
+        reservation = await self._reserve(job, call_id, attempt, call, self.reservations.append)
         if reservation.wall_until_unix_ms:
             # Earlier attempts of this job are charged with its reply.
             used_ms = sum(earlier.settled.wall_ms for earlier in self.reservations if earlier.settled is not None)
@@ -207,23 +209,25 @@ class JobContext:
         tenant or agent.
         """
         target = target_of(job, tool, model)
-        halt = self._halt_of(target)
+        halt = self._halts.find(target)
         if halt is not None:
             if halt.pauses and defer:
                 raise self._pause_for(halt)
-            return JobStop("halted", halt_reason(halt))
+            return JobStop("halted", halt_reason(halt), "an operator must lift the halt")
         if deadline_unix_ms is not None and self.now_unix_ms() >= deadline_unix_ms:
-            return JobStop("deadline_exceeded", f"the call's deadline passed before {what} began")
-        open_breaker = self._held(target, self.now_unix_ms()) if begins else None
+            hint = "nothing was done: ask again, or give the task a longer deadline"
+            return JobStop("deadline_exceeded", f"the call's deadline passed before {what} began", hint)
+        open_breaker = self._halts.holding_breaker(target, self.now_unix_ms()) if begins else None
         if open_breaker is None:
             return None
         if open_breaker.breaker.scope in ("tenant", "agent"):
             raise self.defer_for_breaker(open_breaker)
-        return JobStop("breaker_open", breaker_reason(open_breaker), open_breaker)
+        hint = f"go another way, or try again in {open_breaker.retry_after_s} s"
+        return JobStop("breaker_open", breaker_reason(open_breaker), hint, open_breaker)
 
     def find_cutting_halt(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt:
         """The halt that ended what was in flight. Raises Deferred when it only pauses, or was lifted meanwhile."""
-        halt = self._halt_of(target_of(job, tool, model))
+        halt = self._halts.find(target_of(job, tool, model))
         if halt is None:
             raise Deferred(FIRST_PAUSE_MS, "it was halted, and let go on at once", paused=True)
         if halt.pauses:
@@ -251,7 +255,7 @@ class JobContext:
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "", ends: bool = False) -> asyncio.Event:
         """Set while the job, or what it uses, is halted: race streams against it and cut them. ends: by a halt that
         ends it alone, and not by one that only pauses it."""
-        return self._halt_event(target_of(job, tool, model), ends)
+        return self._halts.halt_event(target_of(job, tool, model), ends)
 
     async def publish_live(self, job: "Job[R]", body: Contract) -> None:
         """Publish unstored progress (TextDelta, ToolProgress) for the job's task."""

@@ -73,6 +73,11 @@ class OpenBreaker(NamedTuple):
         """Key that those wait for whom it holds back; other than that of a halt of the same name."""
         return _breaker_key(self.breaker)
 
+    @property
+    def retry_after_s(self) -> int:
+        """The time as people are told it."""
+        return max(1, round(self.retry_after_ms / 1000))
+
 
 def is_breaker_key(key: Key) -> bool:
     """Check whether it is a breaker that is waited for, and not a halt."""

@@ -456,8 +456,8 @@ def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
         used_before = key_before(key)
         if used_before and ledger.read_unix_ms < entry.at_unix_ms + ledger.lease_ms // 2:
             continue
-        before = ledger.entries.get(used_before)
-        if before is None or before.state in ("settled", "early"):
+        predecessor = ledger.entries.get(used_before)
+        if predecessor is None or predecessor.state in ("settled", "early"):
             _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
             ledger.entries[key] = replace(entry, state="lapsed")
         else:

@@ -341,7 +341,8 @@ def moves_money(stored: StoredMessage) -> bool:
 
 def fold_message(ledger: LedgerState, message: ReceivedMessage) -> None:
     """A fact, several told together, or a settlement; everything else changes nothing."""
-    for fact in packed_facts.unpack_facts(message):
+    unpack = packed_facts.unpack_settlements if isinstance(message.body, Settled) else packed_facts.unpack_facts
+    for fact in unpack(message):
         _fold_fact(ledger, fact)
 
 

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,11 +61,11 @@ class Desk:
     reservations: list[Reservation] = field(default_factory=list)
 
     def hands(self) -> JobContext:
-        async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
+        async def reserve(job, call_id, attempt, call, keep) -> Reservation:
             if self.refuse_money:
                 raise JobRefused(Failure(code="refused_by_budget", message="ceiling reached"))
-            self.reserved.append((call_id, attempt, purpose, worst.tokens))
-            keep(held := Reservation(f"r-{call_id}-{attempt}", call_id, worst))
+            self.reserved.append((call_id, attempt, call.purpose, call.worst_case.tokens))
+            keep(held := Reservation(f"r-{call_id}-{attempt}", call_id, call.worst_case))
             return held
 
         async def live(tenant, task, body) -> None:
@@ -75,8 +76,11 @@ class Desk:
             signer=Signer("rag", self.seed),
             now_unix_ms=lambda: NOW,
             _reserve=reserve,
-            _halt_of=lambda target: self.halt,
-            _halt_event=lambda target, ends: asyncio.Event(),
+            _halts=SimpleNamespace(
+                find=lambda target: self.halt,
+                halt_event=lambda target, ends: asyncio.Event(),
+                holding_breaker=lambda target, now_unix_ms: None,
+            ),
             _live=live,
         )
         self.reservations = hands.reservations

@@ -63,14 +63,14 @@ class Desk:
     reservations: list[Reservation] = field(default_factory=list)
 
     def hands(self) -> JobContext:
-        async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
-            assert (purpose, resource, worst.tool_calls) == ("tool", job.request.tool, 1)
+        async def reserve(job, call_id, attempt, call, keep) -> Reservation:
+            assert (call.purpose, call.resource, call.worst_case.tool_calls) == ("tool", job.request.tool, 1)
             if self.admissions <= 0:
                 raise Deferred(500, "budget asks to wait")
             self.admissions -= 1
             self.now_unix_ms += self.admission_takes_ms
             until_ms = self.now_unix_ms + self.wall_ms if self.wall_ms else 0
-            keep(held := Reservation(f"r{attempt}", call_id, worst, wall_until_unix_ms=until_ms))
+            keep(held := Reservation(f"r{attempt}", call_id, call.worst_case, wall_until_unix_ms=until_ms))
             return held
 
         async def live(tenant, task, body) -> None:
@@ -81,10 +81,12 @@ class Desk:
             signer=Signer("tool_executor", self.seed),
             now_unix_ms=lambda: self.now_unix_ms,
             _reserve=reserve,
-            _halt_of=lambda target: self.halt,
-            _halt_event=lambda target, ends: self.ending if ends else self.cut,
+            _halts=SimpleNamespace(
+                find=lambda target: self.halt,
+                halt_event=lambda target, ends: self.ending if ends else self.cut,
+                holding_breaker=lambda target, now_unix_ms: self.held,
+            ),
             _live=live,
-            _held=lambda target, now: self.held,
         )
         self.reservations = hands.reservations
         return hands

@@ -45,7 +45,7 @@ class World:
 
     def puts_off(self, call: str, key: Key = TASK, since: int = NOW, asked: int = 0) -> None:
         head = Envelope(id=derive_id("worker", call, asked), type="x", source="worker", time_unix_ms=NOW, logic=3)
-        self.deferred.defer_call(key, since, DeferredCall("worker", "demo", "t1", head, call, "s1"))
+        self.deferred.defer_call(key, since, DeferredCall("worker", "demo", "t1", call, "s1", head))
 
     async def woken(self) -> list[str]:
         """Calls of which was said by now that they go on, when everything is said."""

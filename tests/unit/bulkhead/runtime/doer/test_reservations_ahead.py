@@ -8,7 +8,7 @@ from bulkhead.runtime.doer import reservations_ahead
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled, settlements_of
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolCallReplied
@@ -27,10 +27,11 @@ class Generous(Purse):
     def __init__(self, ahead_ms: int = AHEAD_MS) -> None:
         super().__init__()
         self.asks: list[ReserveRequested] = []
-        self.ahead_ms = ahead_ms
+        self.ahead_ms, self.delay_s = ahead_ms, 0.0
 
     async def reserve(self, received: ReceivedMessage):
         self.asks.append(received.body)
+        await asyncio.sleep(self.delay_s)
         ahead = len(received.body.ahead)
         return ReserveReplied(
             reservation_id=received.body.reservation_id, decision="reserved", ahead=ahead, ahead_ms=self.ahead_ms
@@ -81,7 +82,6 @@ class Steps:
     async def learn(self, *call_ids: str) -> None:
         for number in range(reservations_ahead.MIN_STEPS):
             await self.take(f"before{number}", *call_ids)
-        await asyncio.sleep(reservations_ahead.ENDED_AFTER_S + 0.1)
 
 
 CALLS = ("add_40", "look_20", "look_8")
@@ -100,9 +100,9 @@ async def steps():
         yield steps
 
 
-async def given_back(mesh: MemoryMesh, count: int) -> list[str]:
-    found = await mesh_messages(mesh, "INBOX_BUDGET", "mesh.tool_executor.budget.>", count)
-    bodies = [Settled.model_validate_json(one.body) for one in found]
+async def given_back(mesh: MemoryMesh) -> list[str]:
+    [stored] = await mesh_messages(mesh, "INBOX_BUDGET", "mesh.tool_executor.budget.>", 1)
+    bodies = settlements_of(Settled.model_validate_json(stored.body))
     assert all(body.usage == Usage() and not body.estimated for body in bodies)
     return [body.reservation_id for body in bodies]
 
@@ -124,19 +124,18 @@ async def test_a_step_that_does_what_steps_do_asks_once(steps):
 
 async def test_what_steps_did_differently_is_not_foreseen(steps):
     await steps.take("other", "add_40", "look_20", "add_40_b")
-    await asyncio.sleep(reservations_ahead.ENDED_AFTER_S + 0.1)
     steps.purse.asks.clear()
     await steps.take("t1", *CALLS)
     assert [len(ask.ahead) for ask in steps.purse.asks] == [1, 0], "the second is the same in all, the third is not"
 
 
-async def test_what_a_step_does_not_use_is_given_back_last_first(steps):
+async def test_what_a_step_does_not_use_is_given_back_by_one_message(steps):
     await steps.take("t1", "add_40")
     [ask] = steps.purse.asks
     await asyncio.sleep(reservations_ahead.RETURN_AFTER_S - 1)
     assert not await steps.mesh.messages("INBOX_BUDGET", "mesh.tool_executor.budget.>")
     await asyncio.sleep(1 + reservations_ahead.LOOK_EVERY_S)
-    assert await given_back(steps.mesh, 2) == [f"{ask.reservation_id}-2", f"{ask.reservation_id}-1"]
+    assert await given_back(steps.mesh) == [f"{ask.reservation_id}-1", f"{ask.reservation_id}-2"]
     await steps.take("t1", "look_20")
     assert steps.doer.used[-1] == steps.purse.asks[-1].reservation_id, "given back, it is asked for anew"
 
@@ -150,7 +149,7 @@ async def test_what_is_held_is_given_back_when_the_replica_ends():
         replica = mesh.running["tool_executor", "0"]
         replica.service.drain()
         await replica.task
-        assert [name[-2:] for name in await given_back(mesh, 2)] == ["-2", "-1"]
+        assert [name[-2:] for name in await given_back(mesh)] == ["-1", "-2"]
 
 
 async def test_a_replica_that_was_killed_gives_nothing_back_and_the_next_one_asks_anew(steps):
@@ -166,7 +165,7 @@ async def test_another_call_gives_back_in_its_own_reply(steps):
     await steps.take("t1", "add_40", "add_40_b")
     first, second = (ask.reservation_id for ask in steps.purse.asks)
     unused = [one.reservation_id for one in await settlements(steps.mesh) if one.usage == Usage()]
-    assert unused == [f"{first}-2", f"{first}-1"] and steps.doer.used[-1] == second
+    assert unused == [f"{first}-1", f"{first}-2"] and steps.doer.used[-1] == second
     assert not await steps.mesh.messages("INBOX_BUDGET", "mesh.tool_executor.budget.>")
 
 
@@ -195,6 +194,17 @@ async def test_calls_side_by_side_ask_each_for_itself(steps):
     assert f"{first}-2" in {one.reservation_id for one in await settlements(steps.mesh) if one.usage == Usage()}
 
 
+async def test_what_the_first_of_two_holds_that_ask_together_is_given_back(steps):
+    """The second was begun before it was known that the first holds some."""
+    steps.purse.delay_s = 1.0
+    for number, name in enumerate(("add_40_a", "add_40_b")):
+        await call(steps.mesh, grant(steps.mesh, "t1"), name, 101 + number, task="t1")
+    await mesh_messages(steps.mesh, "INBOX_WORKER", "mesh.tool_executor.worker.>", steps.replies + 2)
+    first, second = steps.purse.asks
+    assert len(first.ahead) == 2 and not second.ahead
+    assert await given_back(steps.mesh) == [f"{first.reservation_id}-1", f"{first.reservation_id}-2"]
+
+
 async def test_what_was_held_too_long_is_not_used():
     doer, purse = Charging(), Generous(ahead_ms=3_000)
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
@@ -221,7 +231,7 @@ async def test_a_halt_stops_a_call_for_which_money_is_held(steps):
     halt = Halt(scope="task", name="t1", tenant="demo", code="halted", reason="enough", by="ada", at_unix_ms=1)
     bus, key = steps.mesh.context("budget").bus, subjects.halt_key("task", "demo", "t1")
     await bus.publish(key, halt.model_dump_json().encode(), {}, "halt")
-    await asyncio.sleep(reservations_ahead.ENDED_AFTER_S)
+    await asyncio.sleep(1)
     await steps.take("t1", "look_20")
     assert len(steps.doer.used) == 1, "nothing was called"
     assert len(steps.purse.asks) == 1, "and nothing asked for"
