@@ -95,3 +95,17 @@ async def cancel_tasks(*tasks: "asyncio.Task[Any]") -> None:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+
+
+async def finish_despite_cancel(work: Coroutine[Any, Any, object]) -> None:
+    """Do what has to be done before this task ends: a cancel is kept until then. The work must have a bound in time."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        _task_error(task)  # Asked for, so that nobody complains of it.
+        raise cancelled
+    task.result()

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from bulkhead.bus.port import BusError, StoredMessage, WrongLastSequence
 from bulkhead.grants import EXPIRED, GrantRefused
 from bulkhead.runtime import crash_points
+from bulkhead.runtime.background import finish_despite_cancel
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.consume.loop import HANDLER_FAILED
@@ -229,17 +230,17 @@ class DoerHandler:
                 try:
                     await self._put_record(place, put_off, sequence)
                 except BaseException:
-                    await asyncio.shield(self._settle_all(job, settled))  # Its asker is told nothing.
+                    await finish_despite_cancel(self._settle_all(job, settled))  # Its asker is told nothing.
                     raise
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
             settled = hands.collect_settlements()
-            await asyncio.shield(self._settle_all(job, settled))
+            await finish_despite_cancel(self._settle_all(job, settled))
             if settled:
                 cut_off = IdempotencyRecord(request=request, claimed=claims, used=(*lost, *settled))
                 with suppress(BusError):
-                    await asyncio.shield(self._put_record(place, cut_off, sequence))
+                    await finish_despite_cancel(self._put_record(place, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
         await self._store_outcome(job, call, reply, hands.collect_settlements())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkhead.runtime.background import BackgroundFailed, BackgroundTasks, cancel_tasks
+from bulkhead.runtime.background import BackgroundFailed, BackgroundTasks, cancel_tasks, finish_despite_cancel
 
 
 async def for_ever() -> None:
@@ -156,3 +156,23 @@ async def test_an_error_of_who_is_told_ends_the_service() -> None:
     background.keep_running("watcher", lambda: breaks(ValueError("bug")), told)
     with pytest.raises(BackgroundFailed, match=r"watcher ended: KeyError\('told'\)"):
         await asyncio.wait_for(background.run_beside(for_ever()), 5)
+
+
+async def test_what_has_to_be_said_is_said_however_often_its_task_is_cancelled() -> None:
+    begun, goes_on, done = asyncio.Event(), asyncio.Event(), []
+
+    async def settle() -> None:
+        begun.set()
+        await goes_on.wait()
+        done.append("settled")
+
+    task = asyncio.create_task(finish_despite_cancel(settle()))
+    await begun.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["settled"]
