@@ -1,10 +1,25 @@
 """Reads about tasks, what their answers cite, and where their push notifications go."""
 
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Period, Query, Remedy, TaskId, Word
+from bulkhead.gateway_api.query import (
+    SINCE,
+    SUBMITTERS,
+    Choices,
+    Flag,
+    Id,
+    PageSize,
+    Query,
+    Remedy,
+    TaskId,
+    Word,
+    period_s,
+)
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.push import CONFIG_ID, Form
@@ -12,7 +27,7 @@ from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.task_options import Replan, TaskOptions
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
-from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Tag, order_fields
+from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Summary, Tag, order_fields
 
 Status = Literal[
     "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
@@ -21,6 +36,8 @@ StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "st
 TaskKind = Literal["planned", "adopted"]
 TaskAnswered = Answered | Literal["unknown"]
 ANSWERS = (*get_args(Answered), "unknown")
+TaskSort = Literal["newest", "updated", "cost", "duration"]
+MAX_NAMES = 50
 SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 
 
@@ -40,9 +57,15 @@ class StepDocument(Contract):
 
 
 class TaskSummary(Contract):
-    """One row of GET /v1/tasks. standing, complete, answered: as in TaskDocument. estimated_usd_micros: the part of
-    the cost that no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look.
-    pause_code: why one that is `paused` waits. fork_of: the task that it forks."""
+    """One row of GET /v1/tasks. standing, complete, answered: as in TaskDocument.
+
+    cost_usd_micros: all that has settled, also while the task runs; held_usd_micros: reserved for calls that have not
+    settled; null while the ledger does not answer: the cost is that of ended steps then. estimated_usd_micros: the
+    part of the cost that no provider told. duration_ms: until now, or until its end. model_calls, tool_calls: counted
+    as the cost is. models, tools: of the results that its ended steps rest on. failure_code: of one that ended badly;
+    `uncertain_effect` where a person must look. pause_code: why one that is `paused` waits. fork_of: the task that it
+    forks. result_summary: the first words of its result.
+    """
 
     task_id: str
     kind: TaskKind = "planned"
@@ -50,9 +73,15 @@ class TaskSummary(Contract):
     objective: str
     created_unix_ms: Count
     updated_unix_ms: Count
+    duration_ms: Count = 0
     person: str
     cost_usd_micros: Count
+    held_usd_micros: Count | None = 0
     estimated_usd_micros: Count = 0
+    model_calls: Count = 0
+    tool_calls: Count = 0
+    models: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     standing: Standing | None = None
     complete: bool | None = None
     answered: TaskAnswered | None = None
@@ -61,15 +90,42 @@ class TaskSummary(Contract):
     feature: Tag = ""
     pause_code: str = ""
     fork_of: Tag = ""
+    result_summary: Summary = ""
+
+
+class TaskNames(Contract):
+    """Names that the tasks have, the most frequent first, at most 50 of a kind; codes: of failures."""
+
+    people: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+
+
+class TaskCounts(Contract):
+    """Numbers of tasks that fit all of the query but `status`, `pause` and `answered`. read: tasks that have been read;
+    while it is less than the page's `total` the numbers are those of the tasks that were read, and grow.
+
+    pause: by the code of those that are paused. answered: of those that succeeded. names: of all that were read.
+    """
+
+    read: Count
+    fitting: Count
+    status: Mapping[str, Count] = {}
+    pause: Mapping[str, Count] = {}
+    answered: Mapping[str, Count] = {}
+    names: TaskNames = TaskNames()
 
 
 class TaskPage(Contract):
-    """Tasks, the newest first; `next` leads to the next page and is null on the last one. total: of all that are
-    listed, whatever the filters."""
+    """Tasks in the order of the query; `next` leads to the next page and is null on the last one. total: of all that
+    are listed, whatever the filters."""
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
     total: Count = 0
+    counts: TaskCounts | None = None
 
 
 class QueueDocument(Contract):
@@ -239,10 +295,45 @@ PUSH_OF = (
 )
 
 
+def to_unix_ms(moment: str, now_unix_ms: int) -> int:
+    """The moment of `2h` (so long ago), `2026-11-26` or `2026-11-26T08:30` (UTC). Raises ValueError for anything
+    else."""
+    if re.fullmatch(SINCE, moment):
+        return now_unix_ms - period_s(moment) * 1_000
+    if not re.match(r"\d{4}-\d\d-\d\d", moment):
+        raise ValueError("no moment")
+    date = datetime.fromisoformat(moment)
+    return max(0, round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1_000))
+
+
+def _check_moment(moment: str) -> str:
+    if moment:
+        to_unix_ms(moment, 0)
+    return moment
+
+
+def _parse_amount(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value) else value
+
+
+Moment = Annotated[
+    str, AfterValidator(_check_moment), Remedy("send a time like 90s, 20m, 1h, 7d, 2026-11-26 or 2026-11-26T08:30")
+]
+Amount = Annotated[int, Field(ge=0, le=10**15), BeforeValidator(_parse_amount), Remedy("send a whole number")]
+Codes = Annotated[
+    tuple[Word, ...],
+    Choices,
+    WithJsonSchema({"type": "array", "items": {"type": "string"}}),
+    Remedy("send one or several codes, with commas between"),
+]
+
+
 class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action="read tasks"):
     """List the tenant's tasks, the newest first.
 
-    A page reads 500 tasks at most: it may be short, and `next` leads on. What has not ended is found at once.
+    A page reads 500 tasks at most that were not read before: it may be short, and `next` leads on. What has not ended
+    is found at once. An order other than `newest`, and `counts`, are of the tasks that have been read: after a start
+    the gateway reads on by itself, a few seconds for 10,000.
     """
 
     limit: PageSize = 20
@@ -255,6 +346,12 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         WithJsonSchema({"type": "string", "enum": [subjects.DOORS]}),
         Remedy(f"send {subjects.DOORS}, or leave it out"),
     ] = ""
+    kind: Annotated[
+        Literal["", "planned", "adopted"],
+        Field(description="Only tasks of the mesh (planned), or only runs of outside agents (adopted)"),
+        WithJsonSchema({"type": "string", "enum": list(get_args(TaskKind))}),
+        Remedy(f"send {' or '.join(get_args(TaskKind))}, or leave it out"),
+    ] = ""
     text: Annotated[
         Word,
         Field(description="Words that the objective or the id has, in any order; small letters and capitals alike"),
@@ -266,6 +363,10 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Status))}}),
         Remedy(f"send one or several of {', '.join(get_args(Status))}, with commas between"),
     ] = ()
+    since: Annotated[
+        Moment, Field(description="Only tasks that began since then: so long ago (24h, 7d), or a UTC time (2026-11-26)")
+    ] = ""
+    until: Annotated[Moment, Field(description="Only tasks that began before then; written as `since`")] = ""
     person: Annotated[Word, Field(description="Only tasks of this person")] = ""
     feature: Annotated[Word, Field(description="Only tasks of this feature")] = ""
     standing: Annotated[
@@ -282,9 +383,21 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         WithJsonSchema({"type": "array", "items": {"enum": list(ANSWERS)}}),
         Remedy(f"send one or several of {', '.join(ANSWERS)}, with commas between"),
     ] = ()
+    code: Annotated[Codes, Field(description="Only tasks that ended with these failures")] = ()
+    pause: Annotated[Codes, Field(description="Only tasks that are paused for these reasons")] = ()
+    model: Annotated[Word, Field(description="Only tasks whose ended steps rest on answers of this model")] = ""
+    tool: Annotated[Word, Field(description="Only tasks whose ended steps rest on results of this tool")] = ""
+    min_cost_usd_micros: Annotated[Amount, Field(description="Only tasks that cost so much, settled and held")] = 0
+    min_duration_ms: Annotated[Amount, Field(description="Only tasks that took, or have run, so long")] = 0
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
-    since: Annotated[Period, Field(description="Age of the oldest task, at most 31d")] = ""
-    code: Annotated[Word, Field(description="Only tasks that ended with this error code")] = ""
+    sort: Annotated[
+        TaskSort,
+        Field(description="Order: begun last, changed last, dearest or longest first"),
+        Remedy(f"send one of {', '.join(get_args(TaskSort))}"),
+    ] = "newest"
+    counts: Annotated[Flag, Field(description="Whether to count tasks by state, and to list the names they have")] = (
+        False
+    )
 
 
 class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):

@@ -126,6 +126,7 @@ class GatewayService(EdgeComponent):
             start("feeds", self.feeds.run()),
             start("admission", self.admission.run()),
             start("writes", self._writes.run()),
+            start("rows", self.http.task_list.rows.run()),
         ]
         self.http.started = True
 
@@ -204,6 +205,7 @@ class GatewayService(EdgeComponent):
     def _on_message_handled(self, tenant: str, task: str, sequence: int) -> None:
         self._session_ends.on_session_ended(task)
         self.feeds.apply_poke(tenant, task, sequence)
+        self.http.task_list.rows.mark_changed(tenant, task)
         self.changes.announce_change(tenant, task)
         self._backlog.discard_request(tenant, task)
 

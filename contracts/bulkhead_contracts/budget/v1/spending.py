@@ -16,10 +16,10 @@ SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "mod
 class SpendRequested(Body, type="mesh.budget.spend_requested"):
     """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
 
-    top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, as the ledger has
-    it now, in one row; the gateway knows that whoever asks may read that task. slices: into so many equal parts the
-    time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's. skip: so many
-    of the dearest rows are left out, for the next page; they are in `total` alone.
+    top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, or of `tasks`, as
+    the ledger has them now, a row for each; the gateway knows that whoever asks may read those tasks. slices: into so
+    many equal parts the time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's.
+    skip: so many of the dearest rows are left out, for the next page; they are in `total` alone.
     """
 
     requester: RequesterClaim

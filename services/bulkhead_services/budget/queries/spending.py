@@ -6,7 +6,7 @@ its settlement, and until that is there its reservation is shown as held. Redis 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -230,6 +230,12 @@ def _sum_spend(parts: Iterable[Spent]) -> Spent:
     return Spent(**{unit: sum(getattr(part, unit) for part in parts) for unit in _UNITS})
 
 
+def _account_row(task: str, balance: model.Balance) -> SpendRow:
+    spent, reserved = model.amount_of(balance.spent), model.amount_of(balance.reserved)
+    spent_now = Spent(calls=balance.settled, **spent.model_dump())
+    return SpendRow(name=task, spent=spent_now, held=Spent(**reserved.model_dump()))
+
+
 def _sum_rows(rows: list[SpendRow]) -> SpendRow:
     return SpendRow(spent=_sum_spend(one.spent for one in rows), held=_sum_spend(one.held for one in rows))
 
@@ -270,7 +276,7 @@ class SpendQuery:
         body = message.body
         assert isinstance(body, SpendRequested)
         if body.of_task:
-            return await self._answer_task_account(message.tenant, message.task)
+            return await self._read_accounts(message.tenant, body.tasks or (message.task,))
         if (failure := check_requester(body, message.tenant)) is not None:
             return SpendReplied(failure=failure)
         if self._places.count_waiting(message.tenant) >= MAX_WAITING:
@@ -289,17 +295,15 @@ class SpendQuery:
                 "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
             )
 
-    async def _answer_task_account(self, tenant: str, task: str) -> SpendReplied:
-        """The account of a task as the ledger has it."""
+    async def _read_accounts(self, tenant: str, tasks: Sequence[str]) -> SpendReplied:
+        """The accounts of tasks as the ledger has them."""
         assert self._store is not None
         try:
-            balance = await self._store.read_balance(task_scope(tenant, task))
+            balances = [await self._store.read_balance(task_scope(tenant, task)) for task in tasks]
         except (Fenced, *RedisFailure) as error:
             return _failed_reply("unavailable", f"the ledger does not answer: {error}", "ask again in a moment")
-        spent, reserved = model.amount_of(balance.spent), model.amount_of(balance.reserved)
-        spent_now = Spent(calls=balance.settled, **spent.model_dump())
-        row = SpendRow(name=task, spent=spent_now, held=Spent(**reserved.model_dump()))
-        return SpendReplied(by="task", until_unix_ms=self._clock(), rows=(row,), total=row)
+        rows = [_account_row(task, balance) for task, balance in zip(tasks, balances, strict=True)]
+        return SpendReplied(by="task", until_unix_ms=self._clock(), rows=tuple(rows), total=_sum_rows(rows))
 
     async def _sum_streams(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()

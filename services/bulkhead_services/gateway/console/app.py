@@ -21,12 +21,14 @@ from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLe
 from bulkhead_services.gateway.console.operate.reference import reference_routes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
+from bulkhead_services.gateway.console.search import ConsoleSearchRoutes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
+from bulkhead_services.gateway.console.task.bulk import ConsoleBulkRoutes
 from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonRoutes
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
-from bulkhead_services.gateway.console.tasks import ConsoleTaskListRoutes
+from bulkhead_services.gateway.console.task.task_list import ConsoleTaskListRoutes
 from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 
@@ -34,6 +36,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleOverviewRoutes,
     ConsoleMeshRoutes,
     ConsoleTaskListRoutes,
+    ConsoleBulkRoutes,
     ConsoleTaskRoutes,
     ConsoleTaskActionRoutes,
     ConsoleComparisonRoutes,
@@ -45,6 +48,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleDeadLetterRoutes,
     ConsoleRunbookRoutes,
     ConsoleModelRoutes,
+    ConsoleSearchRoutes,
 )
 
 

@@ -5,7 +5,7 @@ The steps of an outside agent's run end with it, so that its own usage tells not
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead.bus.port import BusUnavailable, PublishRefused
@@ -21,8 +21,9 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import SpendReplied, SpendRequested
+from bulkhead_contracts.budget import SpendReplied, SpendRequested, SpendRow
 from bulkhead_contracts.catalog import DecodeError
+from bulkhead_contracts.result import LabelKind
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
@@ -64,7 +65,13 @@ def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
         updated_unix_ms=view.updated_unix_ms,
         person=claim.person if claim else "",
         cost_usd_micros=(cost or view.usage).cost_usd_micros,
+        held_usd_micros=None if has_open_cost(view) else 0,
         estimated_usd_micros=(cost or view.usage).estimated_usd_micros,
+        duration_ms=_duration_ms(view),
+        model_calls=view.usage.model_calls,
+        tool_calls=view.usage.tool_calls,
+        models=_label_sources(view, "model_reply"),
+        tools=_label_sources(view, "tool_result"),
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
         answered=answer_of(view).answered,
@@ -73,7 +80,25 @@ def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
         feature=view.request.feature if view.request else "",
         pause_code=view.pause.code if view.pause else "",
         fork_of=_fork_of(view),
+        result_summary=view.result.summary if view.result else "",
     )
+
+
+def has_open_cost(view: TaskView) -> bool:
+    """True while the ledger alone knows what a task has cost: calls are under way, or were when it ended."""
+    return view.status not in ENDED or spent_more(view)
+
+
+def _duration_ms(view: TaskView) -> int:
+    """Time from the request to the end; 0 while the task goes on."""
+    is_over = view.status in ENDED and view.created_unix_ms
+    return max(0, view.updated_unix_ms - view.created_unix_ms) if is_over else 0
+
+
+def _label_sources(view: TaskView, kind: LabelKind) -> tuple[str, ...]:
+    """Names of the models (behind that of their provider) or tools that the results of the task's steps rest on."""
+    names = (name for of_kind, name in view.sources if of_kind == kind)
+    return tuple(sorted({name.partition("/")[2] or name for name in names} if kind == "model_reply" else names))
 
 
 async def describe_task(
@@ -95,7 +120,6 @@ async def describe_task(
         except (BlobMissing, BlobCorrupt):
             answer = None  # It may have expired; the result still says what it was.
     steps = tuple(StepDocument.model_validate(step, from_attributes=True) for step in view.steps.values())
-    until = view.updated_unix_ms
     return TaskDocument(
         task_id=feed.task,
         kind=view.kind,
@@ -104,9 +128,9 @@ async def describe_task(
         requester=find_requester(feed, policies),
         limits=request.limits if request else None,
         created_unix_ms=view.created_unix_ms,
-        updated_unix_ms=until,
+        updated_unix_ms=view.updated_unix_ms,
         deadline_unix_ms=view.deadline_unix_ms,
-        duration_ms=max(0, until - view.created_unix_ms) if view.status in ENDED and view.created_unix_ms else 0,
+        duration_ms=_duration_ms(view),
         plan_version=view.plan_version,
         plans_rejected=view.plans_rejected,
         steps=steps,
@@ -149,21 +173,7 @@ async def find_spending(context: Context, claim: RequesterClaim, feed: InboxFeed
     """Spending of an outside agent's run that goes on, as budget's ledger has it; None while it cannot be known."""
     if feed.view.kind != "adopted" or feed.view.status in ENDED:
         return None
-    try:
-        reply = await context.publisher.request(
-            "budget",
-            SpendRequested(requester=claim, by="task", since_s=1, top=1, of_task=True),
-            tenant=feed.tenant,
-            task=feed.task,
-            index=f"spending/{secrets.token_hex(8)}",
-            actor=claim.person,
-            timeout_s=SPENDING_PATIENCE_S,
-        )
-    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
-        spending_log.warning("spending_not_told", task=feed.task, reason=str(error))
-        return None
-    assert isinstance(reply, SpendReplied)
-    row = next((row for row in reply.rows if row.name == feed.task), None)
+    row = (await read_balances(context, claim, [feed.task])).get(feed.task)
     if row is None:
         return None
     return SpendingDocument(
@@ -174,6 +184,26 @@ async def find_spending(context: Context, claim: RequesterClaim, feed: InboxFeed
         held_usd_micros=row.held.cost_usd_micros,
         held_tokens=row.held.tokens,
     )
+
+
+async def read_balances(context: Context, claim: RequesterClaim, tasks: Sequence[str]) -> dict[str, SpendRow]:
+    """Read what these tasks have spent and hold, by budget's ledger; without those that it does not tell, and none
+    while it does not answer. tasks: at most MAX_SPEND_ROWS."""
+    try:
+        reply = await context.publisher.request(
+            "budget",
+            SpendRequested(requester=claim, by="task", since_s=1, top=1, of_task=True, tasks=tuple(tasks)),
+            tenant=claim.tenant,
+            task=tasks[0],
+            index=f"spending/{secrets.token_hex(8)}",
+            actor=claim.person,
+            timeout_s=SPENDING_PATIENCE_S,
+        )
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+        spending_log.warning("spending_not_told", task=tasks[0], reason=str(error))
+        return {}
+    assert isinstance(reply, SpendReplied)
+    return {row.name: row for row in reply.rows}
 
 
 async def find_uncertain_writes(context: Context, claim: RequesterClaim, feed: InboxFeed) -> WritesReplied | None:

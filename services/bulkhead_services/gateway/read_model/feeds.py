@@ -53,8 +53,10 @@ class InboxFeed:
     doubtful_writes: those that may or may not have been done, as told at that time of the context's clock.
     """
 
-    def __init__(self, bus: Bus, tenant: str, task: str) -> None:
+    def __init__(self, bus: Bus, tenant: str, task: str, *, only_view: bool = False) -> None:
+        """only_view: nobody will watch it, so that facts and pushes are left out."""
         self.tenant, self.task = tenant, task
+        self._only_view = only_view
         self.view, self.pushes = TaskView(), TaskPushes()
         self.opening: ReceivedMessage | None = None
         self.facts: list[FeedFact] = []
@@ -151,9 +153,11 @@ class InboxFeed:
 
     def _apply_fact(self, message: ReceivedMessage, part: int) -> None:
         before, self.view = self.view, fold_message(self.view, message)
-        self.pushes.apply_message(message, before, self.view)
         if self.view.request_sequence == message.sequence:
             self.opening = message
+        if self._only_view:
+            return
+        self.pushes.apply_message(message, before, self.view)
         fact = fact_of(message, before, self.view, part)
         if fact is None:
             return
@@ -243,6 +247,15 @@ class InboxFeeds:
         if feed.has_ended and now_s - feed.reread_at_s >= LOOK_AGAIN_S:
             await feed.look_again()
         return feed
+
+    async def read_feed(self, tenant: str, task: str) -> InboxFeed:
+        """The feed as the inbox has it now; one that has ended is not kept for that. Raises BusError."""
+        if (tenant, task) in self._feeds:
+            return await self.fresh_feed(tenant, task)
+        feed = InboxFeed(self._bus, tenant, task, only_view=True)
+        await feed.refresh()
+        # Somebody may have come for it meanwhile, or it goes on: then it is read on from where it stands.
+        return feed if feed.has_ended or not feed.is_known else await self.fresh_feed(tenant, task)
 
     def note_accepted(self, tenant: str, task: str, sequence: int) -> None:
         """Its request was stored at `sequence`, and the client is told so: from now on nobody says that there is

@@ -27,7 +27,7 @@ from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
-from bulkhead_contracts.result import Answered, Failure, Result, Usage
+from bulkhead_contracts.result import Answered, Failure, LabelKind, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import (
     Dropped,
@@ -100,6 +100,8 @@ class TaskView:
     failure: Failure | None = None
     result: Result | None = None
     usage: Usage = Usage()
+    sources: frozenset[tuple[LabelKind, str]] = frozenset()
+    """Kind and name of what the results of its steps rest on, as their labels say."""
     ended: TaskEnded | None = None
     charged: TaskCharged | None = None
     ingested: DocumentIngested | None = None
@@ -162,6 +164,7 @@ def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
         case TaskEnded():
             task_failure = reword_failure(body.failure) if body.failure is not None else None
             view = replace(view, steps=_stop_running_steps(view, message), pause=None, ended=body)
+            view = replace(view, sources=view.sources | _sources_of(body.result))
             return replace(view, status=body.status, failure=task_failure, result=body.result, usage=body.usage)
         case TaskCancelRequested():
             return view
@@ -230,7 +233,13 @@ def _apply_step_ended(view: TaskView, message: ReceivedMessage, body: StepEnded)
     ended = replace(step_view, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
     answered = body.result.answered if body.result is not None else None
     ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered)
-    return replace(view, status="running", steps={**view.steps, body.step_id: ended}, usage=view.usage + body.usage)
+    view = replace(view, steps={**view.steps, body.step_id: ended}, sources=view.sources | _sources_of(body.result))
+    return replace(view, status="running", usage=view.usage + body.usage)
+
+
+def _sources_of(result: Result | None) -> frozenset[tuple[LabelKind, str]]:
+    labels = result.provenance if result is not None else ()
+    return frozenset((label.kind, label.source) for label in labels if label.kind in ("model_reply", "tool_result"))
 
 
 def _stop_running_steps(view: TaskView, message: ReceivedMessage) -> dict[str, StepView]:

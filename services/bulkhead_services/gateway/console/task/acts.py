@@ -77,7 +77,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
 
     async def fork_form(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/fork"""
-        past = await _ended_task(visit)
+        past = await read_past(visit, _task_id(visit))
         step = _chosen_step(past["steps"], visit.query_value("step"))
         story = (await visit.get(f"/v1/tasks/{_task_id(visit)}/why"))["story"]
         rerun, reused = _split_steps(past["steps"], past["accepted"], step["id"])
@@ -94,19 +94,16 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
 
     async def submit_fork(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/fork"""
-        form, past = await visit.read_form(), await _ended_task(visit)
+        form, past = await visit.read_form(), await read_past(visit, _task_id(visit))
         chosen = _chosen_step(past["steps"], form.get("step", ""))
         edit = {name: form[name] for name in ("title", "instruction", "acceptance") if name in form}
         steps = [step | edit if step["id"] == chosen["id"] else step for step in past["steps"]]
-        return await _submit_again(visit, form, past | {"steps": steps}, chosen["id"])
+        return await _submit_again(visit, form, fork_body(past | {"steps": steps}, chosen["id"]))
 
     async def retry_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one"""
-        form, past = await visit.read_form(), await _ended_task(visit, planned=False)
-        without_result = [step["id"] for step in past["steps"] if step["id"] not in past["accepted"]]
-        if not without_result:
-            past["accepted"] = []
-        return await _submit_again(visit, form, past, next(iter(without_result), ""))
+        form, past = await visit.read_form(), await read_past(visit, _task_id(visit), planned=False)
+        return await _submit_again(visit, form, retry_body(past))
 
 
 async def _submit_switch(visit: Visit, path: str, form: dict[str, str]) -> None:
@@ -114,14 +111,8 @@ async def _submit_switch(visit: Visit, path: str, form: dict[str, str]) -> None:
     await visit.post(path, body, form.get(KEY_FIELD, ""))
 
 
-async def _submit_again(visit: Visit, form: dict[str, str], past: dict[str, Any], first: str) -> Response:
-    """A fork of the task from a step on; the request once more where it had no plan."""
-    task, steps = past["task"], past["steps"]
-    body = {name: task[name] for name in TaskOptions.model_fields if task.get(name) not in (None, "", [])}
-    body |= {"objective": form.get("objective") or task["objective"], "limits": task["limits"]}
-    if steps:
-        reused = _split_steps(steps, past["accepted"], first)[1]
-        body |= {"plan": {"steps": steps}, "fork": {"task": _task_id(visit), "steps": reused}}
+async def _submit_again(visit: Visit, form: dict[str, str], body: Json) -> Response:
+    body["objective"] = form.get("objective") or body["objective"]
     receipt = await visit.post("/v1/tasks", body, form.get(KEY_FIELD, ""))
     return redirect_to(visit.request, f"/tasks/{receipt['task_id']}")
 
@@ -147,16 +138,16 @@ def _parse_number(text: str, field: str) -> float:
     return number
 
 
-async def _ended_task(visit: Visit, *, planned: bool = True) -> dict[str, Any]:
+async def read_past(visit: Visit, task_id: str, *, planned: bool = True) -> dict[str, Any]:
     """An ended task with the steps of its last plan, and which were accepted. planned: refuse one that had no plan.
     Raises ApiRefused."""
-    task = await visit.get(f"/v1/tasks/{_task_id(visit)}")
+    task = await visit.get(f"/v1/tasks/{task_id}")
     if task["status"] not in ("succeeded", "failed", "cancelled", "halted"):
         detail = "the task has not ended"
         raise ApiRefused(409, {"title": "Not yet", "detail": detail, "hint": "wait for its end, or cancel it"})
     steps: list[Json] = []
     accepted: list[str] = []
-    async for name, data in visit.api.stream_events(visit.token, f"/v1/tasks/{_task_id(visit)}/events"):
+    async for name, data in visit.api.stream_events(visit.token, f"/v1/tasks/{task_id}/events"):
         if name == "plan.adopted":
             steps, accepted = data["plan"]["steps"], []
         elif name == "step.ended" and data["outcome"] == "accepted":
@@ -165,6 +156,23 @@ async def _ended_task(visit: Visit, *, planned: bool = True) -> dict[str, Any]:
         detail = "it had no plan" if not steps else "its plan's words are kept back by the tenant's output policy"
         raise ApiRefused(409, {"title": "Nothing to fork", "detail": detail, "hint": "submit the objective again"})
     return {"task": task, "steps": steps, "accepted": accepted}
+
+
+def retry_body(past: dict[str, Any]) -> Json:
+    """The request that runs an ended task's steps without a result again, all of them where each has one."""
+    without_result = [step["id"] for step in past["steps"] if step["id"] not in past["accepted"]]
+    return fork_body(past if without_result else past | {"accepted": []}, next(iter(without_result), ""))
+
+
+def fork_body(past: dict[str, Any], first: str) -> Json:
+    """The request of a fork of an ended task from a step on; its own request once more where it had no plan."""
+    task, steps = past["task"], past["steps"]
+    body = {name: task[name] for name in TaskOptions.model_fields if task.get(name) not in (None, "", [])}
+    body |= {"objective": task["objective"], "limits": task["limits"]}
+    if steps:
+        reused = _split_steps(steps, past["accepted"], first)[1]
+        body |= {"plan": {"steps": steps}, "fork": {"task": task["task_id"], "steps": reused}}
+    return body
 
 
 def _chosen_step(steps: list[Json], name: str) -> Json:

@@ -1,12 +1,16 @@
 """The list of a tenant's tasks, and the stream that says which of them have changed.
 
 In: requests of people and programs. Out: a page of tasks that fit the query; ids of tasks as something of them is
-stored. A query reads MAX_LOOKED tasks at most: a page may be short, or empty, and `next` leads on. What goes on is
-found whatever is newer: the places to run say which tasks have not ended.
+stored. A query reads MAX_LOOKED tasks at most that were not read before, and for READ_S, but as many as its page holds:
+it may be short, or empty, and `next` leads on. What goes on is found whatever is newer: the places to run say which
+tasks have not ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -15,9 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from bulkhead.bounded_dict import BoundedDict
-from bulkhead.gateway_api.query import EVERY_ROLE, period_s
-from bulkhead.gateway_api.tasks import Status, TaskListQuery, TaskPage, TaskSummary
+from bulkhead.gateway_api.query import EVERY_ROLE
+from bulkhead.gateway_api.tasks import Status, TaskCounts, TaskListQuery, TaskPage, TaskSort, to_unix_ms
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.run_queue import RunQueueState
 from bulkhead_services.gateway.http import task_document
@@ -27,49 +32,74 @@ from bulkhead_services.gateway.http.request_limits import StreamCaps
 from bulkhead_services.gateway.http.request_values import cursor_of, to_cursor
 from bulkhead_services.gateway.http.schemas import ChangesDocument
 from bulkhead_services.gateway.problems import unavailable
+from bulkhead_services.gateway.read_model import feeds as inbox_feeds
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers, UnseenChanges
 from bulkhead_services.gateway.read_model.feeds import InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
+from bulkhead_services.gateway.read_model.task_rows import AT_ONCE, ListedTask, TaskRow, TaskRows
 from bulkhead_services.gateway.settings import Settings
 
 MAX_LOOKED = 500
 MAX_PASSED = 1_000
 """Rows that a query passes over before others have their turn."""
-MAX_ENDED = 10_000
-"""Tasks that have ended, as they were last read: one that did not fit a query then does not fit it now."""
+READ_S = 0.05
+"""For so long a query reads tasks that were not read before; those that it needs beside are read in the background."""
+MAX_BALANCES = 3 * bounds.MAX_SPEND_ROWS
+"""Tasks with calls under way whose cost the ledger is asked for where a query compares costs, the newest."""
+BALANCE_S = 2.0
+"""Age at which the ledger is asked again."""
 RETRY_MS = 1_000
 GAP_S, MAX_GAP_S = 0.1, 1.0
 """Between two events: a stream that never rests says so less often, and its watchers look less often."""
 LOOK_S = 0.06
 """Per watcher of this replica, the least gap: a look takes 3 to 5 ms of the processor, so all together take less than a
 tenth of a core."""
+NO_END_UNIX_MS = 2**53
 GOES_ON = frozenset(get_args(Status)) - task_view.ENDED
-
-
-class _SearchedTask(NamedTuple):
-    row: TaskSummary
-    said: str
-    """Objective and id, for a search."""
+STATE_FILTERS = ("status", "pause_code", "answered")
+SORT_KEYS: dict[TaskSort, Callable[[TaskRow, int], int]] = {
+    "updated": lambda row, now: row.summary.updated_unix_ms,
+    "cost": lambda row, now: row.cost_usd_micros,
+    "duration": lambda row, now: row.duration_ms(now),
+}
 
 
 class _TaskFilters(NamedTuple):
-    """words: all of them are said. exact: values that are allowed. goes_on: nothing that has ended fits.
-    oldest_unix_ms: nothing that was submitted before fits."""
+    """words: all of them are said. exact: values that are allowed, by the summary's field. has: values that a field of
+    several holds. goes_on: nothing that has ended fits."""
 
     words: tuple[str, ...]
-    exact: dict[str, set[str]]
+    exact: dict[str, frozenset[str]]
+    has: dict[str, str]
+    since_unix_ms: int
+    until_unix_ms: int
+    min_cost_usd_micros: int
+    min_duration_ms: int
+    now_unix_ms: int
     goes_on: bool
-    oldest_unix_ms: int
 
-    def is_too_old(self, seen: _SearchedTask) -> bool:
-        return seen.row.created_unix_ms < self.oldest_unix_ms
+    def fitting_rows(self, rows: Iterable[TaskRow]) -> list[TaskRow]:
+        """The rows that fit, in their order. One condition after the other: of thousands, that is soonest done."""
+        fitting = list(rows)
+        for name, allowed in self.exact.items():
+            fitting = [row for row in fitting if getattr(row.summary, name) in allowed]
+        for name, value in self.has.items():
+            fitting = [row for row in fitting if value in getattr(row.summary, name)]
+        if self.since_unix_ms or self.until_unix_ms < NO_END_UNIX_MS:
+            since, until = self.since_unix_ms, self.until_unix_ms
+            fitting = [row for row in fitting if since <= row.summary.created_unix_ms < until]
+        if self.min_cost_usd_micros:
+            fitting = [row for row in fitting if row.cost_usd_micros >= self.min_cost_usd_micros]
+        if self.min_duration_ms:
+            fitting = [row for row in fitting if row.duration_ms(self.now_unix_ms) >= self.min_duration_ms]
+        for term in self.words:
+            fitting = [row for row in fitting if term in row.search_text]
+        return fitting
 
-    def matches_task(self, seen: _SearchedTask) -> bool:
-        for name, values in self.exact.items():
-            if getattr(seen.row, name) not in values:
-                return False
-        return all(term in seen.said for term in self.words)
+    def without_states(self) -> "_TaskFilters":
+        """The same for tasks of every state."""
+        return self._replace(exact={name: values for name, values in self.exact.items() if name not in STATE_FILTERS})
 
 
 class SlotHoldingEventStream(EventSourceResponse):
@@ -102,11 +132,11 @@ class TaskListRoutes:
         changes: ChangeWatchers,
         caps: StreamCaps,
         places: Callable[[], Awaitable[RunQueueState | None]],
-        clock: Callable[[], int],
+        context: Context,
     ) -> None:
         self._settings, self._auth, self._feeds, self._listing = settings, auth, feeds, listing
-        self._changes, self._caps, self._places, self._clock = changes, caps, places, clock
-        self._ended = BoundedDict[tuple[str, str, int], _SearchedTask](MAX_ENDED)
+        self._changes, self._caps, self._places, self._context = changes, caps, places, context
+        self.rows = TaskRows(feeds, lambda feed: task_document.summarize_task(feed, settings.publishers))
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -116,55 +146,124 @@ class TaskListRoutes:
         ]
 
     async def list_tasks(self, claim: RequesterClaim, query: TaskListQuery) -> TaskPage:
-        """Tasks that fit the query, the newest first."""
-        before = cursor_of(query.cursor)
+        """Tasks that fit the query, in its order."""
+        position = cursor_of(query.cursor)
+        filters = _filters_of(query, self._context.clock())
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        filters, most, opener = _filters_of(query, self._clock()), self._settings.listed_tasks, query.opened_by
-        page = await self._listing.list_page(claim.tenant, senders, before, most, opener)
-        places = await self._places() if filters.goes_on else None
-        # The index forgets the oldest, which may go on for all that.
-        rows = page.rows if places is None or opener else _add_older(page.rows, places, claim.tenant, before)
-        tasks, next_before = await self._matching_tasks(claim.tenant, rows, query.limit, filters, places)
-        return TaskPage(tasks=tuple(tasks), next=to_cursor(next_before) if next_before else None, total=page.total)
+        most, opener = self._settings.listed_tasks, query.opened_by
+        page = await self._listing.list_page(claim.tenant, senders, 0, most, opener)
+        listed: Sequence[ListedTask] = page.rows
+        if query.counts or query.sort != "newest":
+            await self.rows.read_for(claim.tenant, listed, READ_S)
+        if query.sort == "cost" or query.min_cost_usd_micros:
+            await self._read_balances(claim, self.rows.known_rows(claim.tenant, listed), MAX_BALANCES)
+        if query.sort == "newest":
+            start = bisect_right(listed, -position, key=lambda place: -place[0]) if position else 0
+            places = await self._places() if filters.goes_on else None
+            # The index forgets the oldest, which may go on for all that.
+            below = listed[start:]
+            below = below if places is None or opener else _add_older(below, places, claim.tenant, position)
+            chosen, following = await self._newest_tasks(claim.tenant, below, query.limit, filters, places)
+        else:
+            chosen, following = self._sorted_tasks(claim.tenant, listed, query, filters, position)
+        rows = filters.fitting_rows(await self._reread_page(claim.tenant, chosen))
+        await self._read_balances(claim, rows, bounds.MAX_SPEND_ROWS)
+        return TaskPage(
+            tasks=tuple(row.summarize(filters.now_unix_ms) for row in rows),
+            next=to_cursor(following) if following else None,
+            total=page.total,
+            counts=self._count_tasks(claim.tenant, listed, filters.without_states()) if query.counts else None,
+        )
 
-    async def _matching_tasks(
-        self, tenant: str, rows: list[tuple[int, str]], size: int, query: _TaskFilters, places: RunQueueState | None
-    ) -> tuple[list[TaskSummary], int]:
+    async def _newest_tasks(
+        self, tenant: str, listed: Sequence[ListedTask], size: int, query: _TaskFilters, places: RunQueueState | None
+    ) -> tuple[list[ListedTask], int]:
         """The first tasks that fit, and the sequence below which others may; 0 where there are none."""
-        tasks: list[TaskSummary] = []
+        chosen: list[ListedTask] = []
+        fitting = self._fitting_tasks(tenant, listed, query)
         looked = before = 0
-        for number, (sequence, task) in enumerate(rows, 1):
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + READ_S
+        for number, place in enumerate(listed, 1):
             if number % MAX_PASSED == 0:
                 await asyncio.sleep(0)
-            cached = self._ended.get((tenant, task, sequence))
-            if cached is not None and query.is_too_old(cached):
-                break
-            if cached is not None and (query.goes_on or not query.matches_task(cached)):
+            row = self.rows.find_row(tenant, place)
+            if row is not None and row.summary.created_unix_ms < query.since_unix_ms and places is None:
+                break  # All that follow are older.
+            if row is not None and place[1] not in fitting:
                 continue
-            standing = places.standing_of((tenant, task), sequence) if places is not None else "unknown"
+            standing = places.standing_of((tenant, place[1]), place[0]) if places is not None else "unknown"
             # A task of which nobody has decided yet is among the newest; any other that is unknown has ended.
             if standing == "over" or (places is not None and standing == "unknown" and number > MAX_LOOKED):
                 continue
-            if len(tasks) == size or (looked == MAX_LOOKED and places is None):
-                return tasks, before
-            before, looked = sequence, looked + (standing == "unknown")
-            searched = await self._read_task(tenant, task, sequence)
-            if searched is not None and query.is_too_old(searched):
-                break  # Rows are in the order of their submission: all others are older.
-            if searched is not None and query.matches_task(searched):
-                tasks.append(searched.row)
-        return tasks, 0
+            most = size if loop.time() > until_s else MAX_LOOKED
+            if len(chosen) == size or (looked >= most and places is None):
+                return chosen, before
+            before = place[0]
+            if row is None:
+                looked += standing == "unknown"
+                # With some of those behind it, that a long list is not read one by one.
+                behind = listed[number : number + AT_ONCE - 1] if places is None else ()
+                unread = [place, *(row for row in behind if self.rows.find_row(tenant, row) is None)]
+                await self.rows.read_rows(tenant, unread)
+                fitting -= {task for _, task in unread}
+                fitting |= self._fitting_tasks(tenant, unread, query)
+            if place[1] in fitting:
+                chosen.append(place)
+        return chosen, 0
 
-    async def _read_task(self, tenant: str, task: str, sequence: int) -> _SearchedTask | None:
-        """A task as it is now; None where nothing is left of it, or a follower lags. Raises BusError."""
-        feed = await self._feeds.fresh_feed(tenant, task)
-        if feed.view.request is None:
-            return None
-        search_text = f"{feed.view.request.objective} {task}".casefold()
-        searched = _SearchedTask(task_document.summarize_task(feed, self._settings.publishers), search_text)
-        if feed.has_ended:
-            self._ended[tenant, task, sequence] = searched
-        return searched
+    def _fitting_tasks(self, tenant: str, listed: Iterable[ListedTask], query: _TaskFilters) -> set[str]:
+        return {row.summary.task_id for row in query.fitting_rows(self.rows.known_rows(tenant, listed))}
+
+    def _sorted_tasks(
+        self, tenant: str, listed: Sequence[ListedTask], query: TaskListQuery, filters: _TaskFilters, skip: int
+    ) -> tuple[list[ListedTask], int]:
+        """The tasks that fit behind the first `skip` in this order, and how many the next page is to skip."""
+        fitting = filters.fitting_rows(self.rows.known_rows(tenant, listed))
+        key_of, end = SORT_KEYS[query.sort], skip + query.limit
+        first = heapq.nlargest(end, fitting, key=lambda row: (key_of(row, filters.now_unix_ms), row.sequence))
+        chosen = [(row.sequence, row.summary.task_id) for row in first[skip:]]
+        return chosen, end if len(fitting) > end else 0
+
+    async def _reread_page(self, tenant: str, chosen: list[ListedTask]) -> list[TaskRow]:
+        """The rows of a page, as their tasks are now: those that have ended as they were a moment ago."""
+        recent = {
+            place for place in chosen if self._has_ended(self.rows.find_row(tenant, place, inbox_feeds.LOOK_AGAIN_S))
+        }
+        old = [place for place in chosen if place not in recent]
+        await self.rows.read_rows(tenant, old)
+        return self.rows.known_rows(tenant, chosen)
+
+    @staticmethod
+    def _has_ended(row: TaskRow | None) -> bool:
+        return row is not None and row.has_ended
+
+    async def _read_balances(self, claim: RequesterClaim, rows: Iterable[TaskRow], most: int) -> None:
+        """Have the ledger say what tasks with calls under way have spent, where it has not said so just now."""
+        now_s = asyncio.get_running_loop().time()
+        due = [row for row in rows if row.has_open_cost and now_s - row.balance_at_s >= BALANCE_S][:most]
+        for start in range(0, len(due), bounds.MAX_SPEND_ROWS):
+            batch = due[start : start + bounds.MAX_SPEND_ROWS]
+            balances = await task_document.read_balances(self._context, claim, [row.summary.task_id for row in batch])
+            for row in batch:
+                row.balance, row.balance_at_s = balances.get(row.summary.task_id, row.balance), now_s
+
+    def _count_tasks(self, tenant: str, listed: Sequence[ListedTask], filters: _TaskFilters) -> TaskCounts:
+        rows = self.rows.known_rows(tenant, listed)
+        states = Counter(
+            [(row.summary.status, row.summary.pause_code, row.summary.answered) for row in filters.fitting_rows(rows)]
+        )
+        status, pause, answered = Counter[str](), Counter[str](), Counter[str]()
+        for (name, code, answer), count in states.items():
+            status[name] += count
+            if name == "paused":
+                pause[code] += count
+            elif name == "succeeded":
+                answered[answer or "unknown"] += count
+        names = self.rows.frequent_names(tenant)
+        return TaskCounts(
+            read=len(rows), fitting=states.total(), status=status, pause=pause, answered=answered, names=names
+        )
 
     async def stream_changes(self, request: Request) -> Response:
         """GET /v1/changes"""
@@ -199,19 +298,33 @@ def _changed_event(news: UnseenChanges, retry: int | None = None) -> ServerSentE
     return ServerSentEvent(data, event="changed", retry=retry, sep="\n")
 
 
-def _add_older(rows: list[tuple[int, str]], places: RunQueueState, tenant: str, before: int) -> list[tuple[int, str]]:
+def _add_older(rows: Sequence[ListedTask], places: RunQueueState, tenant: str, before: int) -> Sequence[ListedTask]:
     """The rows, and behind them the tenant's tasks that run or wait and are older than all of them."""
     unended = [(place.request, task) for (of, task), place in places.running.items() if of == tenant]
     unended += [(place.request, task) for (of, task), place in places.waiting.items() if of == tenant]
     least = rows[-1][0] if rows else before
-    return rows + sorted((row for row in unended if not least or row[0] < least), reverse=True)
+    return [*rows, *sorted((row for row in unended if not least or row[0] < least), reverse=True)]
 
 
 def _filters_of(query: TaskListQuery, now_unix_ms: int) -> _TaskFilters:
-    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of, "failure_code": query.code}
-    exact = {name: {value} for name, value in named.items() if value}
-    listed = {"status": query.status, "standing": query.standing, "answered": query.answered}
-    exact |= {name: set(values) for name, values in listed.items() if values}
-    oldest_unix_ms = now_unix_ms - period_s(query.since) * 1_000 if query.since else 0
-    goes_on = bool(query.status) and {*query.status} <= GOES_ON
-    return _TaskFilters(tuple(query.text.casefold().split()), exact, goes_on, oldest_unix_ms)
+    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of, "kind": query.kind}
+    exact = {name: frozenset((value,)) for name, value in named.items() if value}
+    listed: dict[str, tuple[str, ...]] = {
+        "status": query.status,
+        "standing": query.standing,
+        "answered": query.answered,
+        "failure_code": query.code,
+        "pause_code": query.pause,
+    }
+    exact |= {name: frozenset(values) for name, values in listed.items() if values}
+    return _TaskFilters(
+        words=tuple(query.text.casefold().split()),
+        exact=exact,
+        has={name: value for name, value in {"models": query.model, "tools": query.tool}.items() if value},
+        since_unix_ms=to_unix_ms(query.since, now_unix_ms) if query.since else 0,
+        until_unix_ms=to_unix_ms(query.until, now_unix_ms) if query.until else NO_END_UNIX_MS,
+        min_cost_usd_micros=query.min_cost_usd_micros,
+        min_duration_ms=query.min_duration_ms,
+        now_unix_ms=now_unix_ms,
+        goes_on=bool(query.status) and {*query.status} <= GOES_ON,
+    )

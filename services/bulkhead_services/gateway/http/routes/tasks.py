@@ -84,9 +84,7 @@ class GatewayHttpApp:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
         self._caps, self._bodies = StreamCaps(settings), GatewayRequestBodies(settings, door.spikes, context.clock)
-        self.task_list = TaskListRoutes(
-            settings, auth, feeds, listing, changes, self._caps, door.read_places, context.clock
-        )
+        self.task_list = TaskListRoutes(settings, auth, feeds, listing, changes, self._caps, door.read_places, context)
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)

@@ -1,0 +1,152 @@
+"""Search over everything that has a page: rooms, views, tasks, approvals, documents, names, alerts.
+
+In: words. Out: links in groups, as a page, whose results the command palette shows too. Each group is read by one
+request to the API, in the person's name, and is bounded.
+"""
+
+import asyncio
+import re
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead_services.gateway.console import pages
+from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.task.task_list import BUILT_IN_VIEWS, TABS, saved_views
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
+
+MAX_WORDS_CHARS = 128
+SHOWN = 8
+"""Results of a group."""
+READ = 100
+"""Documents and approvals that are looked through."""
+SECTIONS = pages.HERE / "templates" / "runbooks" / "sections.html"
+RUNBOOKS = re.findall(r'<h2 id="(\w+)">(\w+)', SECTIONS.read_text())
+"""Anchor and name of each alert that has one."""
+NAMES = (
+    ("people", "person", "user"),
+    ("features", "feature", "git-branch"),
+    ("models", "model", "cpu"),
+    ("tools", "tool", "wrench"),
+    ("codes", "code", "circle-alert"),
+)
+"""Names that tasks have: the API's field, the list's filter, an icon."""
+
+
+class SearchResult(NamedTuple):
+    """One link. note: beside the name; state: a word with a colour of its own."""
+
+    name: str
+    href: str
+    icon: str
+    note: str = ""
+    state: str = ""
+
+
+class SearchGroup(NamedTuple):
+    """Results of one kind. more: address of all of them, "" where these are all."""
+
+    name: str
+    results: list[SearchResult]
+    more: str = ""
+
+
+class ConsoleSearchRoutes(ConsoleRoutes):
+    """The route /search."""
+
+    def routes(self) -> list[Route]:
+        """Route of the search."""
+        return [self.factory.get_route("/search", self.show_results)]
+
+    async def show_results(self, visit: Visit) -> Response:
+        """GET /search"""
+        text = visit.query_value("q")[:MAX_WORDS_CHARS]
+        words = text.casefold().split()
+        groups = [
+            SearchGroup("Go to", [*_matching(words, _rooms()), *_matching(words, _views(visit) if words else [])])
+        ]
+        if words:
+            tasks, approvals, documents = await asyncio.gather(
+                visit.get_or(
+                    "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
+                ),
+                visit.get_or("/v1/approvals", {"approvals": []}, {"state": "all"}),
+                visit.get_or("/v1/documents", {"documents": []}, {"limit": READ}),
+            )
+            groups += [
+                SearchGroup("Tasks", _task_results(tasks), f"/tasks?{urlencode({'text': text})}"),
+                SearchGroup("Approvals", _matching(words, _approvals(approvals["approvals"][:READ]))),
+                SearchGroup("Documents", _matching(words, _documents(documents["documents"]))),
+                SearchGroup("Tasks by name", _matching(words, _names(tasks["counts"]))),
+                SearchGroup("Runbooks", _matching(words, _runbooks())),
+            ]
+            if visit.claim.role in SUBMITTERS.names:
+                ask = f"/new-task?{urlencode({'objective': text})}"
+                groups.append(SearchGroup("Ask", [SearchResult(f"New task: {text}", ask, "plus")]))
+        return visit.render_page("search.html", words=text, groups=[group for group in groups if group.results])
+
+
+def _matching(words: list[str], results: list[SearchResult]) -> list[SearchResult]:
+    """The results that have all words, those whose name begins with the first one first."""
+    fitting = [result for result in results if all(term in f"{result.name} {result.note}".casefold() for term in words)]
+    first = words[0] if words else ""
+    return sorted(fitting, key=lambda result: not result.name.casefold().startswith(first))[: SHOWN if words else READ]
+
+
+def _rooms() -> list[SearchResult]:
+    return [SearchResult(name, href, icon) for _, rooms in pages.ROOM_GROUPS for href, name, icon in rooms]
+
+
+def _views(visit: Visit) -> list[SearchResult]:
+    views = [(view.name, view.query) for view in (*BUILT_IN_VIEWS, *saved_views(visit))]
+    views += [(tab.name, urlencode(tab.query)) for tab in TABS[1:]]
+    return [SearchResult(name, f"/tasks?{query}", "list-checks", "tasks") for name, query in views]
+
+
+def _task_results(page: Json) -> list[SearchResult]:
+    return [
+        SearchResult(
+            task["objective"] or task["task_id"],
+            f"/tasks/{task['task_id']}",
+            "bot" if task["kind"] == "adopted" else "list-checks",
+            task["person"],
+            task["status"],
+        )
+        for task in page["tasks"]
+    ]
+
+
+def _approvals(approvals: list[Json]) -> list[SearchResult]:
+    return [
+        SearchResult(
+            approval["request"]["tool"],
+            f"/approvals/{approval['approval_id']}",
+            "shield-check",
+            f"{approval['request']['arguments_json'][:120]} {approval['request']['asked_for']}",
+            approval["state"],
+        )
+        for approval in approvals
+    ]
+
+
+def _documents(documents: list[Json]) -> list[SearchResult]:
+    """Documents, each where the list of all begins with it, or nearly."""
+    return [
+        SearchResult(row["name"], f"/documents?{urlencode({'after': row['name'][:-1]})}", "files") for row in documents
+    ]
+
+
+def _names(counts: Json | None) -> list[SearchResult]:
+    names = counts["names"] if counts else {}
+    return [
+        SearchResult(name, f"/tasks?{urlencode({filter_name: name})}", icon, filter_name)
+        for field, filter_name, icon in NAMES
+        for name in names.get(field, ())
+    ]
+
+
+def _runbooks() -> list[SearchResult]:
+    return [SearchResult(name, f"/runbooks#{anchor}", "book-open", "runbook") for anchor, name in RUNBOOKS]
