@@ -225,9 +225,7 @@ class Verifier:
                 raise GrantRefused("expired", EXPIRED)
         return Authority(task=top, step=step, token=token)
 
-    def verify_approval(
-        self, token: str, *, tenant: str, task: str, kind: SignedKind = "approval"
-    ) -> ApprovalGrant:
+    def verify_approval(self, token: str, *, tenant: str, task: str, kind: SignedKind = "approval") -> ApprovalGrant:
         """A person's word of this kind that the signer signed, for a call of this task. Raises GrantRefused."""
         claims = self._verified_claims(token)
         if claims["_issuer"] != "signer":

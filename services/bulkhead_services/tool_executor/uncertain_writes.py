@@ -90,9 +90,7 @@ class UncertainWrites:
         resolved = WriteResolved(write_id=write_id_of(message.task, word.call_id), resolution=standing)
         await self._context.publisher.send("gateway", resolved, **message.cause_fields, index="resolved")
 
-    async def _refusal_reason(
-        self, message: ReceivedMessage, word: WriteResolveRequested, doubted_unix_ms: int
-    ) -> str:
+    async def _refusal_reason(self, message: ReceivedMessage, word: WriteResolveRequested, doubted_unix_ms: int) -> str:
         """Why this word does not count for the write; "" when it does. Raises BusError."""
         tenant, task, resolution = message.tenant, message.task, word.resolution
         try:

@@ -112,10 +112,7 @@ class WriteRoutes:
         )
         index = f"resolve/{write_id}/{claim.person}/{word.resolved_unix_ms}"
         await self._decisions.send_signed(
-            ask,
-            row.task,
-            index,
-            lambda token: WriteResolveRequested(call_id=call_id, resolution=word, token=token),
+            ask, row.task, index, lambda token: WriteResolveRequested(call_id=call_id, resolution=word, token=token)
         )
 
     async def _wait_until_applied(self, claim: RequesterClaim, row: WriteRow) -> WriteRow:
