@@ -93,7 +93,8 @@ class DecideRequested(Body, type="mesh.approval.decide_requested"):
 class SignatureRequested(Body, type="mesh.approval.signature_requested"):
     """The gateway has a person's word signed (rpc); the signer looks whether the person's role allows it.
 
-    kind: `resolution` for a word on an uncertain write. credential: the requester's own token where he has one; nothing stores or logs it.
+    kind: `resolution` for a word on an uncertain write. credential: the requester's own token where he has one; nothing
+    stores or logs it.
     """
 
     kind: Annotated[SignedKind, Field(exclude_if=_is_approval)] = "approval"
