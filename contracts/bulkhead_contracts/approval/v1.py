@@ -15,6 +15,13 @@ from ..types import Body, Contract, Name, Reason, Sha256, Token, UnixMs
 Risk = Literal["low", "medium", "high"]
 Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]
+SignedKind = Literal["approval", "resolution"]
+"""What a signed word is about: a call that waits; or an uncertain write, whose id is its `approval_id`, whose
+resolution has the digest `arguments_sha256`, and which happened when the decision is `granted`."""
+
+
+def _is_approval(value: object) -> bool:
+    return value == "approval"
 
 
 class ApprovalRequested(Body, type="mesh.approval.requested"):
@@ -55,9 +62,9 @@ class ApprovalEnded(Body, type="mesh.approval.ended"):
 
 
 class ApprovalGrant(Contract):
-    """A person's word about one call, as the signer signed it. Good for the call of that digest alone, once."""
+    """A person's word about one call, as the signer signed it. Good for what has that digest alone, once."""
 
-    kind: Literal["approval"] = "approval"
+    kind: SignedKind = "approval"
     tenant: Token
     task: Token
     approval_id: Token
@@ -86,9 +93,11 @@ class DecideRequested(Body, type="mesh.approval.decide_requested"):
 class SignatureRequested(Body, type="mesh.approval.signature_requested"):
     """The gateway has a person's word signed (rpc); the signer looks whether the person's role allows it.
 
-    credential: the requester's own token where he has one; nothing stores or logs it.
+    kind: `resolution` for a word on an uncertain write. credential: the requester's own token where he has one; nothing
+    stores or logs it.
     """
 
+    kind: Annotated[SignedKind, Field(exclude_if=_is_approval)] = "approval"
     requester: RequesterClaim
     approval_id: Token
     arguments_sha256: Sha256

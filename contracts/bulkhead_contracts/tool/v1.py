@@ -1,5 +1,6 @@
 """Tools: their declared shape and effect, a call, its outcome."""
 
+import hashlib
 import operator
 from typing import Annotated, Literal
 
@@ -119,6 +120,11 @@ class WriteResolution(Contract):
     reason: Reason
     resolved_unix_ms: UnixMs
 
+    @property
+    def signed_sha256(self) -> str:
+        """Digest of all of it, which the signer signs."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class ToolCallReplied(Body, DoerReply, type="mesh.tool.call_replied"):
     """Outcome of a call.
@@ -157,7 +163,9 @@ def write_id_of(task: str, call_id: str) -> str:
 
 
 class WriteDoubted(Body, type="mesh.tool.write_doubted"):
-    """A write may or may not have been done: a person is to look. key: what a tool that honours keys was sent."""
+    """A write may or may not have been done: a person is to look. key: what a tool that honours keys was sent.
+    asked_for: who asked for the task. four_eyes: another person resolves it.
+    """
 
     write_id: Token
     call_id: Token
@@ -167,13 +175,17 @@ class WriteDoubted(Body, type="mesh.tool.write_doubted"):
     key: Annotated[str, Field(max_length=200)]
     why: Reason = ""
     asked_unix_ms: UnixMs
+    asked_for: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    four_eyes: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class WriteResolveRequested(Body, type="mesh.tool.write_resolve_requested"):
-    """A person says what became of a write that is uncertain."""
+    """A person says what became of a write that is uncertain. token: the signer's word on the resolution, without which
+    it does not count."""
 
     call_id: Token
     resolution: WriteResolution
+    token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES, exclude_if=operator.not_)] = ""
 
 
 class WriteResolved(Body, type="mesh.tool.write_resolved"):

@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.grants.key_file import PublicKeyFile, service_of
 from bulkhead_contracts import bounds, catalog
-from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.approval import ApprovalGrant, SignedKind
 from bulkhead_contracts.grant import StepGrant, TaskGrant, Voucher
 from bulkhead_contracts.provenance import Attribution
 from bulkhead_contracts.result import Label
@@ -225,8 +225,8 @@ class Verifier:
                 raise GrantRefused("expired", EXPIRED)
         return Authority(task=top, step=step, token=token)
 
-    def verify_approval(self, token: str, *, tenant: str, task: str) -> ApprovalGrant:
-        """A person's word that the signer signed, for a call of this task. Raises GrantRefused."""
+    def verify_approval(self, token: str, *, tenant: str, task: str, kind: SignedKind = "approval") -> ApprovalGrant:
+        """A person's word of this kind that the signer signed, for a call of this task. Raises GrantRefused."""
         claims = self._verified_claims(token)
         if claims["_issuer"] != "signer":
             raise GrantRefused("wrong_issuer", "a person's word must be signed by signer")
@@ -234,8 +234,8 @@ class Verifier:
             approval = ApprovalGrant.model_validate(claims.get("approval"))
         except ValidationError as error:
             raise GrantRefused("malformed", "the approval's claims do not fit the schema") from error
-        if (approval.tenant, approval.task) != (tenant, task):
-            raise GrantRefused("foreign", "the approval is for another tenant or task")
+        if (approval.kind, approval.tenant, approval.task) != (kind, tenant, task):
+            raise GrantRefused("foreign", "the word is of another kind, or for another tenant or task")
         return approval
 
     def _verify_chain(self, token: str, *, is_parent: bool = False) -> tuple[TaskGrant, StepGrant | None]:

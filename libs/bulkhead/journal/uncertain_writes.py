@@ -95,10 +95,14 @@ def _make_write(
 
 
 def origin_of(grant: str) -> str:
-    """The task under whose name the keys of a call are, as the grants in it say: a step's holds its task's. "" for its
-    own."""
+    """The task under whose name the keys of a call are, as the grants in it say. "" for its own."""
+    return claim_of_task(grant, "origin")
+
+
+def claim_of_task(grant: str, name: str) -> str:
+    """A claim about the task in the grant of a call that was verified: a step's holds its task's. "" for none."""
     claims = unverified_claims(grant)
     if isinstance(parent := claims.get("parent"), str):
         claims = unverified_claims(parent)
     task = claims.get("grant")
-    return str(task.get("origin") or "") if isinstance(task, dict) else ""
+    return str(task.get(name) or "") if isinstance(task, dict) else ""

@@ -122,10 +122,13 @@ class SettlementHandler:
         BusError, Fenced, RedisFailure."""
         tenant, task, service = message.tenant, message.task, message.sender
         since = message.time_unix_ms - body.wall_ms
-        fact = await find_fact(self._bus, tenant, task, service, body.reservation_id, since)
+        # Settled with nothing by an asker that gave up: it charges nothing, whatever the journal says, and an ask in
+        # doubt is given up under up to eight ids.
+        given_up = body.usage == Usage() and not body.estimated
+        fact = None
+        if not given_up or body.wall_ms:
+            fact = await find_fact(self._bus, tenant, task, service, body.reservation_id, since)
         if fact is None:
-            # Settled with nothing by an asker that gave up: the reservation never came to be.
-            given_up = body.usage == Usage() and not body.estimated
             (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
             return SettlementResult("unknown")
         if await was_settled_before(self._bus, message):

@@ -5,7 +5,7 @@ it: what is refused here is refused early, in words for people.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.query import APPROVERS
@@ -15,6 +15,7 @@ from bulkhead.runtime.errors import HandBack, RpcRefused
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.approval import ApprovalDecided, DecideRequested, SignatureReplied, SignatureRequested
 from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, ApprovalRow
@@ -69,25 +70,32 @@ class Decisions:
             requested_unix_ms=now_unix_ms,
             credential=credential,
         )
-        tenant, task = claim.tenant, row.task
         index = f"decide/{approval_id}/{claim.person}/{word.decision}/{now_unix_ms}"
+        await self.send_signed(
+            ask, row.task, index, lambda token: ApprovalDecided(approval_id=approval_id, token=token)
+        )
+        return row
+
+    async def send_signed(
+        self, ask: SignatureRequested, task: str, index: str, make_body: Callable[[str], Body]
+    ) -> None:
+        """Have a word signed, and pass on what its token makes. Raises Problem (403, 503)."""
+        tenant, person = ask.requester.tenant, ask.requester.person
         try:
             reply = await self._context.publisher.request(
-                "signer", ask, tenant=tenant, task=task, index=index, actor=claim.person
+                "signer", ask, tenant=tenant, task=task, index=index, actor=person
             )
             assert isinstance(reply, SignatureReplied)
             if reply.failure is not None:
                 failure = reply.failure
                 raise Problem(403, failure.code, _DOES_NOT_COUNT, failure.message, failure.hint)
-            decided = ApprovalDecided(approval_id=approval_id, token=reply.token)
             await self._context.publisher.send(
-                "tool_executor", decided, tenant=tenant, task=task, index=index, actor=claim.person
+                "tool_executor", make_body(reply.token), tenant=tenant, task=task, index=index, actor=person
             )
         except RpcRefused as error:
             raise unavailable(f"the signer, which signs decisions, does not answer: {error}") from error
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
-        return row
 
     async def wait_until_applied(self, claim: RequesterClaim, row: ApprovalRow, word: DecideRequested) -> ApprovalRow:
         """The row as the executor took the word, if it does so soon. Raises Problem (409) where another was first."""

@@ -162,6 +162,7 @@ def decide_approval(
         if problem is not None:
             return problem
     return ApprovalGrant(
+        kind=request.kind,
         tenant=tenant,
         task=task,
         approval_id=request.approval_id,

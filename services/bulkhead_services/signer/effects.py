@@ -152,7 +152,7 @@ class GrantSigner(EdgeComponent):
         log_fields = {
             "tenant": message.tenant,
             "task": message.task,
-            "approval": body.approval_id,
+            body.kind: body.approval_id,
             "by": body.requester.person,
         }
         if isinstance(decided, Failure):

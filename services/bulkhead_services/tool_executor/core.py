@@ -198,7 +198,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         if (step.step_id, step.attempt) != (request.step_id, request.attempt):
             hint = "send the grant that came with the step's assignment"
             raise JobRefused(Failure.from_text("wrong_step", "the grant is for another step or attempt", hint))
-        if (stop := context.find_stop(job, tool=request.tool)) is not None:
+        if (stop := context.find_stop(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms)) is not None:
             raise JobRefused(stop.to_failure())
         arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
@@ -241,7 +241,11 @@ class ToolExecutor(Doer[ToolCallRequested]):
     async def on_outcome_stored(self, message: ReceivedMessage, reply: Body) -> None:
         """Tell people of a write that is uncertain."""
         if isinstance(reply, ToolCallReplied) and reply.outcome == "uncertain":
-            await self._gate.uncertain_writes.tell_people(message, reply)
+            request = message.body
+            assert isinstance(request, ToolCallRequested)
+            tool = self._registry.find_tool(request.tool)
+            four_eyes = tool is not None and tool.spec.four_eyes
+            await self._gate.uncertain_writes.tell_people(message, reply, four_eyes=four_eyes)
 
     async def resolve_claim(
         self, job: Job[ToolCallRequested], context: JobContext, begun_unix_ms: int

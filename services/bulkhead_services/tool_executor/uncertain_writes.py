@@ -1,20 +1,22 @@
 """Uncertain writes: people are told of each, and their word becomes the outcome of the call (ADR 0045).
 
-In: calls that ended `uncertain`, and a person's word on one. Out: `WriteDoubted` and `WriteResolved` to the gateway; a
-second reply to whoever asked for the call, in the place of the uncertain one. The first word counts: it is stored
-behind the uncertain reply, or not at all. It lets no call through the gate: what is made again is asked about anew.
+In: calls that ended `uncertain`, and a person's word on one, as the signer signed it. Out: `WriteDoubted` and
+`WriteResolved` to the gateway; a second reply to whoever asked for the call, in the place of the uncertain one. The
+first word counts: it is stored behind the uncertain reply, or not at all. It lets no call through the gate: what is
+made again is asked about anew.
 """
 
-from bulkhead.bus.port import WrongLastSequence
+from bulkhead.bus.port import StoredMessage, WrongLastSequence
 from bulkhead.flow.content import summarise
-from bulkhead.journal.uncertain_writes import origin_of
+from bulkhead.grants import GrantRefused
+from bulkhead.journal.uncertain_writes import claim_of_task, origin_of
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.idempotency import StoredOutcome, parse_outcome
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.results import without_sensitive
-from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import (
     ToolCallReplied,
@@ -37,8 +39,9 @@ class UncertainWrites:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def tell_people(self, message: ReceivedMessage, reply: ToolCallReplied) -> None:
-        """Tell the gateway of the uncertain write that this message asked for; again is harmless. Raises BusError."""
+    async def tell_people(self, message: ReceivedMessage, reply: ToolCallReplied, *, four_eyes: bool) -> None:
+        """Tell the gateway of the uncertain write that this message asked for; again is harmless. four_eyes: who asked
+        for the task must not resolve it. Raises BusError."""
         request = message.body
         assert isinstance(request, ToolCallRequested)
         write_id = write_id_of(message.task, request.call_id)
@@ -47,37 +50,80 @@ class UncertainWrites:
             key=f"{message.tenant}.{origin_of(message.envelope.grant) or message.task}.{request.call_id}",
             why=reply.failure.message if reply.failure is not None else "",
             asked_unix_ms=message.envelope.time_unix_ms,
+            asked_for=claim_of_task(message.envelope.grant, "actor"),
+            four_eyes=four_eyes,
             **request.model_dump(include={"call_id", "step_id", "tool", "arguments_json"}),
         )
+        # On record first: who may resolve it is not for the gateway to say.
+        subject = self._record_subject(message, write_id)
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{message.envelope.id}")
+        headers, record = {"content-type": envelope.CONTENT_TYPE}, doubt.model_dump_json().encode()
+        await self._context.bus.publish(subject, record, headers, message_id)
+        # A call that was not done and is asked for again may be in doubt again.
+        index = f"doubted/{message.envelope.id}"
         await self._context.publisher.send(
-            "gateway", doubt, tenant=message.tenant, task=message.task, cause=write_id, index="doubted"
+            "gateway", doubt, tenant=message.tenant, task=message.task, cause=write_id, index=index
         )
 
     async def on_write_resolve_requested(self, message: ReceivedMessage) -> None:
         """A person's word: the outcome of the call, where it is uncertain. Raises HandBack."""
         word = message.body
         assert isinstance(word, WriteResolveRequested)
-        asker, outcome = await self._find_outcome(message, word.call_id)
+        log_fields = {"tenant": message.tenant, "task": message.task, "call": word.call_id}
+        asker, stored = await self._find_reply(message, word.call_id)
+        outcome = parse_outcome(stored)
         reply = outcome.body
-        if not isinstance(reply, ToolCallReplied) or (reply.outcome != "uncertain" and reply.resolution is None):
-            log.warning("write_not_in_doubt", tenant=message.tenant, task=message.task, call=word.call_id)
+        if (
+            stored is None
+            or not isinstance(reply, ToolCallReplied)
+            or (reply.outcome != "uncertain" and reply.resolution is None)
+        ):
+            log.warning("write_not_in_doubt", **log_fields)
             return
         standing = reply.resolution
         if standing is None:
+            if refusal_reason := await self._refusal_reason(message, word, stored.time_unix_ms):
+                log.warning("resolution_not_taken", **log_fields, reason=refusal_reason)
+                return
             standing = word.resolution
             await self._store_resolution(message, word, asker, reply, outcome)
         resolved = WriteResolved(write_id=write_id_of(message.task, word.call_id), resolution=standing)
         await self._context.publisher.send("gateway", resolved, **message.cause_fields, index="resolved")
 
-    async def _find_outcome(self, message: ReceivedMessage, call_id: str) -> tuple[str, StoredOutcome]:
+    async def _refusal_reason(self, message: ReceivedMessage, word: WriteResolveRequested, doubted_unix_ms: int) -> str:
+        """Why this word does not count for the write; "" when it does. Raises BusError."""
+        tenant, task, resolution = message.tenant, message.task, word.resolution
+        try:
+            grant = self._context.verifier.verify_approval(word.token, tenant=tenant, task=task, kind="resolution")
+        except GrantRefused as error:
+            return str(error)
+        write_id = write_id_of(task, word.call_id)
+        if (grant.approval_id, grant.arguments_sha256) != (write_id, resolution.signed_sha256):
+            return "the signer signed another word"
+        signed = (grant.person, grant.role, grant.decision == "granted")
+        if signed != (resolution.person, resolution.role, resolution.happened):
+            return "the signer signed the word of somebody else, or the opposite"
+        if grant.decided_unix_ms < doubted_unix_ms:
+            return "it was said before the write was in doubt: of an earlier doubt, or the clocks differ; say it again"
+        stream, subject = subjects.records_stream(self._context.service), self._record_subject(message, write_id)
+        record = await self._context.bus.last(stream, subject)
+        doubt = WriteDoubted.model_validate_json(record.body) if record is not None else None
+        if doubt is None or (doubt.four_eyes and grant.person == doubt.asked_for):
+            return "who asked for the task must not resolve its writes (four eyes)"
+        return ""
+
+    def _record_subject(self, message: ReceivedMessage, write_id: str) -> str:
+        return subjects.record_subject(self._context.service, message.tenant, message.task, write_id)
+
+    async def _find_reply(self, message: ReceivedMessage, call_id: str) -> tuple[str, StoredMessage | None]:
         """The asker of the call, and its newest outcome; "" where there is none."""
         service = self._context.service
         for asker in sorted(catalog.askers_of(service)):
             subject = subjects.mesh_subject(service, asker, message.tenant, message.task, call_id)
             stored = await self._context.bus.last_on(subjects.inbox_stream(asker), subject)
             if stored is not None:
-                return asker, parse_outcome(stored)
-        return "", StoredOutcome()
+                return asker, stored
+        return "", None
 
     async def _store_resolution(
         self,

@@ -28,7 +28,7 @@ from bulkhead_contracts.budget import (
     TaskHalted,
 )
 from bulkhead_contracts.control import Halt
-from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger import model, uncertain_holds
 from bulkhead_services.budget.ledger.store import RedisFailure
 from tests.eventually import until
 from tests.integration.budget.budget_world import DOER, TASK, TENANT, World
@@ -272,6 +272,47 @@ async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_as
     monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
     await world.edges["0"].uncertain.release_due()
     await world.settled_balance(spent=0, reserved=50)
+
+
+async def test_an_ask_in_doubt_with_calls_ahead_is_looked_up_in_the_journal_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge, looks = world.edges["0"], list[int]()
+    real_append, real_look = edge.admission._writer.store_fact, uncertain_holds.find_facts
+
+    async def refuse(*args: Any) -> None:
+        raise BusUnavailable("no answer")
+
+    async def look(bus: Any, tenant: str, task: str, service: str, ids: Any, since: int) -> Any:
+        looks.append(len(ids))
+        return await real_look(bus, tenant, task, service, ids, since)
+
+    edge.admission._writer.store_fact = refuse  # type: ignore[method-assign]
+    for number in range(8):
+        assert (await world.ask(f"r{number}", cost=5)).decision == "wait"
+    edge.admission._writer.store_fact = real_append  # type: ignore[method-assign]
+    assert (await world.ask("r3", cost=5)).decision == "reserved"
+    monkeypatch.setattr(uncertain_holds, "find_facts", look)
+    monkeypatch.setattr(uncertain_holds, "DOUBT_S", 0.0)
+    await edge.uncertain.release_due()
+    assert looks == [8, 7], "before and after what is let go" and not edge.uncertain.attempts
+    await world.settled_balance(spent=0, reserved=5)
+
+
+async def test_what_is_given_up_and_charges_nothing_is_not_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    async def look(bus: Any, tenant: str, task: str, service: str, name: str, since: int) -> None:
+        looked.append(name)
+
+    monkeypatch.setattr("bulkhead_services.budget.settlement.find_fact", look)
+    for number in range(8):
+        await world.settle(f"r{number}", cost=0, tokens=0)
+    await world.settle("used", cost=7)
+    await until(lambda: bool(looked))
+    assert looked == ["used"]
 
 
 async def test_a_fact_that_was_stored_and_not_acknowledged_keeps_its_room(world: World) -> None:

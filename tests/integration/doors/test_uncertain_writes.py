@@ -82,8 +82,10 @@ async def test_only_approvers_and_operators_of_the_tenant_resolve_a_write(tmp_pa
             assert (await http.post(f"/v1/writes/{write}", json=body)).status_code == 422, "nothing has a result"
         for role, status in (("submitter", 403), ("auditor", 403), ("approver", 200)):
             async with here.http(role) as http:
-                answer = await http.post(f"/v1/writes/{write}", json={"happened": True, "reason": "seen"})
+                body = {"happened": True, "reason": "seen", "result": "told ann@example.com"}
+                answer = await http.post(f"/v1/writes/{write}", json=body)
                 assert answer.status_code == status, (role, answer.text)
+        assert answer.json()["resolution"]["result"] == "told [masked]", "every role reads it"
         foreign = here.stage.new_key("other" if TENANT != "other" else "else", "mallory", "operator")
         async with httpx.AsyncClient(base_url=here.stage.url, headers={"Authorization": f"Bearer {foreign}"}) as http:
             assert (await http.get("/v1/writes?state=all")).json()["writes"] == []

@@ -15,7 +15,7 @@ from bulkhead.journal.rows import describe_body
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import catalog
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalGrant, ApprovalRequested
-from bulkhead_contracts.tool import ToolCallReplied
+from bulkhead_contracts.tool import ToolCallReplied, WriteDoubted
 from tests.replay.scenes import paused, uncertain_write
 from tests.replay.stage import APPROVER, OPERATOR, TENANT, Stage, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -229,6 +229,25 @@ async def test_an_uncertain_write_of_a_task_is_listed_and_a_person_says_what_bec
         assert (first.outcome, second.outcome) == ("uncertain", "failed") and second.resolution is not None
         assert "bob: it did not happen: nothing there" in describe_body(second)
         assert (await ann.task(task).show())["status"] == "failed", "a task that has ended stays as it ended"
+
+
+async def test_who_asked_for_a_write_that_wants_four_eyes_is_told_to_have_another_say_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.client(APPROVER) as bob:
+        doubt = WriteDoubted(
+            write_id="w1",
+            call_id="c1",
+            step_id="s1",
+            tool="refund",
+            arguments_json="{}",
+            key="k",
+            asked_unix_ms=1,
+            asked_for="bob",
+            four_eyes=True,
+        )
+        await on.mesh.context("tool_executor").publisher.send("gateway", doubt, tenant=TENANT, task="t1", index="w1")
+        with pytest.raises(Refused) as refused:
+            await bob.resolve_write("w1", True, "I saw it")
+        assert (refused.value.status, refused.value.code) == (403, "four_eyes")
 
 
 async def forge(on: Stage, task: Task, approval_id: str, digest: str) -> None:

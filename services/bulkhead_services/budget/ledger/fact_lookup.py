@@ -3,7 +3,7 @@
 In: a bus, a reservation. Out: its fact, whether it was settled.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus
@@ -56,13 +56,19 @@ async def measured_usage(bus: Bus, tenant: str, task: str) -> Usage:
 async def find_fact(
     bus: Bus, tenant: str, task: str, service: str, reservation_id: str, since_unix_ms: int
 ) -> Reserved | None:
-    """The journal's fact of one reservation, if it is there: the last, for one before it may have come too late.
+    """The journal's fact of one reservation, as `find_facts` finds it. Raises BusError."""
+    return (await find_facts(bus, tenant, task, service, (reservation_id,), since_unix_ms)).get(reservation_id)
 
-    since_unix_ms: it was asked for no earlier; those that were stored together are looked through from there on, and a
+
+async def find_facts(
+    bus: Bus, tenant: str, task: str, service: str, reservation_ids: Collection[str], since_unix_ms: int
+) -> dict[str, Reserved]:
+    """The journal's facts of reservations that are there, by id: the last, for one before it may have come too late.
+
+    since_unix_ms: none was asked for earlier; those that were stored together are looked through from there on, and a
     little before. Raises BusError.
     """
-    match: Reserved | None = None
-    newest = 0
+    newest: dict[str, tuple[int, Reserved]] = {}
     book = packed_facts.batch_subject(tenant)
     last = await bus.last(JOURNAL_INBOX, book)
     since = since_unix_ms - CLOCKS_MS
@@ -73,11 +79,12 @@ async def find_fact(
                 body = fact.body
                 if (
                     isinstance(body, Reserved)
-                    and (fact.task, body.service, body.reservation_id) == (task, service, reservation_id)
-                    and message.sequence > newest
+                    and (fact.task, body.service) == (task, service)
+                    and body.reservation_id in reservation_ids
+                    and (body.reservation_id not in newest or message.sequence > newest[body.reservation_id][0])
                 ):
-                    match, newest = body, message.sequence
-    return match
+                    newest[body.reservation_id] = (message.sequence, body)
+    return {reservation_id: body for reservation_id, (_, body) in newest.items()}
 
 
 async def _readable_messages(bus: Bus, inbox: str, subject: str, after: int = 0) -> AsyncIterator[ReceivedMessage]:

@@ -5,7 +5,7 @@ given up. The asker may end before it settles such a reservation, so nobody else
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bulkhead.bus.port import Bus, BusError
@@ -13,7 +13,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Reserved
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.fact_lookup import find_fact
+from bulkhead_services.budget.ledger.fact_lookup import find_facts
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 
@@ -51,32 +51,47 @@ class UncertainHolds:
 
     async def release_due(self) -> None:
         """Release what may be held and has no fact although its time is over. A failure leaves it for the next time."""
-        for key, attempts in list(self.attempts.items()):
+        for keys in self._keys_by_task():
             # By the loop's clock: the other one may be set, and the asker may have no fact yet.
-            if asyncio.get_running_loop().time() - attempts[-1].failed_s < DOUBT_S or not self._keeper.epoch:
+            due_s = asyncio.get_running_loop().time() - DOUBT_S
+            due = {key: self.attempts[key] for key in keys if key in self.attempts}
+            due = {key: attempts for key, attempts in due.items() if attempts[-1].failed_s <= due_s}
+            if not due or not self._keeper.epoch:
                 continue
             try:
-                await self._release_unrecorded(key, attempts)
+                await self._release_unrecorded(due)
             except (BusError, Fenced, *RedisFailure) as error:
-                log.debug("doubt_stays", key=key, reason=str(error))
+                log.debug("doubt_stays", keys=",".join(due), reason=str(error))
                 continue
-            if self.attempts.get(key) is attempts:
-                del self.attempts[key]
+            for key, attempts in due.items():
+                if self.attempts.get(key) is attempts:
+                    del self.attempts[key]
 
-    async def _release_unrecorded(self, key: str, attempts: list[UncertainAttempt]) -> None:
-        """Raises BusError, Fenced, RedisFailure."""
-        if await self._find_stored_fact(attempts) is not None:
-            return
-        # Each attempt may hold it: as many let go.
-        for _ in attempts:
-            await self._store.release(key)
+    def _keys_by_task(self) -> list[list[str]]:
+        """Keys of a task and a doer together: the journal is looked through once for all of them."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for key, attempts in self.attempts.items():
+            message = attempts[0].message
+            groups.setdefault((message.tenant, message.task, message.sender), []).append(key)
+        return list(groups.values())
+
+    async def _release_unrecorded(self, due: Mapping[str, list[UncertainAttempt]]) -> None:
+        """Release those of one task and doer that have no fact. Raises BusError, Fenced, RedisFailure."""
+        recorded = await self._find_stored_facts(due)
+        unrecorded = {key: attempts for key, attempts in due.items() if attempts[0].reservation_id not in recorded}
+        for key, attempts in unrecorded.items():
+            # Each attempt may hold it: as many let go.
+            for _ in attempts:
+                await self._store.release(key)
         # An admission that took long, here or in another replica, may have its fact just now.
-        if (fact := await self._find_stored_fact(attempts)) is not None:
-            scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
-            await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+        late = await self._find_stored_facts(unrecorded) if unrecorded else {}
+        for key, attempts in unrecorded.items():
+            if (fact := late.get(attempts[0].reservation_id)) is not None:
+                scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
+                await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
 
-    async def _find_stored_fact(self, attempts: list[UncertainAttempt]) -> Reserved | None:
-        first, message = attempts[0], attempts[0].message
-        return await find_fact(
-            self._bus, message.tenant, message.task, message.sender, first.reservation_id, first.failed_unix_ms
-        )
+    async def _find_stored_facts(self, due: Mapping[str, list[UncertainAttempt]]) -> dict[str, Reserved]:
+        firsts = [attempts[0] for attempts in due.values()]
+        message, since = firsts[0].message, min(first.failed_unix_ms for first in firsts)
+        ids = {first.reservation_id for first in firsts}
+        return await find_facts(self._bus, message.tenant, message.task, message.sender, ids, since)

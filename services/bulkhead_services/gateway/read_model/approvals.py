@@ -119,7 +119,9 @@ def _apply_stored(index: _TenantRows, stored: StoredMessage) -> None:
             if (approval := index.approvals.get(approval_id)) is not None and approval.ended is None:
                 approval.ended = body
         case WriteDoubted(write_id=write_id):
-            index.writes.setdefault(write_id, WriteRow(stored.task, body, stored.sequence))
+            # A write that was resolved, made again and is in doubt again waits for another word.
+            if (doubted := index.writes.get(write_id)) is None or doubted.ended is not None:
+                index.writes[write_id] = WriteRow(stored.task, body, stored.sequence)
         case WriteResolved(write_id=write_id):
             if (write := index.writes.get(write_id)) is not None and write.ended is None:
                 write.ended = body

@@ -82,6 +82,11 @@ async def test_refusals_cost_nothing(desk, tool: str, arguments: dict, job: dict
     assert desk.reservations == [] and reply.usage.tool_calls == 0
 
 
+async def test_a_call_whose_time_is_over_is_not_ruled_on(desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk.doer._gate, "_rule", lambda proposal: pytest.fail("it was ruled on"))
+    assert (await desk.call("calculate", GOOD, deadline_ms=0)).failure.code == "deadline_exceeded"
+
+
 async def test_a_halt_refuses_before_arguments_are_looked_at(desk) -> None:
     desk.halt = Halt(scope="tool", name="calculate", code="switch", reason="off", by="operator")
     assert (await desk.call("calculate", {"expr": 1})).failure.code == "halted"

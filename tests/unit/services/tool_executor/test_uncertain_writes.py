@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +12,9 @@ from pydantic import ValidationError
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.tool import ToolCallReplied, WriteResolution, WriteResolveRequested, write_id_of
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.tool_executor.uncertain_writes import UncertainWrites
 from tests.unit.bulkhead.runtime.consume.test_loop import mesh_messages
 from tests.unit.bulkhead.runtime.doer.test_handler import Purse, Recording, call, grant, replies
@@ -21,31 +24,32 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Doubting(Recording):
-    """Its first call may have been done; the others are."""
+    """Its first calls may have been done; the others are."""
 
-    def __init__(self, context: Context, fails: int = 0) -> None:
+    def __init__(self, context: Context, fails: int = 0, doubts: int = 1, four_eyes: bool = False) -> None:
         super().__init__(writes=True)
         self._uncertain, self.fails = UncertainWrites(context), fails
+        self.doubts, self.four_eyes = doubts, four_eyes
         self.side_handlers = {WriteResolveRequested: self._uncertain.on_write_resolve_requested}
 
     async def act(self, job, hands, turn):
         reply = await super().act(job, hands, turn)
-        return reply.model_copy(update={"outcome": "uncertain"}) if self.done == 1 else reply
+        return reply.model_copy(update={"outcome": "uncertain"}) if self.done <= self.doubts else reply
 
     async def on_outcome_stored(self, message, reply):
         if self.fails:
             self.fails -= 1
             raise BusUnavailable("the broker went away")
         if reply.outcome == "uncertain":
-            await self._uncertain.tell_people(message, reply)
+            await self._uncertain.tell_people(message, reply, four_eyes=self.four_eyes)
 
 
 @asynccontextmanager
-async def doubting(fails: int = 0) -> AsyncIterator[tuple[MemoryMesh, list[Doubting]]]:
+async def doubting(**knobs: Any) -> AsyncIterator[tuple[MemoryMesh, list[Doubting]]]:
     made: list[Doubting] = []
 
     def build(context: Context) -> Doubting:
-        made.append(Doubting(context, fails))
+        made.append(Doubting(context, **knobs))
         return made[-1]
 
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": build}) as mesh:
@@ -54,14 +58,40 @@ async def doubting(fails: int = 0) -> AsyncIterator[tuple[MemoryMesh, list[Doubt
         yield mesh, made
 
 
-async def say(mesh: MemoryMesh, person: str, happened: bool, result: str = "") -> None:
-    word = WriteResolution(
+def word_of(person: str, happened: bool, result: str = "") -> WriteResolution:
+    return WriteResolution(
         happened=happened, result=result, person=person, role="approver", reason="I looked", resolved_unix_ms=1
     )
-    body = WriteResolveRequested(call_id="c1", resolution=word)
+
+
+def token_of(mesh: MemoryMesh, word: WriteResolution, by: str = "signer", call_id: str = "c1", **changes: Any) -> str:
+    """The signed word, as the signer makes it for the gateway."""
+    signer = mesh.context(by)
+    fields: dict[str, Any] = {
+        "kind": "resolution",
+        "tenant": "demo",
+        "task": "t1",
+        "approval_id": write_id_of("t1", call_id),
+        "arguments_sha256": word.signed_sha256,
+        "decision": "granted" if word.happened else "denied",
+        "person": word.person,
+        "role": word.role,
+        "via": "api_key",
+        "decided_unix_ms": signer.clock(),
+    }
+    return signer.signer.sign_approval(ApprovalGrant(**(fields | changes)))
+
+
+async def send(mesh: MemoryMesh, word: WriteResolution, token: str, call_id: str = "c1", index: str = "") -> None:
+    body = WriteResolveRequested(call_id=call_id, resolution=word, token=token)
     await mesh.context("gateway").publisher.send(
-        "tool_executor", body, tenant="demo", task="t1", cause=person, actor=person
+        "tool_executor", body, tenant="demo", task="t1", cause=word.person, actor=word.person, index=index
     )
+
+
+async def say(mesh: MemoryMesh, person: str, happened: bool, result: str = "", index: str = "") -> None:
+    word = word_of(person, happened, result)
+    await send(mesh, word, token_of(mesh, word), index=index)
 
 
 async def told(mesh: MemoryMesh, count: int) -> list[dict]:
@@ -102,11 +132,8 @@ async def test_a_word_on_a_write_that_is_in_no_doubt_changes_nothing():
     async with doubting() as (mesh, _):
         await call(mesh, grant(mesh), call_id="c2", index=1)
         await replies(mesh, 2)
-        body = WriteResolveRequested(
-            call_id="c2",
-            resolution=WriteResolution(happened=False, person="bob", role="approver", reason="?", resolved_unix_ms=1),
-        )
-        await mesh.context("gateway").publisher.send("tool_executor", body, tenant="demo", task="t1", cause="x")
+        word = word_of("bob", False)
+        await send(mesh, word, token_of(mesh, word, call_id="c2"), "c2", index="c2")
         await say(mesh, "bob", True)
         found = [ToolCallReplied.model_validate(one) for _, one in await replies(mesh, 3)]
         assert [(one.call_id, one.outcome) for one in found] == [
@@ -115,6 +142,58 @@ async def test_a_word_on_a_write_that_is_in_no_doubt_changes_nothing():
             ("c1", "succeeded"),
         ]
         assert len(await told(mesh, 2)) == 2
+
+
+async def test_a_word_that_the_signer_did_not_sign_for_this_write_and_doubt_changes_nothing():
+    async with doubting() as (mesh, _):
+        word, other = word_of("bob", False), word_of("bob", False, "another")
+        forged = [
+            "",
+            token_of(mesh, word, by="gateway"),
+            token_of(mesh, word, kind="approval"),
+            token_of(mesh, word, task="t2"),
+            token_of(mesh, word, call_id="c2"),
+            token_of(mesh, word, person="eve"),
+            token_of(mesh, word, role="operator"),
+            token_of(mesh, word, decision="granted"),
+            token_of(mesh, word, decided_unix_ms=1),
+            token_of(mesh, other),
+        ]
+        for number, token in enumerate(forged):
+            await send(mesh, word, token, index=str(number))
+        await say(mesh, "ann", True, "paper 7", index="last")
+        _, resolved = await told(mesh, 2)
+        assert resolved["resolution"]["person"] == "ann", "what was forged was read before"
+
+
+async def test_who_asked_does_not_resolve_a_write_of_a_tool_that_wants_four_eyes():
+    async with doubting(four_eyes=True) as (mesh, _):
+        [doubt] = await told(mesh, 1)
+        assert doubt["four_eyes"] and doubt["asked_for"]
+        await say(mesh, doubt["asked_for"], True)
+        await say(mesh, "eve", False)
+        _, resolved = await told(mesh, 2)
+        assert resolved["resolution"]["person"] == "eve"
+
+
+async def test_a_write_that_is_in_doubt_again_waits_for_a_new_word():
+    async with doubting(doubts=2) as (mesh, [doer]):
+        word = word_of("bob", False)
+        first_token = token_of(mesh, word)
+        await send(mesh, word, first_token)
+        await replies(mesh, 2)
+        await asyncio.sleep(1)
+        await call(mesh, grant(mesh), index=1)
+        await replies(mesh, 3)
+        await told(mesh, 3)
+        index = ApprovalIndex(mesh.context("gateway").bus)
+        [row] = await index.list_writes("demo")
+        assert (doer.done, row.state) == (2, "uncertain")
+        await send(mesh, word, first_token, index="again")
+        await say(mesh, "eve", True)
+        await told(mesh, 4)
+        [row] = await index.list_writes("demo")
+        assert row.ended is not None and row.ended.resolution.person == "eve", "an old word is not good twice"
 
 
 def test_a_word_is_an_approvers_or_an_operators():

@@ -88,7 +88,7 @@ class GatewayHttpApp:
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
-        self.writes = WriteRoutes(context, auth, self._bodies, approvals)
+        self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)

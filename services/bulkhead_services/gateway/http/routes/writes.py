@@ -10,22 +10,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.gateway_api.writes import WriteDocument, WriteListQuery, WritePage
-from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.runtime.context import Context
-from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_count, format_time
+from bulkhead.tools.results import without_sensitive
+from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import SignatureRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WriteResolution, WriteResolveRequested
+from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import json_response, parse_body
 from bulkhead_services.gateway.http.schemas import ResolutionSubmission
-from bulkhead_services.gateway.problems import Problem, not_found, not_stored
+from bulkhead_services.gateway.problems import Problem, not_found
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, WriteRow
 
 MAX_BODY_BYTES = 16 * 1024
@@ -37,9 +38,15 @@ class WriteRoutes:
     """The routes under /v1/writes."""
 
     def __init__(
-        self, context: Context, auth: GatewayAuthenticator, bodies: GatewayRequestBodies, index: ApprovalIndex
+        self,
+        context: Context,
+        auth: GatewayAuthenticator,
+        bodies: GatewayRequestBodies,
+        index: ApprovalIndex,
+        decisions: Decisions,
     ) -> None:
-        self._context, self._auth, self._bodies, self._index = context, auth, bodies, index
+        self._context, self._auth, self._bodies = context, auth, bodies
+        self._index, self._decisions = index, decisions
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -66,17 +73,20 @@ class WriteRoutes:
         row = await self._index.find_write(claim.tenant, write_id)
         if row is None:
             raise not_found("uncertain write", write_id, "GET /v1/writes lists them")
+        if row.doubt.four_eyes and claim.person == row.doubt.asked_for:
+            detail = f"{claim.person} asked for the task, and {row.doubt.tool} wants a second person (four eyes)"
+            raise Problem(403, "four_eyes", "The word does not count", detail, "have another approver say it")
         word = WriteResolution(
             happened=body.happened,
             # Every role reads them.
-            result=without_keys(body.result),
-            reason=mask_personal_data(without_keys(body.reason)),
+            result=without_sensitive(body.result)[: bounds.MAX_REASON_CHARS],
+            reason=without_sensitive(body.reason)[: bounds.MAX_REASON_CHARS],
             person=claim.person,
             role=claim.role,
             resolved_unix_ms=self._context.clock(),
         )
         if row.ended is None:
-            await self._send_word(claim, row, word)
+            await self._send_word(claim, row, word, self._auth.token_of(request))
             row = await self._wait_until_applied(claim, row)
         if row.ended is None:
             return json_response(_write_document(row), 202)
@@ -88,16 +98,22 @@ class WriteRoutes:
             raise Problem(409, "already_resolved", "The write is resolved", detail, hint)
         return json_response(_write_document(row))
 
-    async def _send_word(self, claim: RequesterClaim, row: WriteRow, word: WriteResolution) -> None:
-        """Pass a person's word on to the executor. Raises Problem."""
-        body = WriteResolveRequested(call_id=row.doubt.call_id, resolution=word)
-        index = f"resolve/{row.doubt.write_id}/{claim.person}/{word.resolved_unix_ms}"
-        try:
-            await self._context.publisher.send(
-                "tool_executor", body, tenant=claim.tenant, task=row.task, index=index, actor=claim.person
-            )
-        except (BusUnavailable, PublishRefused) as error:
-            raise not_stored(error) from error
+    async def _send_word(self, claim: RequesterClaim, row: WriteRow, word: WriteResolution, credential: str) -> None:
+        """Have a person's word signed, and pass it on to the executor. Raises Problem."""
+        write_id, call_id = row.doubt.write_id, row.doubt.call_id
+        ask = SignatureRequested(
+            kind="resolution",
+            requester=claim,
+            approval_id=write_id,
+            arguments_sha256=word.signed_sha256,
+            decision="granted" if word.happened else "denied",
+            requested_unix_ms=word.resolved_unix_ms,
+            credential=credential,
+        )
+        index = f"resolve/{write_id}/{claim.person}/{word.resolved_unix_ms}"
+        await self._decisions.send_signed(
+            ask, row.task, index, lambda token: WriteResolveRequested(call_id=call_id, resolution=word, token=token)
+        )
 
     async def _wait_until_applied(self, claim: RequesterClaim, row: WriteRow) -> WriteRow:
         """The row with the word that counts, if the executor tells it soon. Raises BusError."""
