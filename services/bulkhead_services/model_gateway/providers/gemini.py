@@ -158,6 +158,7 @@ def _usage_of_counts(counts: object) -> Usage | None:
         completion + thought,
         token_count(counts.get("cachedContentTokenCount")),
         thought,
+        token_count(counts.get("totalTokenCount")),
         input_audio_tokens=sent["AUDIO"] + input_counts["AUDIO"],
         cached_audio_tokens=cached["AUDIO"],
         input_image_tokens=sent["IMAGE"] + input_counts["IMAGE"],

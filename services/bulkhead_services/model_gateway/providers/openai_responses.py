@@ -188,5 +188,6 @@ def _usage_of_counts(counts: object) -> Usage | None:
         token_count(counts.get("output_tokens")),
         token_count(details.get("cached_tokens")),
         token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens")),
+        token_count(counts.get("total_tokens")),
         cache_write_tokens=token_count(details.get("cache_write_tokens")),
     )

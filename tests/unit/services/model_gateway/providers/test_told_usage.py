@@ -12,6 +12,7 @@ from bulkhead_services.model_gateway.providers.fields import generated_bytes
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import GenerationProgress, ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers.calling import calling
+from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
 
 LONG = "word " * 400
@@ -114,6 +115,54 @@ def test_figures_of_before_the_end_are_no_figures_of_the_whole(api, events) -> N
 )
 def test_each_figure_is_charged_by_itself_and_the_larger_of_two(api, events, expected) -> None:
     assert charged(fed(api, *events)) == expected
+
+
+def details(**tokens: int) -> dict[str, Any]:
+    return {f"{place}_tokens_details": tokens for place in ("prompt", "completion", "input", "output")}
+
+
+@pytest.mark.parametrize(
+    ("api", "counts", "expected"),
+    [
+        ("openai-chat", {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 10_150}, (100, 10_050)),
+        ("openai-chat", {"completion_tokens": 0, "total_tokens": 81, **details(reasoning_tokens=60)}, (21, 60)),
+        ("openai-chat", {"completion_tokens": 50, "total_tokens": 181, **details(reasoning_tokens=60)}, (100, 81)),
+        ("openai-chat", {"completion_tokens": 50, **details(reasoning_tokens=10_000)}, (100, 10_050)),
+        ("openai-chat", {"completion_tokens": 50, **details(cached_tokens=50_000)}, (50_100, 50)),
+        ("openai-chat", {"completion_tokens": 50, **details(cache_write_tokens=50_000)}, (50_100, 50)),
+        ("openai-chat", {"completion_tokens": 50.0, "prompt_tokens": "50000"}, (50_000, 50)),
+        ("openai-chat", {"completion_tokens": "50", "prompt_tokens": 2 * 10**10}, (10**10, 50)),
+        ("openai-responses", {"input_tokens": 100, "output_tokens": 50, "total_tokens": 10_150}, (100, 10_050)),
+        ("openai-responses", {"output_tokens": 50, **details(reasoning_tokens=10_000)}, (100, 10_050)),
+        ("gemini", {"candidatesTokenCount": 50, "totalTokenCount": 10_150}, (100, 10_050)),
+        ("gemini", {"candidatesTokenCount": 50, "cachedContentTokenCount": 50_000}, (50_100, 50)),
+        ("anthropic", {"output_tokens": 50, "output_tokens_details": {"thinking_tokens": 10_000}}, (100, 10_050)),
+        (
+            "anthropic",
+            {
+                "output_tokens": 50,
+                "cache_creation_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 20_000, "ephemeral_1h_input_tokens": 20_000},
+            },
+            (40_100, 50),
+        ),
+    ],
+)
+def test_a_figure_beyond_the_whole_of_which_it_is_told_is_charged_too(api, counts, expected) -> None:
+    field = "usageMetadata" if api == "gemini" else "usage"
+    prompt = {"prompt_tokens": expected[0] if "total_tokens" in counts else 100, "input_tokens": 100}
+    assembly = FORMS[api].assembly_type()
+    assembly.feed_body(
+        json.dumps({**DIALECTS[api].whole(Said("x")), field: {**prompt, "promptTokenCount": 100, **counts}}).encode()
+    )
+    assert charged(assembly) == expected
+
+
+@pytest.mark.parametrize("place", ["choice", "x_groq"])
+def test_figures_in_the_places_of_single_vendors_are_charged(place) -> None:
+    end = chunk(finish="stop")
+    (end["choices"][0] if place == "choice" else end.setdefault("x_groq", {})).update(counts(1_000, 5_000))
+    assert charged(fed("openai-chat", chunk(LONG), end)) == (1_000, 5_000)
 
 
 def test_figures_that_grow_with_the_answer_are_those_of_the_whole() -> None:
