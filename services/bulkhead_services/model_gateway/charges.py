@@ -45,10 +45,10 @@ def estimate_usage(
 
     It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
     bytes a token, where text has four and more; and, unless the provider said that it failed (not `count_hidden`), the
-    time before the first of it counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call of which nothing
+    time in which nothing came counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call of which nothing
     comes until its timeout is therefore charged as reserved.
     """
-    hidden_tokens = math.ceil(progress.initial_silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
+    hidden_tokens = math.ceil(progress.silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
     output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
     classes = {"reasoning_tokens": min(worst_usage.reasoning_tokens, output)}
     estimate = worst_usage.model_copy(update={"output_tokens": output, **classes})

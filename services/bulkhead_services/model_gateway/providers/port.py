@@ -19,6 +19,8 @@ from bulkhead_contracts.result import Omission, Usage
 Finish = Literal["stop", "length", "tool_calls", ""]
 SHORT_DEADLINE = "deadline_too_short"
 """Code of a call that was cut by its asker's deadline before its provider had the time in which it may be silent."""
+MAX_PAUSE_S = 1.0
+"""Longer than a model pauses between two words that it writes."""
 
 
 class OnText(Protocol):
@@ -117,12 +119,13 @@ class ProviderRequest:
 class GenerationProgress:
     """Progress of a provider's call until it ended or was cut; times by the event loop.
 
-    generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came. told_usage: by
-    the provider until now; is_told_at_end: nothing came after that.
+    generated_bytes: text, arguments of tools and visible reasoning. last_s: when the latest of it came. silent_s: time
+    before that in which nothing came. told_usage: by the provider until now; is_told_at_end: nothing came after that.
     """
 
     began_s: float = 0.0
-    first_s: float | None = None
+    last_s: float = 0.0
+    silent_s: float = 0.0
     generated_bytes: int = 0
     told_usage: Usage | None = None
     is_told_at_end: bool = False
@@ -130,13 +133,14 @@ class GenerationProgress:
     def note_progress(self, generated_bytes: int, now_s: float, told_usage: Usage | None = None) -> None:
         """Note how much has come by now."""
         self.told_usage = told_usage
-        if generated_bytes and self.first_s is None:
-            self.first_s = now_s
+        if generated_bytes > self.generated_bytes:
+            self.silent_s, self.last_s = self.silence_s(now_s), now_s
         self.generated_bytes = generated_bytes
 
-    def initial_silence_s(self, now_s: float) -> float:
-        """Seconds in which nothing had come."""
-        return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
+    def silence_s(self, now_s: float) -> float:
+        """Seconds in which nothing came; between two words a short pause is none."""
+        pause_s = max(0.0, now_s - (self.last_s or self.began_s or now_s))
+        return self.silent_s + (pause_s if not self.last_s or pause_s > MAX_PAUSE_S else 0.0)
 
 
 def is_embedding(payload: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.charges import estimate_usage
+from bulkhead_services.model_gateway.charges import HIDDEN_TOKENS_PER_S, estimate_usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import generated_bytes
 from bulkhead_services.model_gateway.providers.forms import FORMS
@@ -163,6 +163,17 @@ def test_figures_in_the_places_of_single_vendors_are_charged(place) -> None:
     end = chunk(finish="stop")
     (end["choices"][0] if place == "choice" else end.setdefault("x_groq", {})).update(counts(1_000, 5_000))
     assert charged(fed("openai-chat", chunk(LONG), end)) == (1_000, 5_000)
+
+
+def test_silence_counts_as_reasoning_also_behind_the_first_word() -> None:
+    progress = GenerationProgress(began_s=10.0)
+    progress.note_progress(3, 10.5)
+    progress.note_progress(3, 15.0)  # A ping, no word.
+    progress.note_progress(6, 20.5)
+    progress.note_progress(9, 21.0)
+    silent_s = 0.5 + 10.0 + 2.0
+    assert estimate_usage(WORST, progress, 23.0).output_tokens == 3 + silent_s * HIDDEN_TOKENS_PER_S
+    assert estimate_usage(WORST, progress, 23.0, count_hidden=False).output_tokens == 3
 
 
 def test_figures_that_grow_with_the_answer_are_those_of_the_whole() -> None:
