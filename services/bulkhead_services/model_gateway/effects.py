@@ -199,17 +199,16 @@ class HttpEndpoint:
                 "unreachable", f"no connection: {error or type(error).__name__}", consumed=False
             )
         except (TimeoutError, httpx.TimeoutException) as error:
-            if timeout_s < self._network.stall_timeout_s:
+            # Only silence is the provider's: the end of the time that its asker left says nothing about it.
+            if not isinstance(error, httpx.TimeoutException) or timeout_s < self._network.stall_timeout_s:
                 return self._short_deadline_fault(timeout_s)
-            silent = isinstance(error, httpx.TimeoutException)
-            reason = f"the provider was silent for {quiet_s:.1f} s"
-            return self._connection_fault("timeout", reason if silent else f"no whole answer within {timeout_s:.1f} s")
+            return self._connection_fault("timeout", f"the provider was silent for {quiet_s:.1f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             code = "truncated_stream" if started else "provider_error"
             return self._connection_fault(code, f"the connection broke: {error or type(error).__name__}")
 
     def _short_deadline_fault(self, timeout_s: float) -> ProviderFault:
-        """The end of a call whose asker left it less time than a provider may be silent: nothing is learnt."""
+        """The end of a call whose asker left it too little time: nothing is learnt."""
         message = f"{self.name}: no whole answer within {timeout_s:.1f} s, which is all that its time limits left"
         hint = "give the call, or its run or task, a longer deadline, or raise the limit of wall time"
         return ProviderFault(SHORT_DEADLINE, message, hint, retryable=True, outage=True)

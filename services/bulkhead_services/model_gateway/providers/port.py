@@ -18,7 +18,7 @@ from bulkhead_contracts.result import Omission, Usage
 
 Finish = Literal["stop", "length", "tool_calls", ""]
 SHORT_DEADLINE = "deadline_too_short"
-"""Code of a call that was cut by its asker's deadline before its provider had the time in which it may be silent."""
+"""Code of a call that was cut by its asker's deadline, and not for the silence of its provider."""
 MAX_PAUSE_S = 1.0
 """Longer than a model pauses between two words that it writes."""
 

@@ -1,5 +1,6 @@
 """Every way in which a provider fails, one by one, over a real socket: the name, the money, the next attempt."""
 
+import asyncio
 import time
 
 import pytest
@@ -108,6 +109,19 @@ async def test_silence_until_the_deadline_is_the_providers_fault_where_it_had_it
         (settled,) = await d.settled(1)
         assert settled.failed == code and settled.usage == settled.usage.as_estimate()
         assert 10 <= settled.usage.output_tokens < 200, "a silent model may have reasoned"
+
+
+async def test_a_deadline_that_cuts_an_answer_which_comes_is_no_fault_of_its_provider(provider):
+    async def streams(x: Exchange) -> None:
+        await x.begin()
+        while True:
+            await x.event(chunk({"content": "word "}))
+            await asyncio.sleep(0.05)
+
+    provider.will(streams)
+    async with desk(provider, provider_attempts=1, stall_timeout_s=0.3) as d:
+        reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 800))
+        assert reply.failure.code == "deadline_too_short"
 
 
 async def test_a_call_ends_with_what_a_limit_of_wall_time_leaves(provider):
