@@ -334,7 +334,7 @@ class ModelAttempts:
             is_large = len(outgoing.body) > MAX_BYTES_COUNTED_INLINE
             tokens, image_tokens = await asyncio.to_thread(count) if is_large else count()
             caching = (outgoing.writes_cache, image_tokens, outgoing.caches_1h)
-            worst = worst_case(price, tokens, output_tokens, *caching)
+            worst = worst_case(price, tokens + outgoing.added_tokens, output_tokens, *caching)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(

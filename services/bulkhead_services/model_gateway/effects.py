@@ -19,6 +19,7 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.flow.content import in_list
 from bulkhead.model_apis.gaps import Gap
+from bulkhead.quotas.token_estimates import family_of
 from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
@@ -28,6 +29,7 @@ from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import contents_of, message_count_fault, size_fault
 from bulkhead_services.model_gateway.context.render import all_parts
 from bulkhead_services.model_gateway.providers import errors
+from bulkhead_services.model_gateway.providers.anthropic import added_tokens
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting_name
@@ -256,10 +258,12 @@ class HttpProvider(Deployments):
         if tier and self._settings.api in OPENAI_APIS and not is_embedding(chat.payload):
             chat = replace(chat, parameters={**chat.parameters, "service_tier": tier})
         outgoing = FORMS[self._settings.api].build_request(replace(chat, limit_field=self._settings.limit_field))
+        is_of_anthropic = self._settings.api == "anthropic" or family_of(chat.model) == "claude"  # Also by a proxy.
         return replace(
             outgoing,
             call_ids=call_ids(chat),
             output_tokens=chat.output_tokens,
+            added_tokens=added_tokens(chat.payload) if is_of_anthropic else 0,
             adopted=chat.adopted,
             native=bool(chat.api),
             gaps=(*gaps, *outgoing.gaps),

@@ -42,6 +42,11 @@ THOUGHT_TYPES = ("thinking", "redacted_thinking")
 THOUGHT_FIELDS = ("type", "thinking", "signature", "data")
 """Fields of their blocks."""
 MAX_BLOCKS = 1_000
+TOOL_PROMPT_TOKENS, FORMAT_TOKENS = 500, 500
+"""Words of the vendor's own in a request with tools, and in one that asks for a form; some more than it tells of."""
+KIND_TOKENS = {"custom": 0, "function": 0, "bash": 400, "text_editor": 1_000}
+OTHER_KIND_TOKENS = 1_300
+"""The vendor's words about a tool of each of its own kinds; those about its computer are the most."""
 _DELTA_FIELDS = ("text", "thinking", "signature", "partial_json")
 _END_FIELDS = ("stop_reason", "stop_sequence", "context_management")
 """Fields of a message beside its content and its usage."""
@@ -120,6 +125,18 @@ def _native_request(chat: Chat) -> ProviderRequest:
         caches_1h=b'"1h"' in body,
         headers={"anthropic-beta": ",".join(betas)} if betas else {},
         gaps=tuple(gaps),
+    )
+
+
+def added_tokens(payload: Mapping[str, Any]) -> int:
+    """Tokens that the vendor adds to a request, in its own form or in that of a chat."""
+    tools = [mapping_of(tool) for tool in payload.get("tools") or ()]
+    kinds = (plain_text(tool.get("type", "custom")).partition("_20")[0] for tool in tools)
+    form = payload.get("response_format") or mapping_of(payload.get("output_config")).get("format")
+    return (
+        (TOOL_PROMPT_TOKENS if tools else 0)
+        + (FORMAT_TOKENS if form else 0)
+        + sum(KIND_TOKENS.get(kind, OTHER_KIND_TOKENS) for kind in kinds)
     )
 
 

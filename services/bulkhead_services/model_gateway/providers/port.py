@@ -98,9 +98,10 @@ class ProviderRequest:
     """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache, for
     an hour where `caches_1h`.
 
-    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said. adopted: its
-    tools are an outside agent's. native: it came in the vendor's own form, and its answer is kept in that form, too.
-    gaps: what was left out of it, for the vendor's form has no word for it.
+    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said.
+    added_tokens: of the vendor's own words beside the body. adopted: its tools are an outside agent's. native: it came
+    in the vendor's own form, and its answer is kept in that form, too. gaps: what was left out of it, for the vendor's
+    form has no word for it.
     """
 
     path: str
@@ -109,6 +110,7 @@ class ProviderRequest:
     caches_1h: bool = False
     call_ids: frozenset[str] = frozenset()
     output_tokens: int = 0
+    added_tokens: int = 0
     adopted: bool = False
     native: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
