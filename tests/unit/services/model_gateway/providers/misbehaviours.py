@@ -326,7 +326,7 @@ SILENCES = [
     Case("silent within the headers", headers_begun, "timeout", "estimate", True, waits=True),
     Case("silent before the first byte", _begun_and(silent), "timeout", "estimate", True, waits=True),
     Case("silent in the middle", half(then=silent), "timeout", "estimate", True, waits=True),
-    Case("slow drip", dripping, "timeout", "estimate", True, waits=True),
+    Case("slow drip", dripping, "deadline_too_short", "estimate", True, waits=True),
     Case("silent past the end", _end_and(silent), "", "estimate", holds=_is_whole, only=CHAT, waits=True),
     Case("silent past the end", _end_and(silent), "", "told", holds=_is_whole, only=("anthropic",), waits=True),
     Case("closed past the end", _end_and(dropped), "", "estimate", holds=_is_whole, only=CHAT),

@@ -287,6 +287,24 @@ def test_usage_beside_an_error_in_a_stream_is_charged_where_it_is_the_larger(api
     assert isinstance(assembly.result(), ProviderFault) and charged(assembly) == (1_000, 900)
 
 
+FAULT = {"error": {"message": "No."}}
+
+
+@pytest.mark.parametrize(
+    ("api", "events"),
+    [
+        ("openai-chat", [chunk(LONG, "stop"), counts(1_000, 500), FAULT]),
+        ("openai-chat", [chunk(LONG, "stop"), FAULT, counts(1_000, 500)]),
+        ("openai-chat", [chunk(LONG, "stop"), FAULT | counts(1_000, 500)]),
+        ("anthropic", [start(input_tokens=1_000), SAID, delta(output_tokens=500), {"type": "error", **FAULT}]),
+        ("gemini", [generation(LONG, "STOP", promptTokenCount=1_000, candidatesTokenCount=500), FAULT]),
+    ],
+)
+def test_an_error_behind_the_end_of_an_answer_takes_nothing_away_from_it(api, events) -> None:
+    assembly = fed(api, *events)
+    assert isinstance(assembly.result(), ModelAnswer) and charged(assembly) == (1_000, 500)
+
+
 @pytest.mark.parametrize(("status", "consumed"), [(202, True), (206, True), (400, False), (503, False)])
 async def test_without_usage_a_success_is_estimated_and_an_error_costs_nothing(status, consumed) -> None:
     async def answers(x: Exchange) -> None:
