@@ -79,6 +79,14 @@ def test_an_answer_that_is_cut_is_charged_the_larger_of_figure_and_estimate(api,
     assert charged(assembly) == (1_000, 5_000)
 
 
+def test_an_input_that_was_told_before_a_cut_is_charged_as_it_was_told() -> None:
+    start_usage = {"input_tokens": 10, "cache_read_input_tokens": 400, "output_tokens": 1}
+    assembly = fed("anthropic", start(**start_usage), SAID)
+    progress = GenerationProgress(generated_bytes=assembly.generated_bytes, told_usage=assembly.told_usage)
+    usage = estimate_usage(WORST, progress, 0.0)
+    assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (410, 400, EXPECTED_BY_LENGTH)
+
+
 @pytest.mark.parametrize(
     ("api", "events"),
     [
