@@ -9,6 +9,7 @@ from typing import Any
 from bulkhead.model_apis.allowed import BETAS
 from bulkhead.model_apis.gaps import Gap
 from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
+from bulkhead.model_apis.token_counts import token_count
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import (
@@ -18,7 +19,6 @@ from bulkhead_services.model_gateway.providers.fields import (
     read_object,
     rows_of,
     short_text,
-    token_count,
     usage_of,
 )
 from bulkhead_services.model_gateway.providers.narrowing import content_parts, data_of, tool_choice_of

@@ -21,18 +21,6 @@ def read_object(text: str | bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def token_count(value: object) -> int | None:
-    """A number of tokens, also as a float or in digits, and MAX_TOKENS where it is more; None of what is none. A
-    field that is absent or null counts nothing."""
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if value is None:
-        return 0
-    return min(value, bounds.MAX_TOKENS) if type(value) is int and value >= 0 else None
-
-
 def usage_of(
     prompt: int | None,
     completion: int | None,

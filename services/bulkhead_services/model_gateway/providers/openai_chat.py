@@ -4,6 +4,7 @@ import json
 from functools import reduce
 from typing import Any
 
+from bulkhead.model_apis.token_counts import embedded_tokens, token_count
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
@@ -13,7 +14,6 @@ from bulkhead_services.model_gateway.providers.fields import (
     plain_text,
     rows_of,
     short_text,
-    token_count,
     usage_of,
 )
 from bulkhead_services.model_gateway.providers.narrowing import REASONING_SUMMARY
@@ -107,8 +107,7 @@ class ChatAssembly(Assembly):
 
     def _read_usage(self, body: dict[str, Any]) -> Usage | None:
         if self._outgoing.path == EMBEDDINGS_PATH:
-            counts = mapping_of(body.get("usage"))
-            return usage_of(max(token_count(counts.get(name)) or 0 for name in ("prompt_tokens", "total_tokens")), 0, 0)
+            return usage_of(embedded_tokens(body), 0, 0)
         # Moonshot tells it in the choice, Groq in a field of its own.
         places = (body, mapping_of(body.get("x_groq")), *rows_of(body.get("choices"))[:1])
         usages = (_usage_of_counts(place.get("usage"), self._outgoing.caches_1h) for place in places)

@@ -307,7 +307,7 @@ STATUSES = [
     Case("500", fails("server"), "provider_error", "nothing", True),
     Case("500, Retry-After", fails("server", headers={"retry_after": "3"}), "provider_error", "nothing", True, 3.0),
     Case("502 with a page", body(502, HTML, "text/html"), "provider_error", "nothing", True),
-    Case("504 without a body", body(504, b""), "provider_error", "nothing", True),
+    Case("504 without a body", body(504, b""), "provider_error", "estimate", True),
     Case("500 with half a body", body(500, b'{"error": {"mess'), "provider_error", "nothing", True),
     Case("overloaded", fails("overloaded"), "provider_error", "nothing", True),
     Case("overloaded in the stream", late("overloaded"), "error_body", "estimate", True),
