@@ -91,7 +91,9 @@ class Price:
 
     def _with_rates(self, rates: ModelPrice) -> Self:
         digest = hashlib.sha256(f"{self.provider_id}/{self.model}/{rates!r}".encode()).hexdigest()
-        return replace(self, rates=rates, digest=f"{self.source}:{digest[:32]}")
+        if digest not in _PUBLIC_RATES:
+            _PUBLIC_RATES[digest] = _with_hour_price(rates)
+        return replace(self, rates=_PUBLIC_RATES[digest], digest=f"{self.source}:{digest[:32]}")
 
     def in_tier(self, tier: str) -> Self:
         """The same price in a service tier of OpenAI."""
@@ -122,6 +124,23 @@ class Price:
         return token_rates
 
 
+def _with_hour_price(rates: ModelPrice) -> ModelPrice:
+    """Rates with a price of what is written to a cache for an hour, where a list leaves it out: twice the input's, as
+    Anthropic has it."""
+    listed = {name: rate for name, rate in vars(rates).items() if rate is not None}
+    if "cache_write_mtok" not in listed or {"cache_write_1h_mtok", "input_audio_mtok", "input_image_mtok"} & set(
+        listed
+    ):
+        return rates
+    fresh = listed["input_mtok"]
+    if not isinstance(fresh, TieredPrices):
+        return ModelPrice(**listed, cache_write_1h_mtok=2 * fresh)
+    tiers = [replace(tier, price=2 * tier.price) for tier in fresh.tiers]
+    return ModelPrice(**listed, cache_write_1h_mtok=TieredPrices(2 * fresh.base, tiers))
+
+
+_PUBLIC_RATES = BoundedDict[str, ModelPrice](1_024)
+"""By the digest of their row."""
 _TokenRates = tuple[tuple[str, Decimal], ...] | None
 _TOKEN_RATES = BoundedDict[str, tuple[ModelPrice, _TokenRates]](1_024)
 """By the digest of a price, with that of which they are."""
