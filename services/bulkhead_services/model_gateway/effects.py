@@ -334,7 +334,7 @@ async def _receive_response(
     async for chunk in _chunks_of(response):
         whole_body += chunk
         if len(whole_body) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-            return _oversize_fault()
+            return _oversize_fault(bounds.MAX_PROVIDER_RESPONSE_BYTES)
         assembly.note_body_size(len(whole_body))
         await on_chunk()
     assembly.feed_body(bytes(whole_body))
@@ -348,8 +348,8 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
     try:
         async for chunk in chunks:
             size += len(chunk)
-            if size > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-                return _oversize_fault()
+            if size > assembly.most_bytes:
+                return _oversize_fault(assembly.most_bytes)
             # One delta per chunk of the network: nothing that has arrived waits for what has not.
             _feed_events(decoder.feed(chunk), assembly)
             await on_chunk()
@@ -377,8 +377,8 @@ def _feed_events(events: Iterable[str], assembly: Assembly) -> None:
             break
 
 
-def _oversize_fault() -> ProviderFault:
-    message = f"the response exceeds {bounds.MAX_PROVIDER_RESPONSE_BYTES} bytes"
+def _oversize_fault(most_bytes: int) -> ProviderFault:
+    message = f"the response exceeds {most_bytes} bytes"
     return ProviderFault("provider_error", message, "the provider ignores max tokens: use another one")
 
 

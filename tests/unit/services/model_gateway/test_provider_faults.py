@@ -184,6 +184,15 @@ async def test_a_body_that_never_ends_is_bounded(provider, monkeypatch):
         assert reply.usage.output_tokens == 2_000 and reply.usage.estimated_tokens, "as much as was reserved"
 
 
+async def test_an_answer_of_many_tokens_is_whole_whatever_their_framing_takes(provider, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_PROVIDER_RESPONSE_BYTES", 10_000)
+    text = " ".join(map(str, range(300)))
+    provider.will(says(text))
+    async with desk(provider) as d:
+        reply = await d.answered()
+        assert await d.text(reply.content) == text
+
+
 async def test_every_retry_is_a_new_reservation_also_after_a_redelivery(provider):
     provider.will(fails(500), says("x"))
     async with desk(provider) as d:
