@@ -350,8 +350,8 @@ def _usage_of_row(counts: dict[str, Any]) -> Usage | None:
     """Tokens read from the cache and written to it stand beside the input there; here all are input."""
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     fresh, cached, written = (token_count(counts.get(name)) or 0 for name in names)
-    kept = mapping_of(counts.get("cache_creation"))
-    briefly, hour = (token_count(kept.get(f"ephemeral_{time}_input_tokens")) or 0 for time in ("5m", "1h"))
+    writes = mapping_of(counts.get("cache_creation"))
+    briefly, hour = (token_count(writes.get(f"ephemeral_{time}_input_tokens")) or 0 for time in ("5m", "1h"))
     written = max(written, briefly + hour)
     return usage_of(
         fresh + cached + written,

@@ -110,8 +110,8 @@ class ChatAssembly(Assembly):
             return usage_of(embedded_tokens(body), 0, 0)
         # Moonshot tells it in the choice, Groq in a field of its own.
         places = (body, mapping_of(body.get("x_groq")), *rows_of(body.get("choices"))[:1])
-        usages = (_usage_of_counts(place.get("usage"), self._outgoing.caches_1h) for place in places)
-        return reduce(larger_usage, told) if (told := list(filter(None, usages))) else None
+        usages = [_usage_of_counts(place.get("usage"), self._outgoing.caches_1h) for place in places]
+        return reduce(larger_usage, filter(None, usages)) if any(usages) else None
 
     def _apply_message(self, message: dict[str, Any]) -> None:
         # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.

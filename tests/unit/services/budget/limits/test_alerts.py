@@ -244,15 +244,15 @@ def test_one_is_not_several() -> None:
 
 
 def overran(number: int, used_tokens: int = 2_100) -> list[Any]:
-    used, held = UnitSums(used_tokens, 30, 1), UnitSums(500, 10, 1)
+    used, reserved = UnitSums(used_tokens, 30, 1), UnitSums(500, 10, 1)
     body = Overran(
         reservation_id=f"r{number}",
         call_id=f"c{number}",
         service="model_gateway",
         resource="big",
-        reserved=model.amount_of(held),
+        reserved=model.amount_of(reserved),
         used=model.amount_of(used),
-        what=messages.overrun_text(used, held),
+        what=messages.overrun_text(used, reserved),
         overran_unix_ms=NOON,
     )
     head = Envelope(f"{number:032x}", body.ce_type(), "budget", NOON)
