@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bulkhead.model_apis.chat_view import fields_of
 from bulkhead.model_apis.gaps import Gap
-from bulkhead.quotas.image_sizes import MAX_SIDE_PX, PixelSize, size_of_data_url
+from bulkhead.quotas.image_sizes import PixelSize, size_of_data_url
 from bulkhead.quotas.image_tokens import most_image_tokens
 from bulkhead.quotas.token_estimates import IMAGE_TOKENS, TokenCounter
 
@@ -28,8 +28,8 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;charset=[\w-]+)?;base64,([A
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 MOST_PAGE_TEXT_TOKENS = 3_000
 """Text of one page by the vendors' rule, where what our reader finds is less."""
-_PAGE = PixelSize(MAX_SIDE_PX, MAX_SIDE_PX)
-"""A page is shown as an image, of a size that its vendor chooses."""
+_PAGE = PixelSize(1_200, 3_200)
+"""A page is shown as an image, of a size that its vendor chooses: a long one, which makes the most tiles."""
 NOT_AN_IMAGE = "it is not the Base64 of a PNG, JPEG, GIF or WebP in the request itself, so its size is not known"
 ELSEWHERE = "it lies elsewhere, so its size is not known"
 NOT_READ = "it is neither text nor a PDF, so its tokens have no bound"

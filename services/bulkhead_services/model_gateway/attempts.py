@@ -132,6 +132,7 @@ class _ReservedCall:
     outgoing: ProviderRequest
     reservation: Reservation
     worst_usage: Usage
+    began_unix_ms: int
     progress: GenerationProgress = field(default_factory=GenerationProgress)
 
 
@@ -327,14 +328,16 @@ class ModelAttempts:
                 return ABANDONED
             outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
-            price = model.price_before(model.price, rendered.payload.get("service_tier"))
+            began_unix_ms = self._hands.now_unix_ms()
+            dearest = model.price.dearest_at(began_unix_ms, until_unix_ms)
+            price = model.price_before(dearest, rendered.payload.get("service_tier"))
             counter = model.counters.of_tenant(self._job.tenant)
             count = partial(body_tokens_to_reserve, counter, outgoing.body, rendered)
             # A large body takes seconds to count: other calls go on meanwhile.
             is_large = len(outgoing.body) > MAX_BYTES_COUNTED_INLINE
             tokens, image_tokens = await asyncio.to_thread(count) if is_large else count()
             caching = (outgoing.writes_cache, image_tokens, outgoing.caches_1h)
-            worst = worst_case(price, tokens, output_tokens, *caching)
+            worst = worst_case(price, tokens + outgoing.added_tokens, output_tokens, *caching)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(
@@ -344,14 +347,14 @@ class ModelAttempts:
                 purpose="model",
                 resource=model.name,
                 worst_case=amount_of(worst),
-                price_digest=model.price.digest,
+                price_digest=price.digest,
             )
             until_unix_ms = reservation.bound_deadline(until_unix_ms)
             late = self._hands.now_unix_ms() >= until_unix_ms - MIN_CALL_MS
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return DEADLINE_PASSED if late else ABANDONED
-            call = _ReservedCall(model, price, outgoing, reservation, worst)
+            call = _ReservedCall(model, price, outgoing, reservation, worst, began_unix_ms)
             result = await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
             if isinstance(result, ModelAnswer) and outgoing.gaps:
                 result = replace(result, omissions=(*result.omissions, *omissions_of(outgoing.gaps)))
@@ -422,7 +425,8 @@ class ModelAttempts:
         self._settle_usage(call, usage, fault_code, is_estimate=True)
 
     def _settle_usage(self, call: _ReservedCall, usage: Usage, fault_code: str, is_estimate: bool = False) -> None:
-        usage = replace_cost(usage, call.price)
+        # Some vendors go by a call's beginning, some by its end.
+        usage = replace_cost(usage, call.price.dearest_at(call.began_unix_ms, self._hands.now_unix_ms()))
         usage = usage.as_estimate() if is_estimate else usage
         settled = call.reservation.settle(usage, failed=fault_code)
         self.spending.usage = self.spending.usage + usage

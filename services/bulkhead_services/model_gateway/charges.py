@@ -12,6 +12,8 @@ from bulkhead_services.model_gateway.providers.fields import join_usage, larger_
 from bulkhead_services.model_gateway.providers.port import GenerationProgress
 
 BYTES_PER_TOKEN = 3
+PLACEHOLDER_TIMES = 10
+"""An input of less than its reservation by that is a placeholder: some servers begin a stream with one."""
 HIDDEN_TOKENS_PER_S = 100
 """Speed at which a silent provider is taken to reason: faster than most."""
 
@@ -40,15 +42,15 @@ def estimate_usage(
     worst_usage: Usage, progress: GenerationProgress, now_s: float, *, count_hidden: bool = True
 ) -> Usage:
     """The use of a call whose provider did not tell it, or not all of it. The estimate is never more than was reserved.
-    Where the provider told figures and the answer went on or was cut, the larger counts; at the answer's end, each
-    figure that it told.
+    Where the provider told figures and the answer went on or was cut, the larger output counts, and the input that it
+    told unless that is a mere placeholder; at the answer's end, each figure that it told.
 
-    It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
-    bytes a token, where text has four and more; and, unless the provider said that it failed (not `count_hidden`), the
-    time before the first of it counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call of which nothing
-    comes until its timeout is therefore charged as reserved.
+    It errs on the dear side: an input that nobody told counts as reserved, none of it as cached; the output that came
+    counts at 3 bytes a token, where text has four and more; and, unless the provider said that it failed (not
+    `count_hidden`), the time in which nothing came counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call
+    of which nothing comes until its timeout is therefore charged as reserved.
     """
-    hidden_tokens = math.ceil(progress.initial_silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
+    hidden_tokens = math.ceil(progress.silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
     output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
     classes = {"reasoning_tokens": min(worst_usage.reasoning_tokens, output)}
     estimate = worst_usage.model_copy(update={"output_tokens": output, **classes})
@@ -56,7 +58,9 @@ def estimate_usage(
     if told_usage is None:
         return estimate
     if not progress.is_told_at_end:
-        return larger_usage(estimate, told_usage)
+        larger = larger_usage(estimate, told_usage)
+        is_whole = told_usage.input_tokens * PLACEHOLDER_TIMES >= worst_usage.input_tokens
+        return join_usage(told_usage, larger) if is_whole else larger
     of_input, of_output = told_usage.input_tokens, told_usage.output_tokens
     return join_usage(told_usage if of_input else estimate, told_usage if of_output else estimate)
 

@@ -272,7 +272,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             chain_result.degraded_reason,
         )
         answer = outcome.result
-        price_digest = model.price.digest if model.price else ""
+        price_digest = model.price.dearest_at(hands.now_unix_ms()).digest if model.price else ""
         source_fields: dict[str, Any] = {
             "provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS],
             "price_digest": price_digest,

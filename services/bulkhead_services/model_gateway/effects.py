@@ -19,6 +19,7 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.flow.content import in_list
 from bulkhead.model_apis.gaps import Gap
+from bulkhead.quotas.token_estimates import family_of
 from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
@@ -28,6 +29,7 @@ from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import contents_of, message_count_fault, size_fault
 from bulkhead_services.model_gateway.context.render import all_parts
 from bulkhead_services.model_gateway.providers import errors
+from bulkhead_services.model_gateway.providers.anthropic import added_tokens
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting_name
@@ -199,17 +201,16 @@ class HttpEndpoint:
                 "unreachable", f"no connection: {error or type(error).__name__}", consumed=False
             )
         except (TimeoutError, httpx.TimeoutException) as error:
-            if timeout_s < self._network.stall_timeout_s:
+            # Only silence is the provider's: the end of the time that its asker left says nothing about it.
+            if not isinstance(error, httpx.TimeoutException) or timeout_s < self._network.stall_timeout_s:
                 return self._short_deadline_fault(timeout_s)
-            silent = isinstance(error, httpx.TimeoutException)
-            reason = f"the provider was silent for {quiet_s:.1f} s"
-            return self._connection_fault("timeout", reason if silent else f"no whole answer within {timeout_s:.1f} s")
+            return self._connection_fault("timeout", f"the provider was silent for {quiet_s:.1f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             code = "truncated_stream" if started else "provider_error"
             return self._connection_fault(code, f"the connection broke: {error or type(error).__name__}")
 
     def _short_deadline_fault(self, timeout_s: float) -> ProviderFault:
-        """The end of a call whose asker left it less time than a provider may be silent: nothing is learnt."""
+        """The end of a call whose asker left it too little time: nothing is learnt."""
         message = f"{self.name}: no whole answer within {timeout_s:.1f} s, which is all that its time limits left"
         hint = "give the call, or its run or task, a longer deadline, or raise the limit of wall time"
         return ProviderFault(SHORT_DEADLINE, message, hint, retryable=True, outage=True)
@@ -257,10 +258,12 @@ class HttpProvider(Deployments):
         if tier and self._settings.api in OPENAI_APIS and not is_embedding(chat.payload):
             chat = replace(chat, parameters={**chat.parameters, "service_tier": tier})
         outgoing = FORMS[self._settings.api].build_request(replace(chat, limit_field=self._settings.limit_field))
+        is_of_anthropic = self._settings.api == "anthropic" or family_of(chat.model) == "claude"  # Also by a proxy.
         return replace(
             outgoing,
             call_ids=call_ids(chat),
             output_tokens=chat.output_tokens,
+            added_tokens=added_tokens(chat.payload) if is_of_anthropic else 0,
             adopted=chat.adopted,
             native=bool(chat.api),
             gaps=(*gaps, *outgoing.gaps),
@@ -331,7 +334,7 @@ async def _receive_response(
     async for chunk in _chunks_of(response):
         whole_body += chunk
         if len(whole_body) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-            return _oversize_fault()
+            return _oversize_fault(bounds.MAX_PROVIDER_RESPONSE_BYTES)
         assembly.note_body_size(len(whole_body))
         await on_chunk()
     assembly.feed_body(bytes(whole_body))
@@ -345,8 +348,8 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
     try:
         async for chunk in chunks:
             size += len(chunk)
-            if size > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-                return _oversize_fault()
+            if size > assembly.most_bytes:
+                return _oversize_fault(assembly.most_bytes)
             # One delta per chunk of the network: nothing that has arrived waits for what has not.
             _feed_events(decoder.feed(chunk), assembly)
             await on_chunk()
@@ -374,8 +377,8 @@ def _feed_events(events: Iterable[str], assembly: Assembly) -> None:
             break
 
 
-def _oversize_fault() -> ProviderFault:
-    message = f"the response exceeds {bounds.MAX_PROVIDER_RESPONSE_BYTES} bytes"
+def _oversize_fault(most_bytes: int) -> ProviderFault:
+    message = f"the response exceeds {most_bytes} bytes"
     return ProviderFault("provider_error", message, "the provider ignores max tokens: use another one")
 
 

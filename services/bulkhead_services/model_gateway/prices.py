@@ -7,8 +7,9 @@ knows has no price, and a call without a price is refused.
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +55,7 @@ PRIORITY, HALF = Decimal("2.5"), Decimal("0.5")
 """Prices of OpenAI's service tiers, as parts of the standard price; the dearest that any model has."""
 LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
 _MICROS = Decimal(1_000_000)
-_PROBE = PricedUsage(input_tokens=1, output_tokens=1)
+_PROBE, _SAMPLE = PricedUsage(input_tokens=1, output_tokens=1), Usage(input_tokens=1_000_000, output_tokens=1_000_000)
 
 
 class PriceTableError(ValueError):
@@ -76,6 +77,23 @@ class Price:
     priority: Decimal = PRIORITY
     """How many times the standard price the service tier `priority` costs."""
     factor: Decimal = Decimal(1)
+    provider_id: str = ""
+    rates_at: Callable[[datetime], ModelPrice] | None = None
+    """Of a list that has prices by hour or by date; None where they hold always."""
+
+    def dearest_at(self, *times_unix_ms: int) -> Self:
+        """The dearest price that the list has at these times, with its digest."""
+        if self.rates_at is None:
+            return self
+        times = (datetime.fromtimestamp(unix_ms / 1000, UTC) for unix_ms in times_unix_ms)
+        prices = [self._with_rates(self.rates_at(time)) for time in times]
+        return max(prices, key=lambda price: price.cost_usd_micros(_SAMPLE))
+
+    def _with_rates(self, rates: ModelPrice) -> Self:
+        digest = hashlib.sha256(f"{self.provider_id}/{self.model}/{rates!r}".encode()).hexdigest()
+        if digest not in _PUBLIC_RATES:
+            _PUBLIC_RATES[digest] = _with_hour_price(rates)
+        return replace(self, rates=_PUBLIC_RATES[digest], digest=f"{self.source}:{digest[:32]}")
 
     def in_tier(self, tier: str) -> Self:
         """The same price in a service tier of OpenAI."""
@@ -106,6 +124,23 @@ class Price:
         return token_rates
 
 
+def _with_hour_price(rates: ModelPrice) -> ModelPrice:
+    """Rates with a price of what is written to a cache for an hour, where a list leaves it out: twice the input's, as
+    Anthropic has it."""
+    listed = {name: rate for name, rate in vars(rates).items() if rate is not None}
+    if "cache_write_mtok" not in listed or {"cache_write_1h_mtok", "input_audio_mtok", "input_image_mtok"} & set(
+        listed
+    ):
+        return rates
+    fresh = listed["input_mtok"]
+    if not isinstance(fresh, TieredPrices):
+        return ModelPrice(**listed, cache_write_1h_mtok=2 * fresh)
+    tiers = [replace(tier, price=2 * tier.price) for tier in fresh.tiers]
+    return ModelPrice(**listed, cache_write_1h_mtok=TieredPrices(2 * fresh.base, tiers))
+
+
+_PUBLIC_RATES = BoundedDict[str, ModelPrice](1_024)
+"""By the digest of their row."""
 _TokenRates = tuple[tuple[str, Decimal], ...] | None
 _TOKEN_RATES = BoundedDict[str, tuple[ModelPrice, _TokenRates]](1_024)
 """By the digest of a price, with that of which they are."""
@@ -152,9 +187,16 @@ class PriceTable:
                 calculation = calc_price(_PROBE, model, provider_api_url=base_url)
         except LookupError:
             return None
-        digest = hashlib.sha256(f"{calculation.provider.id}/{model}/{calculation.model_price!r}".encode()).hexdigest()
-        row_digest, window = f"{self._source}:{digest[:32]}", calculation.model.context_window
-        return Price(model, row_digest, window, rates=calculation.model_price, source=self._source)
+        is_dated, row = isinstance(calculation.model.prices, list), calculation.model
+        price = Price(
+            model,
+            "",
+            row.context_window,
+            source=self._source,
+            provider_id=calculation.provider.id,
+            rates_at=row.get_prices if is_dated else None,
+        )
+        return price._with_rates(calculation.model_price)
 
 
 def _load_prices(path: Path) -> dict[str, Price]:

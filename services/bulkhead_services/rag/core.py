@@ -33,7 +33,7 @@ from bulkhead_contracts.retrieval import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.rag.effects import FileLibrary
-from bulkhead_services.rag.port import EmbeddedTexts, NewDocument, Vector
+from bulkhead_services.rag.port import EmbeddedTexts, EmbeddingFailed, NewDocument, Vector
 from bulkhead_services.rag.query import search_terms
 from bulkhead_services.rag.rank import PassageChoice, RankedCandidate, choose_passages, fuse_orders, rank_by_words
 
@@ -65,8 +65,8 @@ class RetrievalOptions:
     price_usd_micros_per_mtok: int = 0
 
     def embedding_cost_usd_micros(self, tokens: int) -> int:
-        """Rounded up."""
-        return -(-tokens * self.price_usd_micros_per_mtok // 1_000_000)
+        """Rounded up; no more than a sum of money that can be booked."""
+        return min(-(-tokens * self.price_usd_micros_per_mtok // 1_000_000), bounds.MAX_COST_USD_MICROS)
 
 
 class Rag(Doer[Request]):
@@ -354,18 +354,18 @@ class Rag(Doer[Request]):
             price_digest=hashlib.blake2b(price_name.encode(), digest_size=8).hexdigest(),
         )
         reply = await self._library.embed_texts(texts)
-        if isinstance(reply, EmbeddedTexts):
-            tokens = most if reply.tokens is None else reply.tokens
-            usage = Usage(input_tokens=tokens, cost_usd_micros=options.embedding_cost_usd_micros(tokens))
-            usage = usage.as_estimate() if reply.tokens is None else usage
-            reservation.settle(usage, estimated=reply.tokens is None)
-            return EmbeddingOutcome(reply.vectors, usage=usage)
-        if not reply.called:
+        is_estimate = reply.tokens is None
+        if is_estimate and isinstance(reply, EmbeddingFailed) and not reply.called:
             reservation.settle(Usage())
             return EmbeddingOutcome(loss_reason=reply.reason)
         # It may have been charged for: what is not known costs what was reserved.
-        usage = Usage(input_tokens=most, cost_usd_micros=options.embedding_cost_usd_micros(most)).as_estimate()
-        reservation.settle(usage, estimated=True, failed="embedding_failed")
+        tokens = most if reply.tokens is None else reply.tokens
+        usage = Usage(input_tokens=tokens, cost_usd_micros=options.embedding_cost_usd_micros(tokens))
+        usage = usage.as_estimate() if is_estimate else usage
+        if isinstance(reply, EmbeddedTexts):
+            reservation.settle(usage, estimated=is_estimate)
+            return EmbeddingOutcome(reply.vectors, usage=usage)
+        reservation.settle(usage, estimated=is_estimate, failed="embedding_failed")
         return EmbeddingOutcome(loss_reason=reply.reason, usage=usage)
 
 

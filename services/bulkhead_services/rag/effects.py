@@ -21,6 +21,7 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.documents.parser_process import ParserLimits, run_parser
+from bulkhead.model_apis.token_counts import GAVE_UP, embedded_tokens
 from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.text.document_forms import OFFICE_FORMS, Form, form_of
@@ -299,29 +300,37 @@ class FileLibrary:
             return EmbeddingFailed(f"embeddings endpoint unreachable: {type(error).__name__}", called=False)
         except httpx.HTTPError as error:
             return EmbeddingFailed(f"embeddings endpoint failed: {type(error).__name__}", called=True)
+        answer = _read_object(response.content)
+        tokens = embedded_tokens(answer) or None
         if response.status_code != 200:
-            return EmbeddingFailed(f"embeddings endpoint answered {response.status_code}", called=False)
-        return read_embeddings(response.content, len(texts))
+            called = response.is_success or response.status_code in GAVE_UP
+            return EmbeddingFailed(f"embeddings endpoint answered {response.status_code}", called, tokens)
+        return read_embeddings(answer, len(texts), tokens)
 
 
 def _is_read_only(folder: Path) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
-def read_embeddings(body: bytes, expected: int) -> EmbeddedTexts | EmbeddingFailed:
-    """Check an endpoint's answer: as many finite vectors as texts, all of one length."""
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def read_embeddings(answer: dict[str, Any], expected: int, tokens: int | None) -> EmbeddedTexts | EmbeddingFailed:
+    """Check an endpoint's answer: as many finite vectors as texts, all of one length."""
+    try:
         rows = sorted(answer["data"], key=lambda row: row["index"])
         vectors = tuple(_unit_vector(row["embedding"]) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return EmbeddingFailed("embeddings endpoint answered something else than vectors", called=True)
+        return EmbeddingFailed("embeddings endpoint answered something else than vectors", True, tokens)
     if len(vectors) != expected or len({len(vector) for vector in vectors}) > 1:
         reason = f"embeddings endpoint gave {len(vectors)} vectors for {expected} texts"
-        return EmbeddingFailed(reason, called=True)
-    usage = answer.get("usage")
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return EmbeddedTexts(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else None)
+        return EmbeddingFailed(reason, True, tokens)
+    return EmbeddedTexts(vectors, tokens)
 
 
 def _unit_vector(values: list[float]) -> Vector:

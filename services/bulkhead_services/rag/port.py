@@ -82,7 +82,8 @@ class EmbeddedTexts:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFailed:
-    """Why there are no vectors; called: whether the endpoint may have charged for it."""
+    """Why there are no vectors; called: whether the endpoint may have charged for it. tokens: as `EmbeddedTexts`."""
 
     reason: str
     called: bool
+    tokens: int | None = None

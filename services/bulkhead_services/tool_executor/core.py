@@ -311,16 +311,20 @@ class ToolExecutor(Doer[ToolCallRequested]):
             is_cuttable = not writes or tool.stop_call is not None
             halt_event = context.halt_event(job, tool=tool.spec.name, ends=writes) if is_cuttable else None
             until_unix_ms = reservation.bound_deadline(job.request.deadline_unix_ms)
+            left_ms = until_unix_ms - context.now_unix_ms()
             outcome = await self._runner.run(
                 tool,
                 arguments,
                 _idempotency_key(job),
-                min(tool.spec.timeout_ms, until_unix_ms - context.now_unix_ms()) / 1000,
+                min(tool.spec.timeout_ms, left_ms) / 1000,
                 halt_event,
                 partial(_start_refusal, job, context),
                 job.authority.task.actor,
                 report_progress=report_progress,
             )
+            if left_ms < tool.spec.timeout_ms and isinstance(outcome, Failed) and outcome.code == "timeout":
+                # It says nothing about the tool: no breaker counts it.
+                outcome = replace(outcome, code="deadline_too_short")
             if tool.stop_call is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
                 # Near its deadline it is told what is known: the next delivery could only refuse it.
                 if job.request.deadline_unix_ms - context.now_unix_ms() > ELSEWHERE_RETRY_S * 1000 + MAX_OVERTIME_MS:

@@ -64,6 +64,8 @@ _ROLE = "\0role"
 KEPT = ("call_id", "step_id", "attempt", "tool", "outcome", "failure", "duration_ms")
 """Of a half whose lineage has ended: what tells how the call ended."""
 
+LEAST_OVERRUN = {"tokens": 1_000, "cost_usd_micros": 10_000}
+"""Beyond twice the reservation and so much above it, a call of a model failed."""
 _DONE: Mapping[str, object] = {}
 """Stands for a call whose act was told."""
 
@@ -179,9 +181,13 @@ class JournalReader:
             yield ModelIdentified(message.id, message.lineage, message.tenant, *words, replied_unix_ms)
 
     def _on_overran(self, message: JournalMessage) -> Iterator[Event]:
-        """More was used than was reserved: that call of the model failed, although it answered."""
+        """Far more was used than was reserved: that call of the model failed, although it answered."""
         body = message.body
-        if body["service"] == "model_gateway":
+        if body["service"] == "model_gateway" and any(
+            _unit_of(body, "used", unit) - reserved > max(reserved, least)
+            for unit, least in LEAST_OVERRUN.items()
+            for reserved in [_unit_of(body, "reserved", unit)]
+        ):
             yield message.call_ended("", "model", str(body["resource"]), True, counted=True, why=str(body["what"]))
 
     def _on_answer_requested(self, message: JournalMessage) -> Iterator[Event]:
@@ -288,6 +294,11 @@ class JournalReader:
         digest = str(content.get("sha256"))
         text = self._text(digest) if self._text is not None else None
         return digest if text is None else text
+
+
+def _unit_of(body: Body, amount: str, unit: str) -> int:
+    sums = body.get(amount)
+    return _int_or_zero(sums.get(unit)) if isinstance(sums, dict) else 0
 
 
 def _agent_name(request: Body) -> str:

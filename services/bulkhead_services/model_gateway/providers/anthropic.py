@@ -9,6 +9,7 @@ from typing import Any
 from bulkhead.model_apis.allowed import BETAS
 from bulkhead.model_apis.gaps import Gap
 from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
+from bulkhead.model_apis.token_counts import token_count
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import (
@@ -18,7 +19,6 @@ from bulkhead_services.model_gateway.providers.fields import (
     read_object,
     rows_of,
     short_text,
-    token_count,
     usage_of,
 )
 from bulkhead_services.model_gateway.providers.narrowing import content_parts, data_of, tool_choice_of
@@ -42,6 +42,11 @@ THOUGHT_TYPES = ("thinking", "redacted_thinking")
 THOUGHT_FIELDS = ("type", "thinking", "signature", "data")
 """Fields of their blocks."""
 MAX_BLOCKS = 1_000
+TOOL_PROMPT_TOKENS, FORMAT_TOKENS = 500, 500
+"""Words of the vendor's own in a request with tools, and in one that asks for a form; some more than it tells of."""
+KIND_TOKENS = {"custom": 0, "function": 0, "bash": 400, "text_editor": 1_000}
+OTHER_KIND_TOKENS = 1_300
+"""The vendor's words about a tool of each of its own kinds; those about its computer are the most."""
 _DELTA_FIELDS = ("text", "thinking", "signature", "partial_json")
 _END_FIELDS = ("stop_reason", "stop_sequence", "context_management")
 """Fields of a message beside its content and its usage."""
@@ -120,6 +125,18 @@ def _native_request(chat: Chat) -> ProviderRequest:
         caches_1h=b'"1h"' in body,
         headers={"anthropic-beta": ",".join(betas)} if betas else {},
         gaps=tuple(gaps),
+    )
+
+
+def added_tokens(payload: Mapping[str, Any]) -> int:
+    """Tokens that the vendor adds to a request, in its own form or in that of a chat."""
+    tools = [mapping_of(tool) for tool in payload.get("tools") or ()]
+    kinds = (plain_text(tool.get("type", "custom")).partition("_20")[0] for tool in tools)
+    form = payload.get("response_format") or mapping_of(payload.get("output_config")).get("format")
+    return (
+        (TOOL_PROMPT_TOKENS if tools else 0)
+        + (FORMAT_TOKENS if form else 0)
+        + sum(KIND_TOKENS.get(kind, OTHER_KIND_TOKENS) for kind in kinds)
     )
 
 
@@ -333,11 +350,14 @@ def _usage_of_row(counts: dict[str, Any]) -> Usage | None:
     """Tokens read from the cache and written to it stand beside the input there; here all are input."""
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     fresh, cached, written = (token_count(counts.get(name)) or 0 for name in names)
+    writes = mapping_of(counts.get("cache_creation"))
+    briefly, hour = (token_count(writes.get(f"ephemeral_{time}_input_tokens")) or 0 for time in ("5m", "1h"))
+    written = max(written, briefly + hour)
     return usage_of(
         fresh + cached + written,
         token_count(counts.get("output_tokens")),
         cached,
         token_count(mapping_of(counts.get("output_tokens_details")).get("thinking_tokens")),
         cache_write_tokens=written,
-        cache_write_1h_tokens=token_count(mapping_of(counts.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+        cache_write_1h_tokens=hour,
     )

@@ -39,6 +39,8 @@ _THOUGHTS: Mapping[str, Mapping[str, Literal["thinking", "signature", "redacted"
     "redacted_thinking": {"data": "redacted"},
 }
 """Fields of each block of thoughts, and the parts of an answer that they are."""
+FRAME_BYTES = 512
+"""Of an event around one token: OpenAI's has some 330."""
 _MAX_PARSES = 1_000
 """So often it is looked whether a call is whole: each look reads all its arguments."""
 
@@ -161,6 +163,11 @@ class Assembly(ABC):
         """Pieces that came since this was asked last; of the mesh's own calls the text alone."""
         pieces, self._unpublished = self._unpublished, []
         return pieces
+
+    @property
+    def most_bytes(self) -> int:
+        """Size that a stream may have."""
+        return bounds.MAX_PROVIDER_RESPONSE_BYTES + FRAME_BYTES * self._outgoing.output_tokens
 
     @property
     def generated_bytes(self) -> int:
@@ -318,7 +325,8 @@ class Assembly(ABC):
         tier = short_text(parsed.get("service_tier") or mapping_of(parsed.get("response")).get("service_tier"))
         self._service_tier = self._service_tier if tier in ("", "auto") else tier
         if parsed.get("error"):
-            self.fault = errors.fault_in_body(parsed["error"])
+            self.over = bool(self._finish)
+            self.fault = None if self.over else errors.fault_in_body(parsed["error"])
             self._tell_usage(self._read_usage(parsed))
             return None
         return parsed

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from bulkhead.model_apis.token_counts import GAVE_UP
 from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.providers.fields import (
     mapping_of,
@@ -67,7 +68,8 @@ def fault_of_status(
         hint = "lower BULKHEAD_PROVIDER_CONCURRENCY"
         return ProviderFault("rate_limited", message, hint, True, True, False, retry_after_s=wait)
     if status >= 500 or status in (408, 409, 425):
-        return ProviderFault("provider_error", f"status {status}: {message}", "", True, True, False, retry_after_s=wait)
+        consumed, message = status in GAVE_UP, f"status {status}: {message}"
+        return ProviderFault("provider_error", message, "", True, True, consumed, retry_after_s=wait)
     if status == 404:
         hint = "check the model's name and the provider's base URL"
         return ProviderFault("unknown_model", message, hint, False, True, False)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from bulkhead_contracts import bounds
@@ -20,32 +21,36 @@ def read_object(text: str | bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def token_count(value: object) -> int | None:
-    """A number of tokens; None of what is none. A field that is absent or null counts nothing."""
-    if value is None:
-        return 0
-    return value if type(value) is int and 0 <= value <= bounds.MAX_TOKENS else None
-
-
 def usage_of(
-    prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0, **classes: int | None
+    prompt: int | None,
+    completion: int | None,
+    cached: int | None,
+    thought: int | None = 0,
+    total: int | None = 0,
+    **classes: int | None,
 ) -> Usage | None:
     """Token counts as a provider reports them, each by itself: one that is missing or makes no sense is 0; None when
-    input and output are.
+    input and output are. Each figure counts: parts that are more than their whole stand beside it, and what a total has
+    beyond the prompt is output.
 
     prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
     completion that are no part of the answer. classes: other parts of both, by the names of Usage; one that makes no
     sense counts as the rest does.
     """
-    prompt, completion = (count if count and count <= bounds.MAX_TOKENS else 0 for count in (prompt, completion))
+    prompt, completion, cached, thought, total = (count or 0 for count in (prompt, completion, cached, thought, total))
+    parts = Counter({name: value or 0 for name, value in classes.items()})
+    if prompt:
+        prompt = _add_beside(prompt, cached + parts["cache_write_tokens"])
+        prompt = _add_beside(prompt, parts["input_audio_tokens"] + parts["input_image_tokens"])
+    completion = max(completion, total - prompt)
+    completion = _add_beside(completion, thought + parts["output_audio_tokens"] + parts["output_image_tokens"])
     if not prompt and not completion:
         return None
-    parts = {name: value or 0 for name, value in classes.items()}
 
     def bounded(name: str, most: int) -> int:
-        return min(parts.get(name, 0), most)
+        return min(parts[name], most)
 
-    cached, thought = min(cached or 0, prompt), min(thought or 0, completion)
+    cached, thought = min(cached, prompt), min(thought, completion)
     written, audio = bounded("cache_write_tokens", prompt - cached), bounded("input_audio_tokens", prompt)
     output_audio = bounded("output_audio_tokens", completion - thought)
     return Usage(
@@ -62,6 +67,11 @@ def usage_of(
         output_audio_tokens=output_audio,
         output_image_tokens=bounded("output_image_tokens", completion - thought - output_audio),
     )
+
+
+def _add_beside(whole: int, part: int) -> int:
+    """The whole, with a part that cannot be in it: it is larger."""
+    return min(whole + part if part > whole else whole, bounds.MAX_TOKENS)
 
 
 def join_usage(of_input: Usage, of_output: Usage) -> Usage:

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
+from bulkhead.model_apis.token_counts import token_count
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, MALFORMED, Assembly
 from bulkhead_services.model_gateway.providers.fields import (
@@ -13,7 +14,6 @@ from bulkhead_services.model_gateway.providers.fields import (
     read_object,
     rows_of,
     short_text,
-    token_count,
     usage_of,
 )
 from bulkhead_services.model_gateway.providers.narrowing import content_parts, data_of, tool_choice_of
@@ -158,6 +158,7 @@ def _usage_of_counts(counts: object) -> Usage | None:
         completion + thought,
         token_count(counts.get("cachedContentTokenCount")),
         thought,
+        token_count(counts.get("totalTokenCount")),
         input_audio_tokens=sent["AUDIO"] + input_counts["AUDIO"],
         cached_audio_tokens=cached["AUDIO"],
         input_image_tokens=sent["IMAGE"] + input_counts["IMAGE"],

@@ -1,17 +1,19 @@
 """OpenAI's chat completions, as OpenAI, Azure, Ollama and most other servers speak them."""
 
 import json
+from functools import reduce
 from typing import Any
 
+from bulkhead.model_apis.token_counts import embedded_tokens, token_count
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
 from bulkhead_services.model_gateway.providers.fields import (
+    larger_usage,
     mapping_of,
     plain_text,
     rows_of,
     short_text,
-    token_count,
     usage_of,
 )
 from bulkhead_services.model_gateway.providers.narrowing import REASONING_SUMMARY
@@ -77,9 +79,6 @@ class ChatAssembly(Assembly):
 
     def _apply_vectors(self, body: dict[str, Any]) -> None:
         """Take vectors as the answer's text, which nobody is shown live."""
-        counts = mapping_of(body.get("usage"))
-        prompt = token_count(counts.get("prompt_tokens")) or token_count(counts.get("total_tokens"))
-        self._tell_usage(usage_of(prompt, 0, 0))
         self._counts_input_alone = True
         self._model = short_text(body.get("model"))
         vectors = [row.get("embedding") for row in rows_of(body.get("data"))]
@@ -107,7 +106,12 @@ class ChatAssembly(Assembly):
         return choice
 
     def _read_usage(self, body: dict[str, Any]) -> Usage | None:
-        return _usage_of_counts(body.get("usage"), self._outgoing.caches_1h)
+        if self._outgoing.path == EMBEDDINGS_PATH:
+            return usage_of(embedded_tokens(body), 0, 0)
+        # Moonshot tells it in the choice, Groq in a field of its own.
+        places = (body, mapping_of(body.get("x_groq")), *rows_of(body.get("choices"))[:1])
+        usages = [_usage_of_counts(place.get("usage"), self._outgoing.caches_1h) for place in places]
+        return reduce(larger_usage, filter(None, usages)) if any(usages) else None
 
     def _apply_message(self, message: dict[str, Any]) -> None:
         # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
@@ -154,16 +158,13 @@ def _usage_of_counts(counts: object, caches_1h: bool) -> Usage | None:
         mapping_of(counts.get("completion_tokens_details")),
     )
     prompt, cached = token_count(counts.get("prompt_tokens")), token_count(details.get("cached_tokens"))
-    completion = token_count(counts["completion_tokens"]) if counts.get("completion_tokens") is not None else None
-    thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(counts.get("total_tokens"))
-    if prompt and completion is not None and thought and total == prompt + completion + thought:
-        completion += thought  # Some vendors count thoughts beside the completion.
     written = token_count(details.get("cache_write_tokens"))
     return usage_of(
         prompt,
-        completion,
+        token_count(counts.get("completion_tokens")),
         cached,
-        thought,
+        token_count(reasoning.get("reasoning_tokens")),
+        token_count(counts.get("total_tokens")),
         cache_write_tokens=written,
         cache_write_1h_tokens=written if caches_1h else 0,
         input_audio_tokens=token_count(details.get("audio_tokens")),

@@ -4,17 +4,11 @@ in this form: its items are passed on, and given back, as they are."""
 from typing import Any
 
 from bulkhead.model_apis.native_answers import block_json, block_part, is_told_in_parts
+from bulkhead.model_apis.token_counts import token_count
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
-from bulkhead_services.model_gateway.providers.fields import (
-    mapping_of,
-    plain_text,
-    rows_of,
-    short_text,
-    token_count,
-    usage_of,
-)
+from bulkhead_services.model_gateway.providers.fields import mapping_of, plain_text, rows_of, short_text, usage_of
 from bulkhead_services.model_gateway.providers.narrowing import content_parts, tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
@@ -188,5 +182,6 @@ def _usage_of_counts(counts: object) -> Usage | None:
         token_count(counts.get("output_tokens")),
         token_count(details.get("cached_tokens")),
         token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens")),
+        token_count(counts.get("total_tokens")),
         cache_write_tokens=token_count(details.get("cache_write_tokens")),
     )

@@ -18,7 +18,9 @@ from bulkhead_contracts.result import Omission, Usage
 
 Finish = Literal["stop", "length", "tool_calls", ""]
 SHORT_DEADLINE = "deadline_too_short"
-"""Code of a call that was cut by its asker's deadline before its provider had the time in which it may be silent."""
+"""Code of a call that was cut by its asker's deadline, and not for the silence of its provider."""
+MAX_PAUSE_S = 1.0
+"""Longer than a model pauses between two words that it writes."""
 
 
 class OnText(Protocol):
@@ -96,9 +98,10 @@ class ProviderRequest:
     """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache, for
     an hour where `caches_1h`.
 
-    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said. adopted: its
-    tools are an outside agent's. native: it came in the vendor's own form, and its answer is kept in that form, too.
-    gaps: what was left out of it, for the vendor's form has no word for it.
+    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said.
+    added_tokens: of the vendor's own words beside the body. adopted: its tools are an outside agent's. native: it came
+    in the vendor's own form, and its answer is kept in that form, too. gaps: what was left out of it, for the vendor's
+    form has no word for it.
     """
 
     path: str
@@ -107,6 +110,7 @@ class ProviderRequest:
     caches_1h: bool = False
     call_ids: frozenset[str] = frozenset()
     output_tokens: int = 0
+    added_tokens: int = 0
     adopted: bool = False
     native: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -117,12 +121,13 @@ class ProviderRequest:
 class GenerationProgress:
     """Progress of a provider's call until it ended or was cut; times by the event loop.
 
-    generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came. told_usage: by
-    the provider until now; is_told_at_end: nothing came after that.
+    generated_bytes: text, arguments of tools and visible reasoning. last_s: when the latest of it came. silent_s: time
+    before that in which nothing came. told_usage: by the provider until now; is_told_at_end: nothing came after that.
     """
 
     began_s: float = 0.0
-    first_s: float | None = None
+    last_s: float = 0.0
+    silent_s: float = 0.0
     generated_bytes: int = 0
     told_usage: Usage | None = None
     is_told_at_end: bool = False
@@ -130,13 +135,14 @@ class GenerationProgress:
     def note_progress(self, generated_bytes: int, now_s: float, told_usage: Usage | None = None) -> None:
         """Note how much has come by now."""
         self.told_usage = told_usage
-        if generated_bytes and self.first_s is None:
-            self.first_s = now_s
+        if generated_bytes > self.generated_bytes:
+            self.silent_s, self.last_s = self.silence_s(now_s), now_s
         self.generated_bytes = generated_bytes
 
-    def initial_silence_s(self, now_s: float) -> float:
-        """Seconds in which nothing had come."""
-        return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
+    def silence_s(self, now_s: float) -> float:
+        """Seconds in which nothing came; between two words a short pause is none."""
+        pause_s = max(0.0, now_s - (self.last_s or self.began_s or now_s))
+        return self.silent_s + (pause_s if not self.last_s or pause_s > MAX_PAUSE_S else 0.0)
 
 
 def is_embedding(payload: Mapping[str, Any]) -> bool:

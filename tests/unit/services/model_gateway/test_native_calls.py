@@ -281,6 +281,24 @@ def document(content: bytes) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": result}]}
 
 
+@pytest.mark.parametrize(
+    ("kinds", "documented"),
+    [
+        (({},), 346),
+        (({"type": "bash_20250124"},), 346 + 245),
+        (({"type": "text_editor_20250728"}, {"type": "computer_20250124"}), 499 + 700 + 735),
+    ],
+)
+async def test_tokens_that_anthropic_adds_for_tools_are_reserved(provider, kinds, documented):
+    provider.will(claude)
+    schema = {"type": "object", "properties": {}}
+    tools = [{"name": f"t{number}", "input_schema": schema} | kind for number, kind in enumerate(kinds)]
+    async with desk(provider, **at(provider, "anthropic")) as d:
+        bare = await reserved(d, await call(d, "anthropic", MESSAGES[0]))
+        tokens = await reserved(d, await call(d, "anthropic", MESSAGES[0], options={"tools": tools}, call_id="c2"))
+    assert documented <= tokens - bare <= documented * 1.6 + 100
+
+
 async def test_a_pdf_in_a_tools_result_reserves_its_pages_as_text_and_image(provider):
     provider.will(claude)
     async with desk(provider, **at(provider, "anthropic")) as d:

@@ -1,5 +1,6 @@
 """Every way in which a provider fails, one by one, over a real socket: the name, the money, the next attempt."""
 
+import asyncio
 import time
 
 import pytest
@@ -110,6 +111,19 @@ async def test_silence_until_the_deadline_is_the_providers_fault_where_it_had_it
         assert 10 <= settled.usage.output_tokens < 200, "a silent model may have reasoned"
 
 
+async def test_a_deadline_that_cuts_an_answer_which_comes_is_no_fault_of_its_provider(provider):
+    async def streams(x: Exchange) -> None:
+        await x.begin()
+        while True:
+            await x.event(chunk({"content": "word "}))
+            await asyncio.sleep(0.05)
+
+    provider.will(streams)
+    async with desk(provider, provider_attempts=1, stall_timeout_s=0.3) as d:
+        reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 800))
+        assert reply.failure.code == "deadline_too_short"
+
+
 async def test_a_call_ends_with_what_a_limit_of_wall_time_leaves(provider):
     async def silent(x: Exchange) -> None:
         assert await x.hung_up()
@@ -168,6 +182,15 @@ async def test_a_body_that_never_ends_is_bounded(provider, monkeypatch):
         reply = await d.ask()
         assert reply.failure.code == "provider_error" and "100000 bytes" in reply.failure.message
         assert reply.usage.output_tokens == 2_000 and reply.usage.estimated_tokens, "as much as was reserved"
+
+
+async def test_an_answer_of_many_tokens_is_whole_whatever_their_framing_takes(provider, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_PROVIDER_RESPONSE_BYTES", 10_000)
+    text = " ".join(map(str, range(300)))
+    provider.will(says(text))
+    async with desk(provider) as d:
+        reply = await d.answered()
+        assert await d.text(reply.content) == text
 
 
 async def test_every_retry_is_a_new_reservation_also_after_a_redelivery(provider):

@@ -19,7 +19,7 @@ class Endpoint:
     """OpenAI-compatible /embeddings: words of one meaning share a direction."""
 
     def __init__(self) -> None:
-        self.mode = "ok"
+        self.mode, self.usage, self.status = "ok", None, 200
         self.calls = self.texts = 0
         endpoint = self
 
@@ -54,8 +54,8 @@ class Endpoint:
             data[0]["embedding"][0] = math.nan
         if self.mode == "short":
             data.pop()
-        usage = {} if self.mode == "no_usage" else {"usage": {"prompt_tokens": 7 * len(texts)}}
-        return 200, {"data": data[::-1], **usage}
+        usage = {} if self.mode == "no_usage" else {"usage": self.usage or {"prompt_tokens": 7 * len(texts)}}
+        return self.status, {"data": data[::-1], **usage}
 
     @staticmethod
     def vector(text: str) -> list[float]:
@@ -115,6 +115,26 @@ async def test_missing_usage_is_charged_in_full(hybrid, endpoint) -> None:
     await hybrid.ingest("a.md", "An automobile.")
     assert hybrid.reservations[0].settled.estimated
     assert hybrid.reservations[0].settled.usage.cost_usd_micros == len("An automobile.")
+
+
+@pytest.mark.parametrize(
+    ("status", "usage", "charged"),
+    [
+        (200, {"prompt_tokens": 0}, 14),
+        (200, {"prompt_tokens": True}, 14),
+        (200, {"prompt_tokens": 7, "total_tokens": "9000"}, 9_000),
+        (200, {"prompt_tokens": 2 * 10**10}, 10**10),
+        (400, {"total_tokens": 9}, 9),
+        (202, {"total_tokens": 0}, 14),
+        (504, {"total_tokens": 0}, 14),
+        (500, {"total_tokens": 0}, 0),
+    ],
+)
+async def test_figures_of_vectors_are_charged_as_those_of_a_model(hybrid, endpoint, status, usage, charged) -> None:
+    endpoint.status, endpoint.usage = status, usage
+    await hybrid.ingest("a.md", "An automobile.")
+    (reservation,) = hybrid.reservations
+    assert reservation.settled.usage.input_tokens == reservation.settled.usage.cost_usd_micros == charged
 
 
 async def test_vectors_lost_at_ingest_are_told_and_made_up_for(hybrid, endpoint) -> None:

@@ -139,7 +139,7 @@ def stuck(desk, name: str):
 async def test_a_tool_that_hangs_is_cut_by_its_deadline(desk) -> None:
     _, calls = stuck(desk, "calculate")
     reply = await desk.call("calculate", GOOD, deadline_ms=30)
-    assert (reply.outcome, reply.failure.code) == ("failed", "timeout")
+    assert (reply.outcome, reply.failure.code) == ("failed", "deadline_too_short")
     assert len(calls) == reply.usage.tool_calls == 3
     assert len(desk.reservations) == 3 and all(held.settled for held in desk.reservations)
     assert "timeout_ms" not in reply.failure.hint, "its own bound was not what cut it"

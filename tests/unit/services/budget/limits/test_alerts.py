@@ -243,15 +243,16 @@ def test_one_is_not_several() -> None:
 # More than was reserved
 
 
-def overran(number: int) -> list[Any]:
+def overran(number: int, used_tokens: int = 2_100) -> list[Any]:
+    used, reserved = UnitSums(used_tokens, 30, 1), UnitSums(500, 10, 1)
     body = Overran(
         reservation_id=f"r{number}",
         call_id=f"c{number}",
         service="model_gateway",
         resource="big",
-        reserved=model.amount_of(UnitSums(5, 10, 1)),
-        used=model.amount_of(UnitSums(9, 30, 1)),
-        what=messages.overrun_text(UnitSums(9, 30, 1), UnitSums(5, 10, 1)),
+        reserved=model.amount_of(reserved),
+        used=model.amount_of(used),
+        what=messages.overrun_text(used, reserved),
         overran_unix_ms=NOON,
     )
     head = Envelope(f"{number:032x}", body.ce_type(), "budget", NOON)
@@ -269,8 +270,12 @@ def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words(
             trips += breakers.fold_call(one)
     (trip,) = trips
     assert trip.detector == "breaker.model" and "big" in trip.what
-    assert "it used $0.00003 where $0.00001 was reserved, and 9 tokens where 5 tokens was reserved" in trip.what
+    assert "it used $0.00003 where $0.00001 was reserved, and 2,100 tokens where 500 tokens was reserved" in trip.what
     assert breakers.states["tenant", "", "acme"].buckets[-1].calls == named.min_calls * 2, "each call counts once"
+
+
+def test_a_small_overrun_is_no_failure_of_the_model() -> None:
+    assert overran(1, 1_501) and not overran(1, 1_500)
 
 
 def test_a_few_of_many_are_charged_and_hold_nothing_back() -> None:

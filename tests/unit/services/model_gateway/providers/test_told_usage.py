@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.charges import estimate_usage
+from bulkhead_services.model_gateway.charges import HIDDEN_TOKENS_PER_S, estimate_usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import generated_bytes
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import GenerationProgress, ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers.calling import calling
+from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
 
 LONG = "word " * 400
@@ -78,6 +79,14 @@ def test_an_answer_that_is_cut_is_charged_the_larger_of_figure_and_estimate(api,
     assert charged(assembly) == (1_000, 5_000)
 
 
+def test_an_input_that_was_told_before_a_cut_is_charged_as_it_was_told() -> None:
+    start_usage = {"input_tokens": 10, "cache_read_input_tokens": 400, "output_tokens": 1}
+    assembly = fed("anthropic", start(**start_usage), SAID)
+    progress = GenerationProgress(generated_bytes=assembly.generated_bytes, told_usage=assembly.told_usage)
+    usage = estimate_usage(WORST, progress, 0.0)
+    assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (410, 400, EXPECTED_BY_LENGTH)
+
+
 @pytest.mark.parametrize(
     ("api", "events"),
     [
@@ -114,6 +123,65 @@ def test_figures_of_before_the_end_are_no_figures_of_the_whole(api, events) -> N
 )
 def test_each_figure_is_charged_by_itself_and_the_larger_of_two(api, events, expected) -> None:
     assert charged(fed(api, *events)) == expected
+
+
+def details(**tokens: int) -> dict[str, Any]:
+    return {f"{place}_tokens_details": tokens for place in ("prompt", "completion", "input", "output")}
+
+
+@pytest.mark.parametrize(
+    ("api", "counts", "expected"),
+    [
+        ("openai-chat", {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 10_150}, (100, 10_050)),
+        ("openai-chat", {"completion_tokens": 0, "total_tokens": 81, **details(reasoning_tokens=60)}, (21, 60)),
+        ("openai-chat", {"completion_tokens": 50, "total_tokens": 181, **details(reasoning_tokens=60)}, (100, 81)),
+        ("openai-chat", {"completion_tokens": 50, **details(reasoning_tokens=10_000)}, (100, 10_050)),
+        ("openai-chat", {"completion_tokens": 50, **details(cached_tokens=50_000)}, (50_100, 50)),
+        ("openai-chat", {"completion_tokens": 50, **details(cache_write_tokens=50_000)}, (50_100, 50)),
+        ("openai-chat", {"completion_tokens": 50.0, "prompt_tokens": "50000"}, (50_000, 50)),
+        ("openai-chat", {"completion_tokens": "50", "prompt_tokens": 2 * 10**10}, (10**10, 50)),
+        ("openai-responses", {"input_tokens": 100, "output_tokens": 50, "total_tokens": 10_150}, (100, 10_050)),
+        ("openai-responses", {"output_tokens": 50, **details(reasoning_tokens=10_000)}, (100, 10_050)),
+        ("gemini", {"candidatesTokenCount": 50, "totalTokenCount": 10_150}, (100, 10_050)),
+        ("gemini", {"candidatesTokenCount": 50, "cachedContentTokenCount": 50_000}, (50_100, 50)),
+        ("anthropic", {"output_tokens": 50, "output_tokens_details": {"thinking_tokens": 10_000}}, (100, 10_050)),
+        (
+            "anthropic",
+            {
+                "output_tokens": 50,
+                "cache_creation_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 20_000, "ephemeral_1h_input_tokens": 20_000},
+            },
+            (40_100, 50),
+        ),
+    ],
+)
+def test_a_figure_beyond_the_whole_of_which_it_is_told_is_charged_too(api, counts, expected) -> None:
+    field = "usageMetadata" if api == "gemini" else "usage"
+    prompt = {"prompt_tokens": expected[0] if "total_tokens" in counts else 100, "input_tokens": 100}
+    assembly = FORMS[api].assembly_type()
+    assembly.feed_body(
+        json.dumps({**DIALECTS[api].whole(Said("x")), field: {**prompt, "promptTokenCount": 100, **counts}}).encode()
+    )
+    assert charged(assembly) == expected
+
+
+@pytest.mark.parametrize("place", ["choice", "x_groq"])
+def test_figures_in_the_places_of_single_vendors_are_charged(place) -> None:
+    end = chunk(finish="stop")
+    (end["choices"][0] if place == "choice" else end.setdefault("x_groq", {})).update(counts(1_000, 5_000))
+    assert charged(fed("openai-chat", chunk(LONG), end)) == (1_000, 5_000)
+
+
+def test_silence_counts_as_reasoning_also_behind_the_first_word() -> None:
+    progress = GenerationProgress(began_s=10.0)
+    progress.note_progress(3, 10.5)
+    progress.note_progress(3, 15.0)  # A ping, no word.
+    progress.note_progress(6, 20.5)
+    progress.note_progress(9, 21.0)
+    silent_s = 0.5 + 10.0 + 2.0
+    assert estimate_usage(WORST, progress, 23.0).output_tokens == 3 + silent_s * HIDDEN_TOKENS_PER_S
+    assert estimate_usage(WORST, progress, 23.0, count_hidden=False).output_tokens == 3
 
 
 def test_figures_that_grow_with_the_answer_are_those_of_the_whole() -> None:
@@ -225,6 +293,24 @@ def test_usage_in_a_body_that_is_no_answer_is_charged(api, body) -> None:
 def test_usage_beside_an_error_in_a_stream_is_charged_where_it_is_the_larger(api) -> None:
     assembly = fed(api, {"error": {"message": "No."}, **TOLD[api]})
     assert isinstance(assembly.result(), ProviderFault) and charged(assembly) == (1_000, 900)
+
+
+FAULT = {"error": {"message": "No."}}
+
+
+@pytest.mark.parametrize(
+    ("api", "events"),
+    [
+        ("openai-chat", [chunk(LONG, "stop"), counts(1_000, 500), FAULT]),
+        ("openai-chat", [chunk(LONG, "stop"), FAULT, counts(1_000, 500)]),
+        ("openai-chat", [chunk(LONG, "stop"), FAULT | counts(1_000, 500)]),
+        ("anthropic", [start(input_tokens=1_000), SAID, delta(output_tokens=500), {"type": "error", **FAULT}]),
+        ("gemini", [generation(LONG, "STOP", promptTokenCount=1_000, candidatesTokenCount=500), FAULT]),
+    ],
+)
+def test_an_error_behind_the_end_of_an_answer_takes_nothing_away_from_it(api, events) -> None:
+    assembly = fed(api, *events)
+    assert isinstance(assembly.result(), ModelAnswer) and charged(assembly) == (1_000, 500)
 
 
 @pytest.mark.parametrize(("status", "consumed"), [(202, True), (206, True), (400, False), (503, False)])

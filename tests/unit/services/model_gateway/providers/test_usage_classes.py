@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import anthropic_messages, openai_chat, openai_responses
-from bulkhead_services.model_gateway.prices import AMOUNTS, Price, PriceTable, _priced_counts
+from bulkhead_services.model_gateway.prices import AMOUNTS, Price, PriceTable, _priced_counts, _with_hour_price
 from bulkhead_services.model_gateway.providers.fields import usage_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -111,6 +111,21 @@ def test_each_class_is_told_priced_and_shown_apart() -> None:
     assert shown == {**RESPONSES, "total_tokens": 1_200}
 
 
+@pytest.mark.parametrize(
+    ("vendor", "model"),
+    [
+        ("openrouter", "anthropic/claude-opus-4.5"),
+        ("google", "claude-4-sonnet"),
+        ("openrouter", "anthropic/claude-sonnet-4.5"),
+    ],
+)
+def test_what_is_kept_for_an_hour_costs_twice_the_input_where_a_list_has_no_price_of_it(vendor, model) -> None:
+    price = PriceTable().find_price(model, vendor, "")
+    for count in (1_000, 1_000_000):
+        fresh, written = Usage(input_tokens=count), {"cache_write_tokens": count, "cache_write_1h_tokens": count}
+        assert price.cost_usd_micros(Usage(input_tokens=count, **written)) == 2 * price.cost_usd_micros(fresh) > 0
+
+
 def test_usage_without_classes_is_written_as_before() -> None:
     written = Usage(model_calls=1, input_tokens=5, output_tokens=1).model_dump(exclude_none=True)
     assert not [name for name in written if "audio" in name or "write" in name or "image" in name]
@@ -122,6 +137,7 @@ def test_no_count_of_any_class_is_without_a_price() -> None:
     for provider in get_snapshot().providers:
         for model in provider.models:
             for row in [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]:
+                row = _with_hour_price(row)
                 rates[tuple(name for name, value in row.__dict__.items() if value is not None)] = row
     classes = [
         name for name in Usage.model_fields if name.endswith("_tokens") and name not in {*READ, "estimated_tokens"}
