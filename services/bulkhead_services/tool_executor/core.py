@@ -156,7 +156,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         if not await slots.acquire_slot(job.tenant, min(left_s, SLOT_PATIENCE_S), halt_event, since_ms):
             if (stop := context.find_stop(job, tool=request.tool)) is not None:
                 raise JobRefused(stop.to_failure())
-            if context.now_unix_ms() < request.deadline_unix_ms:
+            if context.now_unix_ms() + SLOT_RETRY_S * 1000 < request.deadline_unix_ms:
                 raise HandBack(SLOT_RETRY_S, "it has not begun, and may find a place at another replica")
             raise JobRefused(busy_failure(job.tenant, tool, slots))
         try:
