@@ -134,7 +134,7 @@ def test_submit_watch_show_tasks(bulkhead):
     for options in (("--status", "queued"), ("--feature", "search"), ("--code", "step_failed"), ("--since", "1h")):
         assert task not in bulkhead("tasks", *options, "--limit", "100").stdout, options
     refused = bulkhead("tasks", "--since", "yesterday")
-    assert refused.exit_code == 2 and "90s, 20m, 1h or 7d" in refused.stderr
+    assert refused.exit_code == 2 and "90s, 20m, 1h, 7d" in refused.stderr
 
 
 def test_json_is_that_of_the_api(bulkhead, running):
