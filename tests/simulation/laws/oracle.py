@@ -198,6 +198,13 @@ def _honest(record: Record) -> Iterator[str]:
             if ("step_result", (part["content"] or {}).get("sha256"))
             in {(label["kind"], label["sha256"]) for label in part["provenance"]}
         }
+        # One without a content has none.
+        taken |= {
+            name
+            for request in _told(record, task, "mesh.task.requested")
+            for name in (request.get("fork") or {}).get("steps", ())
+            if name in steps and steps[name]["content"] is None
+        }
         needed = _feeding(plans[-1], taken) if plans else set(steps)
         sources: set[str] = set()
         for name, part in steps.items():
