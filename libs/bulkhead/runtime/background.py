@@ -18,6 +18,8 @@ StartWork = Callable[[], Coroutine[Any, Any, None]]
 OnFailure = Callable[[BaseException], Awaitable[None]]
 
 CANCEL_AGAIN_S = 1.0
+GRACE_S = 10.0
+"""For what has to be said before a task ends: a broker that is away for longer does not keep a service from ending."""
 
 
 class BackgroundFailed(Exception):
@@ -98,14 +100,21 @@ async def cancel_tasks(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def finish_despite_cancel(work: Coroutine[Any, Any, object]) -> None:
-    """Do what has to be done before this task ends: a cancel is kept until then. The work must have a bound in time."""
-    task, cancelled = asyncio.ensure_future(work), None
-    while not task.done():
+    """Do what has to be done before this task ends: a cancel is kept until then, for GRACE_S at most."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    until_s = 0.0
+    while not task.done() and (cancelled is None or loop.time() < until_s):
         try:
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=None if cancelled is None else until_s - loop.time())
         except asyncio.CancelledError as error:
+            until_s = until_s or loop.time() + GRACE_S
             cancelled = error
-    if cancelled is not None:
+    if cancelled is None:
+        task.result()
+        return
+    if task.done():
         _task_error(task)  # Asked for, so that nobody complains of it.
-        raise cancelled
-    task.result()
+    else:
+        task.cancel()
+    raise cancelled

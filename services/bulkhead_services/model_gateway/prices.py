@@ -55,6 +55,8 @@ PRIORITY, HALF = Decimal("2.5"), Decimal("0.5")
 """Prices of OpenAI's service tiers, as parts of the standard price; the dearest that any model has."""
 LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
 _MICROS = Decimal(1_000_000)
+LAST_UNIX_MS = 253_402_300_799_000
+"""The last that a date has."""
 _PROBE, _SAMPLE = PricedUsage(input_tokens=1, output_tokens=1), Usage(input_tokens=1_000_000, output_tokens=1_000_000)
 
 
@@ -85,7 +87,7 @@ class Price:
         """The dearest price that the list has at these times, with its digest."""
         if self.rates_at is None:
             return self
-        times = (datetime.fromtimestamp(unix_ms / 1000, UTC) for unix_ms in times_unix_ms)
+        times = (datetime.fromtimestamp(min(unix_ms, LAST_UNIX_MS) / 1000, UTC) for unix_ms in times_unix_ms)
         prices = [self._with_rates(self.rates_at(time)) for time in times]
         return max(prices, key=lambda price: price.cost_usd_micros(_SAMPLE))
 

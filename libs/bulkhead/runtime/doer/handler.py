@@ -230,17 +230,15 @@ class DoerHandler:
                 try:
                     await self._put_record(place, put_off, sequence)
                 except BaseException:
-                    await finish_despite_cancel(self._settle_all(job, settled))  # Its asker is told nothing.
+                    # Its asker is told nothing.
+                    await finish_despite_cancel(self._settle_all(job, settled))
                     raise
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
-            settled = hands.collect_settlements()
-            await finish_despite_cancel(self._settle_all(job, settled))
-            if settled:
+            if settled := hands.collect_settlements():
                 cut_off = IdempotencyRecord(request=request, claimed=claims, used=(*lost, *settled))
-                with suppress(BusError):
-                    await finish_despite_cancel(self._put_record(place, cut_off, sequence))
+                await finish_despite_cancel(self._settle_cut_off(job, settled, place, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
         await self._store_outcome(job, call, reply, hands.collect_settlements())
@@ -350,6 +348,21 @@ class DoerHandler:
         """Settle by messages of their own: where no reply tells it."""
         place = StepPlace.of_message(message)
         await asyncio.gather(*(self.reserver.publish_settlement(place, body) for body in settled))
+
+    async def _settle_cut_off(
+        self,
+        message: ReceivedMessage,
+        settled: tuple[Settled, ...],
+        place: CallPlace,
+        record: IdempotencyRecord,
+        sequence: int,
+    ) -> None:
+        """Settle what a call spent that ends without an outcome, and record it for whoever handles it again."""
+        try:
+            await self._settle_all(message, settled)
+        finally:
+            with suppress(BusError):
+                await self._put_record(place, record, sequence)
 
     async def _publish_live(self, tenant: str, task: str, body: Contract) -> None:
         subject = subjects.live_subject(self._context.service, tenant, task)

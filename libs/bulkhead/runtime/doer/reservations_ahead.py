@@ -20,6 +20,8 @@ MAX_COUNTED = 256
 """Of more steps the later ones count twice as much: some have only not gone on yet, and habits change."""
 RETURN_AFTER_S = 15.0
 """What a step has not used so long after its last call is given back."""
+MAX_CALL_S = 600.0
+"""For which a step is remembered while a request of it is under way."""
 LOOK_EVERY_S = 5.0
 HEADROOM = 4
 """One part in so many is reserved beyond the most that such a call asked for."""
@@ -147,7 +149,8 @@ class ReservationsAhead:
         now_s, closed = _loop_time_s(), list[StepCalls]()
         for place, step in list(self._steps.items()):
             is_cut_off = step.held and step.unsettled
-            if everything or now_s >= (step.until_s if is_cut_off else step.last_s + RETURN_AFTER_S):
+            quiet_s = MAX_CALL_S if step.unsettled else RETURN_AFTER_S
+            if everything or now_s >= (step.until_s if is_cut_off else step.last_s + quiet_s):
                 del self._steps[place]
                 if step.held:
                     self._forget_next(step)

@@ -325,7 +325,7 @@ class Assembly(ABC):
         tier = short_text(parsed.get("service_tier") or mapping_of(parsed.get("response")).get("service_tier"))
         self._service_tier = self._service_tier if tier in ("", "auto") else tier
         if parsed.get("error"):
-            self.over = bool(self._finish)
+            self.over = self._finish in _ENDS
             self.fault = None if self.over else errors.fault_in_body(parsed["error"])
             self._tell_usage(self._read_usage(parsed))
             return None

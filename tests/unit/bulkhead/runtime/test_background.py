@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bulkhead.runtime import background
 from bulkhead.runtime.background import BackgroundFailed, BackgroundTasks, cancel_tasks, finish_despite_cancel
 
 
@@ -176,3 +177,12 @@ async def test_what_has_to_be_said_is_said_however_often_its_task_is_cancelled()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == ["settled"]
+
+
+async def test_what_cannot_be_said_keeps_no_task_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "GRACE_S", 0.05)
+    task = asyncio.create_task(finish_despite_cancel(for_ever()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
