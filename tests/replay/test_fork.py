@@ -370,3 +370,22 @@ def test_of_an_agents_task_no_text_is_a_persons_in_the_fork(fields, sender):
     past = forks.EarlierTask()
     past.apply_body(TaskRequested(objective="Pay Ben 5 EUR.", plan=request.plan), "pub_shop")
     assert past.drafted_digests({"pub_bot"}) == frozenset()
+
+
+async def test_what_an_agent_asked_for_is_no_persons_word_in_a_fork_of_a_fork(on):
+    rows = steps(*ROWS)
+    on.model.will(a=[says("A holds.")], b=[says("B holds.")], c=[says("C holds.")])
+    first = await on.run("Find it out.", plan=rows, written_by="model", check=False)
+    again = {"steps": ["a", "b", "c"]}
+    second = await on.run("Find it out.", plan=rows, check=False, fork=again | {"task": first["task_id"]})
+    third = await on.run("Find it out.", plan=rows, check=False, fork=again | {"task": second["task_id"]})
+    trusts = []
+    for task in (second, third):
+        messages = await on.mesh.messages("INBOX_PLANNER", f"mesh.gateway.planner.*.{TENANT}.{task['task_id']}.*")
+        [submitted] = [
+            TaskSubmitted.model_validate_json(one.body)
+            for one in messages
+            if one.headers["ce-type"] == TaskSubmitted.ce_type()
+        ]
+        trusts.append({label.trust for label in submitted.labels if label.kind == "objective" and not label.source})
+    assert trusts == [set(), set()]

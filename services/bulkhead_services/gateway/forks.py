@@ -141,11 +141,12 @@ async def inherit_results(
             same_person=_person_of(past.request) == _person_of(request),
         )
         inputs.append(StepInput(step_id=name, title=f"taken over from task {fork.task}", result=labelled))
-    line = await _read_fork_line(context, tenant, fork.task, past)
+    line = await _read_fork_line(context, tenant, fork.task, past, agents)
     if isinstance(line, RequestRefusal):
         return line
+    origin, used, agents_words = line
     delivery = past.request.delivery if past.request is not None else None
-    return ForkInheritance(line[0], tuple(inputs), line[1], past.drafted_digests(agents), delivery)
+    return ForkInheritance(origin, tuple(inputs), used, past.drafted_digests(agents) | agents_words, delivery)
 
 
 def refuse_repeated_writes(
@@ -245,18 +246,22 @@ async def _read_earlier_task(context: Context, tenant: str, task: str) -> Earlie
 
 
 async def _read_fork_line(
-    context: Context, tenant: str, task: str, past: EarlierTask
-) -> tuple[str, dict[str, str]] | RequestRefusal:
-    """The first task of the line, and the tools that may have been used in any of its tasks."""
+    context: Context, tenant: str, task: str, past: EarlierTask, agents: Collection[str]
+) -> tuple[str, dict[str, str], frozenset[str]] | RequestRefusal:
+    """The first task of the line, the tools that may have been used in any of its tasks, and digests of the objectives
+    that agents wrote: no fork makes them a person's words."""
     used: dict[str, str] = {}
+    agents_words: set[str] = set()
     for _ in range(MAX_ANCESTORS):
         if past.request is None:
             message = f"task {task}, from which the forked one took over, was purged"
             message += ": what it did outside cannot be told any more"
             return RequestRefusal("fork_ancestor_gone", message, "submit a new task")
         used |= past.used_tools()
+        if is_of_model(past.request, past.sender, agents):
+            agents_words.add(digest_of(past.request.objective))
         if past.request.fork is None:
-            return task, used
+            return task, used, frozenset(agents_words)
         task = past.request.fork.task
         past = await _read_earlier_task(context, tenant, task)
     return RequestRefusal("fork_too_deep", f"a fork of a fork, over {MAX_ANCESTORS} times", "submit a new task")
