@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,10 +133,13 @@ class Terminals:
 
 
 @pytest.fixture
-def terminals(tmp_path: Path) -> Iterator[Terminals]:
-    terminals = Terminals(tmp_path)
-    yield terminals
-    terminals.close()
+def terminals() -> Iterator[Terminals]:
+    # Not pytest's folder, which is its user's alone: a tool runs as a user of its own, and reads its package here.
+    with tempfile.TemporaryDirectory(prefix="bulkhead-tutorials-") as folder:
+        Path(folder).chmod(0o755)
+        terminals = Terminals(Path(folder))
+        yield terminals
+        terminals.close()
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ sys.argv = ["simulation", "--seeds", "1-1", "--jobs", "1"]
 sys.exit(main())
 """
 TIMEOUT_S = 180
+RUNBOOKS = "docs/how-to/runbooks.md"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for part in COPIED:
         shutil.copytree(ROOT / part, tree / part)
-    for file in ("pyproject.toml", "requirements.lock", "docker-compose.yml", "docker-compose.cluster.yml"):
+    (tree / RUNBOOKS).parent.mkdir(parents=True, exist_ok=True)
+    for file in ("pyproject.toml", "requirements.lock", "docker-compose.yml", "docker-compose.cluster.yml", RUNBOOKS):
         shutil.copy2(ROOT / file, tree / file)
     for part in ("services", "contracts"):
         shutil.copytree(OVERLAY / part, tree / part, dirs_exist_ok=True)
