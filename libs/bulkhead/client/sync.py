@@ -112,6 +112,7 @@ class SyncMesh(_SyncForm[Mesh]):
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(Mesh(url, api_key, timeout_s=timeout_s), LoopThread("bulkhead-client").__enter__())
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -122,9 +123,14 @@ class SyncMesh(_SyncForm[Mesh]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, and end the thread."""
-        self._loop.run(self._core.close())
-        self._loop.__exit__()
+        """Close the connections, and end the thread. Again: nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._loop.run(self._core.close())
+        finally:
+            self._loop.__exit__()
 
     def task(self, task_id: str) -> SyncTask:
         """A task by its id; nothing is asked yet. Raises Unfit."""

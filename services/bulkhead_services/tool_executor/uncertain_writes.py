@@ -108,7 +108,9 @@ class UncertainWrites:
         stream, subject = subjects.records_stream(self._context.service), self._record_subject(message, write_id)
         record = await self._context.bus.last(stream, subject)
         doubt = WriteDoubted.model_validate_json(record.body) if record is not None else None
-        if doubt is None or (doubt.four_eyes and grant.person == doubt.asked_for):
+        if doubt is None:
+            return "there is no record of this doubt, so nobody knows who asked for the write: call the tool anew"
+        if doubt.four_eyes and grant.person == doubt.asked_for:
             return "who asked for the task must not resolve its writes (four eyes)"
         return ""
 

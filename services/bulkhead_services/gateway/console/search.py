@@ -18,7 +18,7 @@ from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.task.task_list import BUILT_IN_VIEWS, TABS, saved_views
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
-MAX_WORDS_CHARS = 128
+MAX_WORDS_CHARS = 64
 SHOWN = 8
 """Results of a group."""
 READ = 100
@@ -73,7 +73,7 @@ class ConsoleSearchRoutes(ConsoleRoutes):
                 visit.get_or(
                     "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
                 ),
-                visit.get_or("/v1/approvals", {"approvals": []}, {"state": "all"}),
+                visit.get_or("/v1/approvals", {"approvals": []}, {"state": "waiting"}),
                 visit.get_or("/v1/documents", {"documents": []}, {"limit": READ}),
             )
             groups += [

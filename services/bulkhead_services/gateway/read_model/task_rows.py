@@ -174,11 +174,15 @@ class TaskRows:
         rows = self._tenants.get_refreshed(tenant)
         if rows is None:
             rows = self._tenants[tenant] = {}
-            self._make_room()
         before = rows.get(task)
         if before is not None:
             before.has_changed = False
-        feed = await self._feeds.read_feed(tenant, task)
+        try:
+            feed = await self._feeds.read_feed(tenant, task)
+        except BusError:
+            if before is not None:
+                before.has_changed = True  # It is still to be read.
+            raise
         if feed.view.request is None:
             rows.pop(task, None)
             return
@@ -189,6 +193,7 @@ class TaskRows:
             if row.has_open_cost:
                 row.balance, row.balance_at_s = before.balance, before.balance_at_s
         rows[task] = row
+        self._make_room()
 
     def _make_room(self) -> None:
         while len(self._tenants) > 1 and sum(map(len, self._tenants.values())) > MAX_ROWS:

@@ -56,11 +56,12 @@ async def find_hold(visit: Visit, task: Json) -> Hold | None:
 
 
 def _named_in(switches: list[Json], reason: str, task_id: str) -> tuple[str, str]:
-    """Scope and name of the halt or breaker that a reason names."""
+    """Scope and name of the halt or breaker that a reason names: the first, for people's words stand behind it."""
+    named: list[tuple[int, str, str]] = []
     for switch in switches:
         scope, name = switch["scope"], switch["called"] or switch["name"]
         if scope == "task" and name == task_id and reason.startswith("the task "):
             return scope, name
-        if scope != "task" and f"{scope} {name} is " in reason:
-            return scope, name
-    return "", ""
+        if scope != "task" and (place := reason.find(f"{scope} {name} is ")) >= 0:
+            named.append((place, scope, name))
+    return min(named)[1:] if named else ("", "")

@@ -196,7 +196,10 @@ def _row_values(visit: Visit, tree: TaskTree, chosen: str) -> dict[str, Any]:
         return {"rows": rows, "more": is_cut}
     if under := visit.query_value("under"):
         start = visit.query_value("from")
-        return {"rows": list(tree.rows_below(under, int(start) if start.isdecimal() else 0, opened)), "more": False}
+        return {
+            "rows": list(tree.rows_below(under, int(start) if start.isdecimal() and len(start) < 8 else 0, opened)),
+            "more": False,
+        }
     return {"rows": list(tree.visible_rows(opened, chosen)), "more": False}
 
 

@@ -191,5 +191,5 @@ def saved_views(visit: Visit) -> list[TaskListView]:
     try:
         rows = json.loads(base64.urlsafe_b64decode(visit.request.cookies.get(_cookie_name(visit), "")) or b"[]")
         return [TaskListView(str(name)[:MAX_VIEW_CHARS], _known_query(str(query))) for name, query in rows][-MAX_VIEWS:]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return []

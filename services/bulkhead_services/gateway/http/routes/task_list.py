@@ -201,10 +201,10 @@ class TaskListRoutes:
                 return chosen, before
             before = place[0]
             if row is None:
-                looked += standing == "unknown"
                 # With some of those behind it, that a long list is not read one by one.
                 behind = listed[number : number + AT_ONCE - 1] if places is None else ()
                 unread = [place, *(row for row in behind if self.rows.find_row(tenant, row) is None)]
+                looked += len(unread) if places is None else standing == "unknown"
                 await self.rows.read_rows(tenant, unread)
                 fitting -= {task for _, task in unread}
                 fitting |= self._fitting_tasks(tenant, unread, query)
