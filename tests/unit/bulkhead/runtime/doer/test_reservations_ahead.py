@@ -78,7 +78,8 @@ class Steps:
             self.replies += 1
             await call(self.mesh, grant(self.mesh, task), call_id, self.replies, task=task)
             await mesh_messages(self.mesh, "INBOX_WORKER", "mesh.tool_executor.worker.>", self.replies)
-            await asyncio.sleep(0.01)  # Of the loop's own time: an agent thinks, and the doer learns of the reply's ack.
+            # Of the loop's own time: an agent thinks, and the doer learns that its reply is stored.
+            await asyncio.sleep(0.01)
 
     async def learn(self, *call_ids: str) -> None:
         for number in range(reservations_ahead.MIN_STEPS):
