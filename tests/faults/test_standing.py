@@ -34,7 +34,12 @@ MORE = [
     ("gateway", "before_publish", 2),
     ("gateway", "after_publish", 2),
 ]
-CASES = [*((name, point, 1) for name, has in crash_points.POINTS.items() for point in has), *MORE]
+WHEN_HALTED = ("checker", "between_publishes")
+"""Passed only where a halt meets it."""
+CASES = [
+    *((name, point, 1) for name, has in crash_points.POINTS.items() for point in has if (name, point) != WHEN_HALTED),
+    *MORE,
+]
 STAYS_HELD = {
     (name, point)
     for name in ("model_gateway", "tool_executor")
@@ -119,6 +124,30 @@ async def test_a_crash_in_the_middle_of_building_the_ledger_changes_nothing(stan
     before = standing.crashes(service, point)
     await _nobody_can_tell(standing, service, point, await standing.arm_at_start(service, point, 1))
     assert standing.crashes(service, point) == before + 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_checker_that_dies_while_it_tells_of_a_halt_changes_nothing(standing: Standing) -> None:
+    service, point = WHEN_HALTED
+    before, operator = standing.crashes(service, point), standing.client(TENANT, "operator")
+    await operator.halt("agent", service, "look at it first")
+    try:
+        pid = standing.arm_crash(service, point, 1)
+        errand = Errand(standing)
+        task = await errand.submit_until_taken()
+
+        async def is_paused() -> bool:
+            return bool((await operator.task(task.id).show())["status"] == "paused")
+
+        await until(is_paused, "the halt of the checker is told", 40)
+        assert await standing.died(service, pid, DIES_WITHIN_S)
+    finally:
+        await operator.resume("agent", service, "seen")
+    document = await errand.ends_rightly()
+    assert standing.crashes(service, point) == before + 1
+    await nothing_waits(standing)
+    await errand.adds_up(document, held=0)
+    await errand.said_once()
 
 
 @pytest.mark.asyncio(loop_scope="module")

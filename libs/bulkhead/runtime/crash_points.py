@@ -44,8 +44,8 @@ _ON_ACT = ("after_reserve", "after_act", *_ON_PUBLISH, "after_reply")
 POINTS: Mapping[str, tuple[str, ...]] = {
     "planner": (*_ON_DECISION, "between_publishes"),
     "worker": (*_ON_DECISION, "between_publishes"),
-    # It says one thing at a time.
-    "checker": _ON_DECISION,
+    # It says one thing at a time, but where a halt meets it: the pause, and a timer.
+    "checker": (*_ON_DECISION, "between_publishes"),
     "model_gateway": (*_ON_ARRIVAL, "after_verify", *_ON_ACT, *_ON_ACK),
     "tool_executor": (*_ON_ARRIVAL, "after_verify", "after_claim", *_ON_ACT, *_ON_ACK),
     # A search by words costs nothing: no reservation, nothing to settle.
@@ -57,8 +57,8 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     # Such a task passes it by: it serves tasks of outside agents.
     "doors": (),
 }
-"""What each service passes in a task that succeeds. tests/faults/test_standing.py holds that it passes each of them,
-tests/simulation that it passes no other."""
+"""What each service passes in a task that succeeds, halted meanwhile or not. tests/faults/test_standing.py holds that it
+passes each of them, tests/simulation that it passes no other."""
 
 
 class UnknownPoint(ValueError):
