@@ -57,8 +57,8 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     # Such a task passes it by: it serves tasks of outside agents.
     "doors": (),
 }
-"""What each service passes in a task that succeeds, halted meanwhile or not. tests/faults/test_standing.py holds that it
-passes each of them, tests/simulation that it passes no other."""
+"""What each service passes in a task that succeeds, halted meanwhile or not. tests/faults/test_standing.py holds that
+it passes each of them, tests/simulation that it passes no other."""
 
 
 class UnknownPoint(ValueError):
