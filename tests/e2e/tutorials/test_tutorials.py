@@ -82,6 +82,7 @@ class Terminals:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            umask=0o022,  # A mesh in the test's own process has a private one, and root's tools read as another user.
         )
         self._log = folder / "up.log"
 
