@@ -247,3 +247,15 @@ MAX_ASKED_TOOLS = 128  # that one request offers the model
 MAX_ASKED_VALUES = 150_000  # objects, lists, their entries and strings of one body
 MAX_MODELS_TOLD = 512  # in one list of models
 MAX_ASKED_OUTPUT_TOKENS = 1_000_000
+
+# Prompts that a tenant's people change
+MAX_PROMPT_CHARS = 32 * 1024
+MAX_PROMPT_ID_CHARS = 48
+MAX_PROMPT_VARIABLES = 16
+MAX_PROMPT_CHOICES = 16
+MAX_PROMPTS = 64  # that one mesh asks for, and that one release names
+MAX_RELEASED_PROMPTS = 64
+MAX_RELEASE_LABELS = 8  # of one tenant
+MAX_PROMPT_VERSIONS = 10_000  # of one prompt of one tenant
+MAX_PROMPT_PAGE = 20  # versions that are listed at once
+MAX_RELEASE_PAGE = 50

@@ -24,6 +24,7 @@ from bulkhead_contracts import (
     model,
     peer,
     plan,
+    prompt,
     push,
     retrieval,
     step,
@@ -50,12 +51,14 @@ JOURNAL = "journal"
 
 DECIDERS = ("planner", "worker", "checker")
 DOERS = ("model_gateway", "rag", "tool_executor")
-EDGES = ("gateway", "signer", "budget", "doors")
+EDGES = ("gateway", "signer", "budget", "registry", "doors")
 SERVICES = (*DECIDERS, *DOERS, *EDGES)
 """Those of every mesh."""
 IN_KUBERNETES = ("identity",)
 """Edges that run in Kubernetes alone."""
 EVERY_SERVICE = (*SERVICES, *IN_KUBERNETES)
+WITHOUT_INBOX = ("signer", "registry")
+"""They are asked, and nothing is stored for them."""
 
 
 class DecodeError(ValueError):
@@ -262,6 +265,15 @@ ROWS: tuple[Row, ...] = (
     Row(control.ResetRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
     Row(control.ResetReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
     Row(control.BreakerReset, _edges_from("budget", JOURNAL), "budget"),
+    # Prompts
+    Row(prompt.PromptsRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.PromptsReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.PromptPublishRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.PromptPublishReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.ReleasesRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.ReleasesReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.ReleaseMoveRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(prompt.ReleaseMoveReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
     # Events for programs outside
     *(
         Row(body, _edges_from("gateway", SUBSCRIBER), "gateway", plane="events")
@@ -284,7 +296,7 @@ ROWS: tuple[Row, ...] = (
     Row(identity.LoginDecided, _edges_from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
-    Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),
+    Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name not in WITHOUT_INBOX), "runtime"),
 )
 
 BY_TYPE: dict[str, Row] = {row.type: row for row in ROWS}

@@ -12,6 +12,7 @@ from bulkhead_contracts import bounds
 
 from .output import InputPolicy, OutputPolicy
 from .plan.v1 import Delegation, RoleSpec
+from .prompt.v1 import ReleaseRef
 from .provenance import Flow, PlannedCall
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
@@ -26,7 +27,8 @@ class TaskGrant(Contract):
     under the key that it had there, and a tool that honours keys does not do it again. feature, workflow:
     what its spending is counted under besides; left out of the token when there is none. constraints: on the
     values of arguments, of every call, in the language of `bulkhead.policy.constraints`. delegated: roles of
-    its steps that are carried out elsewhere, and by whom alone.
+    its steps that are carried out elsewhere, and by whom alone. release: the tenant's versions of prompts that the task
+    began with, and keeps.
     """
 
     kind: Literal["task"] = "task"
@@ -48,6 +50,7 @@ class TaskGrant(Contract):
     delegated: Annotated[
         tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
+    release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class StepGrant(Contract):

@@ -9,6 +9,8 @@ record.<service>.<tenant>.<task>.<key> outcome of a doer's call
 cache.<service>.<tenant>.<place>       answer that may be given again
 timer.<service>.set|fired.<partition>.<tenant>.<task>[.<key>]
 dead.<service>.<partition>.<tenant>.<task>   dead letters
+prompt.<tenant>.<prompt>.<number>      version of a tenant's prompt, written once
+release.<tenant>.<label>.<number>      what a label stands for, written once
 events.<tenant>.<name>.<task>          what outside subscribers are told; a name has two tokens: task.ended
 """
 
@@ -136,6 +138,18 @@ def event_filter(tenant: str, name: str) -> str:
     return event_subject(tenant, name, "-").removesuffix("-") + "*"
 
 
+def prompt_version_subject(tenant: str, prompt: str, number: int | str) -> str:
+    """Subject of a version of a tenant's prompt; number `*`: of all of them."""
+    # No dash stands in the name of a prompt: no two have the same token.
+    name = check_token(prompt.replace(".", "-"))
+    return f"prompt.{check_token(tenant)}.{name}.{number}"
+
+
+def release_subject(tenant: str, label: str, number: int | str) -> str:
+    """Subject of a release; number `*`: of all of its label's."""
+    return f"release.{check_token(tenant)}.{check_token(label)}.{number}"
+
+
 def task_filter(receiver: str, tenant: str, task: str) -> str:
     """Everything of one task in one inbox."""
     return f"mesh.*.{check_token(receiver)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}.*"
@@ -208,6 +222,7 @@ JOURNAL_STREAM = "JOURNAL"
 BLOBS_STREAM = "BLOBS"
 CACHE_STREAM = "CACHE"
 CONTROL_STREAM = "KV_CONTROL"
+PROMPTS_STREAM = "PROMPTS"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
 EVENTS_STREAM = "EVENTS"
 

@@ -288,6 +288,7 @@ def expected_streams(config: Path | None) -> list[str]:
         subjects.DEAD_LETTERS_STREAM,
         subjects.EVENTS_STREAM,
         subjects.JOURNAL_STREAM,
+        subjects.PROMPTS_STREAM,
     ]
 
 

@@ -9,6 +9,7 @@ from bulkhead_contracts import bounds
 
 from ..output import OutputPolicy
 from ..plan.v1 import Role
+from ..prompt.v1 import ReleaseRef
 from ..provenance import Attribution
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..settlement import DoerReply
@@ -162,7 +163,8 @@ class ModelCallReplied(Body, DoerReply, type="mesh.model.call_replied"):
     (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list of Anthropic's thinking blocks as the
     provider signed them (it wants them back with the results of the calls), or of one block of reasoning that
     another provider let be seen. native: to an outside agent that asked in its provider's own API, the whole answer as
-    a JSON object of that API.
+    a JSON object of that API. release: of the tenant's prompts, with which the task began; "" where it has the shipped
+    ones.
     """
 
     call_id: Token
@@ -195,6 +197,7 @@ class ModelCallReplied(Body, DoerReply, type="mesh.model.call_replied"):
     calls: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
     thoughts: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
     native: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
+    release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class CallAbandoned(Contract):

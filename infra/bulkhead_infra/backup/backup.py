@@ -101,6 +101,7 @@ def stream_copy_order(publishers: Iterable[str]) -> Iterator[str]:
     yield from (subjects.timers_stream(name) for name in catalog.DECIDERS)
     yield from (subjects.records_stream(name) for name in catalog.DOERS)
     yield subjects.CONTROL_STREAM
+    yield subjects.PROMPTS_STREAM
     yield subjects.DEAD_LETTERS_STREAM
     yield from (subjects.inbox_stream(name) for name in MONEY_INBOXES)
     yield subjects.EVENTS_STREAM

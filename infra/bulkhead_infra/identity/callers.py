@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
-ROLES = ("submitter", "approver", "operator", "auditor")
+ROLES = ("submitter", "approver", "operator", "auditor", "prompt_editor")
 WORKER = "worker"
 """Of a program that takes delegated steps at doors; no person has it."""
 AGENT_ROLES = ("submitter", "auditor")

@@ -55,6 +55,8 @@ class Use(StrEnum):
     LIVE_WRITE = "live_write"
     CONTROL_READ = "control_read"
     CONTROL_WRITE = "control_write"
+    PROMPTS_READ = "prompts_read"
+    PROMPTS_WRITE = "prompts_write"
     DEAD_LETTERS_WRITE = "dead_letters_write"
     DEAD_LETTERS_READ = "dead_letters_read"
     JOURNAL_READ = "journal_read"

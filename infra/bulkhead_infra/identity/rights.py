@@ -130,6 +130,12 @@ def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield Right(name, "send", f"{API}STREAM.INFO.{subjects.CONTROL_STREAM}")
         case Use.CONTROL_WRITE:
             yield Right(name, "send", "$KV.CONTROL.>")
+        case Use.PROMPTS_READ:
+            yield _read_right(name, subjects.PROMPTS_STREAM)
+            yield Right(name, "hear", "releases.live.>")
+        case Use.PROMPTS_WRITE:
+            yield Right(name, "send", "prompt.>")
+            yield Right(name, "send", "release.>")
         case Use.DEAD_LETTERS_WRITE:
             yield Right(name, "send", f"dead.{name}.>")
         case Use.DEAD_LETTERS_READ:

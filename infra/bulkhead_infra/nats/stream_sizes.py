@@ -21,6 +21,7 @@ DEFAULT_BYTES = {
     "BLOBS": 32 * GIB,
     "CACHE": GIB,
     "KV": 256 * MIB,
+    "PROMPTS": 256 * MIB,
     "DEAD": 4 * GIB,
     "EVENTS": GIB,
     "JOURNAL": 16 * GIB,

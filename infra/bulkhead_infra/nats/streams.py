@@ -82,6 +82,7 @@ def stream_configs(layout: Layout) -> list[Config]:
         _blobs_config(layout),
         _cache_config(layout),
         _control_config(layout),
+        _prompts_config(layout),
         _dead_letters_config(layout),
         _events_config(layout),
         _journal_config(layout),
@@ -218,6 +219,14 @@ def _control_config(layout: Layout) -> Config:
     keys = {"subjects": ["$KV.CONTROL.>"], "max_msgs_per_subject": 1}
     live = {"src": "$KV.CONTROL.>", "dest": "control.live.>"}
     return _stream_config(subjects.CONTROL_STREAM, layout, "Halts and kill switches", **keys, republish=live)
+
+
+def _prompts_config(layout: Layout) -> Config:
+    once = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+    live = {"src": "release.>", "dest": "releases.live.>"}
+    heard = ["prompt.>", "release.>"]
+    description = "Versions of prompts and what labels stand for"
+    return _stream_config(subjects.PROMPTS_STREAM, layout, description, subjects=heard, **once, republish=live)
 
 
 def _dead_letters_config(layout: Layout) -> Config:

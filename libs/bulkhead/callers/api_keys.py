@@ -18,7 +18,7 @@ from bulkhead_contracts.types import Contract, Name, Sha256, Token
 log = Log("callers.api_keys")
 KEY_PREFIX = "bk_"
 MAX_API_KEYS = 10_000
-PEOPLE_ONLY = frozenset({"approver", "operator"})
+PEOPLE_ONLY = frozenset({"approver", "operator", "prompt_editor"})
 """Roles that no agent has."""
 
 
@@ -30,7 +30,7 @@ class ApiKey(Contract):
     sha256: Sha256
     tenant: Token
     person: Name
-    role: Literal["submitter", "approver", "operator", "auditor", "worker"]
+    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "worker"]
     agent: bool = False
 
     @model_validator(mode="after")

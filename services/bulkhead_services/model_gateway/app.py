@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Set
 
 import httpx
 
+from bulkhead.prompts.files import Prompts
+from bulkhead.prompts.released import ReleasedPrompts
 from bulkhead.quotas.token_bounds import load_vocabulary
 from bulkhead.quotas.token_estimates import TokenCounters
 from bulkhead.runtime.context import Context
@@ -15,7 +17,6 @@ from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import PriceTable
-from bulkhead_services.model_gateway.prompts import Prompts
 from bulkhead_services.model_gateway.response_cache import ResponseCache
 from bulkhead_services.model_gateway.routing.chain import Route
 from bulkhead_services.model_gateway.routing.options import ModelSettings, ProviderSettings, RouteSettings
@@ -81,6 +82,7 @@ def build(
         Attributor(own_process=transport is None),
         _response_cache(context, routes, provider_names, provider_settings),
         settings.unknown_models,
+        released=ReleasedPrompts(context.bus),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from bulkhead.grants import Verifier
 from bulkhead.model_apis.bounding import bound_payload
+from bulkhead.prompts.files import Prompts, PromptVersion
+from bulkhead.prompts.released import ReleasedPrompts, ReleaseMissing
 from bulkhead.runtime.component import Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
@@ -40,7 +42,6 @@ from bulkhead_services.model_gateway.context.pdf_sizes import PdfSizeReader
 from bulkhead_services.model_gateway.context.render import RenderSource, missing_required_parts
 from bulkhead_services.model_gateway.effects import HttpProvider, read_contents, whole_conversation
 from bulkhead_services.model_gateway.live_text import live_publisher
-from bulkhead_services.model_gateway.prompts import Prompts, PromptVersion
 from bulkhead_services.model_gateway.providers.port import ModelAnswer, ProviderFault
 from bulkhead_services.model_gateway.replies.structured import ReplyText, read_reply
 from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
@@ -80,10 +81,13 @@ class ModelGateway(Doer[ModelCallRequested]):
         attributor: Attributor,
         cache: ResponseCache | None,
         unknown_models: str = "",
+        *,
+        released: ReleasedPrompts,
     ) -> None:
         """unknown_models: the route by which models are answered that an outside agent names and nobody knows."""
         self._unknown_models = unknown_models
         self._routes, self._prompts, self._providers = routes, prompts, providers
+        self._released = released
         self._retry_policy, self._data_policies = retry_policy, data_policies
         self._abandoned_calls, self._verifier, self._attributor = abandoned_calls, verifier, attributor
         self._cache, self._pdf_sizes = cache, PdfSizeReader()
@@ -145,11 +149,22 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     async def act(self, job: Job[ModelCallRequested], hands: JobContext, turn: object) -> ModelCallReplied:
         """Answer one call. Raises Deferred when it may not act yet."""
+        reply = await self._answer_call(job, hands, prompt := await self._find_prompt(job))
+        if isinstance(prompt, ProviderFault) or prompt is None:
+            return reply
+        release = job.authority.task.release
+        return reply.model_copy(update={"prompt_id": prompt.name, "prompt_digest": prompt.digest, "release": release})
+
+    async def _answer_call(
+        self, job: Job[ModelCallRequested], hands: JobContext, prompt: PromptVersion | ProviderFault | None
+    ) -> ModelCallReplied:
+        """The reply to a call with this prompt; None for an outside agent's. Raises Deferred."""
         request, began_unix_ms = job.request, hands.now_unix_ms()
-        prepared = self._prepare_call(job)
-        if isinstance(prepared, ProviderFault):
-            return self._fault_reply(request, prepared)
-        prompt, route = prepared
+        route = self._prepare_call(job, prompt)
+        if isinstance(prompt, ProviderFault):
+            return self._fault_reply(request, prompt)
+        if isinstance(route, ProviderFault):
+            return self._fault_reply(request, route)
         whole_job = await whole_conversation(job, hands)
         if isinstance(whole_job, ProviderFault):
             return self._fault_reply(request, whole_job)
@@ -185,8 +200,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         }
         return reply.model_copy(update=usage_fields)
 
-    def _prepare_call(self, job: Job[ModelCallRequested]) -> tuple[PromptVersion | None, Route] | ProviderFault:
-        """The prompt and the route of a call; no prompt of an outside agent's."""
+    def _prepare_call(
+        self, job: Job[ModelCallRequested], prompt: PromptVersion | ProviderFault | None
+    ) -> Route | ProviderFault:
+        """The route of a call, or why it is not made."""
         request = job.request
         step = job.authority.step
         place = (step.step_id, step.attempt) if step is not None else None
@@ -198,7 +215,6 @@ class ModelGateway(Doer[ModelCallRequested]):
             return ProviderFault(
                 "forbidden", message, f"this is a bug or an attack: look at the log of {job.sender}", refused=True
             )
-        prompt = self._find_prompt(request)
         if prompt is None and request.conversation is None:
             message = f"there is no prompt {request.prompt_id}"
             return ProviderFault("unknown_prompt", message, f"known: {', '.join(self._prompts.names)}", refused=True)
@@ -212,7 +228,7 @@ class ModelGateway(Doer[ModelCallRequested]):
                 hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; "
                 hint += self._route_line(request.tier)
             return ProviderFault(UNKNOWN_ROUTE, message, hint, refused=True)
-        return prompt, route
+        return route
 
     def _route_line(self, name: str) -> str:
         """The setting that has a name answered by the model of the default route, to copy."""
@@ -298,7 +314,6 @@ class ModelGateway(Doer[ModelCallRequested]):
         content, raw = await self._store_contents(job, hands, answer, reading)
         native = encode_native_answer(answer.native)
         labels = (hands.signer.sign_label(_reply_label(content, model), job.tenant, job.task),) if content else ()
-        prompt_id, digest = self._prompt_name_and_digest(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -320,8 +335,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             completeness=_completeness_of((*outcome.omissions, *answer.omissions, *reading.omissions)),
             provenance=labels,
             fingerprint=answer.fingerprint,
-            prompt_id=prompt_id,
-            prompt_digest=digest,
+            prompt_id=request.prompt_id,
             model=answer.model or model.name,
             pinned=model.name[: bounds.MAX_SUMMARY_CHARS],
             chosen_as=chain_result.role,
@@ -329,10 +343,20 @@ class ModelGateway(Doer[ModelCallRequested]):
             **source_fields,
         )
 
-    def _find_prompt(self, request: ModelCallRequested) -> PromptVersion | None:
+    async def _find_prompt(self, job: Job[ModelCallRequested]) -> PromptVersion | ProviderFault | None:
+        """The prompt of a call: the tenant's own where the task's release has one, else the shipped one; None where
+        there is none. Raises BusError."""
+        request = job.request
         route = self._routes.get(request.tier)
         style = route.prompts if route else "full"
-        return self._prompts.find_prompt(request.prompt_id, style, roles=bool(request.roles))
+        shipped = self._prompts.find_prompt(request.prompt_id, style, roles=bool(request.roles))
+        if shipped is None or request.conversation is not None or "@" in request.prompt_id:
+            return shipped
+        try:
+            return await self._released.find_version(job.tenant, job.authority.task.release, shipped.id) or shipped
+        except ReleaseMissing as error:
+            hint = "restore the stream PROMPTS from a backup, or submit the task again: it gets the prompts of now"
+            return ProviderFault("prompt_missing", str(error), hint, refused=True)
 
     async def _store_contents(
         self, job: Job[ModelCallRequested], hands: JobContext, answer: ModelAnswer, reading: ReplyText
@@ -350,10 +374,6 @@ class ModelGateway(Doer[ModelCallRequested]):
         changed = reading.text != answer.text
         return content, await hands.blobs.put(job.tenant, answer.text, "text/plain") if changed else None
 
-    def _prompt_name_and_digest(self, request: ModelCallRequested) -> tuple[str, str]:
-        prompt = self._find_prompt(request)
-        return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
-
     def _fault_reply(self, request: ModelCallRequested, fault: ProviderFault) -> ModelCallReplied:
         failure = Failure.from_text(fault.code, fault.message, fault.hint)
         return self._failed_reply(request, "refused" if fault.refused else "failed", failure)
@@ -361,7 +381,6 @@ class ModelGateway(Doer[ModelCallRequested]):
     def _failed_reply(
         self, request: ModelCallRequested, outcome: Literal["refused", "failed"], failure: Failure
     ) -> ModelCallReplied:
-        prompt_id, digest = self._prompt_name_and_digest(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -369,8 +388,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             failure=failure,
             standing="failed",
             standing_reason=failure.message[: bounds.MAX_SUMMARY_CHARS],
-            prompt_id=prompt_id,
-            prompt_digest=digest,
+            prompt_id=request.prompt_id,
         )
 
 

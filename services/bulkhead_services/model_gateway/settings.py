@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from bulkhead.prompts.files import Style
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER
 from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS
-from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, missing_key_message
 from bulkhead_services.model_gateway.routing.options import (
     OPENAI,
@@ -132,8 +132,8 @@ class Settings(ServiceSettings):
     @model_validator(mode="after")
     def _check_prices(self) -> Self:
         # Here and not in `build`: what only other settings mend must not be started over and over.
+        from bulkhead.prompts.files import Prompts
         from bulkhead_services.model_gateway.prices import PriceTable
-        from bulkhead_services.model_gateway.prompts import Prompts
 
         prices, providers = PriceTable(self.free_models, self.prices_file), self.all_providers()
         prompt_tokens = Prompts(packs=self.packs).largest_bytes // BYTES_PER_TOKEN + CONTEXT_MARGIN_TOKENS

@@ -27,6 +27,7 @@ from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")
+PROMPT_ROLES = ("prompt_editor", "operator")
 EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
 """A grant outlives its task's time by this, so that what was started in time can be ended in order."""
 
@@ -145,19 +146,20 @@ def grantable_tools(policies: GrantPolicies, requester: RequesterClaim, tenant: 
 def decide_approval(
     policies: GrantPolicies, request: SignatureRequested, tenant: str, task: str, now_unix_ms: int
 ) -> ApprovalGrant | Failure:
-    """A person's word about one call, to be signed, or why not."""
+    """A person's word about one call, or one act on prompts, to be signed, or why not."""
     requester = request.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant or policy is None:
         reason = f"{requester.person} of tenant {requester.tenant} decides about a call of tenant {tenant}"
         return Failure.from_text("foreign_tenant", reason, "decide under the tenant that the API key or token names")
-    if requester.role not in APPROVING_ROLES or not policy.roles.get(requester.role, True):
-        reason = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
-        hint = f"only {' or '.join(APPROVING_ROLES)} may; ask for that role in the identity provider"
+    roles, act = (PROMPT_ROLES, "change prompts") if request.kind == "prompt" else (APPROVING_ROLES, "approve")
+    if requester.role not in roles or not policy.roles.get(requester.role, True):
+        reason = f"{requester.person} is {requester.role} here, and {requester.role} may not {act}"
+        hint = f"only {' or '.join(roles)} may; ask for that role in the identity provider"
         return Failure.from_text("role_may_not_approve", reason, hint)
     if requester.agent:
-        reason = f"the credential of {requester.person} is an agent's, and people alone decide about calls"
-        return Failure.from_text("agent_may_not_approve", reason, "decide with a person's own key or token")
+        reason = f"the credential of {requester.person} is an agent's, and people alone {act}"
+        return Failure.from_text("agent_may_not_approve", reason, "use a person's own key or token")
     for problem in (_check_caller(policy, requester), _check_time(policies, request.requested_unix_ms, now_unix_ms)):
         if problem is not None:
             return problem

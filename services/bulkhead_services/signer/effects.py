@@ -4,6 +4,7 @@ In: GrantRequested, SignatureRequested (rpc, from the gateway alone), VouchReque
 (from doors). Out: a signed token or why not, tools.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from bulkhead.callers.tokens import CallerTokens
+from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.telemetry.log import Log
@@ -27,6 +29,7 @@ from bulkhead_contracts.grant import (
     VouchRequested,
 )
 from bulkhead_contracts.output import DRAFT, InputPolicy
+from bulkhead_contracts.prompt import PRODUCTION
 from bulkhead_contracts.result import Failure
 from bulkhead_services.signer.core import (
     GrantPolicies,
@@ -52,6 +55,8 @@ class GrantSigner(EdgeComponent):
         self._context, self._settings = context, settings
         self._policies: GrantPolicies | None = None
         self._tokens = CallerTokens(settings)
+        self._labels = ReleaseLabels(context.bus)
+        self._following: asyncio.Task[None] | None = None
         self.credentials = CredentialChecker(self._tokens, context.verifier)
         self.rpc: RpcTable = {
             GrantRequested: self.on_grant_requested,
@@ -61,7 +66,8 @@ class GrantSigner(EdgeComponent):
         }
 
     async def start(self) -> None:
-        """Read the policy. Raises TenantsFileError (a ValueError) with what to do."""
+        """Read the policy and what the labels of prompts stand for. Raises TenantsFileError (a ValueError) with what to
+        do, BusError."""
         settings = self._settings
         self._tokens.check_settings()
         declared = catalog.tool_rows(settings.packs)
@@ -86,6 +92,13 @@ class GrantSigner(EdgeComponent):
         _check_tool_tenants(self._policies, agents.tenants_of(), "agent", "agents")
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
+        await self._labels.load()
+        self._following = self._context.background.start("labels", self._labels.run())
+
+    async def stop(self) -> None:
+        """End following the labels."""
+        if self._following is not None:
+            self._following.cancel()
 
     @property
     def _loaded_policies(self) -> GrantPolicies:
@@ -116,7 +129,11 @@ class GrantSigner(EdgeComponent):
             unproven = await self.credentials.check_token(body.requester, body.credential)
         if unproven is not None:
             return self._refuse_grant(message, unproven)
-        token = self._context.signer.sign_grant(decided.grant)
+        granted = decided.grant
+        release = self._labels.find_newest(message.tenant, PRODUCTION) if body.purpose == "task" else None
+        if release is not None:
+            granted = granted.model_copy(update={"release": release.ref_for(message.task, granted.actor)})
+        token = self._context.signer.sign_grant(granted)
         if len(token) > MAX_TOKEN_BYTES and decided.roles and body.drafted:
             # Nobody asked for these roles by name: a task that fits without them must not fail for them.
             log.warning("roles_left_out", tenant=message.tenant, task=message.task, grant_bytes=len(token))

@@ -177,8 +177,9 @@ def as_jetstream(config: StreamConfig) -> dict[str, Any]:
         found["discard_new_per_subject"] = config.discard_new
     if config.schedules:
         found["allow_msg_schedules"] = True
-    if config.republish:
-        found["republish"] = {"src": config.subjects[0], "dest": f"{config.republish}.>"}
+    prefix, live = config.republish
+    if live:
+        found["republish"] = {"src": f"{prefix}>", "dest": f"{live}>"}
     for source in config.sources:
         one: dict[str, Any] = {"name": source.stream}
         if source.target:

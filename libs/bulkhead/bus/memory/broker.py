@@ -205,8 +205,8 @@ class MemoryBroker:
         assert stored is not None
         for sourcing, source in self._sourced.get(stream.config.name, ()):
             self._copy_to(stream, stored, sourcing, source)
-        if stream.config.republish:
-            tail = stored.subject.split(".", 2)[2]
+        prefix, live = stream.config.republish
+        if live and stored.subject.startswith(prefix):
             extra = {
                 "Nats-Stream": stream.config.name,
                 "Nats-Subject": stored.subject,
@@ -214,7 +214,7 @@ class MemoryBroker:
                 "Nats-Time-Stamp": wire.format_rfc3339(stored.time_unix_ms),
             }
             self.publish_live(
-                LiveMessage(f"{stream.config.republish}.{tail}", {**stored.headers, **extra}, stored.body)
+                LiveMessage(live + stored.subject.removeprefix(prefix), {**stored.headers, **extra}, stored.body)
             )
         for durable in self._consumed.get(stream.config.name, {}).values():
             self.pump_deliveries(durable)
@@ -367,7 +367,13 @@ def _mesh_streams() -> list[StreamConfig]:
             ("$KV.CONTROL.>",),
             max_messages_per_subject=1,
             discard_new=False,
-            republish="control.live",
+            republish=("$KV.CONTROL.", "control.live."),
+        ),
+        StreamConfig(
+            subjects.PROMPTS_STREAM,
+            ("prompt.>", "release.>"),
+            max_messages_per_subject=1,
+            republish=("release.", "releases.live."),
         ),
         StreamConfig(subjects.DEAD_LETTERS_STREAM, ("dead.>",)),
         StreamConfig(subjects.EVENTS_STREAM, ("events.>",), discard_new=False),

@@ -81,7 +81,7 @@ class StreamConfig:
     discard_new: bool = True
     schedules: bool = False
     sources: tuple[StreamSource, ...] = ()
-    republish: str = ""
+    republish: tuple[str, str] = ("", "")
     """Live subjects under which `$KV.<bucket>.>` is repeated, e.g. `control.live`."""
 
 

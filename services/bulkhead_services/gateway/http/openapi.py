@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bulkhead.gateway_api import approvals, documents, histories, operators, tasks, writes
+from bulkhead.gateway_api import approvals, documents, histories, operators, prompts, tasks, writes
 from bulkhead.gateway_api.query import Query
 from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import DeadLetter
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.prompt import PromptRelease, PromptVersion
 from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.field_texts import describe_fields
@@ -28,7 +29,7 @@ from bulkhead_services.gateway.read_model import events
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
-    for room in (tasks, histories, documents, approvals, writes, operators)
+    for room in (tasks, histories, documents, approvals, writes, prompts, operators)
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
@@ -335,6 +336,31 @@ _WRITES: Json = {
             description="For approvers and operators. The next call alike has `result` as its answer, or makes the "
             "write where it did not happen. The first word stands; the same again is harmless.",
             body=body_of(schemas.ResolutionSubmission),
+        )
+    },
+    "/v1/prompts/{prompt}": {
+        "post": operation(
+            "publishPrompt",
+            "Publish a version of a prompt",
+            {"201": answer_of(PromptVersion, "The version, which never changes")},
+            (*CHANGE, 404),
+            path_parameter("prompt", "The prompt's id, worker.step"),
+            _ONCE,
+            description="For prompt editors and operators. No task uses it until a label is moved to it.",
+            body=body_of(schemas.PromptSubmission),
+        )
+    },
+    "/v1/releases/{label}": {
+        "post": operation(
+            "moveLabel",
+            "Move a label to other versions, to a canary, or back",
+            {"201": answer_of(PromptRelease, "The release that the label stands for now")},
+            (*CHANGE, 404),
+            path_parameter("label", "The label, production"),
+            _ONCE,
+            description="For prompt editors and operators. Tasks that begin from now on use it; a task keeps what it "
+            "began with. Who moved the label meanwhile is not overruled: name the release that you saw in `after`.",
+            body=body_of(schemas.ReleaseSubmission),
         )
     },
     "/v1/console-links": {

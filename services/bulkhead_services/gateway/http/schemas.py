@@ -14,12 +14,13 @@ from bulkhead_contracts.approval import Decision
 from bulkhead_contracts.budget import Limit, LimitTarget
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.prompt import PromptContent, ReleaseChange, StickyBy
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, order_fields
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, order_fields
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -283,6 +284,32 @@ class ResolutionSubmission(Contract):
         if self.result and not self.happened:
             raise PydanticCustomError("result_of_nothing", "only a write that happened has a result: leave it out")
         return self
+
+
+class PromptSubmission(Contract):
+    """Body of POST /v1/prompts/{prompt}: the next version of a prompt. note: what changes, and why."""
+
+    model_config = STRICT
+
+    content: PromptContent
+    note: ReasonInput
+    owner: Name
+    based_on: Summary = ""
+
+
+class ReleaseSubmission(Contract):
+    """Body of POST /v1/releases/{label}. after: number of the release that was seen, 0 before the first. Then one of:
+    changes, for everybody or as a canary of `percent`; `percent` of the canary that stands; restore; end_canary."""
+
+    model_config = STRICT
+
+    after: Count
+    changes: Annotated[tuple[ReleaseChange, ...], Field(max_length=bounds.MAX_RELEASED_PROMPTS)] = ()
+    percent: Annotated[int, Field(ge=0, le=50)] = 0
+    sticky_by: StickyBy = "task"
+    restore: Count = 0
+    end_canary: Literal["", "drop", "promote"] = ""
+    reason: ReasonInput
 
 
 class DecisionSubmission(Contract):

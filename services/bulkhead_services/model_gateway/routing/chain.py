@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bulkhead.prompts.files import Style
 from bulkhead.runtime.errors import NotDone
 from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.attempts import Model, ModelAttempts, ModelOutcome
 from bulkhead_services.model_gateway.context.render import RenderSource
-from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.port import ProviderFault
 from bulkhead_services.model_gateway.routing.policies import (
     TenantDataPolicies,

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from bulkhead.prompts.files import Style
 from bulkhead_contracts import bounds
-from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api
 
 OPENAI = "openai"

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from bulkhead.prompts.files import Prompts
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.prompts import Prompts
 from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, TASK, TENANT, deltas, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, says, usage
 

@@ -8,6 +8,7 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
+from bulkhead.prompts.files import PromptError, Prompts
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part
 from bulkhead_contracts.provenance import Flow, PlannedValue
@@ -15,7 +16,6 @@ from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.app import build
 from bulkhead_services.model_gateway.attempts import RetryPolicy
 from bulkhead_services.model_gateway.prices import PriceTable, PriceTableError
-from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.model_gateway.providers.errors import fault_of_status
 from bulkhead_services.model_gateway.providers.sse import SseDecoder
 from bulkhead_services.model_gateway.settings import Settings

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from bulkhead.prompts.files import PromptError, Prompts
 from bulkhead.tools.catalog import MAX_TOOLS_FILE_BYTES, tool_rows, tool_specs
 from bulkhead.tools.packs import Done, PackError, folder
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallRequested
-from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import registry
 from bulkhead_services.tool_executor.core import ToolExecutor

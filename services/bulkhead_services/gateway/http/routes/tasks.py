@@ -43,6 +43,7 @@ from bulkhead_services.gateway.http.routes.console_links import ConsoleLinkRoute
 from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
 from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
+from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
@@ -89,6 +90,7 @@ class GatewayHttpApp:
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
+        self.prompts = PromptRoutes(context, auth, self._bodies)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)
@@ -114,6 +116,7 @@ class GatewayHttpApp:
             *self.documents.routes(),
             *self.approvals.routes(),
             *self.writes.routes(),
+            *self.prompts.routes(),
             *self.console_links.routes(),
             *self.operators.routes(),
             Route("/openapi.json", self.serve_openapi, methods=["GET"]),

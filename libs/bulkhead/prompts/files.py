@@ -1,6 +1,7 @@
-"""Prompts are versioned files beside this one. Enters: an id, with or without `@version`. Leaves: text and digest.
+"""Prompts that are shipped are versioned files in `shipped/`. Enters: an id, with or without `@version`. Leaves: text
+and digest.
 
-`prompts/<id>@<n>.md`, here and in packs, has YAML front matter (id, version, description, owner); the rest is the
+`<id>@<n>.md`, there and in packs' `prompts/`, has YAML front matter (id, version, description, owner); the rest is the
 system message. A released file never changes: a change is a new number. `<form>.schema.json` are the structured
 answers' schemas. `<id>.short@<n>.md` and `<form>.short.schema.json` are variants for small models, in a few lines.
 `<id>.roles@<n>.md` and `<id>.roles.short@<n>.md` are for plans that may choose delegated roles, which then stand
@@ -20,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.tools import packs as packages
 from bulkhead_contracts.plan import WORKER_ROLE
+from bulkhead_contracts.prompt import version_name
 
-PROMPTS = Path(__file__).parent / "prompts"
+PROMPTS = Path(__file__).parent / "shipped"
 MAX_PROMPT_BYTES = 32 * 1024
 Form = Literal["plan", "verdict"]
 Style = Literal["full", "short"]
@@ -43,7 +45,8 @@ class _FrontMatter(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PromptVersion:
-    """One version of a prompt. digest: sha256 of the whole file, front matter too."""
+    """One version of a prompt. digest: sha256 of the whole file, front matter too. released: a tenant's own, whose
+    digest is that of its content."""
 
     id: str
     version: int
@@ -51,11 +54,12 @@ class PromptVersion:
     owner: str
     text: str
     digest: str
+    released: bool = False
 
     @property
     def name(self) -> str:
-        """`worker.step@1`."""
-        return f"{self.id}@{self.version}"
+        """`worker.step@1`; of a tenant's own `worker.step@r1`."""
+        return version_name(self.id, self.version) if self.released else f"{self.id}@{self.version}"
 
 
 class Prompts:
@@ -98,6 +102,10 @@ class Prompts:
         if not version:
             return versions[max(versions)]
         return versions.get(int(version)) if version.isdecimal() else None
+
+    def newest_of_each(self) -> tuple[PromptVersion, ...]:
+        """The newest version of every prompt, by id; variants are prompts of their own."""
+        return tuple(versions[max(versions)] for _, versions in sorted(self._found.items()))
 
     def schema_of(self, form: Form, style: Style = "full", *, roles: Sequence[str] = ()) -> dict[str, Any]:
         """The schema of a structured answer; the short one allows less, and leaves out what bounds a step.

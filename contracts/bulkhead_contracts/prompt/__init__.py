@@ -1,0 +1,3 @@
+"""Latest version of the prompt messages."""
+
+from .v1 import *

@@ -1,0 +1,291 @@
+"""Prompts that a tenant's people change: versions, which never change; releases, which name one version of each."""
+
+import hashlib
+import json
+import operator
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from bulkhead_contracts import bounds
+
+from ..result import Failure
+from ..task.v1 import RequesterClaim
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
+
+PromptId = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=bounds.MAX_PROMPT_ID_CHARS)]
+"""`worker.step`."""
+ReleaseLabel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+"""An environment: `production`."""
+ReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
+"""A release, or the canary beside it: `production.12`, `production.12.canary`; "" for the prompts that are shipped."""
+StickyBy = Literal["task", "person"]
+PRODUCTION = "production"
+"""The label that tasks are given where they name none."""
+_PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
+
+
+class PromptVariable(Contract):
+    """A place in a prompt's text, `{{name}}`. default: its value where the release sets none; of a choice one of
+    `choices`."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    kind: Literal["text", "number", "choice"] = "text"
+    choices: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_PROMPT_CHOICES)] = ()
+    default: Summary
+    description: Summary = ""
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> "PromptVariable":
+        if reason := self.misfit(self.default):
+            raise ValueError(reason)
+        return self
+
+    def misfit(self, value: str) -> str:
+        """Why this is no value of it; "" when it is."""
+        match self.kind:
+            case "choice":
+                return "" if value in self.choices else f"{self.name} is one of {', '.join(self.choices) or 'none'}"
+            case "number":
+                return "" if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value) else f"{self.name} is a number"
+        return "" if value.isprintable() else f"{self.name} is one line of text"
+
+
+class PromptContent(Contract):
+    """Content of a version: all that reaches a model. Its digest names it."""
+
+    text: Annotated[str, Field(min_length=1, max_length=bounds.MAX_PROMPT_CHARS)]
+    variables: Annotated[tuple[PromptVariable, ...], Field(max_length=bounds.MAX_PROMPT_VARIABLES)] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content in canonical form."""
+        return _digest(self.model_dump(mode="json"))
+
+    def problems(self) -> tuple[str, ...]:
+        """What keeps it from being used, for people; () when nothing does."""
+        declared, used = [variable.name for variable in self.variables], set(_PLACEHOLDER.findall(self.text))
+        problems = [f"{{{{{name}}}}} stands in the text and is not declared" for name in sorted(used - set(declared))]
+        problems += [f"the variable {name} does not stand in the text" for name in sorted(set(declared) - used)]
+        problems += [
+            f"the variable {name} is declared twice" for name in sorted(set(declared)) if declared.count(name) > 1
+        ]
+        if not self.text.strip():
+            problems.append("the text is empty")
+        if odd := sorted({f"U+{ord(char):04X}" for char in self.text if not (char.isprintable() or char in "\n\t")}):
+            problems.append(f"the text has characters that nobody sees: {', '.join(odd[:8])}")
+        return tuple(problems)
+
+    def fill(self, values: dict[str, str]) -> str:
+        """The text with the value of each variable; of one that is not named, its default."""
+        defaults = {variable.name: variable.default for variable in self.variables}
+        return _PLACEHOLDER.sub(lambda place: values.get(place[1], defaults.get(place[1], place[0])), self.text)
+
+
+class PromptVersion(Contract):
+    """One version of a tenant's prompt; it never changes.
+
+    number: 1, 2, ... of this prompt of this tenant. based_on: the version from which it was made, `worker.step@r2`, or
+    of a shipped one `worker.step@1`. note: what changed, and why.
+    """
+
+    prompt: PromptId
+    number: Annotated[Count, Field(ge=1)]
+    content: PromptContent
+    sha256: Sha256
+    based_on: Summary = ""
+    owner: Name
+    note: Reason
+    person: Name
+    role: Name
+    act: Token
+    published_unix_ms: UnixMs
+
+    @property
+    def name(self) -> str:
+        """`worker.step@r3`."""
+        return version_name(self.prompt, self.number)
+
+
+class ReleasedPrompt(Contract):
+    """A version that a release uses. values: of its variables, where not the default."""
+
+    prompt: PromptId
+    number: Annotated[Count, Field(ge=1)]
+    sha256: Sha256
+    values: Annotated[dict[Name, Summary], Field(max_length=bounds.MAX_PROMPT_VARIABLES, exclude_if=operator.not_)] = {}
+
+
+class Canary(Contract):
+    """Other versions for a share of the tasks that begin. percent: of tasks, or of people (`sticky_by`), who all keep
+    theirs."""
+
+    prompts: Annotated[tuple[ReleasedPrompt, ...], Field(min_length=1, max_length=bounds.MAX_RELEASED_PROMPTS)]
+    percent: Annotated[int, Field(ge=1, le=50)]
+    sticky_by: StickyBy = "task"
+
+
+class PromptRelease(Contract):
+    """What a label stands for since a moment; it never changes: the next one has the next number. prompts: that are not
+    the shipped ones. restores: number of the earlier release that this one equals, 0 of a new one."""
+
+    label: ReleaseLabel
+    number: Annotated[Count, Field(ge=1)]
+    prompts: Annotated[tuple[ReleasedPrompt, ...], Field(max_length=bounds.MAX_RELEASED_PROMPTS)] = ()
+    canary: Annotated[Canary | None, Field(exclude_if=operator.not_)] = None
+    restores: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    reason: Reason
+    person: Name
+    role: Name
+    act: Token
+    moved_unix_ms: UnixMs
+
+    @property
+    def ref(self) -> str:
+        """`production.12`."""
+        return f"{self.label}.{self.number}"
+
+    def ref_for(self, task: str, person: str) -> str:
+        """The release or its canary, for a task of a person; the same for the same."""
+        if self.canary is None:
+            return self.ref
+        key = task if self.canary.sticky_by == "task" else person
+        # Not by the number: who is in the canary stays there when its share grows.
+        digest = hashlib.blake2b(f"{self.label}/{key}".encode(), digest_size=8, person=b"bulkhead-canary").digest()
+        in_canary = int.from_bytes(digest, "big") % 10_000 < self.canary.percent * 100
+        return f"{self.ref}.canary" if in_canary else self.ref
+
+    def prompts_for(self, ref: str) -> dict[str, ReleasedPrompt]:
+        """The versions by prompt, for a ref of this release."""
+        by_prompt = {row.prompt: row for row in self.prompts}
+        if ref.endswith(".canary") and self.canary is not None:
+            by_prompt |= {row.prompt: row for row in self.canary.prompts}
+        return by_prompt
+
+
+def version_name(prompt: str, number: int) -> str:
+    """Name of a tenant's version; a shipped one has no `r`."""
+    return f"{prompt}@r{number}"
+
+
+class PromptPublishRequested(Body, type="mesh.prompt.publish_requested"):
+    """A person makes a version (rpc). act: by which it is signed and known when it comes again; token: the signer's,
+    over `act_sha256`."""
+
+    act: Token
+    prompt: PromptId
+    content: PromptContent
+    based_on: Summary = ""
+    owner: Name
+    note: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
+    token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
+
+    @property
+    def act_sha256(self) -> str:
+        """Digest of all that the person asks for."""
+        return _digest(self.model_dump(mode="json", exclude={"token"}))
+
+
+class PromptPublishReplied(Body, type="mesh.prompt.publish_replied"):
+    """The version, or why there is none."""
+
+    version: PromptVersion | None = None
+    failure: Failure | None = None
+
+
+class ReleaseChange(Contract):
+    """One prompt of a move. number: of the version; 0 for the shipped one."""
+
+    prompt: PromptId
+    number: Count
+    values: Annotated[dict[Name, Summary], Field(max_length=bounds.MAX_PROMPT_VARIABLES, exclude_if=operator.not_)] = {}
+
+
+class ReleaseMoveRequested(Body, type="mesh.prompt.release_move_requested"):
+    """A person moves a label (rpc): to other versions, to a canary of them, or back to an earlier release.
+
+    after: number of the release that the person saw; another one now is refused. percent: 0 for everybody, else the
+    share of the canary that gets `changes`; without changes the canary that stands gets this share. restore: number of
+    an earlier release, whose prompts stand again. end_canary: the release stays as it is, its canary goes; with
+    `promote` everybody gets the canary's versions.
+    """
+
+    act: Token
+    label: ReleaseLabel
+    after: Count
+    changes: Annotated[tuple[ReleaseChange, ...], Field(max_length=bounds.MAX_RELEASED_PROMPTS)] = ()
+    percent: Annotated[int, Field(ge=0, le=50)] = 0
+    sticky_by: StickyBy = "task"
+    restore: Count = 0
+    end_canary: Literal["", "drop", "promote"] = ""
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
+    token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
+
+    @property
+    def act_sha256(self) -> str:
+        """Digest of all that the person asks for."""
+        return _digest(self.model_dump(mode="json", exclude={"token"}))
+
+
+class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
+    """The release that the label stands for now, or why it was not moved."""
+
+    release: PromptRelease | None = None
+    failure: Failure | None = None
+
+
+class PromptSummary(Contract):
+    """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`. newest: number of the
+    tenant's newest version, 0 without any. used: number that a label uses, of labels that use one of the tenant's."""
+
+    prompt: PromptId
+    shipped: Summary
+    description: Summary = ""
+    owner: Summary = ""
+    newest: Count = 0
+    used: Annotated[dict[ReleaseLabel, Count], Field(max_length=bounds.MAX_RELEASE_LABELS)] = {}
+
+
+class PromptsRequested(Body, type="mesh.prompt.prompts_requested"):
+    """Which prompts a tenant can change, and the versions of one (rpc). prompt: "" for all, without versions. before:
+    versions older than this number, 0 for the newest."""
+
+    requester: RequesterClaim
+    prompt: PromptId | Literal[""] = ""
+    before: Count = 0
+
+
+class PromptsReplied(Body, type="mesh.prompt.prompts_replied"):
+    """Prompts by name; versions, the newest first, of the one that was asked for, and its shipped text. more: whether
+    there are older ones."""
+
+    prompts: Annotated[tuple[PromptSummary, ...], Field(max_length=bounds.MAX_PROMPTS)] = ()
+    versions: Annotated[tuple[PromptVersion, ...], Field(max_length=bounds.MAX_PROMPT_PAGE)] = ()
+    shipped_text: Annotated[str, Field(max_length=bounds.MAX_PROMPT_CHARS)] = ""
+    shipped_sha256: Sha256 | Literal[""] = ""
+    more: bool = False
+    failure: Failure | None = None
+
+
+class ReleasesRequested(Body, type="mesh.prompt.releases_requested"):
+    """Releases of a tenant's labels (rpc): of each label the newest, of one label all. before: as in
+    PromptsRequested."""
+
+    requester: RequesterClaim
+    label: ReleaseLabel | Literal[""] = ""
+    before: Count = 0
+
+
+class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
+    """Releases, the newest first."""
+
+    releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)] = ()
+    more: bool = False
+    failure: Failure | None = None
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(
+        json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()

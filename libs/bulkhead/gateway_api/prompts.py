@@ -1,0 +1,77 @@
+"""Reads of prompts: which there are, their versions, and what each label stands for."""
+
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
+
+from bulkhead.gateway_api.query import AllowedRoles, Id, Query, Remedy, Whole
+from bulkhead_contracts import bounds
+from bulkhead_contracts.prompt import PromptRelease, PromptSummary, PromptVersion
+from bulkhead_contracts.types import Contract
+
+READERS = AllowedRoles(frozenset({"operator", "auditor", "prompt_editor"}), "prompt_editor, operator or auditor")
+EDITORS = AllowedRoles(frozenset({"prompt_editor", "operator"}), "prompt_editor or operator")
+Before = Annotated[
+    int,
+    Field(ge=0, le=999_999, description="Only what is older than this number; 0 begins at the newest"),
+    Whole,
+    Remedy("send a whole number"),
+]
+PromptName = Annotated[
+    str,
+    Field(description="The prompt's id, worker.step"),
+    WithJsonSchema({"type": "string", "pattern": r"^[a-z_]+(\.[a-z_]+)*$"}),
+]
+
+
+class PromptPage(Contract):
+    """Prompts that services ask for, by id, and which of the tenant's versions replace them."""
+
+    prompts: Annotated[tuple[PromptSummary, ...], Field(max_length=bounds.MAX_PROMPTS)]
+
+
+class PromptDocument(Contract):
+    """A prompt: its shipped text, and the tenant's versions, the newest first. more: there are older ones."""
+
+    prompt: PromptSummary
+    shipped_text: str
+    shipped_sha256: str
+    versions: Annotated[tuple[PromptVersion, ...], Field(max_length=bounds.MAX_PROMPT_PAGE)]
+    more: bool
+
+
+class ReleasePage(Contract):
+    """Releases, the newest first. more: there are older ones."""
+
+    releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)]
+    more: bool = False
+
+
+class PromptListQuery(
+    Query[PromptPage], name="listPrompts", path="/v1/prompts", action="read prompts", allowed=READERS
+):
+    """List the prompts of the mesh, and which version of each is used where."""
+
+
+class PromptQuery(
+    Query[PromptDocument], name="showPrompt", path="/v1/prompts/{prompt}", action="read prompts", allowed=READERS
+):
+    """Show a prompt with its versions, the newest first."""
+
+    prompt: PromptName
+    before: Before = 0
+
+
+class ReleaseListQuery(
+    Query[ReleasePage], name="listReleases", path="/v1/releases", action="read prompts", allowed=READERS
+):
+    """List what the tenant's labels stand for."""
+
+
+class LabelQuery(
+    Query[ReleasePage], name="showReleases", path="/v1/releases/{label}", action="read prompts", allowed=READERS
+):
+    """Show what a label stood for, the newest first: who moved it, when and why."""
+
+    label: Annotated[Id, Field(description="The label, production")]
+    before: Before = 0

@@ -1,0 +1,70 @@
+"""The live view of what labels stand for: read at start, followed live, re-read now and then.
+
+In: releases of the stream PROMPTS. Out: the newest release of a tenant's label.
+"""
+
+import asyncio
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.prompt import PromptRelease
+
+log = Log("prompts")
+REREAD_S = 2.0
+"""What was not heard live is read so often."""
+
+
+class ReleaseLabels:
+    """The newest release of every label of every tenant."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._newest: dict[tuple[str, str], PromptRelease] = {}
+        self._after = 0
+
+    def find_newest(self, tenant: str, label: str) -> PromptRelease | None:
+        """What the label stands for now; None before its first release."""
+        return self._newest.get((tenant, label))
+
+    def of_tenant(self, tenant: str) -> list[PromptRelease]:
+        """The newest release of each of a tenant's labels, by label."""
+        return [self._newest[key] for key in sorted(self._newest) if key[0] == tenant]
+
+    async def run(self) -> None:
+        """Follow the releases until cancelled."""
+        await asyncio.gather(self._follow(), self._reread())
+
+    async def load(self) -> None:
+        """Read the releases that were made since the last time. Raises BusError."""
+        while page := await self._bus.read(subjects.PROMPTS_STREAM, "release.>", after=self._after):
+            for stored in page:
+                self._fold(stored.subject, stored.body)
+            self._after = page[-1].sequence
+
+    def _fold(self, subject: str, body: bytes) -> None:
+        try:
+            release = PromptRelease.model_validate_json(body)
+        except ValidationError:
+            # Of a later version: the tasks that begin here keep the release before.
+            log.warning("release_unreadable", subject=subject)
+            return
+        key = subject.split(".")[-3], release.label
+        before = self._newest.get(key)
+        if before is None or release.number > before.number:
+            self._newest[key] = release
+
+    async def _follow(self) -> None:
+        subscription = await self._bus.subscribe_live("releases.live.>")
+        async for heard in subscription:
+            self._fold(heard.subject, heard.body)
+
+    async def _reread(self) -> None:
+        while True:
+            try:
+                await self.load()
+            except BusError as error:
+                log.warning("releases_unread", reason=str(error))
+            await asyncio.sleep(REREAD_S)

@@ -1,0 +1,198 @@
+"""Prompts over HTTP: versions and releases are read; prompt editors and operators publish versions and move labels.
+
+In: requests of people and programs. Out: the registry's reply, or problem details. Each act goes to the signer, which
+looks at the person's role, and with its word to the registry, which believes nobody else. The id of an act derives from
+its key: repeated, it is done once.
+"""
+
+import hashlib
+import secrets
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api import prompts as reads
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead.text.validation_errors import find_misfits
+from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
+from bulkhead_contracts.prompt import (
+    PromptPublishReplied,
+    PromptPublishRequested,
+    PromptsReplied,
+    PromptsRequested,
+    ReleaseMoveReplied,
+    ReleaseMoveRequested,
+    ReleasesReplied,
+    ReleasesRequested,
+)
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Body
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
+from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, parse_body
+from bulkhead_services.gateway.http.schemas import PromptSubmission, ReleaseSubmission
+from bulkhead_services.gateway.problems import Problem, not_found, unavailable
+
+MAX_BODY_BYTES = 256 * 1024
+QUESTION = "prompts"
+"""Stands for a task in the subject of a question, which concerns none."""
+STATUS = {
+    **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release"), 404),
+    **dict.fromkeys(("release_moved", "nothing_changes", "same_text", "canary_stands", "no_canary"), 409),
+    **dict.fromkeys(("bad_prompt", "bad_value", "no_single_change", "prompt_twice", "canary_of_shipped"), 422),
+    **dict.fromkeys(("too_many_versions", "too_many_labels"), 422),
+    **dict.fromkeys(("not_signed", "word_too_old", "foreign_tenant"), 403),
+}
+"""HTTP status by the code of the registry's failure; any other code is a 503."""
+_LISTED = {"prompt": "prompts", "label": "releases"}
+R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied, PromptsReplied, ReleasesReplied)
+B = TypeVar("B", bound=Body)
+Submission = TypeVar("Submission", PromptSubmission, ReleaseSubmission)
+
+
+class PromptRoutes:
+    """The routes under /v1/prompts and /v1/releases."""
+
+    def __init__(self, context: Context, auth: GatewayAuthenticator, bodies: GatewayRequestBodies) -> None:
+        self._context, self._auth, self._bodies = context, auth, bodies
+
+    def routes(self) -> list[Route]:
+        """Routes for the application."""
+        return [
+            query_route(reads.PromptListQuery, self._auth, self.list_prompts),
+            query_route(reads.PromptQuery, self._auth, self.show_prompt),
+            query_route(reads.ReleaseListQuery, self._auth, self.list_releases),
+            query_route(reads.LabelQuery, self._auth, self.show_label),
+            Route("/v1/prompts/{prompt}", self.publish_version, methods=["POST"]),
+            Route("/v1/releases/{label}", self.move_label, methods=["POST"]),
+        ]
+
+    async def list_prompts(self, claim: RequesterClaim, _: reads.PromptListQuery) -> reads.PromptPage:
+        """All prompts."""
+        reply = await self._ask_registry(PromptsReplied, claim, PromptsRequested(requester=claim))
+        return reads.PromptPage(prompts=reply.prompts)
+
+    async def show_prompt(self, claim: RequesterClaim, query: reads.PromptQuery) -> reads.PromptDocument:
+        """One prompt with its versions."""
+        ask = _build(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
+        reply = await self._ask_registry(PromptsReplied, claim, ask)
+        return reads.PromptDocument(
+            prompt=reply.prompts[0],
+            shipped_text=reply.shipped_text,
+            shipped_sha256=reply.shipped_sha256,
+            versions=reply.versions,
+            more=reply.more,
+        )
+
+    async def list_releases(self, claim: RequesterClaim, _: reads.ReleaseListQuery) -> reads.ReleasePage:
+        """The newest release of each label."""
+        reply = await self._ask_registry(ReleasesReplied, claim, ReleasesRequested(requester=claim))
+        return reads.ReleasePage(releases=reply.releases)
+
+    async def show_label(self, claim: RequesterClaim, query: reads.LabelQuery) -> reads.ReleasePage:
+        """All releases of a label."""
+        ask = _build(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
+        reply = await self._ask_registry(ReleasesReplied, claim, ask)
+        return reads.ReleasePage(releases=reply.releases, more=reply.more)
+
+    async def publish_version(self, request: Request) -> Response:
+        """POST /v1/prompts/{prompt}"""
+        claim, act, body = await self._read_act(request, "change prompts", PromptSubmission)
+        name = request.path_params["prompt"]
+        ask = _build(PromptPublishRequested, "prompt", name, act=act, **body.model_dump())
+        reply = await self._do_signed(PromptPublishReplied, claim, ask, ask.note, self._auth.token_of(request))
+        assert reply.version is not None
+        return json_response(reply.version, 201)
+
+    async def move_label(self, request: Request) -> Response:
+        """POST /v1/releases/{label}"""
+        claim, act, body = await self._read_act(request, "move labels", ReleaseSubmission)
+        name = request.path_params["label"]
+        ask = _build(ReleaseMoveRequested, "label", name, act=act, **body.model_dump())
+        reply = await self._do_signed(ReleaseMoveReplied, claim, ask, ask.reason, self._auth.token_of(request))
+        assert reply.release is not None
+        return json_response(reply.release, 201)
+
+    async def _read_act(
+        self, request: Request, action: str, model: type[Submission]
+    ) -> tuple[RequesterClaim, str, Submission]:
+        """Claim, id and body of an act. Raises Problem."""
+        claim = await self._auth.require_role(request, reads.EDITORS, action)
+        key = idempotency_key(request, required=False) or secrets.token_hex(16)
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            body = parse_body(model, raw)
+        owned_key = f"{claim.tenant}/{claim.person}/{key}".encode()
+        digest = hashlib.blake2b(owned_key, digest_size=16, person=b"bulkhead-act").hexdigest()
+        return claim, f"act-{digest}", body
+
+    async def _do_signed(
+        self,
+        kind: type[R],
+        claim: RequesterClaim,
+        act: PromptPublishRequested | ReleaseMoveRequested,
+        reason: str,
+        credential: str,
+    ) -> R:
+        """Have an act signed, and have the registry do it. Raises Problem."""
+        ask = SignatureRequested(
+            kind="prompt",
+            requester=claim,
+            approval_id=act.act,
+            arguments_sha256=act.act_sha256,
+            decision="granted",
+            reason=reason,
+            requested_unix_ms=self._context.clock(),
+            credential=credential,
+        )
+        try:
+            signed = await self._context.publisher.request(
+                "signer", ask, tenant=claim.tenant, task=act.act, index=_fresh("sign"), actor=claim.person
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused) as error:
+            raise unavailable(f"the signer, which looks at your role, does not answer: {error}") from error
+        assert isinstance(signed, SignatureReplied)
+        if (failure := signed.failure) is not None:
+            raise Problem(403, failure.code, "The signer refuses this", failure.message, failure.hint)
+        return await self._ask_registry(kind, claim, act.model_copy(update={"token": signed.token}), act.act)
+
+    async def _ask_registry(self, kind: type[R], claim: RequesterClaim, body: Body, task: str = QUESTION) -> R:
+        """The registry's reply, which reports no failure. Raises Problem."""
+        try:
+            reply = await self._context.publisher.request(
+                "registry", body, tenant=claim.tenant, task=task, index=_fresh("ask"), actor=claim.person
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused) as error:
+            detail = f"the registry, which keeps prompts, does not answer: {error}"
+            hint = "tasks go on with what they have; repeat it under the same Idempotency-Key"
+            raise unavailable(detail, hint) from error
+        assert isinstance(reply, kind)
+        if (failure := reply.failure) is not None:
+            if failure.code not in STATUS:
+                raise unavailable(failure.message, failure.hint)
+            title = "The prompt cannot be shown" if task == QUESTION else "Nothing was changed"
+            raise Problem(STATUS[failure.code], failure.code, title, failure.message, failure.hint)
+        return reply
+
+
+def _fresh(word: str) -> str:
+    """Index of a request: asked again it is another one, which the act's own id makes harmless."""
+    return f"{word}/{secrets.token_hex(8)}"
+
+
+def _build(model: type[B], named: str, name: str, **fields: Any) -> B:
+    """A request about what a path names. Raises Problem 404, 422."""
+    try:
+        return model.model_validate({named: name, **fields})
+    except ValidationError as error:
+        if any(problem["loc"][:1] == (named,) for problem in error.errors()):
+            raise not_found(named, name, f"GET /v1/{_LISTED[named]} lists them") from error
+        misfits = find_misfits(error, model)
+        detail = "; ".join(f"{misfit.where}: {misfit.what}" for misfit in misfits[:3])
+        hint = "/openapi.json has the whole schema"
+        raise Problem(422, "invalid_body", "The body does not fit", detail, hint) from error

@@ -1,0 +1,1 @@
+"""Keeps the versions of prompts, and what each label stands for."""

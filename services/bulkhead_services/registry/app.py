@@ -1,0 +1,16 @@
+"""Composition root of registry: acts on prompts come in, `core` decides, `effects` stores."""
+
+from bulkhead.prompts.files import Prompts
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.process.main import main
+from bulkhead_services.registry.effects import PromptRegistry
+from bulkhead_services.registry.settings import Settings
+
+
+def build(context: Context, settings: Settings) -> PromptRegistry:
+    """The edge. Raises PromptError, PackError (both ValueError)."""
+    return PromptRegistry(context, Prompts(packs=settings.packs), settings.max_age_ms)
+
+
+if __name__ == "__main__":
+    main("registry", build, Settings)

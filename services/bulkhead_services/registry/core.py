@@ -1,0 +1,169 @@
+"""Decisions of the registry, pure: what a label stands for after a move, and what may become a version.
+
+In: an act that a person signed, what stands now. Out: the next release or version, or why not.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.prompt import (
+    Canary,
+    PromptPublishRequested,
+    PromptRelease,
+    PromptVersion,
+    ReleaseChange,
+    ReleasedPrompt,
+    ReleaseMoveRequested,
+    version_name,
+)
+from bulkhead_contracts.result import Failure
+
+Versions = Mapping[tuple[str, int], PromptVersion]
+"""Versions by prompt and number."""
+
+
+def judge_content(request: PromptPublishRequested, known: Mapping[str, Any]) -> Failure | None:
+    """Why a version cannot be made of this. known: prompts that the mesh asks for, by id."""
+    if request.prompt not in known:
+        reason = f"no service asks for a prompt {request.prompt}"
+        return Failure.from_text("unknown_prompt", reason, f"prompts of this mesh: {', '.join(sorted(known))}")
+    if problems := request.content.problems():
+        hint = "declare each {{name}} of the text once, as a variable with a default"
+        return Failure.from_text("bad_prompt", "; ".join(problems[:8]), hint)
+    return None
+
+
+def make_version(
+    request: PromptPublishRequested, word: ApprovalGrant, number: int, now_unix_ms: int
+) -> PromptVersion | Failure:
+    """The version of this number."""
+    if number > bounds.MAX_PROMPT_VERSIONS:
+        reason = f"{request.prompt} has {bounds.MAX_PROMPT_VERSIONS:,} versions, and may have no more"
+        return Failure.from_text("too_many_versions", reason, "give the prompt another name in a pack of yours")
+    return PromptVersion(
+        prompt=request.prompt,
+        number=number,
+        content=request.content,
+        sha256=request.content.sha256,
+        based_on=request.based_on,
+        owner=request.owner,
+        note=request.note,
+        person=word.person,
+        role=word.role,
+        act=request.act,
+        published_unix_ms=now_unix_ms,
+    )
+
+
+def plan_release(
+    move: ReleaseMoveRequested,
+    standing: PromptRelease | None,
+    versions: Versions,
+    restored: PromptRelease | None,
+    word: ApprovalGrant,
+    now_unix_ms: int,
+) -> PromptRelease | Failure:
+    """The next release of a label. versions: those that the changes name and that exist; restored: the release of the
+    number that the move restores, if there is one."""
+    number = standing.number if standing is not None else 0
+    if move.after != number:
+        by = f", moved by {standing.person}: {standing.reason}" if standing is not None else ""
+        reason = f"{move.label} is at release {number} now, and not at {move.after}{by}"
+        return Failure.from_text("release_moved", reason, "look at what stands now, then move it again")
+    ways = [bool(move.changes), bool(move.restore), bool(move.end_canary)]
+    if sum(ways) > 1 or not (any(ways) or move.percent):
+        hint = "give changes, or a release to restore, or the end of the canary, or its share: one of them"
+        return Failure.from_text("no_single_change", "the move does not say one thing", hint)
+    planned = _plan_fields(move, standing, versions, restored)
+    if isinstance(planned, Failure):
+        return planned
+    if standing is not None and all(getattr(standing, name) == value for name, value in planned.items()):
+        reason = f"{move.label} stands for these versions already, since release {number}"
+        return Failure.from_text("nothing_changes", reason, "nothing is left to do")
+    return PromptRelease(
+        label=move.label,
+        number=number + 1,
+        restores=move.restore,
+        reason=move.reason,
+        person=word.person,
+        role=word.role,
+        act=move.act,
+        moved_unix_ms=now_unix_ms,
+        **planned,
+    )
+
+
+def _plan_fields(
+    move: ReleaseMoveRequested, standing: PromptRelease | None, versions: Versions, restored: PromptRelease | None
+) -> dict[str, Any] | Failure:
+    """prompts and canary of the next release."""
+    if move.restore:
+        if restored is None:
+            reason = f"{move.label} has no release {move.restore}"
+            return Failure.from_text("unknown_release", reason, f"`bulkhead prompts releases {move.label}` lists them")
+        return {"prompts": restored.prompts, "canary": None}
+    prompts = standing.prompts if standing is not None else ()
+    canary = standing.canary if standing is not None else None
+    if not move.changes:
+        if canary is None:
+            reason = f"{move.label} has no canary"
+            return Failure.from_text("no_canary", reason, "start one: promote a version with a share of percent")
+        if move.end_canary == "promote":
+            return {"prompts": _merge(prompts, canary.prompts), "canary": None}
+        if move.end_canary == "drop":
+            return {"prompts": prompts, "canary": None}
+        return {"prompts": prompts, "canary": canary.model_copy(update={"percent": move.percent})}
+    if canary is not None:
+        reason = f"a canary stands at {move.label}, of {', '.join(_names(canary.prompts))}"
+        return Failure.from_text("canary_stands", reason, "end it first: promote it, or drop it")
+    released = _released(move.changes, versions)
+    if isinstance(released, Failure):
+        return released
+    if not move.percent:
+        gone = {change.prompt for change in move.changes if not change.number}
+        return {"prompts": tuple(row for row in _merge(prompts, released) if row.prompt not in gone), "canary": None}
+    if len(released) < len(move.changes):
+        reason = "a canary of a shipped prompt has no version to name"
+        return Failure.from_text("canary_of_shipped", reason, "publish the shipped text as a version, then name it")
+    return {"prompts": prompts, "canary": Canary(prompts=released, percent=move.percent, sticky_by=move.sticky_by)}
+
+
+def _released(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[ReleasedPrompt, ...] | Failure:
+    """Rows of the changes that name a version."""
+    rows = []
+    if len({change.prompt for change in changes}) < len(changes):
+        return Failure.from_text("prompt_twice", "the move names a prompt twice", "name each prompt once")
+    for change in changes:
+        if not change.number:
+            continue
+        version = versions.get((change.prompt, change.number))
+        if version is None:
+            reason = f"there is no version {version_name(change.prompt, change.number)}"
+            return Failure.from_text("unknown_version", reason, f"`bulkhead prompts show {change.prompt}` lists them")
+        if problem := _misfit(version, change.values):
+            return Failure.from_text("bad_value", f"{version.name}: {problem}", "set it as it is declared")
+        rows.append(
+            ReleasedPrompt(prompt=change.prompt, number=change.number, sha256=version.sha256, values=change.values)
+        )
+    return tuple(rows)
+
+
+def _misfit(version: PromptVersion, values: Mapping[str, str]) -> str:
+    declared = {variable.name: variable for variable in version.content.variables}
+    for name, value in values.items():
+        if name not in declared:
+            return f"it has no variable {name}; it has {', '.join(declared) or 'none'}"
+        if problem := declared[name].misfit(value):
+            return problem
+    return ""
+
+
+def _merge(standing: tuple[ReleasedPrompt, ...], changed: tuple[ReleasedPrompt, ...]) -> tuple[ReleasedPrompt, ...]:
+    by_prompt = {row.prompt: row for row in (*standing, *changed)}
+    return tuple(by_prompt[name] for name in sorted(by_prompt))
+
+
+def _names(rows: tuple[ReleasedPrompt, ...]) -> list[str]:
+    return [version_name(row.prompt, row.number) for row in rows]

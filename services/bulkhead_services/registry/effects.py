@@ -1,0 +1,284 @@
+"""The registry's edge: checks the signer's word on an act, stores what `core` makes of it, tells what is stored.
+
+In: acts and questions (rpc, from the gateway alone). Out: versions and releases, each written once. Nobody but this
+identity may write them: the word of a person that the signer signed is what moves a label, not the gateway's.
+"""
+
+import asyncio
+
+from bulkhead.bus.port import BusError, BusUnavailable, WrongLastSequence
+from bulkhead.grants import GrantRefused
+from bulkhead.prompts.files import Prompts
+from bulkhead.prompts.files import PromptVersion as ShippedPrompt
+from bulkhead.prompts.labels import ReleaseLabels
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.prompt import (
+    PromptPublishReplied,
+    PromptPublishRequested,
+    PromptRelease,
+    PromptsReplied,
+    PromptsRequested,
+    PromptSummary,
+    PromptVersion,
+    ReleaseMoveReplied,
+    ReleaseMoveRequested,
+    ReleasesReplied,
+    ReleasesRequested,
+)
+from bulkhead_contracts.result import Failure
+from bulkhead_services.registry.core import judge_content, make_version, plan_release
+
+log = Log("registry")
+TRIES = 5
+"""For the number of a version, when several are made at once."""
+MAX_PAGE_BYTES = 256 * 1024
+
+
+class PromptRegistry(EdgeComponent):
+    """The edge. It has no inbox."""
+
+    def __init__(self, context: Context, prompts: Prompts, max_age_ms: int) -> None:
+        self._context, self._max_age_ms = context, max_age_ms
+        self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
+        self._labels = ReleaseLabels(context.bus)
+        self._following: asyncio.Task[None] | None = None
+        self.rpc: RpcTable = {
+            PromptsRequested: self.on_prompts_requested,
+            PromptPublishRequested: self.on_publish_requested,
+            ReleasesRequested: self.on_releases_requested,
+            ReleaseMoveRequested: self.on_release_move_requested,
+        }
+
+    async def start(self) -> None:
+        """Read what the labels stand for. Raises BusError."""
+        await self._labels.load()
+        self._following = self._context.background.start("labels", self._labels.run())
+
+    async def stop(self) -> None:
+        """End following."""
+        if self._following is not None:
+            self._following.cancel()
+
+    async def handle_message(self, message: ReceivedMessage) -> None:
+        """Ignore it: the registry has no inbox."""
+
+    async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
+        """Make a version, or say why not."""
+        request = message.body
+        assert isinstance(request, PromptPublishRequested)
+        word = self._check_word(message, request)
+        failure = word if isinstance(word, Failure) else judge_content(request, self._shipped)
+        if failure is not None:
+            return PromptPublishReplied(failure=self._log_refusal(message, failure))
+        assert isinstance(word, ApprovalGrant)
+        try:
+            made = await self._store_version(message.tenant, request, word)
+        except BusError as error:
+            made = _broker_unavailable(error)
+        if isinstance(made, Failure):
+            return PromptPublishReplied(failure=self._log_refusal(message, made))
+        log.info("prompt_published", tenant=message.tenant, prompt=made.name, by=made.person)
+        return PromptPublishReplied(version=made)
+
+    async def on_release_move_requested(self, message: ReceivedMessage) -> ReleaseMoveReplied:
+        """Move a label, or say why not."""
+        move = message.body
+        assert isinstance(move, ReleaseMoveRequested)
+        word = self._check_word(message, move)
+        if isinstance(word, Failure):
+            return ReleaseMoveReplied(failure=self._log_refusal(message, word))
+        try:
+            release = await self._store_release(message.tenant, move, word)
+        except BusError as error:
+            release = _broker_unavailable(error)
+        if isinstance(release, Failure):
+            return ReleaseMoveReplied(failure=self._log_refusal(message, release))
+        log.warning("label_moved", tenant=message.tenant, release=release.ref, by=release.person, reason=release.reason)
+        return ReleaseMoveReplied(release=release)
+
+    async def on_prompts_requested(self, message: ReceivedMessage) -> PromptsReplied:
+        """Which prompts there are, and the versions of one."""
+        request, tenant = message.body, message.tenant
+        assert isinstance(request, PromptsRequested)
+        if (refusal := _check_tenant(request.requester.tenant, tenant)) is not None:
+            return PromptsReplied(failure=refusal)
+        if request.prompt and request.prompt not in self._shipped:
+            reason = f"no service asks for a prompt {request.prompt}"
+            hint = f"prompts of this mesh: {', '.join(sorted(self._shipped))}"
+            return PromptsReplied(failure=Failure.from_text("unknown_prompt", reason, hint))
+        try:
+            await self._labels.load()
+            chosen = [self._shipped[request.prompt]] if request.prompt else list(self._shipped.values())
+            summaries = await asyncio.gather(*(self._summarize(tenant, shipped) for shipped in chosen))
+            if not request.prompt:
+                return PromptsReplied(prompts=tuple(summaries))
+            [shipped], [summary] = chosen, summaries
+            first = min(summary.newest, (request.before or summary.newest + 1) - 1)
+            versions, more = await self._read_versions(tenant, request.prompt, first)
+        except BusError as error:
+            return PromptsReplied(failure=_broker_unavailable(error))
+        return PromptsReplied(
+            prompts=(summary,), versions=versions, shipped_text=shipped.text, shipped_sha256=shipped.digest, more=more
+        )
+
+    async def on_releases_requested(self, message: ReceivedMessage) -> ReleasesReplied:
+        """What labels stand for, and stood for."""
+        request, tenant = message.body, message.tenant
+        assert isinstance(request, ReleasesRequested)
+        if (refusal := _check_tenant(request.requester.tenant, tenant)) is not None:
+            return ReleasesReplied(failure=refusal)
+        try:
+            await self._labels.load()
+            standing = self._labels.of_tenant(tenant)
+            if not request.label:
+                return ReleasesReplied(releases=tuple(standing))
+            newest = next((release.number for release in standing if release.label == request.label), 0)
+            first = min(newest, (request.before or newest + 1) - 1)
+            numbers = range(first, max(0, first - bounds.MAX_RELEASE_PAGE), -1)
+            releases = await asyncio.gather(*(self._read_release(tenant, request.label, number) for number in numbers))
+        except BusError as error:
+            return ReleasesReplied(failure=_broker_unavailable(error))
+        rows = tuple(release for release in releases if release is not None)
+        return ReleasesReplied(releases=rows, more=first > bounds.MAX_RELEASE_PAGE)
+
+    def _check_word(
+        self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested
+    ) -> ApprovalGrant | Failure:
+        """The signer's word on this very act."""
+        try:
+            word = self._context.verifier.verify_approval(
+                act.token, tenant=message.tenant, task=message.task, kind="prompt"
+            )
+        except GrantRefused as error:
+            return Failure.from_text("not_signed", str(error), "do it over the gateway, as a person with the role")
+        signed = word.approval_id, word.arguments_sha256, word.decision
+        if signed != (act.act, act.act_sha256, "granted") or message.task != act.act:
+            return Failure.from_text("not_signed", "the signer signed another act", "do it again over the gateway")
+        if abs(self._context.clock() - word.decided_unix_ms) > self._max_age_ms:
+            reason = f"the signer's word is more than {self._max_age_ms // 1000} s old, or the clocks differ"
+            return Failure.from_text("word_too_old", reason, "do it again; set the clocks of all machines by NTP")
+        return word
+
+    async def _store_version(
+        self, tenant: str, request: PromptPublishRequested, word: ApprovalGrant
+    ) -> PromptVersion | Failure:
+        """A version under the next free number; one that was made of this act already, as it is. Raises BusError."""
+        for _ in range(TRIES):
+            newest = await self._newest_version(tenant, request.prompt)
+            if newest is not None and newest.act == request.act:
+                return newest
+            if newest is not None and newest.sha256 == request.content.sha256:
+                hint = f"promote {newest.name} as it is, or change the text"
+                return Failure.from_text("same_text", f"{newest.name} has this very text and these variables", hint)
+            number = newest.number + 1 if newest is not None else 1
+            version = make_version(request, word, number, self._context.clock())
+            if isinstance(version, Failure):
+                return version
+            subject = subjects.prompt_version_subject(tenant, request.prompt, number)
+            if await self._put_once(subject, version.model_dump_json().encode(), request.act):
+                return version
+        raise BusUnavailable(f"{TRIES} other versions of {request.prompt} were made at the same time")
+
+    async def _store_release(
+        self, tenant: str, move: ReleaseMoveRequested, word: ApprovalGrant
+    ) -> PromptRelease | Failure:
+        """The next release; the one that was made of this act already, as it is. Raises BusError."""
+        await self._labels.load()
+        standing = self._labels.find_newest(tenant, move.label)
+        if standing is not None and standing.act == move.act:
+            return standing
+        if standing is None and len(self._labels.of_tenant(tenant)) >= bounds.MAX_RELEASE_LABELS:
+            reason = f"the tenant has {bounds.MAX_RELEASE_LABELS} labels, and may have no more"
+            return Failure.from_text("too_many_labels", reason, "use one of them")
+        wanted = {(change.prompt, change.number) for change in move.changes if change.number}
+        read = await asyncio.gather(*(self._read_version(tenant, *key) for key in wanted))
+        versions = {(version.prompt, version.number): version for version in read if version is not None}
+        restored = await self._read_release(tenant, move.label, move.restore) if move.restore else None
+        release = plan_release(move, standing, versions, restored, word, self._context.clock())
+        if isinstance(release, Failure):
+            return release
+        subject = subjects.release_subject(tenant, move.label, release.number)
+        if not await self._put_once(subject, release.model_dump_json().encode(), move.act):
+            reason = f"{move.label} was moved by somebody else at this very moment"
+            return Failure.from_text("release_moved", reason, "look at what stands now, then move it again")
+        await self._labels.load()
+        return release
+
+    async def _put_once(self, subject: str, body: bytes, act: str) -> bool:
+        """Store it where nothing is stored; False where something is. Raises BusError."""
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{act}")
+        headers = {"content-type": envelope.CONTENT_TYPE}
+        try:
+            await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
+        except WrongLastSequence:
+            stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+            return stored is not None and stored.body == body
+        return True
+
+    async def _summarize(self, tenant: str, shipped: ShippedPrompt) -> PromptSummary:
+        newest = await self._newest_version(tenant, shipped.id)
+        used = {
+            release.label: row.number
+            for release in self._labels.of_tenant(tenant)
+            for row in release.prompts
+            if row.prompt == shipped.id
+        }
+        return PromptSummary(
+            prompt=shipped.id,
+            shipped=shipped.name,
+            description=shipped.description,
+            owner=newest.owner if newest is not None else shipped.owner,
+            newest=newest.number if newest is not None else 0,
+            used=used,
+        )
+
+    async def _newest_version(self, tenant: str, prompt_id: str) -> PromptVersion | None:
+        subject = subjects.prompt_version_subject(tenant, prompt_id, "*")
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
+        return PromptVersion.model_validate_json(stored.body) if stored is not None else None
+
+    async def _read_versions(self, tenant: str, prompt_id: str, first: int) -> tuple[tuple[PromptVersion, ...], bool]:
+        """Versions from this number downwards, as many as fit one reply; and whether there are more."""
+        numbers = range(first, max(0, first - bounds.MAX_PROMPT_PAGE), -1)
+        read = await asyncio.gather(*(self._read_version(tenant, prompt_id, number) for number in numbers))
+        versions: list[PromptVersion] = []
+        room = MAX_PAGE_BYTES
+        for version in read:
+            if version is None:
+                continue
+            room -= len(version.model_dump_json().encode())
+            if versions and room < 0:
+                break
+            versions.append(version)
+        return tuple(versions), bool(versions) and versions[-1].number > 1
+
+    async def _read_version(self, tenant: str, prompt_id: str, number: int) -> PromptVersion | None:
+        subject = subjects.prompt_version_subject(tenant, prompt_id, number)
+        stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+        return PromptVersion.model_validate_json(stored.body) if stored is not None else None
+
+    async def _read_release(self, tenant: str, label: str, number: int) -> PromptRelease | None:
+        subject = subjects.release_subject(tenant, label, number)
+        stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+        return PromptRelease.model_validate_json(stored.body) if stored is not None else None
+
+    def _log_refusal(self, message: ReceivedMessage, failure: Failure) -> Failure:
+        log.warning("act_refused", tenant=message.tenant, act=message.task, code=failure.code, reason=failure.message)
+        return failure
+
+
+def _check_tenant(named: str, tenant: str) -> Failure | None:
+    if named == tenant:
+        return None
+    return Failure.from_text("foreign_tenant", f"{named} asks about {tenant}", "this is a bug of the gateway")
+
+
+def _broker_unavailable(error: BusError) -> Failure:
+    log.error("prompts_not_stored", reason=str(error))
+    return Failure.from_text(
+        "unavailable", f"the broker does not answer: {error}", "do it again: nothing is done twice"
+    )

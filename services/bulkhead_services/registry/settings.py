@@ -1,0 +1,13 @@
+"""Knobs of registry. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
+
+from pydantic import Field
+
+from bulkhead.runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """packs: as the model gateway has them: prompts that come with them can be changed too. max_age_ms: how old the
+    signer's word on an act may be, and by how much the clocks may differ."""
+
+    packs: tuple[str, ...] = ()
+    max_age_ms: int = Field(default=600_000, ge=1_000)
