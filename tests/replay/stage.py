@@ -1,4 +1,4 @@
-"""The whole mesh in one process, all nine services, with a model that says what a script tells it.
+"""The whole mesh in one process, all its services, with a model that says what a script tells it.
 
 In: scripts by role (plan, step, judge). Out: tasks submitted through the gateway's HTTP API like anybody's, and their
 histories. Content, tools, money, grants and checks are the real ones; only the provider's words are scripted.
@@ -38,6 +38,8 @@ from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySet
 from bulkhead_services.planner.app import LOGICS as PLANNER
 from bulkhead_services.rag import app as rag
 from bulkhead_services.rag.settings import Settings as RagSettings
+from bulkhead_services.registry import app as registry
+from bulkhead_services.registry.settings import Settings as RegistrySettings
 from bulkhead_services.signer import app as signer
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
@@ -52,15 +54,23 @@ from tests.unit.services.model_gateway.scripted_provider import Exchange, Script
 TENANT, OTHER = "demo", "acme"
 OPERATOR, APPROVER = "bk_olga_of_demo", "bk_bob_of_demo"
 AUDITOR, OTHER_OPERATOR = "bk_aud_of_demo", "bk_otto_of_acme"
+EDITOR = "bk_pia_of_demo"
 KEYS = {
     "bk_ann_of_demo": (TENANT, "ann"),
     "bk_eve_of_acme": (OTHER, "eve"),
     OPERATOR: (TENANT, "olga"),
     APPROVER: (TENANT, "bob"),
     AUDITOR: (TENANT, "aud"),
+    EDITOR: (TENANT, "pia"),
     OTHER_OPERATOR: (OTHER, "otto"),
 }
-ROLES = {OPERATOR: "operator", APPROVER: "approver", AUDITOR: "auditor", OTHER_OPERATOR: "operator"}
+ROLES = {
+    OPERATOR: "operator",
+    APPROVER: "approver",
+    AUDITOR: "auditor",
+    EDITOR: "prompt_editor",
+    OTHER_OPERATOR: "operator",
+}
 TOOLS = (
     "search_documents",
     "calculate",
@@ -287,6 +297,7 @@ async def stage(
                     ),
                     rule=rule,
                 ),
+                "registry": lambda c: registry.build(c, RegistrySettings(data_dir=folder)),
                 "signer": lambda c: signer.build(
                     c, SignerSettings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, data_dir=folder)
                 ),

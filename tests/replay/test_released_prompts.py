@@ -1,0 +1,181 @@
+"""Prompts that a tenant changes: what models are told, from when on, and by whom it may be moved."""
+
+import httpx
+import pytest
+
+from bulkhead_contracts import subjects
+from bulkhead_contracts.prompt import PromptRelease, ReleasedPrompt, ReleaseMoveRequested
+from tests.eventually import until
+from tests.replay.stage import EDITOR, TENANT, Stage, call, plan, stage, use
+from tests.unit.services.model_gateway.scripted_provider import says
+
+TONE = {"name": "tone", "kind": "choice", "choices": ["plain", "formal"], "default": "plain"}
+CONTENT = {"text": "Answer in a {{tone}} tone. End each sentence with its marker.", "variables": [TONE]}
+
+
+def people(on: Stage, key: str = EDITOR) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=on.url, headers={"X-API-Key": key}, timeout=30)
+
+
+async def publish(client: httpx.AsyncClient, content: object = CONTENT, **more: object) -> httpx.Response:
+    body = {"content": content, "note": "Say it as we do", "owner": "support", **more}
+    return await client.post("/v1/prompts/worker.step", json=body)
+
+
+async def move(client: httpx.AsyncClient, after: int, **more: object) -> httpx.Response:
+    return await client.post("/v1/releases/production", json={"after": after, "reason": "Try it", **more})
+
+
+def told(on: Stage) -> list[str]:
+    """System messages of the worker's calls."""
+    return [body["messages"][0]["content"] for role, _, body in on.model.asked if role == "work"]
+
+
+async def test_a_task_keeps_the_prompts_that_it_began_with(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        published = await publish(pia)
+        assert published.status_code == 201, published.text
+        assert (published.json()["number"], published.json()["person"]) == (1, "pia")
+        moved = await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1, "values": {"tone": "formal"}}])
+        assert moved.status_code == 201, moved.text
+
+        changes: list[httpx.Response] = []
+
+        async def move_on(exchange):
+            """Another version is released while the task is between two turns."""
+            await publish(pia, {"text": "Answer in rhymes.", "variables": []})
+            changes.append(await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}]))
+            await use(call("calculate", expression="1 + 1"))(exchange)
+
+        on.model.will(plan({"id": "a", "tools": ["calculate"]}), a=[move_on, says("It is 2.")])
+        first = await on.run()
+        assert [change.status_code for change in changes] == [201]
+        assert told(on) == ["Answer in a formal tone. End each sentence with its marker.\n"] * 2
+
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        await on.run()
+        assert told(on) == ["Answer in rhymes.\n"]
+
+        replies = [row.body for row in await on.mesh.messages("JOURNAL") if row.task == first["task_id"]]
+        named = b'"prompt_id":"worker.step@r1"', b'"release":"production.1"'
+        assert sum(all(text in body for text in named) for body in replies) == 2
+
+
+async def test_an_earlier_release_is_restored_and_the_shipped_prompt_too(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        await publish(pia)
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 0}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        await on.run()
+        assert told(on)[0].startswith("You carry out one step of a plan.")
+        restored = await move(pia, 2, restore=1)
+        assert (restored.json()["number"], restored.json()["restores"]) == (3, 1)
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        await on.run()
+        assert told(on)[0].startswith("Answer in a plain tone.")
+        history = (await pia.get("/v1/releases/production")).json()["releases"]
+        assert [row["number"] for row in history] == [3, 2, 1]
+
+
+async def test_a_canary_gets_its_share_and_is_promoted(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        await publish(pia)
+        begun = await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}], percent=50)
+        release = PromptRelease.model_validate(begun.json())
+        shares = [release.ref_for(f"task{number}", "ann").endswith(".canary") for number in range(2_000)]
+        assert 900 < sum(shares) < 1_100
+        larger = release.model_copy(update={"canary": release.canary.model_copy(update={"percent": 60})})
+        assert all(larger.ref_for(f"task{n}", "ann").endswith(".canary") for n in range(2_000) if shares[n])
+        for _ in range(6):
+            on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+            task = (await on.run())["task_id"]
+            in_canary = release.ref_for(task, "ann").endswith(".canary")
+            assert told(on)[0].startswith("Answer in a plain tone.") == in_canary
+        ended = await move(pia, 1, end_canary="promote")
+        assert [row["number"] for row in ended.json()["prompts"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"text": "Say {{what}}."}, "{{what}} stands in the text and is not declared"),
+        ({"text": "Say it.", "variables": [TONE]}, "the variable tone does not stand in the text"),
+        ({"text": "Say it.\u200b"}, "characters that nobody sees: U+200B"),
+        (CONTENT | {"variables": [TONE | {"default": "rude"}]}, "tone is one of plain, formal"),
+    ],
+)
+async def test_a_version_that_could_not_be_used_is_refused_by_name(tmp_path, content, reason):
+    async with stage(tmp_path) as on, people(on) as pia:
+        refused = await publish(pia, content)
+        assert refused.status_code == 422, refused.text
+        assert reason in refused.json()["detail"]
+
+
+async def test_who_may_change_prompts_and_that_two_do_not_overrule_each_other(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia, people(on, "bk_ann_of_demo") as ann:
+        assert (await publish(ann)).json()["code"] == "forbidden"
+        assert (await pia.get("/v1/prompts/worker.nothing")).status_code == 404
+        assert (await publish(pia)).status_code == 201
+        assert (await publish(pia)).json()["code"] == "same_text"
+        assert (await move(pia, 0, changes=[{"prompt": "worker.step", "number": 7}])).json()[
+            "code"
+        ] == "unknown_version"
+        assert (await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])).status_code == 201
+        late = (await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])).json()
+        assert (late["code"], "moved by pia: Try it" in late["detail"]) == ("release_moved", True)
+        [row] = [row for row in (await pia.get("/v1/prompts")).json()["prompts"] if row["prompt"] == "worker.step"]
+        assert (row["newest"], row["used"]) == (1, {"production": 1})
+
+
+async def test_a_gateway_that_lies_moves_no_label(tmp_path, monkeypatch):
+    """It has no word of the signer on this act, or the word on another one."""
+    async with stage(tmp_path) as on, people(on) as pia:
+        await publish(pia)
+        gateway = on.mesh.context("gateway")
+        signed: list[str] = []
+        ask_signer = gateway.publisher.request
+
+        async def overhear(receiver, body, **fields):
+            if getattr(body, "token", ""):
+                signed.append(body.token)
+            return await ask_signer(receiver, body, **fields)
+
+        monkeypatch.setattr(on.mesh.running["gateway", "0"].service.context.publisher, "request", overhear)
+        moved = await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        assert moved.status_code == 201
+        for token in ("", *signed):
+            forged = ReleaseMoveRequested(
+                act="act-forged", label="production", after=1, restore=1, reason="no reason", token=token
+            )
+            reply = await gateway.publisher.request(
+                "registry", forged, tenant=TENANT, task="act-forged", index=f"forged/{len(token)}", actor="pia"
+            )
+            assert reply.failure.code == "not_signed"
+
+
+async def test_a_version_whose_text_was_changed_is_not_used(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        await publish(pia)
+        registry = on.mesh.context("registry")
+        forged = PromptRelease(
+            label="production",
+            number=1,
+            prompts=(ReleasedPrompt(prompt="worker.step", number=1, sha256="0" * 64),),
+            reason="a broken store",
+            person="pia",
+            role="prompt_editor",
+            act="act-1",
+            moved_unix_ms=1,
+        )
+        subject = subjects.release_subject(TENANT, "production", 1)
+        await registry.bus.publish(subject, forged.model_dump_json().encode(), {}, "forged")
+
+        async def is_seen() -> bool:
+            return bool((await pia.get("/v1/releases")).json()["releases"])
+
+        await until(is_seen)
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        ended = await on.run()
+        assert ended["status"] == "failed"
+        assert not told(on)
