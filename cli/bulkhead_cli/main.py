@@ -45,6 +45,13 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "List writes of which nobody knows whether they were done, and say what became of one.",
         ),
     ),
+    "Prompts": (
+        CommandRow(
+            "prompts",
+            "prompts.commands:prompts_app",
+            "List, change and release what models are told: versions and labels.",
+        ),
+    ),
     "Inspect and explain": (
         CommandRow(
             "timeline",

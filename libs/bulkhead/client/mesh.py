@@ -23,6 +23,7 @@ from bulkhead.client.transport import TIMEOUT_S, Transport
 from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
 from bulkhead.gateway_api.documents import DocumentListQuery
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
+from bulkhead.gateway_api.prompts import LabelQuery, PromptListQuery, PromptQuery
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
@@ -277,6 +278,41 @@ class Mesh:
             body["result"] = request_checks.check_text("result", result, bounds.MAX_REASON_CHARS)
         path = f"/v1/writes/{request_checks.check_text('write', write, 64)}"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
+
+    async def prompts(self) -> dict[str, Any]:
+        """Prompts of the mesh: `prompts`, each with its newest version and those that labels use. Raises Refused,
+        Unreachable."""
+        return await self.read_json(PromptListQuery())
+
+    async def prompt(self, prompt: str) -> dict[str, Any]:
+        """A prompt with its shipped text and its newest `versions`. Raises Refused, Unreachable."""
+        return await self.read_json(request_checks.check_query(PromptQuery, {"prompt": prompt}))
+
+    async def releases(self, label: str) -> dict[str, Any]:
+        """What a label stood for: `releases`, the newest first. Raises Refused, Unreachable."""
+        return await self.read_json(request_checks.check_query(LabelQuery, {"label": label}))
+
+    async def publish_prompt(
+        self, prompt: str, content: Mapping[str, Any], note: str, owner: str, *, idempotency_key: str = ""
+    ) -> dict[str, Any]:
+        """Publish the next version of a prompt. content: `text` and `variables`. Raises Refused (`same_text`,
+        `bad_prompt`), Unreachable."""
+        body = {"content": dict(content), "note": note, "owner": owner}
+        path = f"/v1/prompts/{request_checks.check_text('prompt', prompt, bounds.MAX_PROMPT_ID_CHARS)}"
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        return await self._transport.send("POST", path, key, json=body)
+
+    async def move_label(
+        self, label: str, after: int, reason: str, move: Mapping[str, Any], *, idempotency_key: str = ""
+    ) -> dict[str, Any]:
+        """Move a label that stood at release `after`. move: `changes`, with or without `percent` of a canary; or
+        `restore`; or `end_canary`; or `percent` of the canary that stands. Raises Refused (`release_moved`),
+        Unreachable.
+        """
+        body = {"after": after, "reason": reason, **move}
+        path = f"/v1/releases/{request_checks.check_text('label', label, bounds.MAX_NAME_CHARS)}"
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        return await self._transport.send("POST", path, key, json=body)
 
     async def change_limit(
         self,

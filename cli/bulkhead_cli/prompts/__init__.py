@@ -1,0 +1,1 @@
+"""Commands on prompts: versions, releases, labels, and files of them."""

@@ -1,0 +1,335 @@
+"""`bulkhead prompts`: what models are told, as versions that never change and labels that move. `main` adds it.
+
+In: the gateway, as a person with the role prompt_editor or operator. Out: text or JSON, and an exit code.
+"""
+
+import asyncio
+import difflib
+import os
+import shlex
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bulkhead.client import Mesh
+from bulkhead.text import amounts
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import GatewayOptions, reason_of
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
+from bulkhead_cli.prompts.files import read_prompt_file, write_prompt_file
+from bulkhead_cli.screen import out
+from bulkhead_contracts.prompt import PRODUCTION, PromptContent, version_name
+
+SUFFIX = ".md"
+PromptId = Annotated[str, typer.Argument(metavar="PROMPT", help="Id of the prompt: worker.step.")]
+Label = Annotated[str, typer.Option("--label", metavar="LABEL", help="Environment whose label is meant.")]
+Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason; stored with the move.")]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What changes, and why; stored with the version.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="File of the prompt, PROMPT.md.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of prompts' files.")]
+
+prompts_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+
+
+@prompts_app.callback()
+async def prompts(at: GatewayOptions) -> None:
+    """List, change and release what models are told.
+
+    A version never changes; a label (production) says which version of each prompt tasks begin with. A task keeps what
+    it began with. Without a subcommand, the prompts are listed.
+    """
+    await _print_prompts(at)
+
+
+@prompts_app.command("list")
+async def list_prompts(at: GatewayOptions) -> None:
+    """List the prompts, the newest version of each, and which one each label uses."""
+    await _print_prompts(at)
+
+
+@prompts_app.command("show")
+async def show_prompt(
+    prompt: PromptId,
+    at: GatewayOptions,
+    number: Annotated[
+        int, typer.Option("--version", metavar="N", help="Version whose text is printed.", show_default="the newest")
+    ] = 0,
+) -> None:
+    """Show a prompt: its versions, who made them and why, and the text of one."""
+    async with at.gateway_target().mesh_client() as mesh:
+        document = await mesh.prompt(prompt)
+    if at.as_json:
+        print_json(document)
+        return
+    for version in document["versions"]:
+        when = amounts.format_time(version["published_unix_ms"])
+        name = version_name(version["prompt"], version["number"])
+        out.print(one_line(f"{name:28} {when}  {version['person']}: {version['note']}"), markup=False)
+    out.print(one_line(f"{document['prompt']['shipped']:28} comes with the mesh"), markup=False)
+    out.print()
+    out.print(_text_of(document, number), markup=False, end="")
+
+
+@prompts_app.command("releases")
+async def show_releases(
+    at: GatewayOptions, label: Annotated[str, typer.Argument(metavar="LABEL", help="Label.")] = PRODUCTION
+) -> None:
+    """Show what a label stood for, the newest first: who moved it, when and why."""
+    async with at.gateway_target().mesh_client() as mesh:
+        page = await mesh.releases(label)
+    if at.as_json:
+        print_json(page)
+        return
+    for release in page["releases"]:
+        _print_release(release)
+    if not page["releases"]:
+        out.print(f"{label} stands for the shipped prompts: nobody has moved it", markup=False)
+
+
+@prompts_app.command("diff")
+async def diff_versions(
+    prompt: PromptId,
+    at: GatewayOptions,
+    old: Annotated[
+        int, typer.Option("--from", metavar="N", help="Older version; 0: the shipped one.", show_default="one before")
+    ] = -1,
+    new: Annotated[int, typer.Option("--to", metavar="N", help="Newer version.", show_default="the newest")] = 0,
+) -> None:
+    """Compare the texts of two versions of a prompt."""
+    async with at.gateway_target().mesh_client() as mesh:
+        document = await mesh.prompt(prompt)
+    newest = document["prompt"]["newest"]
+    if not newest:
+        raise CommandError(Exit.USAGE, f"{prompt} has no version of yours", "publish one: bulkhead prompts publish")
+    new = new or newest
+    old = new - 1 if old < 0 else old
+    texts = [_text_of(document, number, shipped=not number) for number in (old, new)]
+    names = [version_name(prompt, number) if number else document["prompt"]["shipped"] for number in (old, new)]
+    if at.as_json:
+        print_json({"from": names[0], "to": names[1], "from_text": texts[0], "to_text": texts[1]})
+        return
+    lines = [text.splitlines() for text in texts]
+    for line in difflib.unified_diff(lines[0], lines[1], names[0], names[1], lineterm=""):
+        out.print(line, markup=False, style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))
+
+
+@prompts_app.command("check")
+def check_file(file: File, at: GatewayOptions) -> Exit:
+    """Check a prompt's file without sending it anywhere: its variables, its size, its characters."""
+    content, _ = read_prompt_file(file)
+    problems = content.problems()
+    if at.as_json:
+        print_json({"file": str(file), "sha256": content.sha256, "problems": problems})
+    else:
+        for problem in problems:
+            out.print(f"{file}: {problem}", markup=False)
+        if not problems:
+            out.print(f"{file}: {len(content.text):,} characters, {len(content.variables)} variables", markup=False)
+    return Exit.FAILED if problems else Exit.OK
+
+
+@prompts_app.command("publish")
+async def publish(file: File, at: GatewayOptions, note: Note = "", owner: str = "") -> None:
+    """Publish a file as the next version of the prompt of its name. No task uses it before a label is moved to it."""
+    content, written_owner = read_prompt_file(file)
+    async with at.gateway_target().mesh_client() as mesh:
+        await _publish(mesh, at, file.name.removesuffix(SUFFIX), content, note, owner or written_owner)
+
+
+@prompts_app.command("edit")
+async def edit(prompt: PromptId, at: GatewayOptions, note: Note = "") -> None:
+    """Open the newest version in $EDITOR, and publish what is saved."""
+    async with at.gateway_target().mesh_client() as mesh:
+        document = await mesh.prompt(prompt)
+        newest = document["versions"][0] if document["versions"] else None
+        before = newest["content"] if newest else {"text": document["shipped_text"], "variables": []}
+        owner = newest["owner"] if newest else document["prompt"]["owner"]
+        with tempfile.TemporaryDirectory(prefix="bulkhead-prompt-") as folder:
+            file = Path(folder) / f"{prompt}{SUFFIX}"
+            file.write_text(write_prompt_file(before, owner))
+            editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+            process = await asyncio.create_subprocess_exec(*shlex.split(editor), str(file))
+            if await process.wait():
+                raise CommandError(Exit.FAILED, f"{editor} ended with an error", "nothing was published")
+            content, owner = read_prompt_file(file)
+        if content == PromptContent.model_validate(before):
+            raise CommandError(Exit.USAGE, "nothing was changed", "nothing was published")
+        await _publish(mesh, at, prompt, content, note, owner)
+
+
+@prompts_app.command("promote")
+async def promote(
+    prompt: PromptId,
+    at: GatewayOptions,
+    number: Annotated[
+        int, typer.Option("--version", metavar="N", help="Version; 0: the shipped one.", show_default="the newest")
+    ] = -1,
+    label: Label = PRODUCTION,
+    percent: Annotated[
+        int, typer.Option("--percent", metavar="P", help="Share of the tasks that get it, as a canary; 0: all.")
+    ] = 0,
+    by_person: Annotated[bool, typer.Option("--by-person", help="Share people out, and not tasks.")] = False,
+    value: Annotated[
+        list[str] | None, typer.Option("--value", metavar="NAME=TEXT", help="Value of a variable; may be repeated.")
+    ] = None,
+    reason: Why = "",
+) -> None:
+    """Move a label to a version: tasks that begin from now on get it, all or a share of them."""
+    pairs = [text.partition("=") for text in value or ()]
+    if any(not separator for _, separator, _ in pairs):
+        raise CommandError(Exit.USAGE, "--value has no =", "write --value tone=formal")
+    async with at.gateway_target().mesh_client() as mesh:
+        if number < 0:
+            number = (await mesh.prompt(prompt))["prompt"]["newest"]
+        change = {"prompt": prompt, "number": number, "values": {name: text for name, _, text in pairs}}
+        more = {"changes": [change], "percent": percent, "sticky_by": "person" if by_person else "task"}
+        await _move(mesh, at, label, reason, more)
+
+
+@prompts_app.command("rollback")
+async def rollback(
+    at: GatewayOptions,
+    label: Label = PRODUCTION,
+    to: Annotated[
+        int, typer.Option("--to", metavar="N", help="Number of the release that stands again.", show_default="the last")
+    ] = 0,
+    reason: Why = "",
+) -> None:
+    """Let an earlier release of a label stand again. A canary ends."""
+    async with at.gateway_target().mesh_client() as mesh:
+        standing = await _standing_number(mesh, label)
+        if not to and standing < 2:
+            raise CommandError(Exit.USAGE, f"{label} has no earlier release", f"`bulkhead prompts releases {label}`")
+        await _move(mesh, at, label, reason, {"restore": to or standing - 1})
+
+
+@prompts_app.command("canary")
+async def end_canary(
+    act: Annotated[str, typer.Argument(metavar="promote|drop|N", help="Give it to all, to nobody, or to N percent.")],
+    at: GatewayOptions,
+    label: Label = PRODUCTION,
+    reason: Why = "",
+) -> None:
+    """End the canary of a label, or change its share."""
+    if act not in ("promote", "drop") and not (act.isdecimal() and 1 <= int(act) <= 50):
+        raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of promote, drop, 1 to 50", "write one of them")
+    async with at.gateway_target().mesh_client() as mesh:
+        more = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
+        await _move(mesh, at, label, reason, more)
+
+
+@prompts_app.command("export")
+async def export(folder: Folder, at: GatewayOptions) -> None:
+    """Write the newest version of each prompt, or the shipped one, to DIR/PROMPT.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    async with at.gateway_target().mesh_client() as mesh:
+        for row in (await mesh.prompts())["prompts"]:
+            document = await mesh.prompt(row["prompt"])
+            newest = document["versions"][0] if document["versions"] else None
+            content = newest["content"] if newest else {"text": document["shipped_text"], "variables": []}
+            file = folder / f"{row['prompt']}{SUFFIX}"
+            file.write_text(write_prompt_file(content, row["owner"]))
+            written.append(str(file))
+    if at.as_json:
+        print_json({"files": written})
+    else:
+        out.print(f"{len(written)} prompts written to {folder}", markup=False)
+
+
+@prompts_app.command("import")
+async def import_files(folder: Folder, at: GatewayOptions, note: Note = "") -> None:
+    """Publish each file of DIR whose text or variables differ from the newest version."""
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    if not files:
+        raise CommandError(Exit.USAGE, f"{folder} has no prompts", "`bulkhead prompts export DIR` writes them")
+    contents = [(file, *read_prompt_file(file)) for file in files]
+    published = []
+    async with at.gateway_target().mesh_client() as mesh:
+        for file, content, owner in contents:
+            document = await mesh.prompt(file.name.removesuffix(SUFFIX))
+            versions = document["versions"]
+            before = versions[0]["sha256"] if versions else PromptContent(text=document["shipped_text"]).sha256
+            if content.sha256 != before:
+                done = await _send_version(mesh, file.name.removesuffix(SUFFIX), content, note, owner)
+                published.append(done)
+                if not at.as_json:
+                    out.print(f"published {version_name(done['prompt'], done['number'])}", markup=False)
+    if at.as_json:
+        print_json({"versions": published})
+    elif not published:
+        out.print("nothing has changed", markup=False)
+
+
+async def _print_prompts(at: GatewayOptions) -> None:
+    async with at.gateway_target().mesh_client() as mesh:
+        page = await mesh.prompts()
+    if at.as_json:
+        print_json(page)
+        return
+    for row in page["prompts"]:
+        newest = version_name(row["prompt"], row["newest"]) if row["newest"] else row["shipped"]
+        used = ", ".join(f"{label}: r{number}" for label, number in row["used"].items()) or "shipped"
+        out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}"), markup=False)
+
+
+async def _publish(mesh: Mesh, at: GatewayOptions, prompt: str, content: PromptContent, note: str, owner: str) -> None:
+    done = await _send_version(mesh, prompt, content, note, owner)
+    if at.as_json:
+        print_json(done)
+        return
+    name = version_name(done["prompt"], done["number"])
+    out.print(f"published {name}; no task uses it before `bulkhead prompts promote {prompt}`", markup=False)
+
+
+async def _send_version(mesh: Mesh, prompt: str, content: PromptContent, note: str, owner: str) -> dict[str, Any]:
+    if not note:
+        raise CommandError(Exit.USAGE, "a version needs a note", "--note TEXT: what changes, and why")
+    if not owner:
+        raise CommandError(Exit.USAGE, f"{prompt} has no owner", "write `owner: NAME` at the head of the file")
+    if problems := content.problems():
+        raise CommandError(Exit.USAGE, f"{prompt}: {'; '.join(problems)}", "`bulkhead prompts check FILE` tells all")
+    return await mesh.publish_prompt(prompt, content.model_dump(mode="json"), reason_of(note), owner)
+
+
+async def _standing_number(mesh: Mesh, label: str) -> int:
+    releases = (await mesh.releases(label))["releases"]
+    return int(releases[0]["number"]) if releases else 0
+
+
+async def _move(mesh: Mesh, at: GatewayOptions, label: str, reason: str, more: dict[str, Any]) -> None:
+    if not reason:
+        raise CommandError(Exit.USAGE, "a move of a label needs a reason", "--reason TEXT")
+    after = await _standing_number(mesh, label)
+    release = await mesh.move_label(label, after, reason_of(reason), more, idempotency_key=str(uuid.uuid4()))
+    if at.as_json:
+        print_json(release)
+    else:
+        _print_release(release)
+
+
+def _print_release(release: dict[str, Any]) -> None:
+    prompts = ", ".join(version_name(row["prompt"], row["number"]) for row in release["prompts"]) or "shipped prompts"
+    when = amounts.format_time(release["moved_unix_ms"])
+    restored = f" (as release {release['restores']})" if release.get("restores") else ""
+    line = f"{release['label']} {release['number']}{restored}  {when}  {release['person']}: {release['reason']}"
+    out.print(one_line(line), markup=False)
+    out.print(f"      {one_line(prompts)}", markup=False, style="dim")
+    if canary := release.get("canary"):
+        names = ", ".join(version_name(row["prompt"], row["number"]) for row in canary["prompts"])
+        unit = "people" if canary["sticky_by"] == "person" else "tasks"
+        out.print(f"      canary, {canary['percent']} % of {unit}: {one_line(names)}", markup=False, style="dim")
+
+
+def _text_of(document: dict[str, Any], number: int, *, shipped: bool = False) -> str:
+    """Text of a version; of the newest where no number is given. Raises CommandError."""
+    if shipped or not document["versions"]:
+        return str(document["shipped_text"])
+    number = number or document["prompt"]["newest"]
+    for version in document["versions"]:
+        if version["number"] == number:
+            return str(version["content"]["text"])
+    raise CommandError(Exit.USAGE, f"version {number} is not among those listed", "`bulkhead prompts show PROMPT`")

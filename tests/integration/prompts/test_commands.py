@@ -1,0 +1,59 @@
+"""`bulkhead prompts` over a whole mesh: from a file to a label and back."""
+
+import asyncio
+import json
+
+from typer.testing import CliRunner
+
+from bulkhead_cli.main import app
+from tests.replay.stage import EDITOR, Stage, stage
+
+FILE = """---
+owner: support
+variables:
+- name: tone
+  kind: choice
+  choices: [plain, formal]
+  default: plain
+---
+Answer in a {{tone}} tone.
+"""
+
+
+async def run(on: Stage, *words: str, code: int = 0) -> str:
+    """Output of a command, beside the mesh that it asks."""
+    result = await asyncio.to_thread(
+        CliRunner().invoke, app, ["prompts", *words, "--url", on.url, "--api-key", EDITOR], catch_exceptions=False
+    )
+    assert result.exit_code == code, result.output
+    return result.stdout if not code else result.output
+
+
+async def test_a_prompt_goes_from_a_file_to_a_label_and_back(tmp_path):
+    (tmp_path / "mesh").mkdir()
+    file = tmp_path / "worker.step.md"
+    file.write_text(FILE)
+    async with stage(tmp_path / "mesh") as on:
+        assert "1 variables" in await run(on, "check", str(file))
+        assert "a version needs a note" in await run(on, "publish", str(file), code=2)
+        assert "published worker.step@r1" in await run(on, "publish", str(file), "--note", "our own words")
+        assert "-You carry out one step of a plan." in await run(on, "diff", "worker.step", "--from", "0")
+        begun = await run(
+            on, "promote", "worker.step", "--percent", "10", "--value", "tone=formal", "--reason", "try it"
+        )
+        assert "canary, 10 % of tasks: worker.step@r1" in begun
+        assert "canary, 20 %" in await run(on, "canary", "20", "--reason", "it does well")
+        assert "production 3" in await run(on, "canary", "promote", "--reason", "it is better")
+        assert "production: r1" in await run(on, "list")
+
+        folder = tmp_path / "prompts"
+        assert "prompts written" in await run(on, "export", str(folder))
+        assert "nothing has changed" in await run(on, "import", str(folder), "--note", "from the repository")
+        (folder / "worker.step.md").write_text(FILE.replace("Answer", "Reply"))
+        assert "published worker.step@r2" in await run(on, "import", str(folder), "--note", "from the repository")
+        assert "Reply in a" in await run(on, "show", "worker.step")
+
+        await run(on, "promote", "worker.step", "--reason", "all of it")
+        assert "production 5 (as release 3)" in await run(on, "rollback", "--reason", "it was worse")
+        releases = json.loads(await run(on, "releases", "--json"))["releases"]
+        assert [(row["number"], row["person"]) for row in releases] == [(number, "pia") for number in (5, 4, 3, 2, 1)]
