@@ -28,6 +28,7 @@ PromptId = Annotated[str, typer.Argument(metavar="PROMPT", help="Id of the promp
 Label = Annotated[str, typer.Option("--label", metavar="LABEL", help="Environment whose label is meant.")]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason; stored with the move.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What changes, and why; stored with the version.")]
+Owner = Annotated[str, typer.Option("--owner", metavar="NAME", help="Owner, where the file names none.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="File of the prompt, PROMPT.md.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of prompts' files.")]
 
@@ -35,7 +36,7 @@ prompts_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich",
 
 
 @prompts_app.callback()
-async def prompts(at: GatewayOptions) -> None:
+async def show_prompts(at: GatewayOptions) -> None:
     """List, change and release what models are told.
 
     A version never changes; a label (production) says which version of each prompt tasks begin with. A task keeps what
@@ -120,7 +121,7 @@ async def diff_versions(
 def check_file(file: File, at: GatewayOptions) -> Exit:
     """Check a prompt's file without sending it anywhere: its variables, its size, its characters."""
     content, _ = read_prompt_file(file)
-    problems = content.problems()
+    problems = content.list_problems()
     if at.as_json:
         print_json({"file": str(file), "sha256": content.sha256, "problems": problems})
     else:
@@ -132,15 +133,15 @@ def check_file(file: File, at: GatewayOptions) -> Exit:
 
 
 @prompts_app.command("publish")
-async def publish(file: File, at: GatewayOptions, note: Note = "", owner: str = "") -> None:
+async def publish_file(file: File, at: GatewayOptions, note: Note = "", owner: Owner = "") -> None:
     """Publish a file as the next version of the prompt of its name. No task uses it before a label is moved to it."""
     content, written_owner = read_prompt_file(file)
     async with at.gateway_target().mesh_client() as mesh:
-        await _publish(mesh, at, file.name.removesuffix(SUFFIX), content, note, owner or written_owner)
+        await _publish_version(mesh, at, file.name.removesuffix(SUFFIX), content, note, owner or written_owner)
 
 
 @prompts_app.command("edit")
-async def edit(prompt: PromptId, at: GatewayOptions, note: Note = "") -> None:
+async def edit_prompt(prompt: PromptId, at: GatewayOptions, note: Note = "") -> None:
     """Open the newest version in $EDITOR, and publish what is saved."""
     async with at.gateway_target().mesh_client() as mesh:
         document = await mesh.prompt(prompt)
@@ -157,11 +158,11 @@ async def edit(prompt: PromptId, at: GatewayOptions, note: Note = "") -> None:
             content, owner = read_prompt_file(file)
         if content == PromptContent.model_validate(before):
             raise CommandError(Exit.USAGE, "nothing was changed", "nothing was published")
-        await _publish(mesh, at, prompt, content, note, owner)
+        await _publish_version(mesh, at, prompt, content, note, owner)
 
 
 @prompts_app.command("promote")
-async def promote(
+async def promote_version(
     prompt: PromptId,
     at: GatewayOptions,
     number: Annotated[
@@ -186,11 +187,11 @@ async def promote(
             number = (await mesh.prompt(prompt))["prompt"]["newest"]
         change = {"prompt": prompt, "number": number, "values": {name: text for name, _, text in pairs}}
         more = {"changes": [change], "percent": percent, "sticky_by": "person" if by_person else "task"}
-        await _move(mesh, at, label, reason, more)
+        await _move_label(mesh, at, label, reason, more)
 
 
 @prompts_app.command("rollback")
-async def rollback(
+async def roll_back_label(
     at: GatewayOptions,
     label: Label = PRODUCTION,
     to: Annotated[
@@ -203,7 +204,7 @@ async def rollback(
         standing = await _standing_number(mesh, label)
         if not to and standing < 2:
             raise CommandError(Exit.USAGE, f"{label} has no earlier release", f"`bulkhead prompts releases {label}`")
-        await _move(mesh, at, label, reason, {"restore": to or standing - 1})
+        await _move_label(mesh, at, label, reason, {"restore": to or standing - 1})
 
 
 @prompts_app.command("canary")
@@ -218,15 +219,15 @@ async def end_canary(
         raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of promote, drop, 1 to 50", "write one of them")
     async with at.gateway_target().mesh_client() as mesh:
         more = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
-        await _move(mesh, at, label, reason, more)
+        await _move_label(mesh, at, label, reason, more)
 
 
 @prompts_app.command("export")
-async def export(folder: Folder, at: GatewayOptions) -> None:
+async def export_files(folder: Folder, at: GatewayOptions) -> None:
     """Write the newest version of each prompt, or the shipped one, to DIR/PROMPT.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     async with at.gateway_target().mesh_client() as mesh:
+        folder.mkdir(parents=True, exist_ok=True)
         for row in (await mesh.prompts())["prompts"]:
             document = await mesh.prompt(row["prompt"])
             newest = document["versions"][0] if document["versions"] else None
@@ -276,7 +277,9 @@ async def _print_prompts(at: GatewayOptions) -> None:
         out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}"), markup=False)
 
 
-async def _publish(mesh: Mesh, at: GatewayOptions, prompt: str, content: PromptContent, note: str, owner: str) -> None:
+async def _publish_version(
+    mesh: Mesh, at: GatewayOptions, prompt: str, content: PromptContent, note: str, owner: str
+) -> None:
     done = await _send_version(mesh, prompt, content, note, owner)
     if at.as_json:
         print_json(done)
@@ -290,7 +293,7 @@ async def _send_version(mesh: Mesh, prompt: str, content: PromptContent, note: s
         raise CommandError(Exit.USAGE, "a version needs a note", "--note TEXT: what changes, and why")
     if not owner:
         raise CommandError(Exit.USAGE, f"{prompt} has no owner", "write `owner: NAME` at the head of the file")
-    if problems := content.problems():
+    if problems := content.list_problems():
         raise CommandError(Exit.USAGE, f"{prompt}: {'; '.join(problems)}", "`bulkhead prompts check FILE` tells all")
     return await mesh.publish_prompt(prompt, content.model_dump(mode="json"), reason_of(note), owner)
 
@@ -300,7 +303,7 @@ async def _standing_number(mesh: Mesh, label: str) -> int:
     return int(releases[0]["number"]) if releases else 0
 
 
-async def _move(mesh: Mesh, at: GatewayOptions, label: str, reason: str, more: dict[str, Any]) -> None:
+async def _move_label(mesh: Mesh, at: GatewayOptions, label: str, reason: str, more: dict[str, Any]) -> None:
     if not reason:
         raise CommandError(Exit.USAGE, "a move of a label needs a reason", "--reason TEXT")
     after = await _standing_number(mesh, label)

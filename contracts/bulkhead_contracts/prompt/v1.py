@@ -38,11 +38,11 @@ class PromptVariable(Contract):
 
     @model_validator(mode="after")
     def _default_fits(self) -> "PromptVariable":
-        if reason := self.misfit(self.default):
+        if reason := self.describe_misfit(self.default):
             raise ValueError(reason)
         return self
 
-    def misfit(self, value: str) -> str:
+    def describe_misfit(self, value: str) -> str:
         """Why this is no value of it; "" when it is."""
         match self.kind:
             case "choice":
@@ -61,10 +61,10 @@ class PromptContent(Contract):
     @property
     def sha256(self) -> str:
         """Digest of the content in canonical form."""
-        return _digest(self.model_dump(mode="json"))
+        return _canonical_sha256(self.model_dump(mode="json"))
 
-    def problems(self) -> tuple[str, ...]:
-        """What keeps it from being used, for people; () when nothing does."""
+    def list_problems(self) -> tuple[str, ...]:
+        """Faults that keep it from being used, for people; () without any."""
         declared, used = [variable.name for variable in self.variables], set(_PLACEHOLDER.findall(self.text))
         problems = [f"{{{{{name}}}}} stands in the text and is not declared" for name in sorted(used - set(declared))]
         problems += [f"the variable {name} does not stand in the text" for name in sorted(set(declared) - used)]
@@ -77,7 +77,7 @@ class PromptContent(Contract):
             problems.append(f"the text has characters that nobody sees: {', '.join(odd[:8])}")
         return tuple(problems)
 
-    def fill(self, values: dict[str, str]) -> str:
+    def fill_variables(self, values: dict[str, str]) -> str:
         """The text with the value of each variable; of one that is not named, its default."""
         defaults = {variable.name: variable.default for variable in self.variables}
         return _PLACEHOLDER.sub(lambda place: values.get(place[1], defaults.get(place[1], place[0])), self.text)
@@ -127,8 +127,11 @@ class Canary(Contract):
 
 
 class PromptRelease(Contract):
-    """What a label stands for since a moment; it never changes: the next one has the next number. prompts: that are not
-    the shipped ones. restores: number of the earlier release that this one equals, 0 of a new one."""
+    """Versions that a label stands for since a moment; it never changes: the next one has the next number.
+
+    prompts: those that are not the shipped ones. restores: number of the earlier release that this one equals, 0 of a
+    new one.
+    """
 
     label: ReleaseLabel
     number: Annotated[Count, Field(ge=1)]
@@ -184,7 +187,7 @@ class PromptPublishRequested(Body, type="mesh.prompt.publish_requested"):
     @property
     def act_sha256(self) -> str:
         """Digest of all that the person asks for."""
-        return _digest(self.model_dump(mode="json", exclude={"token"}))
+        return _canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
 
 
 class PromptPublishReplied(Body, type="mesh.prompt.publish_replied"):
@@ -225,7 +228,7 @@ class ReleaseMoveRequested(Body, type="mesh.prompt.release_move_requested"):
     @property
     def act_sha256(self) -> str:
         """Digest of all that the person asks for."""
-        return _digest(self.model_dump(mode="json", exclude={"token"}))
+        return _canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
 
 
 class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
@@ -248,8 +251,8 @@ class PromptSummary(Contract):
 
 
 class PromptsRequested(Body, type="mesh.prompt.prompts_requested"):
-    """Which prompts a tenant can change, and the versions of one (rpc). prompt: "" for all, without versions. before:
-    versions older than this number, 0 for the newest."""
+    """Question which prompts a tenant can change, and for the versions of one (rpc). prompt: "" for all, without
+    versions. before: versions older than this number, 0 for the newest."""
 
     requester: RequesterClaim
     prompt: PromptId | Literal[""] = ""
@@ -285,7 +288,7 @@ class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
     failure: Failure | None = None
 
 
-def _digest(document: Any) -> str:
+def _canonical_sha256(document: Any) -> str:
     return hashlib.sha256(
         json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     ).hexdigest()

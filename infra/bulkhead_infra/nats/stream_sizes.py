@@ -39,7 +39,7 @@ SHARE_PERCENT = {
     "INBOX_TOOL_EXECUTOR": 2,
     "RECORDS_TOOL_EXECUTOR": 2,
     "JOURNAL": 16,
-    "BLOBS": 14,
+    "BLOBS": 13,
 }
 """Shares of the disk. A stream that is not named here is seldom written to, and has one hundredth."""
 

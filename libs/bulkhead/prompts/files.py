@@ -44,7 +44,7 @@ class _FrontMatter(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class PromptVersion:
+class PromptText:
     """One version of a prompt. digest: sha256 of the whole file, front matter too. released: a tenant's own, whose
     digest is that of its content."""
 
@@ -67,7 +67,7 @@ class Prompts:
 
     def __init__(self, folder: Path = PROMPTS, packs: Iterable[str] = ()) -> None:
         """packs: packages whose prompts are taken too. Raises PromptError, PackError (both ValueError)."""
-        self._found: dict[str, dict[int, PromptVersion]] = {}
+        self._found: dict[str, dict[int, PromptText]] = {}
         folders = [folder, *(packages.folder(name) / packages.PROMPTS_FOLDER for name in packs)]
         folder_of_prompt: dict[str, Path] = {}
         for path in (path for prompt_folder in folders for path in sorted(prompt_folder.glob("*.md"))):
@@ -86,7 +86,7 @@ class Prompts:
         short = {form: folder / f"{form}{SHORT}.schema.json" for form in self.schemas}
         self._short = {form: json.loads(path.read_text()) for form, path in short.items() if path.is_file()}
 
-    def find_prompt(self, name: str, style: Style = "full", *, roles: bool = False) -> PromptVersion | None:
+    def find_prompt(self, name: str, style: Style = "full", *, roles: bool = False) -> PromptText | None:
         """The named version, or the newest one when the name has none; None when there is no such prompt.
 
         style `short`: the newest short variant, where there is one and no version is named. roles: so the variant that
@@ -103,7 +103,7 @@ class Prompts:
             return versions[max(versions)]
         return versions.get(int(version)) if version.isdecimal() else None
 
-    def newest_of_each(self) -> tuple[PromptVersion, ...]:
+    def newest_of_each(self) -> tuple[PromptText, ...]:
         """The newest version of every prompt, by id; variants are prompts of their own."""
         return tuple(versions[max(versions)] for _, versions in sorted(self._found.items()))
 
@@ -142,7 +142,7 @@ def _with_roles(schema: Mapping[str, Any], roles: Sequence[str]) -> dict[str, An
     return role_schema
 
 
-def _read_prompt(path: Path) -> PromptVersion:
+def _read_prompt(path: Path) -> PromptText:
     raw = path.read_bytes()
     if len(raw) > MAX_PROMPT_BYTES:
         raise PromptError(f"prompt {path.name} has {len(raw)} bytes; at most {MAX_PROMPT_BYTES} are read")
@@ -157,4 +157,4 @@ def _read_prompt(path: Path) -> PromptVersion:
     if opening or path.name != f"{head.id}@{head.version}.md":
         raise PromptError(f"prompt {path.name} says it is {head.id}@{head.version}; name and front matter must agree")
     digest = hashlib.sha256(raw).hexdigest()
-    return PromptVersion(head.id, head.version, head.description, head.owner, body.strip() + "\n", digest)
+    return PromptText(head.id, head.version, head.description, head.owner, body.strip() + "\n", digest)

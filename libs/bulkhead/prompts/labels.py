@@ -26,25 +26,25 @@ class ReleaseLabels:
         self._after = 0
 
     def find_newest(self, tenant: str, label: str) -> PromptRelease | None:
-        """What the label stands for now; None before its first release."""
+        """Release that the label stands for now; None before its first release."""
         return self._newest.get((tenant, label))
 
     def of_tenant(self, tenant: str) -> list[PromptRelease]:
         """The newest release of each of a tenant's labels, by label."""
         return [self._newest[key] for key in sorted(self._newest) if key[0] == tenant]
 
-    async def run(self) -> None:
+    async def follow_releases(self) -> None:
         """Follow the releases until cancelled."""
-        await asyncio.gather(self._follow(), self._reread())
+        await asyncio.gather(self._follow_live(), self._reread_often())
 
-    async def load(self) -> None:
+    async def read_new(self) -> None:
         """Read the releases that were made since the last time. Raises BusError."""
         while page := await self._bus.read(subjects.PROMPTS_STREAM, "release.>", after=self._after):
             for stored in page:
-                self._fold(stored.subject, stored.body)
+                self._fold_release(stored.subject, stored.body)
             self._after = page[-1].sequence
 
-    def _fold(self, subject: str, body: bytes) -> None:
+    def _fold_release(self, subject: str, body: bytes) -> None:
         try:
             release = PromptRelease.model_validate_json(body)
         except ValidationError:
@@ -56,15 +56,15 @@ class ReleaseLabels:
         if before is None or release.number > before.number:
             self._newest[key] = release
 
-    async def _follow(self) -> None:
+    async def _follow_live(self) -> None:
         subscription = await self._bus.subscribe_live("releases.live.>")
         async for heard in subscription:
-            self._fold(heard.subject, heard.body)
+            self._fold_release(heard.subject, heard.body)
 
-    async def _reread(self) -> None:
+    async def _reread_often(self) -> None:
         while True:
             try:
-                await self.load()
+                await self.read_new()
             except BusError as error:
                 log.warning("releases_unread", reason=str(error))
             await asyncio.sleep(REREAD_S)

@@ -5,7 +5,7 @@ Releases and versions never change, so each is read once.
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, StoredMessage
-from bulkhead.prompts.files import PromptVersion
+from bulkhead.prompts.files import PromptText
 from bulkhead_contracts import prompt, subjects
 
 MAX_KNOWN = 512
@@ -24,7 +24,7 @@ class ReleasedPrompts:
         self._releases = BoundedDict[tuple[str, str], prompt.PromptRelease](MAX_KNOWN)
         self._versions = BoundedDict[tuple[str, str, int], prompt.PromptVersion](MAX_KNOWN)
 
-    async def find_version(self, tenant: str, ref: str, prompt_id: str) -> PromptVersion | None:
+    async def find_version(self, tenant: str, ref: str, prompt_id: str) -> PromptText | None:
         """The tenant's version of a prompt, filled with its values; None where the release has the shipped one.
         Raises ReleaseMissing, BusError."""
         if not ref:
@@ -34,12 +34,12 @@ class ReleasedPrompts:
         if row is None:
             return None
         version = await self._read_version(tenant, row)
-        return PromptVersion(
+        return PromptText(
             version.prompt,
             version.number,
             version.note,
             version.owner,
-            version.content.fill(row.values).strip() + "\n",
+            version.content.fill_variables(row.values).strip() + "\n",
             version.sha256,
             released=True,
         )
@@ -48,7 +48,9 @@ class ReleasedPrompts:
         label, number, *_ = ref.split(".")
         release = self._releases.get_refreshed((tenant, f"{label}.{number}"))
         if release is None:
-            stored = await self._read(subjects.release_subject(tenant, label, number), f"release {label} {number}")
+            stored = await self._read_stored(
+                subjects.release_subject(tenant, label, number), f"release {label} {number}"
+            )
             release = prompt.PromptRelease.model_validate_json(stored.body)
             self._releases[tenant, release.ref] = release
         return release
@@ -58,14 +60,14 @@ class ReleasedPrompts:
         version = self._versions.get_refreshed(key)
         if version is None:
             name = prompt.version_name(row.prompt, row.number)
-            stored = await self._read(subjects.prompt_version_subject(*key), name)
+            stored = await self._read_stored(subjects.prompt_version_subject(*key), name)
             version = prompt.PromptVersion.model_validate_json(stored.body)
             if version.content.sha256 != row.sha256:
                 raise ReleaseMissing(f"prompt {name} is not the one that was released: its digest differs")
             self._versions[key] = version
         return version
 
-    async def _read(self, subject: str, name: str) -> StoredMessage:
+    async def _read_stored(self, subject: str, name: str) -> StoredMessage:
         stored = await self._bus.last_on(subjects.PROMPTS_STREAM, subject)
         if stored is None:
             raise ReleaseMissing(f"{name} is not stored")

@@ -16,7 +16,7 @@ from bulkhead.bus.port import BusUnavailable, LiveMessage
 from bulkhead.bus.xkeys import BoxNotForUs, public_xkey, seal, unseal
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
+from bulkhead.runtime.edge.protocol import EdgeComponent
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import ReadGauge
@@ -140,9 +140,6 @@ class LoginAnswers(EdgeComponent):
     def gauges(self) -> dict[str, ReadGauge]:
         """Facts that are not stored yet."""
         return {names.LOGIN_FACTS: lambda: {(): self._audit.waiting_facts}}
-
-    async def handle_message(self, message: ReceivedMessage) -> None:
-        """Ignore it: identity has no inbox."""
 
     async def answer_question(self, asked: LiveMessage) -> tuple[Mapping[str, str], bytes]:
         """One question, one answer. Bytes that are no broker's question get none."""

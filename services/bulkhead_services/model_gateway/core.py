@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bulkhead.grants import Verifier
 from bulkhead.model_apis.bounding import bound_payload
-from bulkhead.prompts.files import Prompts, PromptVersion
+from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.released import ReleasedPrompts, ReleaseMissing
 from bulkhead.runtime.component import Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
@@ -156,7 +156,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         return reply.model_copy(update={"prompt_id": prompt.name, "prompt_digest": prompt.digest, "release": release})
 
     async def _answer_call(
-        self, job: Job[ModelCallRequested], hands: JobContext, prompt: PromptVersion | ProviderFault | None
+        self, job: Job[ModelCallRequested], hands: JobContext, prompt: PromptText | ProviderFault | None
     ) -> ModelCallReplied:
         """The reply to a call with this prompt; None for an outside agent's. Raises Deferred."""
         request, began_unix_ms = job.request, hands.now_unix_ms()
@@ -201,7 +201,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         return reply.model_copy(update=usage_fields)
 
     def _prepare_call(
-        self, job: Job[ModelCallRequested], prompt: PromptVersion | ProviderFault | None
+        self, job: Job[ModelCallRequested], prompt: PromptText | ProviderFault | None
     ) -> Route | ProviderFault:
         """The route of a call, or why it is not made."""
         request = job.request
@@ -247,7 +247,7 @@ class ModelGateway(Doer[ModelCallRequested]):
     async def _render_source(
         self,
         job: Job[ModelCallRequested],
-        prompt: PromptVersion | None,
+        prompt: PromptText | None,
         route: Route,
         texts: Mapping[str, str],
         missing: frozenset[str],
@@ -343,7 +343,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             **source_fields,
         )
 
-    async def _find_prompt(self, job: Job[ModelCallRequested]) -> PromptVersion | ProviderFault | None:
+    async def _find_prompt(self, job: Job[ModelCallRequested]) -> PromptText | ProviderFault | None:
         """The prompt of a call: the tenant's own where the task's release has one, else the shipped one; None where
         there is none. Raises BusError."""
         request = job.request

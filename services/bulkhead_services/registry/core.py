@@ -29,14 +29,14 @@ def judge_content(request: PromptPublishRequested, known: Mapping[str, Any]) -> 
     if request.prompt not in known:
         reason = f"no service asks for a prompt {request.prompt}"
         return Failure.from_text("unknown_prompt", reason, f"prompts of this mesh: {', '.join(sorted(known))}")
-    if problems := request.content.problems():
+    if problems := request.content.list_problems():
         hint = "declare each {{name}} of the text once, as a variable with a default"
         return Failure.from_text("bad_prompt", "; ".join(problems[:8]), hint)
     return None
 
 
 def make_version(
-    request: PromptPublishRequested, word: ApprovalGrant, number: int, now_unix_ms: int
+    request: PromptPublishRequested, signed_word: ApprovalGrant, number: int, now_unix_ms: int
 ) -> PromptVersion | Failure:
     """The version of this number."""
     if number > bounds.MAX_PROMPT_VERSIONS:
@@ -50,8 +50,8 @@ def make_version(
         based_on=request.based_on,
         owner=request.owner,
         note=request.note,
-        person=word.person,
-        role=word.role,
+        person=signed_word.person,
+        role=signed_word.role,
         act=request.act,
         published_unix_ms=now_unix_ms,
     )
@@ -62,7 +62,7 @@ def plan_release(
     standing: PromptRelease | None,
     versions: Versions,
     restored: PromptRelease | None,
-    word: ApprovalGrant,
+    signed_word: ApprovalGrant,
     now_unix_ms: int,
 ) -> PromptRelease | Failure:
     """The next release of a label. versions: those that the changes name and that exist; restored: the release of the
@@ -87,8 +87,8 @@ def plan_release(
         number=number + 1,
         restores=move.restore,
         reason=move.reason,
-        person=word.person,
-        role=word.role,
+        person=signed_word.person,
+        role=signed_word.role,
         act=move.act,
         moved_unix_ms=now_unix_ms,
         **planned,
@@ -111,26 +111,29 @@ def _plan_fields(
             reason = f"{move.label} has no canary"
             return Failure.from_text("no_canary", reason, "start one: promote a version with a share of percent")
         if move.end_canary == "promote":
-            return {"prompts": _merge(prompts, canary.prompts), "canary": None}
+            return {"prompts": _merge_rows(prompts, canary.prompts), "canary": None}
         if move.end_canary == "drop":
             return {"prompts": prompts, "canary": None}
         return {"prompts": prompts, "canary": canary.model_copy(update={"percent": move.percent})}
     if canary is not None:
-        reason = f"a canary stands at {move.label}, of {', '.join(_names(canary.prompts))}"
+        reason = f"a canary stands at {move.label}, of {', '.join(_version_names(canary.prompts))}"
         return Failure.from_text("canary_stands", reason, "end it first: promote it, or drop it")
-    released = _released(move.changes, versions)
+    released = _released_rows(move.changes, versions)
     if isinstance(released, Failure):
         return released
     if not move.percent:
         gone = {change.prompt for change in move.changes if not change.number}
-        return {"prompts": tuple(row for row in _merge(prompts, released) if row.prompt not in gone), "canary": None}
+        return {
+            "prompts": tuple(row for row in _merge_rows(prompts, released) if row.prompt not in gone),
+            "canary": None,
+        }
     if len(released) < len(move.changes):
         reason = "a canary of a shipped prompt has no version to name"
         return Failure.from_text("canary_of_shipped", reason, "publish the shipped text as a version, then name it")
     return {"prompts": prompts, "canary": Canary(prompts=released, percent=move.percent, sticky_by=move.sticky_by)}
 
 
-def _released(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[ReleasedPrompt, ...] | Failure:
+def _released_rows(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[ReleasedPrompt, ...] | Failure:
     """Rows of the changes that name a version."""
     rows = []
     if len({change.prompt for change in changes}) < len(changes):
@@ -142,7 +145,7 @@ def _released(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[R
         if version is None:
             reason = f"there is no version {version_name(change.prompt, change.number)}"
             return Failure.from_text("unknown_version", reason, f"`bulkhead prompts show {change.prompt}` lists them")
-        if problem := _misfit(version, change.values):
+        if problem := _value_misfit(version, change.values):
             return Failure.from_text("bad_value", f"{version.name}: {problem}", "set it as it is declared")
         rows.append(
             ReleasedPrompt(prompt=change.prompt, number=change.number, sha256=version.sha256, values=change.values)
@@ -150,20 +153,22 @@ def _released(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[R
     return tuple(rows)
 
 
-def _misfit(version: PromptVersion, values: Mapping[str, str]) -> str:
+def _value_misfit(version: PromptVersion, values: Mapping[str, str]) -> str:
     declared = {variable.name: variable for variable in version.content.variables}
     for name, value in values.items():
         if name not in declared:
             return f"it has no variable {name}; it has {', '.join(declared) or 'none'}"
-        if problem := declared[name].misfit(value):
+        if problem := declared[name].describe_misfit(value):
             return problem
     return ""
 
 
-def _merge(standing: tuple[ReleasedPrompt, ...], changed: tuple[ReleasedPrompt, ...]) -> tuple[ReleasedPrompt, ...]:
+def _merge_rows(
+    standing: tuple[ReleasedPrompt, ...], changed: tuple[ReleasedPrompt, ...]
+) -> tuple[ReleasedPrompt, ...]:
     by_prompt = {row.prompt: row for row in (*standing, *changed)}
     return tuple(by_prompt[name] for name in sorted(by_prompt))
 
 
-def _names(rows: tuple[ReleasedPrompt, ...]) -> list[str]:
+def _version_names(rows: tuple[ReleasedPrompt, ...]) -> list[str]:
     return [version_name(row.prompt, row.number) for row in rows]

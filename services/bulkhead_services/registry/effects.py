@@ -8,8 +8,7 @@ import asyncio
 
 from bulkhead.bus.port import BusError, BusUnavailable, WrongLastSequence
 from bulkhead.grants import GrantRefused
-from bulkhead.prompts.files import Prompts
-from bulkhead.prompts.files import PromptVersion as ShippedPrompt
+from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
@@ -34,7 +33,7 @@ from bulkhead_services.registry.core import judge_content, make_version, plan_re
 
 log = Log("registry")
 TRIES = 5
-"""For the number of a version, when several are made at once."""
+"""For the number of a version, when several are version at once."""
 MAX_PAGE_BYTES = 256 * 1024
 
 
@@ -55,44 +54,41 @@ class PromptRegistry(EdgeComponent):
 
     async def start(self) -> None:
         """Read what the labels stand for. Raises BusError."""
-        await self._labels.load()
-        self._following = self._context.background.start("labels", self._labels.run())
+        await self._labels.read_new()
+        self._following = self._context.background.start("labels", self._labels.follow_releases())
 
     async def stop(self) -> None:
         """End following."""
         if self._following is not None:
             self._following.cancel()
 
-    async def handle_message(self, message: ReceivedMessage) -> None:
-        """Ignore it: the registry has no inbox."""
-
     async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
         """Make a version, or say why not."""
         request = message.body
         assert isinstance(request, PromptPublishRequested)
-        word = self._check_word(message, request)
-        failure = word if isinstance(word, Failure) else judge_content(request, self._shipped)
+        signed_word = self._check_word(message, request)
+        failure = signed_word if isinstance(signed_word, Failure) else judge_content(request, self._shipped)
         if failure is not None:
             return PromptPublishReplied(failure=self._log_refusal(message, failure))
-        assert isinstance(word, ApprovalGrant)
+        assert isinstance(signed_word, ApprovalGrant)
         try:
-            made = await self._store_version(message.tenant, request, word)
+            version = await self._store_version(message.tenant, request, signed_word)
         except BusError as error:
-            made = _broker_unavailable(error)
-        if isinstance(made, Failure):
-            return PromptPublishReplied(failure=self._log_refusal(message, made))
-        log.info("prompt_published", tenant=message.tenant, prompt=made.name, by=made.person)
-        return PromptPublishReplied(version=made)
+            version = _broker_unavailable(error)
+        if isinstance(version, Failure):
+            return PromptPublishReplied(failure=self._log_refusal(message, version))
+        log.info("prompt_published", tenant=message.tenant, prompt=version.name, by=version.person)
+        return PromptPublishReplied(version=version)
 
     async def on_release_move_requested(self, message: ReceivedMessage) -> ReleaseMoveReplied:
         """Move a label, or say why not."""
         move = message.body
         assert isinstance(move, ReleaseMoveRequested)
-        word = self._check_word(message, move)
-        if isinstance(word, Failure):
-            return ReleaseMoveReplied(failure=self._log_refusal(message, word))
+        signed_word = self._check_word(message, move)
+        if isinstance(signed_word, Failure):
+            return ReleaseMoveReplied(failure=self._log_refusal(message, signed_word))
         try:
-            release = await self._store_release(message.tenant, move, word)
+            release = await self._store_release(message.tenant, move, signed_word)
         except BusError as error:
             release = _broker_unavailable(error)
         if isinstance(release, Failure):
@@ -101,7 +97,7 @@ class PromptRegistry(EdgeComponent):
         return ReleaseMoveReplied(release=release)
 
     async def on_prompts_requested(self, message: ReceivedMessage) -> PromptsReplied:
-        """Which prompts there are, and the versions of one."""
+        """Prompts that there are, and the versions of one."""
         request, tenant = message.body, message.tenant
         assert isinstance(request, PromptsRequested)
         if (refusal := _check_tenant(request.requester.tenant, tenant)) is not None:
@@ -111,7 +107,7 @@ class PromptRegistry(EdgeComponent):
             hint = f"prompts of this mesh: {', '.join(sorted(self._shipped))}"
             return PromptsReplied(failure=Failure.from_text("unknown_prompt", reason, hint))
         try:
-            await self._labels.load()
+            await self._labels.read_new()
             chosen = [self._shipped[request.prompt]] if request.prompt else list(self._shipped.values())
             summaries = await asyncio.gather(*(self._summarize(tenant, shipped) for shipped in chosen))
             if not request.prompt:
@@ -126,13 +122,13 @@ class PromptRegistry(EdgeComponent):
         )
 
     async def on_releases_requested(self, message: ReceivedMessage) -> ReleasesReplied:
-        """What labels stand for, and stood for."""
+        """Releases that labels stand for, and stood for."""
         request, tenant = message.body, message.tenant
         assert isinstance(request, ReleasesRequested)
         if (refusal := _check_tenant(request.requester.tenant, tenant)) is not None:
             return ReleasesReplied(failure=refusal)
         try:
-            await self._labels.load()
+            await self._labels.read_new()
             standing = self._labels.of_tenant(tenant)
             if not request.label:
                 return ReleasesReplied(releases=tuple(standing))
@@ -150,23 +146,23 @@ class PromptRegistry(EdgeComponent):
     ) -> ApprovalGrant | Failure:
         """The signer's word on this very act."""
         try:
-            word = self._context.verifier.verify_approval(
+            signed_word = self._context.verifier.verify_approval(
                 act.token, tenant=message.tenant, task=message.task, kind="prompt"
             )
         except GrantRefused as error:
             return Failure.from_text("not_signed", str(error), "do it over the gateway, as a person with the role")
-        signed = word.approval_id, word.arguments_sha256, word.decision
+        signed = signed_word.approval_id, signed_word.arguments_sha256, signed_word.decision
         if signed != (act.act, act.act_sha256, "granted") or message.task != act.act:
             return Failure.from_text("not_signed", "the signer signed another act", "do it again over the gateway")
-        if abs(self._context.clock() - word.decided_unix_ms) > self._max_age_ms:
+        if abs(self._context.clock() - signed_word.decided_unix_ms) > self._max_age_ms:
             reason = f"the signer's word is more than {self._max_age_ms // 1000} s old, or the clocks differ"
             return Failure.from_text("word_too_old", reason, "do it again; set the clocks of all machines by NTP")
-        return word
+        return signed_word
 
     async def _store_version(
-        self, tenant: str, request: PromptPublishRequested, word: ApprovalGrant
+        self, tenant: str, request: PromptPublishRequested, signed_word: ApprovalGrant
     ) -> PromptVersion | Failure:
-        """A version under the next free number; one that was made of this act already, as it is. Raises BusError."""
+        """A version under the next free number; one that was version of this act already, as it is. Raises BusError."""
         for _ in range(TRIES):
             newest = await self._newest_version(tenant, request.prompt)
             if newest is not None and newest.act == request.act:
@@ -175,19 +171,19 @@ class PromptRegistry(EdgeComponent):
                 hint = f"promote {newest.name} as it is, or change the text"
                 return Failure.from_text("same_text", f"{newest.name} has this very text and these variables", hint)
             number = newest.number + 1 if newest is not None else 1
-            version = make_version(request, word, number, self._context.clock())
+            version = make_version(request, signed_word, number, self._context.clock())
             if isinstance(version, Failure):
                 return version
             subject = subjects.prompt_version_subject(tenant, request.prompt, number)
             if await self._put_once(subject, version.model_dump_json().encode(), request.act):
                 return version
-        raise BusUnavailable(f"{TRIES} other versions of {request.prompt} were made at the same time")
+        raise BusUnavailable(f"{TRIES} other versions of {request.prompt} were version at the same time")
 
     async def _store_release(
-        self, tenant: str, move: ReleaseMoveRequested, word: ApprovalGrant
+        self, tenant: str, move: ReleaseMoveRequested, signed_word: ApprovalGrant
     ) -> PromptRelease | Failure:
-        """The next release; the one that was made of this act already, as it is. Raises BusError."""
-        await self._labels.load()
+        """The next release; the one that was version of this act already, as it is. Raises BusError."""
+        await self._labels.read_new()
         standing = self._labels.find_newest(tenant, move.label)
         if standing is not None and standing.act == move.act:
             return standing
@@ -198,14 +194,14 @@ class PromptRegistry(EdgeComponent):
         read = await asyncio.gather(*(self._read_version(tenant, *key) for key in wanted))
         versions = {(version.prompt, version.number): version for version in read if version is not None}
         restored = await self._read_release(tenant, move.label, move.restore) if move.restore else None
-        release = plan_release(move, standing, versions, restored, word, self._context.clock())
+        release = plan_release(move, standing, versions, restored, signed_word, self._context.clock())
         if isinstance(release, Failure):
             return release
         subject = subjects.release_subject(tenant, move.label, release.number)
         if not await self._put_once(subject, release.model_dump_json().encode(), move.act):
             reason = f"{move.label} was moved by somebody else at this very moment"
             return Failure.from_text("release_moved", reason, "look at what stands now, then move it again")
-        await self._labels.load()
+        await self._labels.read_new()
         return release
 
     async def _put_once(self, subject: str, body: bytes, act: str) -> bool:
@@ -219,7 +215,7 @@ class PromptRegistry(EdgeComponent):
             return stored is not None and stored.body == body
         return True
 
-    async def _summarize(self, tenant: str, shipped: ShippedPrompt) -> PromptSummary:
+    async def _summarize(self, tenant: str, shipped: PromptText) -> PromptSummary:
         newest = await self._newest_version(tenant, shipped.id)
         used = {
             release.label: row.number

@@ -92,8 +92,8 @@ class GrantSigner(EdgeComponent):
         _check_tool_tenants(self._policies, agents.tenants_of(), "agent", "agents")
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
-        await self._labels.load()
-        self._following = self._context.background.start("labels", self._labels.run())
+        await self._labels.read_new()
+        self._following = self._context.background.start("labels", self._labels.follow_releases())
 
     async def stop(self) -> None:
         """End following the labels."""
@@ -109,9 +109,6 @@ class GrantSigner(EdgeComponent):
     def is_ready(self) -> bool:
         """True when the policy is read."""
         return self._policies is not None
-
-    async def handle_message(self, message: ReceivedMessage) -> None:
-        """Ignore it: the signer has no inbox."""
 
     async def on_grant_requested(self, message: ReceivedMessage) -> GrantReplied:
         """One request, one signed grant or one reason."""

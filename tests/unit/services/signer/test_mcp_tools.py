@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bulkhead.bus.memory.broker import MemoryBroker
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead.tools.mcp_pins import AdvertisedTool, pin_tools
 from bulkhead_services.signer.core import TenantsFileError
@@ -30,8 +33,11 @@ def _settings(folder: Path, server: dict[str, Any]) -> Settings:
 
 
 async def _started(settings: Settings) -> GrantSigner:
-    signer = GrantSigner(SimpleNamespace(verifier=None), settings)  # type: ignore[arg-type]
+    bus = MemoryBus(MemoryBroker.for_mesh(), "signer")
+    context = SimpleNamespace(verifier=None, bus=bus, background=BackgroundTasks())
+    signer = GrantSigner(context, settings)  # type: ignore[arg-type]
     await signer.start()
+    await signer.stop()
     return signer
 
 

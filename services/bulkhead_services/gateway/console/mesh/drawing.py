@@ -16,6 +16,7 @@ PLACES = {
     "planner": (1, 1),
     "checker": (1, 4),
     "worker": (2, 0),
+    "registry": (1, 6),
     "budget": (2, 6),
     "tool_executor": (3, 0),
     "rag": (3, 2),

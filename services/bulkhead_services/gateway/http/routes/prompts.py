@@ -80,7 +80,7 @@ class PromptRoutes:
 
     async def show_prompt(self, claim: RequesterClaim, query: reads.PromptQuery) -> reads.PromptDocument:
         """One prompt with its versions."""
-        ask = _build(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
+        ask = _build_request(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
         reply = await self._ask_registry(PromptsReplied, claim, ask)
         return reads.PromptDocument(
             prompt=reply.prompts[0],
@@ -97,7 +97,7 @@ class PromptRoutes:
 
     async def show_label(self, claim: RequesterClaim, query: reads.LabelQuery) -> reads.ReleasePage:
         """All releases of a label."""
-        ask = _build(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
+        ask = _build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
         reply = await self._ask_registry(ReleasesReplied, claim, ask)
         return reads.ReleasePage(releases=reply.releases, more=reply.more)
 
@@ -105,7 +105,7 @@ class PromptRoutes:
         """POST /v1/prompts/{prompt}"""
         claim, act, body = await self._read_act(request, "change prompts", PromptSubmission)
         name = request.path_params["prompt"]
-        ask = _build(PromptPublishRequested, "prompt", name, act=act, **body.model_dump())
+        ask = _build_request(PromptPublishRequested, "prompt", name, act=act, **body.model_dump())
         reply = await self._do_signed(PromptPublishReplied, claim, ask, ask.note, self._auth.token_of(request))
         assert reply.version is not None
         return json_response(reply.version, 201)
@@ -114,7 +114,7 @@ class PromptRoutes:
         """POST /v1/releases/{label}"""
         claim, act, body = await self._read_act(request, "move labels", ReleaseSubmission)
         name = request.path_params["label"]
-        ask = _build(ReleaseMoveRequested, "label", name, act=act, **body.model_dump())
+        ask = _build_request(ReleaseMoveRequested, "label", name, act=act, **body.model_dump())
         reply = await self._do_signed(ReleaseMoveReplied, claim, ask, ask.reason, self._auth.token_of(request))
         assert reply.release is not None
         return json_response(reply.release, 201)
@@ -152,7 +152,7 @@ class PromptRoutes:
         )
         try:
             signed = await self._context.publisher.request(
-                "signer", ask, tenant=claim.tenant, task=act.act, index=_fresh("sign"), actor=claim.person
+                "signer", ask, tenant=claim.tenant, task=act.act, index=_fresh_index("sign"), actor=claim.person
             )
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"the signer, which looks at your role, does not answer: {error}") from error
@@ -165,7 +165,7 @@ class PromptRoutes:
         """The registry's reply, which reports no failure. Raises Problem."""
         try:
             reply = await self._context.publisher.request(
-                "registry", body, tenant=claim.tenant, task=task, index=_fresh("ask"), actor=claim.person
+                "registry", body, tenant=claim.tenant, task=task, index=_fresh_index("ask"), actor=claim.person
             )
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             detail = f"the registry, which keeps prompts, does not answer: {error}"
@@ -180,12 +180,12 @@ class PromptRoutes:
         return reply
 
 
-def _fresh(word: str) -> str:
+def _fresh_index(word: str) -> str:
     """Index of a request: asked again it is another one, which the act's own id makes harmless."""
     return f"{word}/{secrets.token_hex(8)}"
 
 
-def _build(model: type[B], named: str, name: str, **fields: Any) -> B:
+def _build_request(model: type[B], named: str, name: str, **fields: Any) -> B:
     """A request about what a path names. Raises Problem 404, 422."""
     try:
         return model.model_validate({named: name, **fields})
