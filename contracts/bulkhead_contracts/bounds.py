@@ -37,6 +37,7 @@ MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
 MAX_LISTED_DOCUMENTS = 100  # in one page
+MAX_LISTED_CHUNKS = 50  # of a document, in one page
 
 # Places to run
 MAX_RUNNING_TASKS = 2_000  # of the whole mesh: all of them stand in one message
@@ -162,6 +163,7 @@ MAX_SERVICES_LISTED = 32  # of the whole mesh
 MAX_EDGES_LISTED = 256  # of the whole mesh
 MAX_SUBSCRIBERS = 200  # outside subscribers; each has a durable consumer in one stream
 MAX_SPEND_SLICES = 96  # of the time that is asked about
+MAX_SPEND_OUTLIERS = 50  # in one answer
 MAX_SPEND_S = 31 * 24 * 3600
 MAX_SPEND_MESSAGES = 100_000  # that one answer is made of
 SPEND_TIMEOUT_MS = 15_000
@@ -213,6 +215,8 @@ MAX_DOCUMENT_TEXT_CHARS = 4_000_000  # of extracted text: a small PDF can unfold
 MAX_PDF_PAGES = 2_000
 MAX_ASKED_PDF_PAGES = 600  # of one that an outside agent shows a model
 MAX_CHUNKS_PER_DOCUMENT = 20_000
+MAX_CHUNK_CHARS = 1_600  # of one chunk's text that is shown
+MAX_LOST_PAGES = 100  # of a document, named with their reasons; the others are counted
 MAX_QUERY_TERMS = 32
 MAX_CANDIDATES = 200  # chunks that are ranked for one query
 

@@ -192,6 +192,10 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.DocumentsReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
     Row(retrieval.PassageRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
     Row(retrieval.PassageReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentChunksRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentChunksReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentSearchRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentSearchReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
         (

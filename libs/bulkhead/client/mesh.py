@@ -21,7 +21,13 @@ from bulkhead.client.errors import Refused
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import TIMEOUT_S, Transport
 from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
-from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.documents import (
+    DocumentChunkPage,
+    DocumentChunkQuery,
+    DocumentListQuery,
+    DocumentSearchPage,
+    DocumentSearchQuery,
+)
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
@@ -185,15 +191,32 @@ class Mesh:
             after = page.get("next")
         return rows
 
-    async def delete_document(self, name: str) -> dict[str, Any]:
-        """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered.
+    async def document_chunks(self, name: str, *, start: int = 0, limit: int = 20) -> DocumentChunkPage:
+        """A document, the pages that could not be read, and a page of its chunks from a character of its text on.
+
+        `next` is the `start` of the next page. Raises Refused (`not_found` for a name that no document has), Unreachable.
+        """
+        request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
+        query = request_checks.check_query(DocumentChunkQuery, {"name": name, "start": start, "limit": limit})
+        return DocumentChunkPage.model_validate(await self.read_json(query))
+
+    async def search_documents(self, query: str, *, k: int = 8) -> DocumentSearchPage:
+        """Chunks that a task of this caller would find for a question, the best first. Raises Refused, Unreachable."""
+        request_checks.check_text("query", query, bounds.MAX_QUERY_CHARS)
+        search = request_checks.check_query(DocumentSearchQuery, {"query": query, "k": k})
+        return DocumentSearchPage.model_validate(await self.read_json(search))
+
+    async def delete_document(self, name: str, reason: str = "") -> dict[str, Any]:
+        """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered. The
+        reason is kept with the request.
 
         Raises Refused (`not_found` when there is none of this name), Unreachable.
         """
         key = str(uuid.uuid4())
         request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
+        params = {"name": name} | ({"reason": reason} if reason else {})
         while True:
-            receipt = await self._transport.send("DELETE", "/v1/documents", key, params={"name": name})
+            receipt = await self._transport.send("DELETE", "/v1/documents", key, params=params)
             if self._transport.require_field(receipt, "outcome") != "pending":
                 return receipt
             await asyncio.sleep(0.5)

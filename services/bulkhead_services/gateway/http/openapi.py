@@ -160,6 +160,9 @@ the stream ends after it; reconnecting then gives 204. Lines that begin with a c
 
 _READ = (401, 403, 503)
 _TASK = path_parameter("task_id", "The task's id")
+_REASON = query_parameter(
+    "reason", "The reason, which is kept with the request", {"type": "string", "maxLength": bounds.MAX_REASON_CHARS}
+)
 _NAME = query_parameter("name", "The document's name", NAME_SCHEMA)
 _LOCATION = {"Location": TEXT}
 _KEY = header_parameter(
@@ -264,6 +267,7 @@ _WRITES: Json = {
             },
             (400, 401, 403, 404, 422, 503),
             _NAME | {"required": True},
+            _REASON,
             header_parameter("Idempotency-Key", _FIRST_OUTCOME.format("deletion"), schema=KEY_SCHEMA),
             description="Tasks no longer find it. Answers that were given keep what they quote from it.",
         ),
