@@ -194,7 +194,7 @@ class Mesh:
     async def document_chunks(self, name: str, *, start: int = 0, limit: int = 20) -> DocumentChunkPage:
         """A document, the pages that could not be read, and a page of its chunks from a character of its text on.
 
-        `next` is the `start` of the next page. Raises Refused (`not_found` for a name that no document has), Unreachable.
+        `next` is the `start` of the next page. Raises Refused (`not_found` for an unknown name), Unreachable.
         """
         request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
         query = request_checks.check_query(DocumentChunkQuery, {"name": name, "start": start, "limit": limit})

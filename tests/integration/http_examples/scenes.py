@@ -81,9 +81,12 @@ async def _record_documents(recorder: ExampleRecorder, ann: httpx.AsyncClient) -
     receipt = await recorder.record(ann, "addDocument", 201, body=FARES, name="fares.md")
     await recorder.record(ann, "showDocument", 201, ingest_id=receipt["ingest_id"])
     await recorder.record(ann, "listDocuments", limit=20)
+    await recorder.record(ann, "listChunks", name="fares.md", limit=20)
+    await recorder.record(ann, "searchDocuments", query="fare to Graz", k=8)
+    await recorder.record_problem(ann, "searchDocuments", 422, "empty_query", query="?")
     await recorder.record_problem(ann, "addDocument", 422, "invalid_document", body="", name="empty.md")
     await ann.post("/v1/documents", params={"name": "old-fares.md"}, content=b"The fare was EUR 9.")
-    await recorder.record(ann, "deleteDocument", name="old-fares.md")
+    await recorder.record(ann, "deleteDocument", name="old-fares.md", reason="replaced by fares.md")
 
 
 async def _record_task(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient) -> str:

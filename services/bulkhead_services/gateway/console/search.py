@@ -133,9 +133,8 @@ def _approvals(approvals: list[Json]) -> list[SearchResult]:
 
 
 def _documents(documents: list[Json]) -> list[SearchResult]:
-    """Documents, each where the list of all begins with it, or nearly."""
     return [
-        SearchResult(row["name"], f"/documents?{urlencode({'after': row['name'][:-1]})}", "files") for row in documents
+        SearchResult(row["name"], f"/documents/show?{urlencode({'name': row['name']})}", "files") for row in documents
     ]
 
 
