@@ -110,8 +110,8 @@ class StoredDocument(Contract):
     chunks: Count
     versions: Count
     ingested_unix_ms: UnixMs
-    pages: PageCount = 0
-    sparse_pages: PageCount = 0
+    pages: Count = 0
+    sparse_pages: Count = 0
 
 
 class DocumentsReplied(Body, type="mesh.retrieval.documents_replied"):

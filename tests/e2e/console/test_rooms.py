@@ -7,8 +7,10 @@ import time
 import pytest
 from playwright.async_api import Browser
 
-from tests.e2e.console.browser import PHONE, visitor
+from tests.e2e.console.browser import PHONE, Looked, visitor
 from tests.e2e.fixtures.world import World
+from tests.unit.services.rag.test_extract import make_pdf
+from tests.unit.services.rag.test_reads import LONG, break_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,3 +152,46 @@ async def test_colours_follow_the_browser_or_the_switch(world: World, browser: B
         assert await looked.page.evaluate("document.activeElement.className") == "skip", (
             "the keyboard finds the content"
         )
+
+
+async def test_a_document_is_read_searched_and_deleted_on_a_phone_too(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t9"), viewport=PHONE, color_scheme="dark") as looked:
+        await looked.go("/documents")
+        torn = break_page(make_pdf(LONG, LONG, "RECEIVED"), 1)
+        await looked.page.get_by_label("Add a document").set_input_files(
+            {"name": "fares.pdf", "mimeType": "application/pdf", "buffer": torn}
+        )
+        await looked.page.get_by_role("button", name="Add").click()
+        await looked.page.get_by_role("link", name="fares.pdf").click()
+        await looked.sees("Pages lost")
+        await looked.sees("NoSuchDecode")
+        await looked.sees("Flexible fares are refunded")
+        assert not await looked.axe() and await _fits(looked)
+        await looked.go("/documents")
+        await looked.page.get_by_label("What a task of yours would find").fill("when are fares refunded?")
+        await looked.page.get_by_role("button", name="Search", exact=True).click()
+        await looked.sees("1. fares.pdf")
+        assert not await looked.axe() and await _fits(looked)
+        await looked.page.get_by_role("link", name="1. fares.pdf").click()
+        await looked.page.locator("summary", has_text="Delete").click()
+        await looked.page.get_by_label("Reason").fill("an old list")
+        await looked.page.get_by_role("button", name="Delete it").click()
+        await looked.sees("No document yet")
+
+
+async def test_the_spend_page_draws_the_day_up_to_its_ceiling(world: World, browser: Browser) -> None:
+    await world.finish(await world.submit("t9", "What is 17 * 23?"))
+    async with visitor(browser, world.mesh.url, key(world, "t9"), viewport=PHONE) as looked:
+        await looked.page.locator("#spending .spark").nth(3).wait_for()
+        assert not await looked.axe() and await _fits(looked)
+        await looked.go("/spend")
+        await looked.page.locator("#today", has_text="At the rate of the last hour").wait_for()
+        assert "ceiling of the day" in await looked.page.locator("#today svg").inner_html()
+        assert not await looked.axe() and await _fits(looked)
+
+
+async def _fits(looked: Looked) -> bool:
+    """A phone scrolls down, not sideways."""
+    return bool(
+        await looked.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    )

@@ -93,9 +93,9 @@ class SpendOutlier(Contract):
     kind: Literal["task", "step", "model_call", "tool_call"]
     unit: Literal["cost_usd_micros", "wall_ms"]
     task: Token
-    step_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
-    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
-    resource: Annotated[str, Field(max_length=200, exclude_if=operator.not_)] = ""
+    step_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    resource: Annotated[str, Field(max_length=200)] = ""
     amount: Count
     median: Count
 

@@ -12,7 +12,8 @@ from bulkhead_contracts.budget import SpendOutlier
 
 FACTOR, FEWEST_PEERS = 10, 5
 """An outlier has FACTOR times the median of its kind or more; fewer than FEWEST_PEERS have no median worth the name."""
-UNITS: tuple[Literal["cost_usd_micros", "wall_ms"], ...] = ("cost_usd_micros", "wall_ms")
+UNITS: tuple[tuple[Literal["cost_usd_micros", "wall_ms"], int], ...] = (("cost_usd_micros", 1), ("wall_ms", 200))
+"""What is measured, and the least of it that is told: below, the time of a call is the machine's noise."""
 Kind = Literal["task", "step", "model_call", "tool_call"]
 
 
@@ -50,7 +51,7 @@ def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutli
             amounts[1] += attempt.wall_ms
     outliers: list[SpendOutlier] = []
     for by_unit in sums.values():
-        for position, unit in enumerate(UNITS):
+        for position, (unit, least) in enumerate(UNITS):
             amounts_of = {measured: amounts[position] for measured, amounts in by_unit.items() if amounts[position]}
             if len(amounts_of) < FEWEST_PEERS:
                 continue
@@ -58,7 +59,7 @@ def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutli
             outliers += [
                 _build_outlier(measured, unit, amount, median)
                 for measured, amount in amounts_of.items()
-                if amount >= FACTOR * median
+                if amount >= max(least, FACTOR * median)
             ]
     outliers.sort(key=lambda row: (-row.amount / row.median, row.task, row.step_id, row.call_id))
     return tuple(outliers[:top])

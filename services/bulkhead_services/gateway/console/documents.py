@@ -9,7 +9,7 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.text.document_forms import SUPPORTED_FORMS
 from bulkhead_contracts import bounds
-from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 PAGE, CHUNKS = 50, 20
@@ -71,6 +71,9 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
         """POST /documents/delete"""
         form = await visit.read_form()
         query = {"name": form.get("name", ""), "reason": form.get("reason", "")}
+        if not query["reason"]:
+            problem = {"title": "No reason", "detail": f"no reason was given to delete {query['name'][:80]}"}
+            raise ApiRefused(422, problem | {"hint": "say why: it is kept with the request"})
         response = await visit.api.send_request(
             "DELETE", visit.token, "/v1/documents", query=query, key=form.get(KEY_FIELD, "")
         )

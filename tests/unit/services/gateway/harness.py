@@ -45,6 +45,10 @@ from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied,
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import (
+    DocumentChunksReplied,
+    DocumentChunksRequested,
+    DocumentSearchReplied,
+    DocumentSearchRequested,
     DocumentsReplied,
     DocumentsRequested,
     PassageReplied,
@@ -141,6 +145,10 @@ class InProcessBus:
         self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
+        self.chunks = DocumentChunksReplied()
+        self.searched = DocumentSearchReplied()
+        self.searches: list[tuple[str, str, DocumentSearchRequested]] = []
+        """Of each search its tenant, its grant and the request."""
         book = DeadLetterQuery(SimpleNamespace(bus=self, message_key=b"b" * 32))  # type: ignore[arg-type]
         self._letters: dict[str, tuple[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]] = {
             DeadLettersRequested.ce_type(): (DeadLettersRequested, book.list_letters),
@@ -322,6 +330,12 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == PassageRequested.ce_type():
                 self.passages.append((subject.split(".")[4], PassageRequested.model_validate_json(body)))
                 return LiveMessage("reply", {"ce-type": self.passage.ce_type()}, self.passage.encode())
+            if (headers or {}).get("ce-type") == DocumentChunksRequested.ce_type():
+                return LiveMessage("reply", {"ce-type": self.chunks.ce_type()}, self.chunks.encode())
+            if (headers or {}).get("ce-type") == DocumentSearchRequested.ce_type():
+                search = DocumentSearchRequested.model_validate_json(body)
+                self.searches.append((subject.split(".")[4], (headers or {}).get("bulkhead-grant", ""), search))
+                return LiveMessage("reply", {"ce-type": self.searched.ce_type()}, self.searched.encode())
             asked = DocumentsRequested.model_validate_json(body)
             left = [one for one in self.documents if one.name > asked.after]
             page = DocumentsReplied(documents=tuple(left[: asked.limit]), more=len(left) > asked.limit)

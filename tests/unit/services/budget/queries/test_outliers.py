@@ -26,6 +26,9 @@ def test_a_slow_call_is_one_by_its_time_and_attempts_at_a_call_count_together() 
     slow = [attempt(9, took=300, call="c"), attempt(9, took=300, call="c")]
     by_kind = {row.kind: row for row in find_outliers([*USUAL, *slow], 9)}
     assert by_kind["model_call"].unit == "wall_ms" and by_kind["model_call"].amount == 600
+    quick = [attempt(number, took=3) for number in range(5)]
+    assert find_outliers([*quick, attempt(9, took=199)], 9) == (), "nobody waits for less"
+    assert find_outliers([*quick, attempt(9, took=200)], 9)
 
 
 def test_calls_of_tools_are_no_measure_of_calls_of_models() -> None:
