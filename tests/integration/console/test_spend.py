@@ -58,6 +58,8 @@ async def test_a_dear_call_and_the_ceiling_of_the_day_are_named(tmp_path: Path) 
         task = (await on.run())["task_id"]
         page = (await client.get("/spend/outliers?since=1h")).text
         assert "Model call <strong>" in page and f'href="/tasks/{task}/calls/' in page and "times the median" in page
+        async with on.client(OPERATOR) as olga:
+            await olga.change_limit("day", {"cost_usd_micros": 200_000})
         today = (await client.get("/spend/today")).text
         assert "At the rate of the last hour" in today and 'class="ceiling"' in today and "ceiling of the day" in today
         async with browsing(on, OTHER_OPERATOR) as other:
