@@ -142,7 +142,8 @@ async def _show_chunks(gateway: GatewayTarget, name: str, start: int, limit: int
     if document.sparse_pages:
         out.print(f"{document.sparse_pages} of {document.pages} pages are lost to the search:", markup=False)
         for lost in page.lost_pages:
-            out.print(f"  page {lost.page}: {lost.code.replace('_', ' ')}: {lost.reason}", markup=False)
+            reason = " ".join(lost.reason.split())
+            out.print(f"  page {lost.page}: {lost.code.replace('_', ' ')}: {reason}", markup=False)
     for chunk in page.chunks:
         _print_chunk(f"{chunk.start} to {chunk.end}", chunk)
     if page.next is not None:
@@ -168,10 +169,11 @@ async def _search_documents(gateway: GatewayTarget, question: str, k: int, *, as
 
 
 def _print_chunk(place: str, chunk: StoredChunk) -> None:
-    title = f" ({chunk.title})" if chunk.title else ""
+    # Indented, and headings on one line: a document's text must not pass for a line of ours.
+    title = f" ({' '.join(chunk.title.split())})" if chunk.title else ""
     out.print(f"\n{place}{title}", markup=False)
-    if chunk.text:
-        out.print(chunk.text, markup=False)
+    for line in chunk.text.splitlines():
+        out.print(f"    {line}", markup=False)
 
 
 async def _delete_document(gateway: GatewayTarget, name: str, reason: str, *, as_json: bool) -> None:

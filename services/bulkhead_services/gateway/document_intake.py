@@ -135,7 +135,7 @@ class DocumentIntake:
         return reply
 
     async def search_documents(self, claim: RequesterClaim, query: str, k: int, token: str) -> DocumentSearchReplied:
-        """What a task of this caller would find. Raises Problem (403, 422, 503)."""
+        """Chunks that a task of this caller would find. Raises Problem (403, 422, 503)."""
         grant = await self._request_grant(claim, DOCUMENTS, f"search/{secrets.token_hex(8)}", token)
         reply = await self._ask_rag(DocumentSearchRequested(query=query, k=k), claim, grant)
         assert isinstance(reply, DocumentSearchReplied)

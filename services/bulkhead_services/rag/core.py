@@ -133,7 +133,7 @@ class Rag(Doer[Request]):
         )
 
     async def on_document_search_requested(self, message: ReceivedMessage) -> DocumentSearchReplied:
-        """What a retrieval would find in the scopes of the grant. It spends nothing: the query is not embedded."""
+        """Chunks that a retrieval would find in the scopes of the grant. It spends nothing: no query is embedded."""
         request = message.body
         assert isinstance(request, DocumentSearchRequested)
         try:

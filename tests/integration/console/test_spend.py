@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bulkhead_services.gateway.console.spend import CHART_HEIGHT, draw_bars, label_times, to_csv
+from bulkhead_services.gateway.console.spend.room import CHART_HEIGHT, draw_bars, label_times, to_csv
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says, usage

@@ -66,7 +66,7 @@ def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutli
 
 
 def _units_of(attempt: CallAttempt) -> list[MeasuredUnit]:
-    """What an attempt is counted for: its task, its step and its call."""
+    """Task, step and call that an attempt counts for."""
     units = [MeasuredUnit("task", attempt.task)]
     if attempt.step_id:
         units.append(MeasuredUnit("step", attempt.task, attempt.step_id))

@@ -8,8 +8,8 @@ import asyncio
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead_services.gateway.console.forecast import draw_sparks, read_forecast
 from bulkhead_services.gateway.console.mesh import room as mesh
+from bulkhead_services.gateway.console.spend.forecast import draw_sparks, read_forecast
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20

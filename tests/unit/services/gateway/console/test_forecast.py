@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bulkhead_services.gateway.console.forecast import (
+from bulkhead_services.gateway.console.spend.forecast import (
     CHART_HEIGHT,
     DayForecast,
     draw_day,

@@ -18,7 +18,7 @@ from bulkhead.gateway_api.operators import KINDS
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.forecast import draw_day, read_forecast
+from bulkhead_services.gateway.console.spend.forecast import draw_day, read_forecast
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
