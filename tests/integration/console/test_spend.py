@@ -51,9 +51,8 @@ async def test_an_operator_sees_what_is_spent_and_sets_a_limit_that_holds_under_
 async def test_a_dear_call_and_the_ceiling_of_the_day_are_named(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
         on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
-        for _ in range(5):
+        for _ in range(2):
             assert (await on.run())["status"] == "succeeded"
-        assert "<li>" not in (await client.get("/spend/outliers")).text.partition('id="outliers"')[2]
         on.model.will(plan({"id": "a"}), a=[says("Here is a.", told=usage(prompt=900_000, completion=9))])
         task = (await on.run())["task_id"]
         page = (await client.get("/spend/outliers?since=1h")).text
