@@ -53,11 +53,11 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
 
     async def search_documents(self, visit: Visit) -> Response:
         """GET /documents/search?q=QUESTION"""
-        question, shown = visit.query_value("q"), SEARCHED_CHUNKS[visit.query_value("all") == "yes"]
+        question, limit = visit.query_value("q"), SEARCHED_CHUNKS[visit.query_value("all") == "yes"]
         nothing: Json = {"chunks": [], "pruned": 0, "note": ""}
-        reply = await visit.get_or("/v1/documents/search", nothing, {"query": question, "k": shown})
+        reply = await visit.get_or("/v1/documents/search", nothing, {"query": question, "k": limit})
         return visit.render_page(
-            "documents/search.html", question=question, reply=reply, refused=reply.get("refused"), shown=shown
+            "documents/search.html", question=question, reply=reply, refused=reply.get("refused"), shown=limit
         )
 
     async def add_document(self, visit: Visit) -> Response:
