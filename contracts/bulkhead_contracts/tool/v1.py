@@ -313,11 +313,13 @@ class PolicyRule(Contract):
 
 
 class ToolDetailReplied(Body, type="mesh.tool.detail_replied"):
-    """The declaration, and the rules in the order of their files, of which `more_rules` are left out. constraints: of
-    the tenant, which each of its grants has."""
+    """The declaration, and the rules in the order of their files, of which `more_rules` are left out. sample_json:
+    arguments of the sample call, "" where they are too long. constraints: of the tenant, which each of its grants
+    has."""
 
     tool: OfferedTool | None = None
     spec: ToolSpec | None = None
+    sample_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES)] = ""
     rules: Annotated[tuple[PolicyRule, ...], Field(max_length=bounds.MAX_RULES_TOLD)] = ()
     more_rules: Count = 0
     constraints: Constraints = ()

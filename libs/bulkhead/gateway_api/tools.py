@@ -19,12 +19,14 @@ class ToolPage(Contract):
 
 
 class ToolDocument(Contract):
-    """A tool: how it is offered, how it is declared, and the rules that speak of it. policies: this caller may read
-    rules and constraints; for others they are empty. more_rules: how many are not listed. constraints: on the values of
+    """A tool: how it is offered, how it is declared, and the rules that speak of it. sample_json: arguments of the
+    sample call; "" where they are too long. policies: this caller may read rules and constraints; for others they are
+    empty. more_rules: how many are not listed. constraints: on the values of
     arguments, in each grant of the tenant. policy_sha256: of all files of the policy."""
 
     tool: OfferedTool
     spec: ToolSpec
+    sample_json: str = ""
     policies: bool
     rules: Annotated[tuple[PolicyRule, ...], Field(max_length=bounds.MAX_RULES_TOLD)] = ()
     more_rules: Count = 0

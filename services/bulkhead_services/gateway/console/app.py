@@ -14,6 +14,7 @@ from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
 from bulkhead_services.gateway.console.documents import ConsoleDocumentRoutes
+from bulkhead_services.gateway.console.identities import ConsoleIdentityRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
@@ -29,6 +30,7 @@ from bulkhead_services.gateway.console.task.bulk import ConsoleBulkRoutes
 from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonRoutes
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
 from bulkhead_services.gateway.console.task.task_list import ConsoleTaskListRoutes
+from bulkhead_services.gateway.console.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 
@@ -48,6 +50,8 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleDeadLetterRoutes,
     ConsoleRunbookRoutes,
     ConsoleModelRoutes,
+    ConsoleToolRoutes,
+    ConsoleIdentityRoutes,
     ConsoleSearchRoutes,
 )
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.policy.cedar import CedarPolicy, CedarRule
 from bulkhead.policy.records import DecisionRecord, RecordCall, RecordContent, RecordGrant, build_proposal
 from bulkhead.policy.ruling import CallProposal, CallRuling
@@ -43,6 +44,8 @@ from bulkhead_contracts.tool import (
 from bulkhead_services.tool_executor.boundary.gate import RulingFunction
 from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistry
 
+MAX_CACHED_OUTLOOKS = 4_096
+"""Rules are read once, so that what they say of a sample call stays."""
 SAMPLE_PERSON, SAMPLE_ROLE = "sample", "submitter"
 
 
@@ -80,6 +83,9 @@ class PolicyTrials:
         self._declared = {row.spec.name: row for row in declared}
         self._isolation_of, self._isolation_refusal = isolation_of, isolation_refusal
         self._turns = FairSemaphore(1)
+        self._outlooks: BoundedDict[tuple[ToolSpec, Isolation, RecordGrant], PolicyOutlook | None] = BoundedDict(
+            MAX_CACHED_OUTLOOKS
+        )
         self.rpc: RpcTable = {
             ToolListRequested: self.on_tool_list_requested,
             ToolDetailRequested: self.on_tool_detail_requested,
@@ -108,6 +114,7 @@ class PolicyTrials:
         return ToolDetailReplied(
             tool=tool,
             spec=row.spec,
+            sample_json=_sample_json(row.spec),
             rules=tuple(_written_rule(rule) for rule in rules[: bounds.MAX_RULES_TOLD]),
             more_rules=max(0, len(rules) - bounds.MAX_RULES_TOLD),
             constraints=self._quotas.constraints_of(tenant) if self._quotas is not None else (),
@@ -214,9 +221,16 @@ class PolicyTrials:
         )
 
     def _find_outlook(self, tenant: str, spec: ToolSpec, isolation: Isolation) -> PolicyOutlook | None:
-        """What policy says of a sample call; None where there is no sample that policy can be asked about."""
-        arguments = build_sample_arguments(spec)
+        """What policy says of a sample call, made out once; None where there is no sample that policy can be asked
+        about."""
         grant = self._build_grant(tenant, SAMPLE_PERSON, SAMPLE_ROLE, spec.name)
+        key = (spec, isolation, grant)
+        if key not in self._outlooks:
+            self._outlooks[key] = self._rule_on_sample(spec, isolation, grant)
+        return self._outlooks[key]
+
+    def _rule_on_sample(self, spec: ToolSpec, isolation: Isolation, grant: RecordGrant) -> PolicyOutlook | None:
+        arguments = build_sample_arguments(spec)
         asker_text = RecordContent(content=json.dumps(arguments), source="user")
         from_asker, from_elsewhere = (
             self._policy.rule(self._build_proposal(spec, isolation, grant, arguments, sources))
@@ -229,7 +243,7 @@ class PolicyTrials:
             asker_rule=from_asker.rule[: bounds.MAX_NAME_CHARS],
             from_elsewhere=from_elsewhere.effect,
             elsewhere_rule=from_elsewhere.rule[: bounds.MAX_NAME_CHARS],
-            depends=any(rule.has_conditions for rule in self._policy.rules_about(tenant, spec)),
+            depends=any(rule.has_conditions for rule in self._policy.rules_about(grant.tenant, spec)),
         )
 
     @staticmethod
@@ -251,6 +265,11 @@ def _is_ruled_on(row: ToolRow) -> bool:
 
 def _service_of(row: ToolRow) -> str:
     return "worker" if row.built_in else row.spec.served_by
+
+
+def _sample_json(spec: ToolSpec) -> str:
+    sample = json.dumps(build_sample_arguments(spec), ensure_ascii=False)
+    return sample if len(sample) <= bounds.MAX_SCHEMA_BYTES else ""
 
 
 def _cut_reasons(ruling: CallRuling) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class ToolRoutes:
         reply = await self._ask_executor(ToolDetailReplied, claim, ToolDetailRequested(tool=query.tool))
         assert reply.tool is not None and reply.spec is not None
         if claim.role not in OVERSEERS.names:
-            return ToolDocument(tool=reply.tool, spec=reply.spec, policies=False)
+            return ToolDocument(tool=reply.tool, spec=reply.spec, sample_json=reply.sample_json, policies=False)
         shown = {name: getattr(reply, name) for name in ToolDocument.model_fields.keys() - {"policies"}}
         return ToolDocument(policies=True, **shown)
 
