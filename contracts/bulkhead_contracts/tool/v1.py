@@ -253,7 +253,7 @@ class CitedCallReplied(Body, type="mesh.tool.cited_call_replied"):
 
 
 class ToolListRequested(Body, type="mesh.tool.list_requested"):
-    """Which tools may tasks of the subject's tenant be granted, and what does policy say of each (rpc)?"""
+    """Request for the tools that tasks of the subject's tenant may be granted, and policy's word on each (rpc)."""
 
 
 class PolicyOutlook(Contract):
@@ -295,7 +295,7 @@ class ToolListReplied(Body, type="mesh.tool.list_replied"):
 
 
 class ToolDetailRequested(Body, type="mesh.tool.detail_requested"):
-    """How is a tool of the subject's tenant declared, and which rules speak of it (rpc)?"""
+    """Request for the declaration of a tool of the subject's tenant, and the rules that speak of it (rpc)."""
 
     tool: Name
 
@@ -336,7 +336,7 @@ class TrialSource(Contract):
 
 
 class PolicyTrialRequested(Body, type="mesh.tool.policy_trial_requested"):
-    """What would this call be, if a task of this person made it (rpc)? Nothing is called.
+    """Request for the ruling on a call, as if a task of this person made it (rpc). Nothing is called.
 
     sources: texts in which the values of the arguments are looked for; a value that stands in none is the model's.
     role, feature: of the person and the task, as rules may ask for them.

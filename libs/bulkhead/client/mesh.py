@@ -279,8 +279,8 @@ class Mesh:
         role: str = "submitter",
         feature: str = "",
     ) -> PolicyTrialDocument:
-        """What a call would be: permitted, asked about or forbidden, and by which rule; nothing is called. For
-        operators and auditors.
+        """Ruling on a call that is not made: permitted, asked about or forbidden, and by which rule. For operators
+        and auditors.
 
         sources: texts in which the values of the arguments are looked for, each with `source` (user, operator,
         retrieved, tool, model), `content` and, of a document or tool, `name`; a value that stands in none is the

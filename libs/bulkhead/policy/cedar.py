@@ -30,6 +30,8 @@ from bulkhead_contracts.tool import ToolSpec
 MAX_RULE_CHARS = 64
 MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""
+_OF_CALL = re.compile(r'"Var": "(principal|resource|context)"')
+"""In the conditions of a rule as JSON: what is not the same for all calls of a tool."""
 _SHOWN = re.compile(r"\bshown\b")
 _ANNOTATED = re.compile(r"[A-Za-z0-9_.: -]{1,40}", re.ASCII)
 
@@ -41,7 +43,7 @@ class CedarPolicyError(ValueError):
 @dataclass(frozen=True, slots=True)
 class CedarRule:
     """One statement of a file. name: its @id, with the file's; else its line. actions: tools, groups of tools or `flow`
-    that its head names; empty for all. has_conditions: it holds for some calls of them alone."""
+    that its head names; empty for all. is_conditional: it holds for some calls of one tool, and not for others."""
 
     name: str
     file: str
@@ -50,7 +52,7 @@ class CedarRule:
     asks: bool
     text: str
     actions: frozenset[str] = frozenset()
-    has_conditions: bool = False
+    is_conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +265,8 @@ def _parse_rules(file: str, text: str, parsed: cedarpy.Schema) -> Iterator[Cedar
             raise CedarPolicyError(f"{where}: {_error_text(checked.errors[0].error)}")
         name = f"{file.removesuffix(SUFFIX)[: MAX_RULE_CHARS - len(identity) - 1]}:{identity}"
         actions = _scope_actions(rule["action"])
-        conditional = bool(rule["conditions"]) or rule["principal"]["op"] != "All" or rule["resource"]["op"] != "All"
+        scopes = (rule["principal"]["op"], rule["resource"]["op"])
+        conditional = scopes != ("All", "All") or bool(_OF_CALL.search(json.dumps(rule["conditions"])))
         yield CedarRule(name, file, line, rule["effect"], "effect" in annotations, statement, actions, conditional)
 
 

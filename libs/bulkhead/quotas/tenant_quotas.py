@@ -31,7 +31,7 @@ class _TaskLimit(Limit):
 
 
 class TenantDelegation(Contract):
-    """Who carries out the steps of a role: a program outside (worker) of an identity, or a remote agent."""
+    """Carrier of the steps of a role: a program outside (worker) of an identity, or a remote agent."""
 
     to: str = ""
     identity: str | None = None
@@ -103,7 +103,7 @@ class TenantQuotas:
         return tuple(sorted(self._rows[tenant].delegated_roles)) if tenant in self._rows else ()
 
     def delegations_of(self, tenant: str) -> Mapping[str, TenantDelegation]:
-        """Who carries them out, by role."""
+        """Carriers of the steps of each of these roles."""
         return self._rows[tenant].delegated_roles if tenant in self._rows else {}
 
     def push_policy_of(self, tenant: str) -> PushPolicy:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead_services.gateway.console.api import ApiRefused
-from bulkhead_services.gateway.console.tools import trial_body
+from bulkhead_services.gateway.console.operate.tools import trial_body
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_tool_policies import policies
 from tests.replay.stage import APPROVER, AUDITOR, OPERATOR, call, plan, stage, use

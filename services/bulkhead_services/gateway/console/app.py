@@ -14,13 +14,14 @@ from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
 from bulkhead_services.gateway.console.documents import ConsoleDocumentRoutes
-from bulkhead_services.gateway.console.identities import ConsoleIdentityRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
+from bulkhead_services.gateway.console.operate.identities import ConsoleIdentityRoutes
 from bulkhead_services.gateway.console.operate.reference import reference_routes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
+from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
 from bulkhead_services.gateway.console.search import ConsoleSearchRoutes
 from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
@@ -30,7 +31,6 @@ from bulkhead_services.gateway.console.task.bulk import ConsoleBulkRoutes
 from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonRoutes
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
 from bulkhead_services.gateway.console.task.task_list import ConsoleTaskListRoutes
-from bulkhead_services.gateway.console.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 

@@ -17,7 +17,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.policy.cedar import CedarPolicy, CedarRule
 from bulkhead.policy.records import DecisionRecord, RecordCall, RecordContent, RecordGrant, build_proposal
 from bulkhead.policy.ruling import CallProposal, CallRuling
-from bulkhead.policy.sample_calls import build_sample_arguments
+from bulkhead.policy.schema import FLOW
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
@@ -42,6 +42,7 @@ from bulkhead_contracts.tool import (
     TrialFinding,
 )
 from bulkhead_services.tool_executor.boundary.gate import RulingFunction
+from bulkhead_services.tool_executor.boundary.sample_calls import build_sample_arguments
 from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistry
 
 MAX_CACHED_OUTLOOKS = 4_096
@@ -221,8 +222,7 @@ class PolicyTrials:
         )
 
     def _find_outlook(self, tenant: str, spec: ToolSpec, isolation: Isolation) -> PolicyOutlook | None:
-        """What policy says of a sample call, made out once; None where there is no sample that policy can be asked
-        about."""
+        """Policy's word on a sample call, made out once; None where policy cannot be asked about the sample."""
         grant = self._build_grant(tenant, SAMPLE_PERSON, SAMPLE_ROLE, spec.name)
         key = (spec, isolation, grant)
         if key not in self._outlooks:
@@ -243,7 +243,9 @@ class PolicyTrials:
             asker_rule=from_asker.rule[: bounds.MAX_NAME_CHARS],
             from_elsewhere=from_elsewhere.effect,
             elsewhere_rule=from_elsewhere.rule[: bounds.MAX_NAME_CHARS],
-            depends=any(rule.has_conditions for rule in self._policy.rules_about(grant.tenant, spec)),
+            depends=any(
+                rule.is_conditional and rule.actions != {FLOW} for rule in self._policy.rules_about(grant.tenant, spec)
+            ),
         )
 
     @staticmethod

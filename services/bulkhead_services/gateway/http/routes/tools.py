@@ -80,8 +80,8 @@ class ToolRoutes:
         assert reply.tool is not None and reply.spec is not None
         if claim.role not in OVERSEERS.names:
             return ToolDocument(tool=reply.tool, spec=reply.spec, sample_json=reply.sample_json, policies=False)
-        shown = {name: getattr(reply, name) for name in ToolDocument.model_fields.keys() - {"policies"}}
-        return ToolDocument(policies=True, **shown)
+        fields = {name: getattr(reply, name) for name in ToolDocument.model_fields.keys() - {"policies"}}
+        return ToolDocument(policies=True, **fields)
 
     async def try_policy(self, request: Request) -> Response:
         """POST /v1/policy-trials"""

@@ -38,8 +38,8 @@ def _sample_object(schema: Mapping[str, Any], tool: ToolSpec, pointer: str, dept
     declared: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
     required = schema.get("required", ())
     sinks = {sink.argument.split("/")[1] for sink in tool.sinks if sink.argument.count("/") == 1}
-    wanted = (name for name in declared if name in required or (not depth and name in sinks))
-    return {name: _sample_value(declared[name], tool, f"{pointer}/{name}", depth + 1) for name in wanted}
+    chosen = (name for name in declared if name in required or (not depth and name in sinks))
+    return {name: _sample_value(declared[name], tool, f"{pointer}/{name}", depth + 1) for name in chosen}
 
 
 def _sample_value(schema: Any, tool: ToolSpec, pointer: str, depth: int) -> Any:

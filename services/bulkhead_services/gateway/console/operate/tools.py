@@ -151,7 +151,7 @@ async def _read_health(visit: Visit) -> Json:
 
 
 async def _read_state(visit: Visit) -> Json:
-    """How one tool stands: its halts and its breaker, and what a person may do about them."""
+    """State of one tool: its halts and its breaker, and what a person may do about them."""
     tool = _tool_name(visit)
     health = await _read_health(visit)
 
