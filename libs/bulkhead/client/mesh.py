@@ -8,7 +8,7 @@ nobody answers, or something else than a mesh; Closed after `close`.
 import asyncio
 import mimetypes
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,7 @@ from bulkhead.gateway_api.documents import (
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
+from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendBy
@@ -285,6 +286,40 @@ class Mesh:
         }
         path = f"/v1/approvals/{request_checks.check_text('approval', approval, 64)}"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
+
+    async def tools(self) -> ToolPage:
+        """Tools that the tenant's tasks may be granted, with what policy says of a sample call of each. Raises
+        Refused, Unreachable."""
+        return await self.read(ToolListQuery())
+
+    async def try_policy(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        sources: Sequence[Mapping[str, str]] = (),
+        person: str = "",
+        role: str = "submitter",
+        feature: str = "",
+    ) -> PolicyTrialDocument:
+        """Ruling on a call that is not made: permitted, asked about or forbidden, and by which rule. For operators
+        and auditors.
+
+        sources: texts in which the values of the arguments are looked for, each with `source` (user, operator,
+        retrieved, tool, model), `content` and, of a document or tool, `name`; a value that stands in none is the
+        model's. person: for whom; you where it is absent. Raises Refused (`unknown_tool`, `bad_arguments`),
+        Unreachable.
+        """
+        body = {
+            "tool": request_checks.check_text("tool", tool, bounds.MAX_NAME_CHARS),
+            "arguments": request_checks.check_mapping("arguments", arguments),
+            "sources": [dict(source) for source in sources],
+            "person": person,
+            "role": role,
+            "feature": feature,
+        }
+        answer = await self._transport.send("POST", "/v1/policy-trials", str(uuid.uuid4()), json=body)
+        return PolicyTrialDocument.model_validate(answer)
 
     async def writes(self, state: str = "uncertain", task: str = "") -> dict[str, Any]:
         """Writes of which nobody knows, or knew, whether they were done: `writes`, the newest first. Raises Refused,

@@ -145,6 +145,8 @@ class SyncMesh(_SyncForm[Mesh]):
     grant = _block(Mesh.grant)
     deny = _block(Mesh.deny)
     decide = _block(Mesh.decide)
+    tools = _block(Mesh.tools)
+    try_policy = _block(Mesh.try_policy)
     writes = _block(Mesh.writes)
     resolve_write = _block(Mesh.resolve_write)
     halts = _block(Mesh.halts)

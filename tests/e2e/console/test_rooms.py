@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)</script> \u202edetrever {{ 7 * 7 }}"
 PAINT_MAX_MS = 300.0
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAINTED = (
     "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
     ".observe({type: 'paint', buffered: true}))"
@@ -84,8 +85,7 @@ async def test_what_others_wrote_is_text_and_another_tenants_is_not_there(world:
     async with visitor(browser, world.mesh.url, key(world, "t3"), viewport=PHONE) as looked:
         await looked.go("/tasks")
         await looked.sees("<img src=x onerror=alert(1)> <script>alert(2)</script> detrever {{ 7 * 7 }}")
-        wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, "a phone scrolls down, not sideways"
+        assert await looked.page.evaluate(SIDEWAYS) <= 0, "a phone scrolls down, not sideways"
         await world.finish(task)
     async with visitor(browser, world.mesh.url, key(world, "t4")) as other:
         await other.go("/tasks")
@@ -194,3 +194,48 @@ async def _fits(looked: Looked) -> bool:
     """A phone scrolls down, not sideways."""
     wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return bool(wide <= 0)
+
+
+async def test_a_call_is_tried_before_anybody_makes_it_and_its_tool_is_halted(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t8"), color_scheme="dark") as looked:
+        await looked.go("/tools")
+        assert not await looked.axe()
+        await looked.page.get_by_role("link", name="counter_increment", exact=True).click()
+        await looked.page.get_by_label("Arguments, as JSON").fill('{"name": "questions"}')
+        await looked.page.get_by_label("A document says").fill("Count under questions. <script>alert(1)</script>")
+        await looked.page.get_by_role("button", name="Try", exact=True).click()
+        await looked.page.locator("#ruling", has_text="A person would be asked").wait_for()
+        assert not await looked.axe()
+        await looked.page.get_by_label("Arguments, as JSON").fill("{}")
+        await looked.page.get_by_role("button", name="Try", exact=True).click()
+        await looked.page.locator("#ruling", has_text="required property").wait_for()
+        await looked.page.get_by_role("group", name="Act").get_by_text("Halt", exact=True).click()
+        await looked.page.get_by_label("Reason").first.fill("the counter is being moved")
+        await looked.page.get_by_role("button", name="Halt it").click()
+        await looked.page.locator("#how", has_text="the counter is being moved").wait_for()
+        await looked.page.get_by_text("Lift", exact=True).click()
+        await looked.page.locator("#how").get_by_label("Reason").fill("it is back")
+        await looked.page.get_by_role("button", name="Let it go on").click()
+        await looked.page.locator("#how", has_text="It is not halted").wait_for()
+    async with visitor(browser, world.mesh.url, key(world, "t8", "submitter"), viewport=PHONE) as asker:
+        for path in ("/tools", "/tools/counter_increment"):
+            await asker.go(path)
+            await asker.sees("counter_increment")
+            assert await asker.page.evaluate(SIDEWAYS) <= 0 and not await asker.axe()
+        await asker.sees("Operators and auditors read the rules")
+
+
+async def test_who_may_act_is_told_to_overseers_and_found_by_search(world: World, browser: Browser) -> None:
+    mine = key(world, "t8", "auditor")
+    async with visitor(browser, world.mesh.url, mine, viewport=PHONE, color_scheme="dark") as looked:
+        await looked.go("/identities")
+        await looked.page.get_by_role("row").filter(has_text="t8-auditor-console").first.wait_for()
+        assert mine not in await looked.page.content()
+        assert await looked.page.evaluate(SIDEWAYS) <= 0 and not await looked.axe()
+        await looked.go("/search?q=t8-auditor")
+        await looked.page.get_by_role("link", name="t8-auditor-console").first.click()
+        await looked.page.wait_for_url("**/identities#keys")
+    async with visitor(browser, world.mesh.url, key(world, "t8", "submitter")) as asker:
+        await asker.go("/identities")
+        await asker.sees("may not see keys and identities")
+        assert not await asker.axe()

@@ -30,6 +30,10 @@ SUBMISSION: Json = {
     "tools": ["search_documents", "counter_increment"],
     "feature": "support",
 }
+RULES = """@id("small_counts")
+permit (principal, action == Action::"counter_increment", resource)
+when { context.tainted.isEmpty() };
+"""
 PUSH = {"url": "https://hooks.example/bulkhead", "token": "a-secret-of-yours"}
 
 
@@ -43,6 +47,12 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
         await _record_operations(recorder, on, ann, olga)
+    (folder / "rules").mkdir()
+    (folder / "rules" / "demo.cedar").write_text(RULES)
+    (folder / "policy").mkdir()
+    executor = {"policy_dir": folder / "rules", "tenants_file": folder / "policy" / "tenants.yaml"}
+    async with stage(folder / "policy", rule=None, executor=executor) as on, _people(on) as (ann, _, olga):
+        await _record_policies(recorder, ann, olga)
     (folder / "gateway").mkdir()
     async with _gateway(folder / "gateway") as (mesh, olga, sue):
         await _record_pushes(recorder, mesh, olga, sue)
@@ -214,6 +224,21 @@ async def _record_operations(
     await recorder.record_problem(ann, "showTask", 404, "not_found", task_id="t-none")
     await recorder.record_problem(ann, "showSpending", 403, "forbidden")
     await recorder.record_problem(ann, "listTasks", 422, "invalid_query", limit=1_000)
+
+
+async def _record_policies(recorder: ExampleRecorder, ann: httpx.AsyncClient, olga: httpx.AsyncClient) -> None:
+    """A tool with the rules that speak of it, and the same call with its value from two sources."""
+    await recorder.record(ann, "listTools")
+    await recorder.record(olga, "showTool", tool="counter_increment")
+    await recorder.record_problem(olga, "showTool", 404, "unknown_tool", tool="counter")
+    trial: Json = {"tool": "counter_increment", "arguments": {"name": "questions"}}
+    text = {"content": "Count it under questions.", "name": "letter.md"}
+    await recorder.record(olga, "tryPolicy", body=trial | {"sources": [text | {"source": "retrieved"}]})
+    await recorder.record_problem(olga, "tryPolicy", 404, "unknown_tool", body=trial | {"tool": "counter"})
+    await recorder.record_problem(olga, "tryPolicy", 422, "bad_arguments", body=trial | {"arguments": {}})
+    search = {"tool": "search_documents", "arguments": {"query": "fares"}}
+    await recorder.record_problem(olga, "tryPolicy", 409, "not_ruled", body=search)
+    await recorder.record(olga, "listIdentities")
 
 
 async def _record_pushes(
