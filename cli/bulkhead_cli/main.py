@@ -32,7 +32,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
         CommandRow(
             "documents",
             "tasks.documents:documents_app",
-            "List, add or delete the documents that the tenant's tasks search.",
+            "List, show, search, add or delete the documents that the tenant's tasks search.",
         ),
         CommandRow(
             "approvals",

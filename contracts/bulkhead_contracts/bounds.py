@@ -37,6 +37,7 @@ MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
 MAX_LISTED_DOCUMENTS = 100  # in one page
+MAX_LISTED_CHUNKS = 50  # of a document, in one page
 
 # Places to run
 MAX_RUNNING_TASKS = 2_000  # of the whole mesh: all of them stand in one message
@@ -90,6 +91,11 @@ MAX_ATTRIBUTED_VALUES = 128  # of one call's arguments
 MAX_ATTRIBUTION_BYTES = 24 * 1024  # of one call: eight stand in one reply, beside their arguments
 MAX_FINDINGS = 32  # of one ruling
 MAX_PREVIEW_CHARS = 8_000
+MAX_RULES_TOLD = 48  # of a tenant's policy, that one tool is told with
+MAX_RULE_TEXT_CHARS = 2_000  # of one of them
+MAX_TRIAL_SOURCES = 8  # texts of one policy trial
+MAX_TRIAL_SOURCE_CHARS = 8_000  # of one of them
+TOOL_POLICY_TIMEOUT_MS = 5_000
 MAX_EVENT_CHARS = 32 * 1024  # of an event for subscribers, as JSON: two reasons of control characters fit
 GRANT_SLACK_MS = 600_000  # a grant outlives its task's deadline by this, so that all can be ended in order
 MAX_APPROVALS = 20  # that one task may ask people for
@@ -162,6 +168,7 @@ MAX_SERVICES_LISTED = 32  # of the whole mesh
 MAX_EDGES_LISTED = 256  # of the whole mesh
 MAX_SUBSCRIBERS = 200  # outside subscribers; each has a durable consumer in one stream
 MAX_SPEND_SLICES = 96  # of the time that is asked about
+MAX_SPEND_OUTLIERS = 50  # in one answer
 MAX_SPEND_S = 31 * 24 * 3600
 MAX_SPEND_MESSAGES = 100_000  # that one answer is made of
 SPEND_TIMEOUT_MS = 15_000
@@ -213,6 +220,8 @@ MAX_DOCUMENT_TEXT_CHARS = 4_000_000  # of extracted text: a small PDF can unfold
 MAX_PDF_PAGES = 2_000
 MAX_ASKED_PDF_PAGES = 600  # of one that an outside agent shows a model
 MAX_CHUNKS_PER_DOCUMENT = 20_000
+MAX_CHUNK_CHARS = 1_600  # of one chunk's text that is shown
+MAX_LOST_PAGES = 100  # of a document, named with their reasons; the others are counted
 MAX_QUERY_TERMS = 32
 MAX_CANDIDATES = 200  # chunks that are ranked for one query
 

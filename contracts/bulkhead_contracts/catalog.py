@@ -183,6 +183,12 @@ ROWS: tuple[Row, ...] = (
     Row(tool.WritesReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.CitedCallRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.CitedCallReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.ToolListRequested, _edges_to("tool_executor", "gateway"), "tool_executor", plane="rpc"),
+    Row(tool.ToolListReplied, _edges_from("tool_executor", "gateway"), "tool_executor", plane="rpc"),
+    Row(tool.ToolDetailRequested, _edges_to("tool_executor", "gateway"), "tool_executor", plane="rpc"),
+    Row(tool.ToolDetailReplied, _edges_from("tool_executor", "gateway"), "tool_executor", plane="rpc"),
+    Row(tool.PolicyTrialRequested, _edges_to("tool_executor", "gateway"), "tool_executor", plane="rpc"),
+    Row(tool.PolicyTrialReplied, _edges_from("tool_executor", "gateway"), "tool_executor", plane="rpc"),
     Row(retrieval.RetrievalRequested, _edges_to("rag", "worker", "doors"), "rag"),
     Row(retrieval.RetrievalReplied, _edges_from("rag", "worker", "doors"), "rag"),
     Row(journal.TaskMessagesRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
@@ -195,6 +201,10 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.DocumentsReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
     Row(retrieval.PassageRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
     Row(retrieval.PassageReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentChunksRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentChunksReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentSearchRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentSearchReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
         (

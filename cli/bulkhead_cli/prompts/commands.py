@@ -37,7 +37,7 @@ prompts_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich",
 
 @prompts_app.callback()
 async def show_prompts(at: GatewayOptions) -> None:
-    """List, change and release what models are told.
+    """List, change and release what models are told: versions and labels.
 
     A version never changes; a label (production) says which version of each prompt tasks begin with. A task keeps what
     it began with. Without a subcommand, the prompts are listed.

@@ -78,9 +78,10 @@ class DocumentIngested(Body, DoerReply, type="mesh.retrieval.ingested"):
 
 
 class DocumentDeleteRequested(Body, type="mesh.retrieval.delete_requested"):
-    """Erase a document with every version of it. The subject's task token is the deletion's id."""
+    """Erase a document with every version of it. The subject's task token is the deletion's id. reason: of who asks."""
 
     name: Name
+    reason: Annotated[Reason, Field(exclude_if=operator.not_)] = ""
 
 
 class DocumentDeleted(Body, DoerReply, type="mesh.retrieval.deleted"):
@@ -100,7 +101,8 @@ class DocumentsRequested(Body, type="mesh.retrieval.documents_requested"):
 
 
 class StoredDocument(Contract):
-    """A document as it stands. versions: how many contents of this name are kept, for old citations to resolve."""
+    """A document as it stands. versions: how many contents of this name are kept, for old citations to resolve. pages,
+    sparse_pages: as in `DocumentIngested`."""
 
     name: Name
     sha256: Sha256
@@ -108,6 +110,8 @@ class StoredDocument(Contract):
     chunks: Count
     versions: Count
     ingested_unix_ms: UnixMs
+    pages: Count = 0
+    sparse_pages: Count = 0
 
 
 class DocumentsReplied(Body, type="mesh.retrieval.documents_replied"):
@@ -136,4 +140,78 @@ class PassageReplied(Body, type="mesh.retrieval.passage_replied"):
     state: Literal["current", "superseded", "erased"] = "erased"
     text: Annotated[str, Field(max_length=bounds.MAX_CITED_CHARS)] = ""
     current_sha256: Sha256 | None = None
+    failure: Failure | None = None
+
+
+class LostPage(Contract):
+    """A page of which nothing, or almost nothing, can be found.
+
+    `unreadable`: the parser failed at it; `almost_no_text`: it is probably a scan, or blank.
+    """
+
+    page: Annotated[int, Field(ge=1, le=bounds.MAX_PDF_PAGES)]
+    code: Literal["unreadable", "almost_no_text"]
+    reason: Summary = ""
+
+
+class StoredChunk(Contract):
+    """A chunk of a document's current version: characters [start, end) of its text; title: the headings above it.
+
+    text: "" where the reader may not have it; cut at MAX_CHUNK_CHARS.
+    """
+
+    chunk_id: Token
+    start: Count
+    end: Count
+    title: Summary = ""
+    text: Annotated[str, Field(max_length=bounds.MAX_CHUNK_CHARS)] = ""
+
+
+class DocumentChunksRequested(Body, type="mesh.retrieval.chunks_requested"):
+    """Ask for a document of the subject's tenant and its chunks from a character on (rpc)."""
+
+    document: Name
+    start: Count = 0
+    limit: Annotated[int, Field(ge=1, le=bounds.MAX_LISTED_CHUNKS)] = 20
+
+
+class DocumentChunksReplied(Body, type="mesh.retrieval.chunks_replied"):
+    """A page of chunks in the order of the text. document: None where no current document has the name.
+
+    chars: length of the text. next: the start of the first chunk that follows. lost_pages: the first ones. failure: the
+    store cannot be read.
+    """
+
+    document: StoredDocument | None = None
+    chars: Count = 0
+    lost_pages: Annotated[tuple[LostPage, ...], Field(max_length=bounds.MAX_LOST_PAGES)] = ()
+    chunks: Annotated[tuple[StoredChunk, ...], Field(max_length=bounds.MAX_LISTED_CHUNKS)] = ()
+    next: Count | None = None
+    failure: Failure | None = None
+
+
+class DocumentSearchRequested(Body, type="mesh.retrieval.search_requested"):
+    """Ask what a retrieval of the envelope's grant would find (rpc). Nothing is spent on it."""
+
+    query: Annotated[str, Field(min_length=1, max_length=bounds.MAX_QUERY_CHARS)]
+    k: Annotated[int, Field(ge=1, le=bounds.MAX_PASSAGES)] = 8
+
+
+class RankedChunk(StoredChunk):
+    """A chunk that was found, in which document and version, and its rank score."""
+
+    document: Name
+    document_sha256: Sha256
+    score: float
+
+
+class DocumentSearchReplied(Body, type="mesh.retrieval.search_replied"):
+    """Chunks, best first. pruned: how many others match about as well. note: how the search differs from a task's.
+
+    failure: it was refused, or the store cannot be read.
+    """
+
+    chunks: Annotated[tuple[RankedChunk, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
+    pruned: Count = 0
+    note: Reason = ""
     failure: Failure | None = None

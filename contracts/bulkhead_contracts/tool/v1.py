@@ -8,12 +8,14 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds, envelope
 
-from ..provenance import Attribution, Isolation, Pointer, Sink
+from ..provenance import Attribution, Isolation, Pointer, Sink, Source, ValueOrigin
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..settlement import DoerReply
-from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title, Token, UnixMs
+from ..types import Body, Constraints, Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, UnixMs
 
 Effect = Literal["read", "write"]
+PolicyEffect = Literal["permit", "ask", "forbid"]
+RuleName = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
 """What a tool's result holds: personal data, a key, or (replaced in it) a credential of the call itself."""
 
@@ -247,4 +249,129 @@ class CitedCallReplied(Body, type="mesh.tool.cited_call_replied"):
     """The first call that gave this content; none when no call of this task did. failure: it cannot be told now."""
 
     call: CitedCall | None = None
+    failure: Failure | None = None
+
+
+class ToolListRequested(Body, type="mesh.tool.list_requested"):
+    """Request for the tools that tasks of the subject's tenant may be granted, and policy's word on each (rpc)."""
+
+
+class PolicyOutlook(Contract):
+    """Ruling of policy on a sample call, which has the arguments that the tool requires. from_asker: all its values
+    stand in the asker's words; from_elsewhere: none of them does. asker_rule, elsewhere_rule: what decided. depends: a
+    rule about the tool has conditions, so that a call with other arguments or for another person may be ruled on
+    otherwise."""
+
+    from_asker: PolicyEffect
+    asker_rule: RuleName
+    from_elsewhere: PolicyEffect
+    elsewhere_rule: RuleName
+    depends: bool
+
+
+class OfferedTool(Contract):
+    """A tool that tasks of the tenant may be granted. about: the beginning of its description. isolation: the least
+    that it accepts; runs_in: what the executor has for it. served_by: the service that takes its calls; policy is asked
+    about those of tool_executor alone. unavailable: why it cannot be called now; "" when it can. outlook: null where
+    policy is not asked."""
+
+    name: Name
+    about: Summary = ""
+    effect: Effect = "read"
+    egress: bool = False
+    served_by: Token = "tool_executor"
+    isolation: Isolation = "none"
+    runs_in: Isolation = "none"
+    unavailable: Reason = ""
+    outlook: PolicyOutlook | None = None
+
+
+class ToolListReplied(Body, type="mesh.tool.list_replied"):
+    """The tools by name; `more` others are left out for want of room."""
+
+    tools: Annotated[tuple[OfferedTool, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    more: Count = 0
+    failure: Failure | None = None
+
+
+class ToolDetailRequested(Body, type="mesh.tool.detail_requested"):
+    """Request for the declaration of a tool of the subject's tenant, and the rules that speak of it (rpc)."""
+
+    tool: Name
+
+
+class PolicyRule(Contract):
+    """A rule of the tenant's policy in Cedar. asks: it wants a person to agree. text: its beginning where it is very
+    long."""
+
+    name: RuleName
+    file: Annotated[str, Field(max_length=bounds.MAX_SUMMARY_CHARS)]
+    line: Count
+    effect: Literal["permit", "forbid"]
+    asks: bool
+    text: Annotated[str, Field(max_length=bounds.MAX_RULE_TEXT_CHARS)]
+
+
+class ToolDetailReplied(Body, type="mesh.tool.detail_replied"):
+    """The declaration, and the rules in the order of their files, of which `more_rules` are left out. sample_json:
+    arguments of the sample call, "" where they are too long. constraints: of the tenant, which each of its grants
+    has."""
+
+    tool: OfferedTool | None = None
+    spec: ToolSpec | None = None
+    sample_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES)] = ""
+    rules: Annotated[tuple[PolicyRule, ...], Field(max_length=bounds.MAX_RULES_TOLD)] = ()
+    more_rules: Count = 0
+    constraints: Constraints = ()
+    policy_sha256: Annotated[str, Field(max_length=64)] = ""
+    failure: Failure | None = None
+
+
+class TrialSource(Contract):
+    """A text that would stand before the agent. source: who is behind it; name: of the document or tool."""
+
+    source: Source
+    name: Summary = ""
+    content: Annotated[str, Field(max_length=bounds.MAX_TRIAL_SOURCE_CHARS)]
+
+
+class PolicyTrialRequested(Body, type="mesh.tool.policy_trial_requested"):
+    """Request for the ruling on a call, as if a task of this person made it (rpc). Nothing is called.
+
+    sources: texts in which the values of the arguments are looked for; a value that stands in none is the model's.
+    role, feature: of the person and the task, as rules may ask for them.
+    """
+
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
+    sources: Annotated[tuple[TrialSource, ...], Field(max_length=bounds.MAX_TRIAL_SOURCES)] = ()
+    person: Name
+    role: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    feature: Tag = ""
+
+
+class TrialFinding(Contract):
+    """A value that stands where policy does not want it from there. sources: in which it stands."""
+
+    pointer: Pointer
+    text: Summary
+    sources: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_ORIGINS)] = ()
+    why: Reason
+
+
+class PolicyTrialReplied(Body, type="mesh.tool.policy_trial_replied"):
+    """The ruling: effect, the rule that decided, and reasons, of which the first one decided. code: of a forbidden
+    call, for programs. written: the rule's text, null for what is no rule of a file (grant, isolation, taint, no
+    permit). origins: of each value, where it stands. failure: why it was not ruled on."""
+
+    effect: PolicyEffect | None = None
+    rule: RuleName = ""
+    risk: Literal["low", "medium", "high"] = "low"
+    code: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=bounds.MAX_FINDINGS)] = ()
+    findings: Annotated[tuple[TrialFinding, ...], Field(max_length=bounds.MAX_FINDINGS)] = ()
+    origins: Annotated[tuple[ValueOrigin, ...], Field(max_length=bounds.MAX_FINDINGS)] = ()
+    written: PolicyRule | None = None
+    isolation: Isolation = "none"
+    policy_sha256: Annotated[str, Field(max_length=64)] = ""
     failure: Failure | None = None

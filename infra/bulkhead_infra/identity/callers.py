@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,9 +58,10 @@ def new_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
-def key_row(key: str, tenant: str, person: str, role: str, *, agent: bool = False) -> dict[str, str | bool]:
-    row: dict[str, str | bool] = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant}
-    return row | {"person": person, "role": role} | ({"agent": True} if agent else {})
+def key_row(key: str, tenant: str, person: str, role: str, *, agent: bool = False) -> dict[str, str | bool | int]:
+    row: dict[str, str | bool | int] = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant}
+    row |= {"person": person, "role": role} | ({"agent": True} if agent else {})
+    return row | {"made_unix_ms": time.time_ns() // 1_000_000}
 
 
 def add_caller(tenant: str, person: str, role: str, folders: Sequence[Path], *, agent: bool = False) -> dict[str, str]:

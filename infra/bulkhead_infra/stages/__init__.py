@@ -76,7 +76,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows: list[dict[str, str | bool]] = []
+        self._rows: list[dict[str, str | bool | int]] = []
         self._write()
 
     def add(self, tenant: str, person: str, role: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Contract, Name, Sha256, Token
+from bulkhead_contracts.types import Contract, Name, Sha256, Token, UnixMs
 
 log = Log("callers.api_keys")
 KEY_PREFIX = "bk_"
@@ -25,13 +25,14 @@ PEOPLE_ONLY = frozenset({"approver", "operator", "prompt_editor"})
 class ApiKey(Contract):
     """One row of the key file: the digest of a key, and its owner. role `worker`: a program that takes delegated steps,
     and may do nothing else; its person is the identity that a tenant's `delegated_roles` name. agent: what is
-    written under it are a model's words, and it approves nothing."""
+    written under it are a model's words, and it approves nothing. made_unix_ms: 0 in files of before."""
 
     sha256: Sha256
     tenant: Token
     person: Name
     role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "worker"]
     agent: bool = False
+    made_unix_ms: UnixMs = 0
 
     @model_validator(mode="after")
     def _check_agent_role(self) -> Self:
@@ -71,6 +72,10 @@ class ApiKeys:
                     'it must hold {"keys": [{"sha256", "tenant", "person", "role"}]}'
                 ) from error
             log.error("api_keys_unreadable", path=str(self._path), reason=str(error))
+
+    def rows_of(self, tenant: str) -> tuple[ApiKey, ...]:
+        """The rows of a tenant, as last read."""
+        return tuple(row for row in self._rows if row.tenant == tenant)
 
     def find_owner(self, key: str) -> RequesterClaim | None:
         """The person who owns a key."""

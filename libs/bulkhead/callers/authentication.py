@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bulkhead.callers.api_keys import KEY_PREFIX, ApiKeys
+from bulkhead.callers.api_keys import KEY_PREFIX, ApiKey, ApiKeys
 from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenSettings, Unauthenticated
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
@@ -60,6 +60,16 @@ class CallerAuthenticator:
         """Owner of the API key with this SHA-256 digest (hexadecimal) now; None for nobody."""
         self._keys.load()
         return self._keys.owner_of_digest(digest)
+
+    def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:
+        """Rows of the key file that are a tenant's, now."""
+        self._keys.load()
+        return self._keys.rows_of(tenant)
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """True where callers may come with tokens of an issuer, too."""
+        return self._tokens.is_configured
 
     def worker(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Tenant and name of a program that takes delegated steps. Raises Unauthenticated."""

@@ -8,7 +8,7 @@ nobody answers, or something else than a mesh; Closed after `close`.
 import asyncio
 import mimetypes
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,11 +21,18 @@ from bulkhead.client.errors import Refused
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import TIMEOUT_S, Transport
 from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
-from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.documents import (
+    DocumentChunkPage,
+    DocumentChunkQuery,
+    DocumentListQuery,
+    DocumentSearchPage,
+    DocumentSearchQuery,
+)
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.prompts import LabelQuery, PromptListQuery, PromptQuery
 from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.tasks import TaskListQuery
+from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendBy
@@ -186,15 +193,32 @@ class Mesh:
             after = page.get("next")
         return rows
 
-    async def delete_document(self, name: str) -> dict[str, Any]:
-        """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered.
+    async def document_chunks(self, name: str, *, start: int = 0, limit: int = 20) -> DocumentChunkPage:
+        """A document, the pages that could not be read, and a page of its chunks from a character of its text on.
+
+        `next` is the `start` of the next page. Raises Refused (`not_found` for an unknown name), Unreachable.
+        """
+        request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
+        query = request_checks.check_query(DocumentChunkQuery, {"name": name, "start": start, "limit": limit})
+        return DocumentChunkPage.model_validate(await self.read_json(query))
+
+    async def search_documents(self, query: str, *, k: int = 8) -> DocumentSearchPage:
+        """Chunks that a task of this caller would find for a question, the best first. Raises Refused, Unreachable."""
+        request_checks.check_text("query", query, bounds.MAX_QUERY_CHARS)
+        search = request_checks.check_query(DocumentSearchQuery, {"query": query, "k": k})
+        return DocumentSearchPage.model_validate(await self.read_json(search))
+
+    async def delete_document(self, name: str, reason: str = "") -> dict[str, Any]:
+        """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered. The
+        reason is kept with the request.
 
         Raises Refused (`not_found` when there is none of this name), Unreachable.
         """
         key = str(uuid.uuid4())
         request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
+        params = {"name": name} | ({"reason": reason} if reason else {})
         while True:
-            receipt = await self._transport.send("DELETE", "/v1/documents", key, params={"name": name})
+            receipt = await self._transport.send("DELETE", "/v1/documents", key, params=params)
             if self._transport.require_field(receipt, "outcome") != "pending":
                 return receipt
             await asyncio.sleep(0.5)
@@ -264,6 +288,40 @@ class Mesh:
         path = f"/v1/approvals/{request_checks.check_text('approval', approval, 64)}"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
 
+    async def tools(self) -> ToolPage:
+        """Tools that the tenant's tasks may be granted, with what policy says of a sample call of each. Raises
+        Refused, Unreachable."""
+        return await self.read(ToolListQuery())
+
+    async def try_policy(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        sources: Sequence[Mapping[str, str]] = (),
+        person: str = "",
+        role: str = "submitter",
+        feature: str = "",
+    ) -> PolicyTrialDocument:
+        """Ruling on a call that is not made: permitted, asked about or forbidden, and by which rule. For operators
+        and auditors.
+
+        sources: texts in which the values of the arguments are looked for, each with `source` (user, operator,
+        retrieved, tool, model), `content` and, of a document or tool, `name`; a value that stands in none is the
+        model's. person: for whom; you where it is absent. Raises Refused (`unknown_tool`, `bad_arguments`),
+        Unreachable.
+        """
+        body = {
+            "tool": request_checks.check_text("tool", tool, bounds.MAX_NAME_CHARS),
+            "arguments": request_checks.check_mapping("arguments", arguments),
+            "sources": [dict(source) for source in sources],
+            "person": person,
+            "role": role,
+            "feature": feature,
+        }
+        answer = await self._transport.send("POST", "/v1/policy-trials", str(uuid.uuid4()), json=body)
+        return PolicyTrialDocument.model_validate(answer)
+
     async def writes(self, state: str = "uncertain", task: str = "") -> dict[str, Any]:
         """Writes of which nobody knows, or knew, whether they were done: `writes`, the newest first. Raises Refused,
         Unreachable."""
@@ -289,7 +347,7 @@ class Mesh:
         return await self.read_json(request_checks.check_query(PromptQuery, {"prompt": prompt}))
 
     async def releases(self, label: str) -> dict[str, Any]:
-        """What a label stood for: `releases`, the newest first. Raises Refused, Unreachable."""
+        """Releases of a label: `releases`, the newest first. Raises Refused, Unreachable."""
         return await self.read_json(request_checks.check_query(LabelQuery, {"label": label}))
 
     async def publish_prompt(

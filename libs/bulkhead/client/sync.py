@@ -150,6 +150,8 @@ class SyncMesh(_SyncForm[Mesh]):
     releases = _block(Mesh.releases)
     publish_prompt = _block(Mesh.publish_prompt)
     move_label = _block(Mesh.move_label)
+    tools = _block(Mesh.tools)
+    try_policy = _block(Mesh.try_policy)
     writes = _block(Mesh.writes)
     resolve_write = _block(Mesh.resolve_write)
     halts = _block(Mesh.halts)

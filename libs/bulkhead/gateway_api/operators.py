@@ -16,6 +16,7 @@ from bulkhead_contracts.budget import (
     OpenWait,
     ServiceLoad,
     SpendBy,
+    SpendOutlier,
     SpendRow,
     Spent,
     SubscriberLoad,
@@ -108,7 +109,8 @@ class SpendPage(Contract):
 
     held: reserved for calls that have not settled. late: settled since then for calls admitted before; in no row.
     kept_unix_ms: not 0 if older spending was asked for; spending of tasks that ended before it may have been purged.
-    slices: cost in micro US dollars of the calls of each equal part of the time, the oldest first.
+    slices: cost in micro US dollars of the calls of each equal part of the time, the oldest first; call_slices: their
+    number. outliers: what cost, or took, ten times the median of its kind or more.
     """
 
     by: SpendBy
@@ -121,6 +123,8 @@ class SpendPage(Contract):
     total: SpendRow
     late: Spent
     slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
+    call_slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
+    outliers: Annotated[tuple[SpendOutlier, ...], Field(max_length=bounds.MAX_SPEND_OUTLIERS)] = ()
 
 
 class DeadLetterPage(Contract):
@@ -187,6 +191,16 @@ class SpendingQuery(
         ),
         Whole,
         Remedy(f"send a number up to {bounds.MAX_SPEND_SLICES}"),
+    ] = 0
+    outliers: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=bounds.MAX_SPEND_OUTLIERS,
+            description="Number of tasks, steps and calls to name that cost or took ten times the median of their kind",
+        ),
+        Whole,
+        Remedy(f"send a number up to {bounds.MAX_SPEND_OUTLIERS}"),
     ] = 0
     tasks: Annotated[
         str, Field(description=f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas")

@@ -16,7 +16,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract
 
 MAX_PAGE = 100
-MAX_DIGITS = 6
+MAX_DIGITS = 15
 SINCE = r"[1-9][0-9]{0,6}[smhd]"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 

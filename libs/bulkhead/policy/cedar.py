@@ -30,6 +30,8 @@ from bulkhead_contracts.tool import ToolSpec
 MAX_RULE_CHARS = 64
 MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""
+_OF_CALL = re.compile(r'"Var": "(principal|resource|context)"')
+"""In the conditions of a rule as JSON: what is not the same for all calls of a tool."""
 _SHOWN = re.compile(r"\bshown\b")
 _ANNOTATED = re.compile(r"[A-Za-z0-9_.: -]{1,40}", re.ASCII)
 
@@ -40,7 +42,8 @@ class CedarPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CedarRule:
-    """One statement of a file. name: its @id, with the file's; else its line."""
+    """One statement of a file. name: its @id, with the file's; else its line. actions: tools, groups of tools or `flow`
+    that its head names; empty for all. is_conditional: it holds for some calls of one tool, and not for others."""
 
     name: str
     file: str
@@ -48,6 +51,8 @@ class CedarRule:
     effect: str
     asks: bool
     text: str
+    actions: frozenset[str] = frozenset()
+    is_conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,17 @@ class CedarPolicy:
         tenant_rules = self.rules.get(f"{tenant}{SUFFIX}", ()) if tenant != MESH_POLICY else ()
         return (*self.rules[f"{MESH_POLICY}{SUFFIX}"], *tenant_rules)
 
+    def rules_about(self, tenant: str, tool: ToolSpec) -> tuple[CedarRule, ...]:
+        """The tenant's rules that may decide about calls of a tool, and those on flows into its arguments."""
+        actions = {tool.name, *schema.action_groups(tool)}
+        return tuple(
+            rule
+            for rule in self.rules_of(tenant)
+            if not rule.actions
+            or actions & rule.actions
+            or (schema.FLOW in rule.actions and tool.is_consequential and _names_tool(rule, tool))
+        )
+
     def _join_rules(self, tenant: str) -> _TenantRules:
         rules = self.rules_of(tenant)
         twice = {rule.name for rule in rules if sum(candidate.name == rule.name for candidate in rules) > 1}
@@ -177,6 +193,11 @@ class CedarPolicy:
     def _evaluate_rules(self, tenant: str, request: dict[str, Any], entities: list[dict[str, Any]]) -> PolicyAnswer:
         loaded = cedarpy.Entities.from_json_str(json.dumps(entities))
         return _answer_request(self._joined_rules(tenant), request, loaded)
+
+
+def _names_tool(rule: CedarRule, tool: ToolSpec) -> bool:
+    """True of a rule on flows that speaks of no tool, or of this one."""
+    return "context.tool" not in rule.text or json.dumps(tool.name) in rule.text
 
 
 def _policy_set(rules: tuple[CedarRule, ...]) -> cedarpy.PolicySet:
@@ -243,7 +264,16 @@ def _parse_rules(file: str, text: str, parsed: cedarpy.Schema) -> Iterator[Cedar
         if not checked.validation_passed:
             raise CedarPolicyError(f"{where}: {_error_text(checked.errors[0].error)}")
         name = f"{file.removesuffix(SUFFIX)[: MAX_RULE_CHARS - len(identity) - 1]}:{identity}"
-        yield CedarRule(name, file, line, rule["effect"], "effect" in annotations, statement)
+        actions = _scope_actions(rule["action"])
+        scopes = (rule["principal"]["op"], rule["resource"]["op"])
+        conditional = scopes != ("All", "All") or bool(_OF_CALL.search(json.dumps(rule["conditions"])))
+        yield CedarRule(name, file, line, rule["effect"], "effect" in annotations, statement, actions, conditional)
+
+
+def _scope_actions(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the actions in the head of a rule; none where it is about all."""
+    entities = scope.get("entities") or [entity for entity in (scope.get("entity"),) if entity]
+    return frozenset(str((entity.get("__entity") or entity)["id"]) for entity in entities)
 
 
 def _error_text(error: object) -> str:

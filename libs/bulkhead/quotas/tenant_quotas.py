@@ -19,7 +19,7 @@ from bulkhead_contracts.budget import Limit
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import TaskLimits
-from bulkhead_contracts.types import Contract, Name, Token
+from bulkhead_contracts.types import Constraints, Contract, Name, Token
 
 log = Log("quotas")
 NO_QUOTA = Quota()
@@ -30,14 +30,24 @@ class _TaskLimit(Limit):
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] | None = None
 
 
+class TenantDelegation(Contract):
+    """Carrier of the steps of a role: a program outside (worker) of an identity, or a remote agent."""
+
+    to: str = ""
+    identity: str | None = None
+    agent: str | None = None
+
+
 class _TenantRow(Contract):
     """The part of a tenant's row that edges read; the signer reads the rest."""
 
     quota: Quota = NO_QUOTA
     tools: tuple[Name, ...] = ()
+    document_scopes: tuple[Token, ...] = ("default",)
+    constraints: Constraints = ()
     task: _TaskLimit | None = None
     day: Limit | None = None
-    delegated_roles: dict[Name, object] = Field(default={})
+    delegated_roles: dict[Name, TenantDelegation] = Field(default={})
     push: PushPolicy = NO_PUSH
 
 
@@ -80,9 +90,21 @@ class TenantQuotas:
         """The tools that its tasks may use, where the file names the tenant."""
         return self._rows[tenant].tools if tenant in self._rows else None
 
+    def constraints_of(self, tenant: str) -> tuple[str, ...]:
+        """Constraints on the values of arguments, which each of its grants has."""
+        return self._rows[tenant].constraints if tenant in self._rows else ()
+
+    def document_scopes_of(self, tenant: str) -> tuple[str, ...]:
+        """Scopes of documents, which each of its grants has."""
+        return self._rows[tenant].document_scopes if tenant in self._rows else ()
+
     def delegated_roles_of(self, tenant: str) -> tuple[str, ...]:
         """Its roles whose steps are carried out elsewhere."""
         return tuple(sorted(self._rows[tenant].delegated_roles)) if tenant in self._rows else ()
+
+    def delegations_of(self, tenant: str) -> Mapping[str, TenantDelegation]:
+        """Carriers of the steps of each of these roles."""
+        return self._rows[tenant].delegated_roles if tenant in self._rows else {}
 
     def push_policy_of(self, tenant: str) -> PushPolicy:
         """Hosts to which its push notifications may go."""

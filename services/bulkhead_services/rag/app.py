@@ -11,7 +11,7 @@ def build(context: Context, settings: Settings) -> Rag:
     """The doer; nothing is opened before the first message."""
     model = settings.embeddings_model if settings.embeddings_url else ""
     options = RetrievalOptions(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
-    return Rag(FileLibrary(settings), options)
+    return Rag(FileLibrary(settings), options, context.verifier, context.clock)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Request to outcome: an ingestion or a deletion to its outcome, a query to passages with citations.
 
 Enters: RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested. Leaves: RetrievalReplied,
-DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are, and the text of a
-citation.
+DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are, chunks of one, what
+a retrieval under a grant would find, and the text of a citation.
 Order of a retrieval: granted -> not halted -> in time -> (vector, reserved) -> candidates -> rank -> cite.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.grants import GrantRefused, Verifier
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead.runtime.edge.protocol import ReceivedMessage, RpcTable
 from bulkhead.runtime.errors import Deferred, NotDone
@@ -19,21 +20,26 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Citation, Completeness, ContentRef, Failure, Label, Omission, Usage
 from bulkhead_contracts.retrieval import (
+    DocumentChunksReplied,
+    DocumentChunksRequested,
     DocumentDeleted,
     DocumentDeleteRequested,
     DocumentIngested,
     DocumentIngestRequested,
+    DocumentSearchReplied,
+    DocumentSearchRequested,
     DocumentsReplied,
     DocumentsRequested,
     Passage,
     PassageReplied,
     PassageRequested,
+    RankedChunk,
     RetrievalReplied,
     RetrievalRequested,
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.rag.effects import FileLibrary
-from bulkhead_services.rag.port import EmbeddedTexts, EmbeddingFailed, NewDocument, Vector
+from bulkhead_services.rag.port import EmbeddedTexts, EmbeddingFailed, NewDocument, RetrievalCandidates, Vector
 from bulkhead_services.rag.query import search_terms
 from bulkhead_services.rag.rank import PassageChoice, RankedCandidate, choose_passages, fuse_orders, rank_by_words
 
@@ -41,6 +47,8 @@ SERVICE = "rag"
 SEARCH_TOOL = "search_documents"
 DEFAULT_SCOPE = "default"
 EMBEDDING_BATCH = 64
+SEARCH_CHARS: int = RetrievalRequested.model_fields["max_chars"].default
+"""Text that a person's search finds at most: as much as a task's."""
 MAX_REMEMBERED_QUERIES = 1_024
 """Vectors of queries that are remembered, of all tenants."""
 NO_USAGE = Usage()
@@ -75,12 +83,16 @@ class Rag(Doer[Request]):
     service = SERVICE
     handles: tuple[type[Body], ...] = (RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested)
 
-    def __init__(self, library: FileLibrary, options: RetrievalOptions) -> None:
+    def __init__(
+        self, library: FileLibrary, options: RetrievalOptions, verifier: Verifier, clock: Callable[[], int]
+    ) -> None:
         self.rpc: RpcTable = {
             DocumentsRequested: self.on_documents_requested,
+            DocumentChunksRequested: self.on_document_chunks_requested,
+            DocumentSearchRequested: self.on_document_search_requested,
             PassageRequested: self.on_passage_requested,
         }
-        self._library, self._options = library, options
+        self._library, self._options, self._verifier, self._clock = library, options, verifier, clock
         self._query_vectors = BoundedDict[tuple[str, str], Vector](MAX_REMEMBERED_QUERIES)
 
     def describe_problem(self) -> str:
@@ -99,6 +111,55 @@ class Rag(Doer[Request]):
         if isinstance(page, Failure):
             return DocumentsReplied(failure=page)
         return DocumentsReplied(documents=page[: request.limit], more=len(page) > request.limit)
+
+    async def on_document_chunks_requested(self, message: ReceivedMessage) -> DocumentChunksReplied:
+        """Chunks of a current document. For the gateway, as `on_documents_requested` is."""
+        request = message.body
+        assert isinstance(request, DocumentChunksRequested)
+        part = await self._library.read_chunks(
+            message.tenant, DEFAULT_SCOPE, request.document, request.start, request.limit + 1
+        )
+        if isinstance(part, Failure):
+            return DocumentChunksReplied(failure=part)
+        if part is None:
+            return DocumentChunksReplied()
+        following = part.chunks[request.limit :]
+        return DocumentChunksReplied(
+            document=part.document,
+            chars=part.chars,
+            lost_pages=part.lost,
+            chunks=part.chunks[: request.limit],
+            next=following[0].start if following else None,
+        )
+
+    async def on_document_search_requested(self, message: ReceivedMessage) -> DocumentSearchReplied:
+        """Chunks that a retrieval would find in the scopes of the grant. It spends nothing: no query is embedded."""
+        request = message.body
+        assert isinstance(request, DocumentSearchRequested)
+        try:
+            authority = self._verifier.verify_authority(
+                message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=self._clock()
+            )
+        except GrantRefused as error:
+            hint = "search with a role that may submit tasks"
+            return DocumentSearchReplied(failure=Failure.from_text(error.code, str(error), hint))
+        terms = search_terms(request.query)
+        refusal = _scope_refusal(authority.task.document_scopes) or _query_refusal(terms)
+        if refusal is not None:
+            return DocumentSearchReplied(failure=refusal)
+        vector = self._query_vectors.get_refreshed((message.tenant, request.query))
+        candidates = await self._library.search_chunks(message.tenant, authority.task.document_scopes, terms, vector)
+        if isinstance(candidates, Failure):
+            return DocumentSearchReplied(failure=candidates)
+        choice = choose_passages(
+            _rank_candidates(candidates, request.k), request.k, SEARCH_CHARS, self._options.chunks_per_document
+        )
+        lost = "no task has asked this yet" if self._options.embedding_model and vector is None else ""
+        return DocumentSearchReplied(
+            chunks=tuple(_ranked_chunk(ranked) for ranked in choice.passages),
+            pruned=choice.omitted_by_k + choice.omitted_by_chars,
+            note=_lost_line(lost or candidates.vector_loss),
+        )
 
     async def on_passage_requested(self, message: ReceivedMessage) -> PassageReplied:
         """The text of a citation, from the version that was cited. For the gateway, as `on_documents_requested` is."""
@@ -172,10 +233,7 @@ class Rag(Doer[Request]):
             took_ms = max(0, hands.now_unix_ms() - started)
             changes = {"outcome": "failed", "failure": candidates, "usage": vectors.usage, "duration_ms": took_ms}
             return self.refusal_reply(request, candidates).model_copy(update=changes)
-        ranked = rank_by_words(candidates.by_words, candidates.term_count)
-        if candidates.by_vector:
-            rows = {candidate.row: candidate for candidate in candidates.by_vector}
-            ranked = fuse_orders(ranked, tuple(rows), rows, request.k)
+        ranked = _rank_candidates(candidates, request.k)
         choice = choose_passages(ranked, request.k, request.max_chars, self._options.chunks_per_document)
         passages = await asyncio.gather(*(_build_passage(job, hands, chosen) for chosen in choice.passages))
         lost = vectors.loss_reason or candidates.vector_loss
@@ -202,18 +260,14 @@ class Rag(Doer[Request]):
         if (step.step_id, step.attempt) != (request.step_id, request.attempt):
             reason = "the grant is for another step or attempt"
             return Failure.from_text("wrong_step", reason, "send the grant that came with the step's assignment")
-        if not task.document_scopes:
-            reason = "the grant names no document scope"
-            return Failure.from_text("no_scope", reason, f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}")
+        if (refusal := _scope_refusal(task.document_scopes)) is not None:
+            return refusal
         stop = hands.find_stop(
             job, tool=SEARCH_TOOL, deadline_unix_ms=request.deadline_unix_ms, what="the search", begins=True
         )
         if stop is not None:
             return stop.to_failure()
-        if not terms:
-            reason = "the query holds no word to search for"
-            return Failure.from_text("empty_query", reason, "ask with words that should stand in the documents")
-        return None
+        return _query_refusal(terms)
 
     # Ingestion
 
@@ -367,6 +421,34 @@ class Rag(Doer[Request]):
             return EmbeddingOutcome(reply.vectors, usage=usage)
         reservation.settle(usage, estimated=is_estimate, failed="embedding_failed")
         return EmbeddingOutcome(loss_reason=reply.reason, usage=usage)
+
+
+def _rank_candidates(candidates: RetrievalCandidates, k: int) -> list[RankedCandidate]:
+    ranked = rank_by_words(candidates.by_words, candidates.term_count)
+    if not candidates.by_vector:
+        return ranked
+    rows = {candidate.row: candidate for candidate in candidates.by_vector}
+    return fuse_orders(ranked, tuple(rows), rows, k)
+
+
+def _scope_refusal(scopes: Sequence[str]) -> Failure | None:
+    if scopes:
+        return None
+    reason = "the grant names no document scope"
+    return Failure.from_text("no_scope", reason, f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}")
+
+
+def _query_refusal(terms: Sequence[str]) -> Failure | None:
+    if terms:
+        return None
+    reason = "the query holds no word to search for"
+    return Failure.from_text("empty_query", reason, "ask with words that should stand in the documents")
+
+
+def _ranked_chunk(ranked: RankedCandidate) -> RankedChunk:
+    c = ranked.candidate
+    same = {name: getattr(c, name) for name in ("document", "document_sha256", "chunk_id", "start", "end", "title")}
+    return RankedChunk(text=c.text[: bounds.MAX_CHUNK_CHARS], score=ranked.score, **same)
 
 
 async def _build_passage(job: Job[Request], hands: JobContext, ranked: RankedCandidate) -> Passage:

@@ -35,6 +35,7 @@ from bulkhead_services.rag.index import DocumentStore, NewerStore
 from bulkhead_services.rag.port import (
     NO_PAGES,
     DividedDocument,
+    DocumentPart,
     EmbeddedTexts,
     EmbeddingFailed,
     IngestionOutcome,
@@ -108,7 +109,8 @@ class FileLibrary:
         if form == "pdf":
             answer = await self._run_parser(tenant, person, "pdf", data)
             extracted = answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
-            pages = NO_PAGES if isinstance(answer, Failure) else extract.count_pages(answer["pages"])
+            if not isinstance(answer, Failure):
+                pages = extract.count_pages(answer["pages"], dict(answer["unreadable"]))
         else:
             extracted = await self._extract_text(tenant, person, form, data, media_type)
         if isinstance(extracted, Failure):
@@ -183,17 +185,15 @@ class FileLibrary:
         rows = await self._with_store(tenant, lambda store: store.list_documents(scope, after, limit))
         if isinstance(rows, Failure):
             return rows
-        return tuple(
-            StoredDocument(
-                name=name,
-                sha256=sha256,
-                media_type=media_type,
-                chunks=chunks,
-                versions=versions,
-                ingested_unix_ms=ingested_unix_ms,
-            )
-            for name, sha256, media_type, chunks, versions, ingested_unix_ms in rows
-        )
+        return tuple(rows)
+
+    async def read_chunks(
+        self, tenant: str, scope: str, name: str, start: int, limit: int
+    ) -> DocumentPart | Failure | None:
+        """A current document and its chunks from a character on; None where there is none of this name."""
+        if not self._has_store(tenant):
+            return None
+        return await self._with_store(tenant, lambda store: store.read_chunks(scope, name, start, limit))
 
     async def vectors_of(self, tenant: str, model: str, texts: Sequence[str]) -> dict[str, Vector] | Failure:
         """Vectors by text that some document's chunk has already."""

@@ -9,6 +9,7 @@ import re
 from bulkhead.text.document_forms import binary_failure, has_zero_bytes
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.retrieval import LostPage
 from bulkhead_services.rag.port import PageCounts
 from bulkhead_services.rag.structure import ExtractedText, read_structure
 
@@ -68,10 +69,19 @@ def read_pages(pages: list[str]) -> ExtractedText | Failure:
     return check_bounds(read_structure(text + "\n", markdown=False))
 
 
-def count_pages(pages: list[str]) -> PageCounts:
-    """Pages of a PDF, and those with so little text that they are probably scans with a stamp, or blank."""
-    sparse = sum(sum(map(str.isalnum, page[:SPARSE_LOOKED_CHARS])) < SPARSE_PAGE_CHARS for page in pages)
-    return PageCounts(len(pages), sparse)
+def count_pages(pages: list[str], unreadable: dict[int, str]) -> PageCounts:
+    """Pages of a PDF, and those with so little text that they are probably scans with a stamp, or blank. unreadable:
+    what was wrong with a page, by its number."""
+    lost: list[LostPage] = []
+    for number, page in enumerate(pages, 1):
+        letters = sum(map(str.isalnum, page[:SPARSE_LOOKED_CHARS]))
+        if number in unreadable:
+            reason = _CONTROL.sub(" ", unreadable[number])[: bounds.MAX_SUMMARY_CHARS]
+            lost.append(LostPage(page=number, code="unreadable", reason=reason))
+        elif letters < SPARSE_PAGE_CHARS:
+            reason = f"{letters} letters and digits: probably a scan, or blank"
+            lost.append(LostPage(page=number, code="almost_no_text", reason=reason))
+    return PageCounts(len(pages), len(lost), tuple(lost[: bounds.MAX_LOST_PAGES]))
 
 
 def check_bounds(found: ExtractedText) -> ExtractedText | Failure:

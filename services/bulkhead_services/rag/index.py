@@ -16,12 +16,20 @@ from operator import mul
 from pathlib import Path
 
 from bulkhead_contracts import bounds
-from bulkhead_services.rag.port import IngestionOutcome, NewDocument, PageCounts, RetrievalCandidates, Vector
+from bulkhead_contracts.retrieval import LostPage, StoredChunk, StoredDocument
+from bulkhead_services.rag.port import (
+    DocumentPart,
+    IngestionOutcome,
+    NewDocument,
+    PageCounts,
+    RetrievalCandidates,
+    Vector,
+)
 from bulkhead_services.rag.query import any_term_expression, prefix_expression
 from bulkhead_services.rag.rank import Candidate
 
 MatchRow = tuple[int, str, str, str, int, int, str, str, float]
-DocumentRow = tuple[str, str, str, int, int, int]
+DocumentRow = tuple[str, str, str, int, int, int, int, int]
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -52,6 +60,8 @@ _LATER = (
     "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
     "CREATE TABLE IF NOT EXISTS document_pages ("
     "document INTEGER PRIMARY KEY, pages INTEGER NOT NULL, sparse INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS lost_pages (document INTEGER NOT NULL, page INTEGER NOT NULL, code TEXT NOT NULL, "
+    "reason TEXT NOT NULL, PRIMARY KEY (document, page)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS chunk_digests ("
     "digest TEXT NOT NULL, chunk INTEGER NOT NULL, PRIMARY KEY (digest, chunk)) WITHOUT ROWID",
 )
@@ -72,8 +82,17 @@ _BY_ROW = """
     FROM passages WHERE row IN (SELECT value FROM json_each(?))"""
 _STANDING = """
     SELECT d.name, d.sha256, d.media_type, (SELECT count(*) FROM chunks c WHERE c.document = d.id),
-        (SELECT count(*) FROM documents v WHERE v.scope = d.scope AND v.name = d.name), d.ingested_unix_ms
-    FROM documents d WHERE d.current = 1 AND d.scope = ? AND d.name > ? ORDER BY d.name LIMIT ?"""
+        (SELECT count(*) FROM documents v WHERE v.scope = d.scope AND v.name = d.name), d.ingested_unix_ms,
+        coalesce(p.pages, 0), coalesce(p.sparse, 0)
+    FROM documents d LEFT JOIN document_pages p ON p.document = d.id
+    WHERE d.current = 1 AND d.scope = ? AND d.name {} ? ORDER BY d.name LIMIT ?"""
+_LISTED, _NAMED = _STANDING.format(">"), _STANDING.format("=")
+_LOST = """
+    SELECT l.page, l.code, l.reason FROM lost_pages l JOIN documents d ON d.id = l.document
+    WHERE d.current = 1 AND d.scope = ? AND d.name = ? ORDER BY l.page"""
+_CHUNKS = """
+    SELECT c.chunk_id, c.start, c.end, c.title, substr(c.text, 1, ?) FROM chunks c JOIN documents d ON d.id = c.document
+    WHERE d.current = 1 AND d.scope = ? AND d.name = ? AND c.start >= ? ORDER BY c.start LIMIT ?"""
 # The text is compared too: an older version erases chunks and leaves their digests, and numbers come again.
 _EMBEDDED = """
     SELECT c.text, v.vector FROM chunk_digests g JOIN chunks c ON c.id = g.chunk
@@ -83,6 +102,7 @@ _PAGES = """
     WHERE d.scope = ? AND d.name = ? AND d.sha256 = ?"""
 _ERASING = (
     "DELETE FROM document_pages WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
+    "DELETE FROM lost_pages WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
     """DELETE FROM chunk_digests WHERE chunk IN (
         SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
     """DELETE FROM vectors WHERE chunk IN (
@@ -204,10 +224,32 @@ class DocumentStore:
                 self._writer.execute(statement, (scope, name))
             return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
 
-    def list_documents(self, scope: str, after: str, limit: int) -> list[DocumentRow]:
-        """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
+    def list_documents(self, scope: str, after: str, limit: int) -> list[StoredDocument]:
+        """Current documents, by name."""
         with self._read_lock:
-            return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
+            rows = self._reader.execute(_LISTED, (scope, after, limit)).fetchall()
+        return [_stored_document(row) for row in rows]
+
+    def read_chunks(self, scope: str, name: str, start: int, limit: int) -> DocumentPart | None:
+        """A current document and its chunks from a character on; None where there is none of this name."""
+        with self._read_lock, _Snapshot(self._reader):
+            row = self._reader.execute(_NAMED, (scope, name, 1)).fetchone()
+            if row is None:
+                return None
+            chunks = self._reader.execute(_CHUNKS, (bounds.MAX_CHUNK_CHARS, scope, name, start, limit)).fetchall()
+            lost = self._reader.execute(_LOST, (scope, name)).fetchall()
+            [chars] = self._reader.execute(
+                "SELECT length(text) FROM documents WHERE current = 1 AND scope = ? AND name = ?", (scope, name)
+            ).fetchone()
+        return DocumentPart(
+            _stored_document(row),
+            chars,
+            tuple(LostPage(page=page, code=code, reason=reason) for page, code, reason in lost),
+            tuple(
+                StoredChunk(chunk_id=chunk_id, start=begin, end=end, title=title, text=text)
+                for chunk_id, begin, end, title, text in chunks
+            ),
+        )
 
     def _add_document(self, new: NewDocument) -> int:
         document = self._writer.execute(
@@ -219,6 +261,9 @@ class DocumentStore:
         # An older version erases a document and leaves its row, and numbers come again.
         pages = (document, new.pages.pages, new.pages.sparse)
         self._writer.execute("INSERT OR REPLACE INTO document_pages VALUES (?, ?, ?)", pages)
+        self._writer.execute("DELETE FROM lost_pages WHERE document = ?", (document,))
+        lost = ((document, page.page, page.code, page.reason) for page in new.pages.lost)
+        self._writer.executemany("INSERT INTO lost_pages VALUES (?, ?, ?, ?)", lost)
         self._writer.executemany(
             "INSERT INTO chunks (document, chunk_id, start, end, title, text) VALUES (?, ?, ?, ?, ?, ?)",
             ((document, c.id, c.start, c.end, c.title, new.text[c.start : c.end]) for c in new.chunks),
@@ -361,6 +406,33 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+class _Snapshot:
+    """BEGIN, then COMMIT: reads within it see one state of the store, whatever is written meanwhile."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._connection.execute("COMMIT")
+
+
+def _stored_document(row: DocumentRow) -> StoredDocument:
+    name, sha256, media_type, chunks, versions, ingested_unix_ms, pages, sparse_pages = row
+    return StoredDocument(
+        name=name,
+        sha256=sha256,
+        media_type=media_type,
+        chunks=chunks,
+        versions=versions,
+        ingested_unix_ms=ingested_unix_ms,
+        pages=pages,
+        sparse_pages=sparse_pages,
+    )
 
 
 def _text_digest(text: str) -> str:

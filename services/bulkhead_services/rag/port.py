@@ -4,6 +4,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bulkhead_contracts.retrieval import LostPage, StoredChunk, StoredDocument
 from bulkhead_services.rag.chunk import Chunk
 from bulkhead_services.rag.rank import Candidate
 
@@ -16,10 +17,14 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class PageCounts:
-    """Pages of a document, and those of them that hold almost no text."""
+    """Pages of a document, and those of them that hold almost no text.
+
+    lost: the first of these, with reasons, where the document was just read.
+    """
 
     pages: int = 0
     sparse: int = 0
+    lost: tuple[LostPage, ...] = ()
 
 
 NO_PAGES = PageCounts()
@@ -49,6 +54,16 @@ class NewDocument:
     model: str = ""
     vectors: tuple[bytes, ...] = ()
     pages: PageCounts = NO_PAGES
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentPart:
+    """A current document, with some of its chunks in the order of the text. chars: length of the text."""
+
+    document: StoredDocument
+    chars: int
+    lost: tuple[LostPage, ...]
+    chunks: tuple[StoredChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)

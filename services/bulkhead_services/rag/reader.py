@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     data = sys.stdin.buffer.read()
     try:
         if form == "pdf":
-            answer = read_pdf(data, max_pages, max_chars)
+            answer = read_pdf(data, max_pages, max_chars, skips_unreadable=True)
         elif form == "html":
             answer = _text_reply(read_webpage(data.decode()))
         else:

@@ -22,6 +22,7 @@ from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.boundary.gate import Gate, RulingFunction
+from bulkhead_services.tool_executor.boundary.policy_trials import PolicyFiles, PolicyTrials
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
@@ -65,18 +66,29 @@ def build(
         cancel_handlers = {ToolCallCancelRequested: agents.on_cancel_requested}
     policy_details: dict[str, object] | None = None
     keeps_labels: Callable[[str], bool] = lambda tenant: False
+    policy: CedarPolicy | None = None
     if rule is None:
         policy = CedarPolicy.load_folder(settings.policy_dir, offered, POLICY_DIR)
         rule, keeps_labels = partial(decide, policy=policy), policy.reads_shown
         policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000, keeps_labels)
-    pushes = PushSender(context, TenantQuotas(settings.tenants_file), runner)
+    quotas = TenantQuotas(settings.tenants_file)
+    pushes = PushSender(context, quotas, runner)
+    trials = PolicyTrials(
+        registry,
+        declared,
+        PolicyFiles(rule, policy),
+        quotas if settings.tenants_file is not None else None,
+        runner.isolation_of,
+        runner.isolation_refusal,
+    )
     post_handlers: SideHandlers = {
         **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.on_post_requested),
         PushPostRequested: pushes.on_push_post_requested,
         PushConfigDeleted: pushes.on_push_config_deleted,
     }
-    return ToolExecutor(registry, runner, gate, {**post_handlers, **cancel_handlers}, tuple(components), policy_details)
+    side_handlers = {**post_handlers, **cancel_handlers}
+    return ToolExecutor(registry, runner, gate, side_handlers, tuple(components), policy_details, trials.rpc)
 
 
 def build_watched(context: Context, settings: Settings) -> ToolExecutor:

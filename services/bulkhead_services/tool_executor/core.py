@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bulkhead.runtime.component import Component, Pool
+from bulkhead.runtime.component import Component, Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, Reservation, SideHandlers, halt_reason
 from bulkhead.runtime.errors import HandBack, JobRefused, NotDone
@@ -70,8 +70,10 @@ class ToolExecutor(Doer[ToolCallRequested]):
         side_handlers: SideHandlers | None = None,
         components: tuple[Component, ...] = (),
         policy_details: Mapping[str, object] | None = None,
+        rpc: RpcTable | None = None,
     ) -> None:
-        """policy_details: what `/readyz` tells of the rules."""
+        """policy_details: what `/readyz` tells of the rules. rpc: questions about tools and policy."""
+        self.rpc = rpc or {}
         self._policy = policy_details
         self._registry, self._runner, self._gate, self._components = registry, runner, gate, components
         self.side_handlers: SideHandlers = {

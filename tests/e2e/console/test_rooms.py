@@ -7,13 +7,16 @@ import time
 import pytest
 from playwright.async_api import Browser
 
-from tests.e2e.console.browser import PHONE, visitor
+from tests.e2e.console.browser import PHONE, Looked, visitor
 from tests.e2e.fixtures.world import World
+from tests.unit.services.rag.test_extract import make_pdf
+from tests.unit.services.rag.test_reads import LONG, break_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)</script> \u202edetrever {{ 7 * 7 }}"
 PAINT_MAX_MS = 300.0
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAINTED = (
     "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
     ".observe({type: 'paint', buffered: true}))"
@@ -82,8 +85,7 @@ async def test_what_others_wrote_is_text_and_another_tenants_is_not_there(world:
     async with visitor(browser, world.mesh.url, key(world, "t3"), viewport=PHONE) as looked:
         await looked.go("/tasks")
         await looked.sees("<img src=x onerror=alert(1)> <script>alert(2)</script> detrever {{ 7 * 7 }}")
-        wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, "a phone scrolls down, not sideways"
+        assert await looked.page.evaluate(SIDEWAYS) <= 0, "a phone scrolls down, not sideways"
         await world.finish(task)
     async with visitor(browser, world.mesh.url, key(world, "t4")) as other:
         await other.go("/tasks")
@@ -150,3 +152,90 @@ async def test_colours_follow_the_browser_or_the_switch(world: World, browser: B
         assert await looked.page.evaluate("document.activeElement.className") == "skip", (
             "the keyboard finds the content"
         )
+
+
+async def test_a_document_is_read_searched_and_deleted_on_a_phone_too(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t9"), viewport=PHONE, color_scheme="dark") as looked:
+        await looked.go("/documents")
+        torn = break_page(make_pdf(LONG, LONG, "RECEIVED"), 1)
+        await looked.page.get_by_label("Add a document").set_input_files(
+            {"name": "fares.pdf", "mimeType": "application/pdf", "buffer": torn}
+        )
+        await looked.page.get_by_role("button", name="Add", exact=True).click()
+        await looked.page.get_by_role("link", name="fares.pdf").click()
+        await looked.sees("Pages lost")
+        await looked.sees("NoSuchDecode")
+        await looked.sees("Flexible fares are refunded")
+        assert not await looked.axe() and await _fits(looked)
+        await looked.go("/documents")
+        await looked.page.get_by_label("What a task of yours would find").fill("when are fares refunded?")
+        await looked.page.get_by_role("button", name="Search", exact=True).click()
+        await looked.sees("1. fares.pdf")
+        assert not await looked.axe() and await _fits(looked)
+        await looked.page.get_by_role("link", name="1. fares.pdf").click()
+        await looked.page.locator("summary", has_text="Delete").click()
+        await looked.page.get_by_label("Reason").fill("an old list")
+        await looked.page.get_by_role("button", name="Delete it").click()
+        await looked.sees("No document yet")
+
+
+async def test_the_spend_page_draws_the_day_up_to_its_ceiling(world: World, browser: Browser) -> None:
+    await world.finish(await world.submit("t9", "What is 17 * 23?"))
+    async with visitor(browser, world.mesh.url, key(world, "t9"), viewport=PHONE) as looked:
+        await looked.page.locator("#spending .spark").nth(3).wait_for()
+        assert not await looked.axe() and await _fits(looked)
+        await looked.go("/spend")
+        await looked.page.locator("#today", has_text="At the rate of the last hour").wait_for()
+        assert "ceiling of the day" in await looked.page.locator("#today svg").inner_html()
+        assert not await looked.axe() and await _fits(looked)
+
+
+async def _fits(looked: Looked) -> bool:
+    """A phone scrolls down, not sideways."""
+    wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return bool(wide <= 0)
+
+
+async def test_a_call_is_tried_before_anybody_makes_it_and_its_tool_is_halted(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t8"), color_scheme="dark") as looked:
+        await looked.go("/tools")
+        assert not await looked.axe()
+        await looked.page.get_by_role("link", name="counter_increment", exact=True).click()
+        await looked.page.get_by_label("Arguments, as JSON").fill('{"name": "questions"}')
+        await looked.page.get_by_label("A document says").fill("Count under questions. <script>alert(1)</script>")
+        await looked.page.get_by_role("button", name="Try", exact=True).click()
+        await looked.page.locator("#ruling", has_text="A person would be asked").wait_for()
+        assert not await looked.axe()
+        await looked.page.get_by_label("Arguments, as JSON").fill("{}")
+        await looked.page.get_by_role("button", name="Try", exact=True).click()
+        await looked.page.locator("#ruling", has_text="required property").wait_for()
+        await looked.page.get_by_role("group", name="Act").get_by_text("Halt", exact=True).click()
+        await looked.page.get_by_label("Reason").first.fill("the counter is being moved")
+        await looked.page.get_by_role("button", name="Halt it").click()
+        await looked.page.locator("#how", has_text="the counter is being moved").wait_for()
+        await looked.page.get_by_text("Lift", exact=True).click()
+        await looked.page.locator("#how").get_by_label("Reason").fill("it is back")
+        await looked.page.get_by_role("button", name="Let it go on").click()
+        await looked.page.locator("#how", has_text="It is not halted").wait_for()
+    async with visitor(browser, world.mesh.url, key(world, "t8", "submitter"), viewport=PHONE) as asker:
+        for path in ("/tools", "/tools/counter_increment"):
+            await asker.go(path)
+            await asker.sees("counter_increment")
+            assert await asker.page.evaluate(SIDEWAYS) <= 0 and not await asker.axe()
+        await asker.sees("Operators and auditors read the rules")
+
+
+async def test_who_may_act_is_told_to_overseers_and_found_by_search(world: World, browser: Browser) -> None:
+    mine = key(world, "t8", "auditor")
+    async with visitor(browser, world.mesh.url, mine, viewport=PHONE, color_scheme="dark") as looked:
+        await looked.go("/identities")
+        await looked.page.get_by_role("row").filter(has_text="t8-auditor-console").first.wait_for()
+        assert mine not in await looked.page.content()
+        assert await looked.page.evaluate(SIDEWAYS) <= 0 and not await looked.axe()
+        await looked.go("/search?q=t8-auditor")
+        await looked.page.get_by_role("link", name="t8-auditor-console").first.click()
+        await looked.page.wait_for_url("**/identities#keys")
+    async with visitor(browser, world.mesh.url, key(world, "t8", "submitter")) as asker:
+        await asker.go("/identities")
+        await asker.sees("may not see keys and identities")
+        assert not await asker.axe()

@@ -1,7 +1,10 @@
 """The room of models and tools: what is known of a model by several roads stands in one row."""
 
+import json
 from pathlib import Path
 
+from bulkhead_contracts.budget import SpendRow, Spent
+from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.models import rows_by_name
 from tests.integration.console.browsing import browsing
 from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, plan, stage
@@ -18,6 +21,17 @@ async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path
             assert "No model was called" in (await other.get("/models")).text
         seen = await bob.get("/models")
         assert seen.status_code == 200 and "may not see" in seen.text and "offline-rules-1" not in seen.text
+
+
+def test_calls_of_which_none_has_settled_have_no_percentiles() -> None:
+    row = json.loads(SpendRow(name="offline-rules-1", spent=Spent(calls=1)).model_dump_json())
+    models = rows_by_name("model", [], [], [row])
+    page = pages.render_template(
+        "models/models.html",
+        **{"models": models, "tools": [], "refused": None, "span": "24h"},
+        **{"claim": None, "bare": True, "path": "/models", "url": "/models", "theme": "auto"},
+    )
+    assert "offline-rules-1" in page and "–" in page
 
 
 def test_a_model_that_is_held_back_stands_first_with_all_that_is_known() -> None:

@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bulkhead_services.gateway.console.spend import CHART_HEIGHT, draw_bars, find_outliers, label_times, to_csv
+from bulkhead_services.gateway.console.spend.room import CHART_HEIGHT, draw_bars, label_times, to_csv
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
-from tests.unit.services.model_gateway.scripted_provider import says
+from tests.unit.services.model_gateway.scripted_provider import says, usage
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -48,6 +48,23 @@ async def test_an_operator_sees_what_is_spent_and_sets_a_limit_that_holds_under_
             assert "No call was admitted in that time" in page and ">search<" not in page and "olga" not in page
 
 
+async def test_a_dear_call_and_the_ceiling_of_the_day_are_named(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
+        for _ in range(2):
+            assert (await on.run())["status"] == "succeeded"
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.", told=usage(prompt=900_000, completion=9))])
+        task = (await on.run())["task_id"]
+        page = (await client.get("/spend/outliers?since=1h")).text
+        assert "Model call <strong>" in page and f'href="/tasks/{task}/calls/' in page and "times the median" in page
+        async with on.client(OPERATOR) as olga:
+            await olga.change_limit("day", {"cost_usd_micros": 200_000})
+        today = (await client.get("/spend/today")).text
+        assert "At the rate of the last hour" in today and 'class="ceiling"' in today and "ceiling of the day" in today
+        async with browsing(on, OTHER_OPERATOR) as other:
+            assert task not in (await other.get("/spend/outliers?since=1h")).text
+
+
 async def test_who_may_not_see_spending_sees_limits_and_changes_none(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, browsing(on, "bk_ann_of_demo") as ann:
         page = (await ann.get("/spend")).text
@@ -64,17 +81,6 @@ def test_bars_have_one_scale_and_what_cost_little_is_seen() -> None:
         200,
     ]
     assert draw_bars([], 0, 1) == [] and draw_bars([0, 0], 0, 2)[1].height == 0
-
-
-def test_what_cost_ten_times_the_median_of_its_like_is_an_outlier() -> None:
-    def row(name: str, cost: int) -> dict[str, Any]:
-        return {"name": name, "spent": {"cost_usd_micros": cost}, "held": {"cost_usd_micros": 0}}
-
-    usual = [row(f"t{number}/s", 10) for number in range(5)]
-    [outlier] = find_outliers("step", [row("t9/s", 100), row("", 500), *usual])
-    assert (outlier.task, outlier.cost_usd_micros, outlier.median_usd_micros) == ("t9", 100, 10)
-    assert find_outliers("step", [row("t9/s", 99), *usual]) == []
-    assert find_outliers("step", [row("t9/s", 100), *usual[:3]]) == [], "too few to say what is usual"
 
 
 def test_the_chart_has_hours_within_a_day_and_dates_beyond() -> None:

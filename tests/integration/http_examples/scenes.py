@@ -30,6 +30,10 @@ SUBMISSION: Json = {
     "tools": ["search_documents", "counter_increment"],
     "feature": "support",
 }
+RULES = """@id("small_counts")
+permit (principal, action == Action::"counter_increment", resource)
+when { context.tainted.isEmpty() };
+"""
 PUSH = {"url": "https://hooks.example/bulkhead", "token": "a-secret-of-yours"}
 
 
@@ -42,7 +46,14 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_history(recorder, ann, olga, task)
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
+        await _record_prompts(recorder, olga)
         await _record_operations(recorder, on, ann, olga)
+    (folder / "rules").mkdir()
+    (folder / "rules" / "demo.cedar").write_text(RULES)
+    (folder / "policy").mkdir()
+    executor = {"policy_dir": folder / "rules", "tenants_file": folder / "policy" / "tenants.yaml"}
+    async with stage(folder / "policy", rule=None, executor=executor) as on, _people(on) as (ann, _, olga):
+        await _record_policies(recorder, ann, olga)
     (folder / "gateway").mkdir()
     async with _gateway(folder / "gateway") as (mesh, olga, sue):
         await _record_pushes(recorder, mesh, olga, sue)
@@ -81,9 +92,12 @@ async def _record_documents(recorder: ExampleRecorder, ann: httpx.AsyncClient) -
     receipt = await recorder.record(ann, "addDocument", 201, body=FARES, name="fares.md")
     await recorder.record(ann, "showDocument", 201, ingest_id=receipt["ingest_id"])
     await recorder.record(ann, "listDocuments", limit=20)
+    await recorder.record(ann, "listChunks", name="fares.md", limit=20)
+    await recorder.record(ann, "searchDocuments", query="fare to Graz", k=8)
+    await recorder.record_problem(ann, "searchDocuments", 422, "empty_query", query="?")
     await recorder.record_problem(ann, "addDocument", 422, "invalid_document", body="", name="empty.md")
     await ann.post("/v1/documents", params={"name": "old-fares.md"}, content=b"The fare was EUR 9.")
-    await recorder.record(ann, "deleteDocument", name="old-fares.md")
+    await recorder.record(ann, "deleteDocument", name="old-fares.md", reason="replaced by fares.md")
 
 
 async def _record_task(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient) -> str:
@@ -186,6 +200,23 @@ async def _record_writes(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncC
     await recorder.record_problem(bob, "resolveWrite", 409, "already_resolved", body=other, write_id=write["write_id"])
 
 
+async def _record_prompts(recorder: ExampleRecorder, olga: httpx.AsyncClient) -> None:
+    tone = {"name": "tone", "kind": "choice", "choices": ["plain", "formal"], "default": "plain"}
+    content = {"text": "Answer in a {{tone}} tone.", "variables": [tone]}
+    body = {"content": content, "note": "Say it as we do", "owner": "support", "based_on": "worker.step@1"}
+    await recorder.record(olga, "publishPrompt", 201, body=body, prompt="worker.step")
+    await recorder.record_problem(olga, "publishPrompt", 409, "same_text", body=body, prompt="worker.step")
+    change = {"prompt": "worker.step", "number": 1, "values": {"tone": "formal"}}
+    move = {"after": 0, "changes": [change], "percent": 10, "reason": "try it on a tenth"}
+    await recorder.record(olga, "moveLabel", 201, body=move, label="production")
+    await recorder.record_problem(olga, "moveLabel", 409, "release_moved", body=move, label="production")
+    await recorder.record(olga, "listPrompts")
+    await recorder.record(olga, "showPrompt", prompt="worker.step")
+    await recorder.record(olga, "listReleases")
+    await recorder.record(olga, "showReleases", label="production")
+    await olga.post("/v1/releases/production", json={"after": 1, "end_canary": "drop", "reason": "it was an example"})
+
+
 async def _record_operations(
     recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, olga: httpx.AsyncClient
 ) -> None:
@@ -211,6 +242,21 @@ async def _record_operations(
     await recorder.record_problem(ann, "showTask", 404, "not_found", task_id="t-none")
     await recorder.record_problem(ann, "showSpending", 403, "forbidden")
     await recorder.record_problem(ann, "listTasks", 422, "invalid_query", limit=1_000)
+
+
+async def _record_policies(recorder: ExampleRecorder, ann: httpx.AsyncClient, olga: httpx.AsyncClient) -> None:
+    """A tool with the rules that speak of it, and the same call with its value from two sources."""
+    await recorder.record(ann, "listTools")
+    await recorder.record(olga, "showTool", tool="counter_increment")
+    await recorder.record_problem(olga, "showTool", 404, "unknown_tool", tool="counter")
+    trial: Json = {"tool": "counter_increment", "arguments": {"name": "questions"}}
+    text = {"content": "Count it under questions.", "name": "letter.md"}
+    await recorder.record(olga, "tryPolicy", body=trial | {"sources": [text | {"source": "retrieved"}]})
+    await recorder.record_problem(olga, "tryPolicy", 404, "unknown_tool", body=trial | {"tool": "counter"})
+    await recorder.record_problem(olga, "tryPolicy", 422, "bad_arguments", body=trial | {"arguments": {}})
+    search = {"tool": "search_documents", "arguments": {"query": "fares"}}
+    await recorder.record_problem(olga, "tryPolicy", 409, "not_ruled", body=search)
+    await recorder.record(olga, "listIdentities")
 
 
 async def _record_pushes(

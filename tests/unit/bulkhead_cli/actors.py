@@ -21,7 +21,7 @@ from bulkhead_contracts.retrieval import (
     StoredDocument,
 )
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskSubmitted
-from tests.unit.services.gateway.harness import Mesh, make_mesh
+from tests.unit.services.gateway.harness import InProcessBus, Mesh, make_mesh
 
 MARKER, TOOL_MARKER = "3fa9c1d2e4b5", "0" * 12
 ANSWER = f"The refund is 40 EUR [#{MARKER}], which is 80 % [#{TOOL_MARKER}]. Rules as of May [#{MARKER}]."
@@ -198,6 +198,11 @@ class Running:
     def refuse(self, reply: GrantReplied | None) -> None:
         """What the signer says from now on; None: it grants."""
         self._mesh.bus.refusal = reply
+
+    @property
+    def bus(self) -> InProcessBus:
+        """The bus in memory, which answers for the other services."""
+        return self._mesh.bus
 
     def stop(self) -> None:
         """End it."""

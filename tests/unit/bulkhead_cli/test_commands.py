@@ -15,6 +15,7 @@ from bulkhead_cli.main import PANELS, app
 from bulkhead_cli.tasks.answer import author_line
 from bulkhead_cli.tasks.follow import ConnectionLostNotice
 from bulkhead_contracts.grant import GrantReplied
+from bulkhead_contracts.retrieval import DocumentChunksReplied, DocumentSearchReplied
 from tests.unit.bulkhead_cli.actors import Running
 from tests.unit.services.gateway.harness import AUDITOR, OPERATOR
 
@@ -528,3 +529,28 @@ def test_commands_that_need_the_broker_say_what_is_missing(tmp_path):
     for command in (["timeline", "t1"], ["replay", "t1"], ["dead-letters"], ["dead-letters", "show", "abcd"]):
         answer = CliRunner().invoke(app, [*command, "--data", str(tmp_path)])
         assert answer.exit_code == 3 and "--data" in answer.stderr, answer.output
+
+
+def test_a_document_is_shown_by_chunk_and_searched(bulkhead, running):
+    chunk = {"chunk_id": "c1", "start": 0, "end": 30, "title": "Fares", "text": "Refunds\nerror: none of ours"}
+    stored = {"name": "fares.pdf", "sha256": "0" * 64, "media_type": "application/pdf", "chunks": 2, "versions": 1}
+    lost = {"page": 2, "code": "unreadable", "reason": "KeyError"}
+    part = {"document": stored | {"ingested_unix_ms": 1, "pages": 3, "sparse_pages": 1}, "chars": 60, "next": 31}
+    running.bus.chunks = DocumentChunksReplied.model_validate(part | {"chunks": [chunk], "lost_pages": [lost]})
+    shown = bulkhead("documents", "show", "fares.pdf")
+    assert shown.exit_code == 0 and "2 passages, 60 characters" in shown.stdout, shown.output
+    assert "1 of 3 pages are lost" in shown.stdout and "page 2: unreadable: KeyError" in shown.stdout
+    assert "0 to 30 (Fares)\n    Refunds\n    error: none of ours\n" in shown.stdout and "--start 31" in shown.stdout
+    assert json.loads(bulkhead("documents", "show", "fares.pdf", "--json").stdout)["chunks"] == [chunk]
+    running.bus.chunks = DocumentChunksReplied()
+    absent = bulkhead("documents", "show", "fares.pdf")
+    assert absent.exit_code == 2 and "there is no document 'fares.pdf'" in absent.stderr
+
+    ranked = chunk | {"document": "fares.pdf", "document_sha256": "0" * 64, "score": 0.5}
+    reply = {"chunks": [ranked], "pruned": 1, "note": "by words"}
+    running.bus.searched = DocumentSearchReplied.model_validate(reply)
+    found = bulkhead("documents", "search", "what is refunded?")
+    assert "1. fares.pdf, 0 to 30, score 0.500 (Fares)\n    Refunds" in found.stdout, found.output
+    assert "1 other" in found.stdout and "by words" in found.stdout
+    assert json.loads(bulkhead("documents", "search", "refunds", "--json").stdout)["chunks"] == [ranked]
+    assert bulkhead("documents", "search", " ").exit_code == 2

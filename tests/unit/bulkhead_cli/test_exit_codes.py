@@ -52,6 +52,8 @@ NO_MESH = {
     "topup": 3,
     "documents": 3,
     "documents list": 3,
+    "documents show": 3,
+    "documents search": 3,
     "documents add": 3,
     "documents delete": 3,
     "dead-letters": 3,
@@ -75,8 +77,8 @@ NO_MESH = {
     "prompts canary": 3,
     "prompts export": 3,
     "prompts check": None,
-    "prompts publish": 2,  # Its file is read first.
-    "prompts import": 2,
+    "prompts publish": None,  # Their files are read first.
+    "prompts import": None,
     "writes": 3,
     "writes list": 3,
     "writes resolve": 3,
@@ -135,6 +137,8 @@ WORDS = {
     "topup": ["t1", "--usd", "1", "--reason", "x"],
     "documents add": [__file__],
     "documents delete": ["x.md"],
+    "documents show": ["x.md"],
+    "documents search": ["x"],
     "dead-letters show": ["1"],
     "dead-letters redrive": ["1"],
     "dead-letters dismiss": ["1", "--reason", "x"],

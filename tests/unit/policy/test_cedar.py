@@ -177,3 +177,25 @@ def test_answers_are_remembered_by_the_request() -> None:
     assert first[0] == first[1]
     assert decide(proposal(FETCH, {"url": "https://shop.example/a"}, ASKED, tenant="other"), own).effect == "forbid"
     assert decide(proposal(FETCH, {"url": "https://shop.example/a"}, ASKED), own).effect == "permit"
+
+
+def test_rules_about_a_tool_are_those_that_may_decide_about_it() -> None:
+    own = (
+        '@id("all") forbid (principal, action, resource) when { resource == Tenant::"x" };\n'
+        '@id("pay") permit (principal in Role::"clerk", action in [Action::"pay"], resource);\n'
+        '@id("flows") permit (principal == Source::"tool:directory", action == Action::"flow", resource)\n'
+        'when { context.tool == "pay" };\n'
+        '@id("counts") permit (principal, action == Action::"count", resource);'
+    )
+    loaded = policy(own)
+    paying = {rule.name: rule.is_conditional for rule in loaded.rules_about("acme", PAY)}
+    assert paying == {
+        "default:writes": False,
+        "default:trusted": True,
+        "acme:all": True,
+        "acme:pay": True,
+        "acme:flows": True,
+    }
+    assert "acme:flows" not in {rule.name for rule in loaded.rules_about("acme", COUNT)}
+    assert next(rule.name for rule in loaded.rules_about("acme", READ)) == "default:reads"
+    assert not any(rule.name.startswith("acme") for rule in loaded.rules_about("other", PAY))

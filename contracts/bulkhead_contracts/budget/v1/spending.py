@@ -19,7 +19,8 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, or of `tasks`, as
     the ledger has them now, a row for each; the gateway knows that whoever asks may read those tasks. slices: into so
     many equal parts the time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's.
-    skip: so many of the dearest rows are left out, for the next page; they are in `total` alone.
+    skip: so many of the dearest rows are left out, for the next page; they are in `total` alone. outliers: so many are
+    named, at most.
     """
 
     requester: RequesterClaim
@@ -30,6 +31,7 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     slices: Annotated[int, Field(ge=0, le=bounds.MAX_SPEND_SLICES)] = 0
     tasks: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
     skip: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    outliers: Annotated[int, Field(ge=0, le=bounds.MAX_SPEND_OUTLIERS, exclude_if=operator.not_)] = 0
 
 
 UsageClass = Annotated[Count, Field(exclude_if=operator.not_)]
@@ -82,12 +84,29 @@ class SpendRow(Contract):
     p95_ms: Annotated[Count, Field(exclude_if=operator.not_)] = 0
 
 
+class SpendOutlier(Contract):
+    """A task, step or call that cost, or whose calls took, many times the median of its kind.
+
+    amount, median: in `unit`. resource: the model or tool of a call.
+    """
+
+    kind: Literal["task", "step", "model_call", "tool_call"]
+    unit: Literal["cost_usd_micros", "wall_ms"]
+    task: Token
+    step_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    resource: Annotated[str, Field(max_length=200)] = ""
+    amount: Count
+    median: Count
+
+
 class SpendReplied(Body, type="mesh.budget.spend_replied"):
     """Rows, the dearest first; `rest` sums the other rest_rows; `total` is all of them.
 
     late: settled since then, of calls that were admitted before: in no row, for their time is another. kept_unix_ms:
     tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name. slices:
-    cost in micro US dollars, spent and held, of the calls of each part of the time, the oldest first.
+    cost in micro US dollars, spent and held, of the calls of each part of the time, the oldest first; call_slices:
+    their number. outliers: those furthest above their median first.
     """
 
     by: SpendBy = "tenant"
@@ -100,4 +119,8 @@ class SpendReplied(Body, type="mesh.budget.spend_replied"):
     total: SpendRow = SpendRow()
     late: Spent = Spent()
     slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
+    call_slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES, exclude_if=operator.not_)] = ()
+    outliers: Annotated[
+        tuple[SpendOutlier, ...], Field(max_length=bounds.MAX_SPEND_OUTLIERS, exclude_if=operator.not_)
+    ] = ()
     failure: Failure | None = None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, StoredMessage
 from bulkhead.bus.seek_time import last_before
@@ -28,6 +29,7 @@ from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 from bulkhead_services.budget.ledger.replies import EDGES, settlements_in
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
+from bulkhead_services.budget.queries.outliers import CallAttempt, find_outliers
 
 log = Log("budget.spending")
 
@@ -35,6 +37,10 @@ MAY_READ = ("operator", "auditor")
 """Roles that see the spending of each person."""
 RESOURCE_SERVICES = {"model": "model_gateway", "tool": "tool_executor"}
 """Services whose resources are models, and tools."""
+CALL_KINDS: dict[str, Literal["model_call", "tool_call"]] = {
+    "model_gateway": "model_call",
+    "tool_executor": "tool_call",
+}
 HALTED = "halted"
 TASK_KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
 """No retention of ended tasks is shorter."""
@@ -66,6 +72,10 @@ class CountedReservation:
     at_unix_ms: int
     call: str = ""
     """The call that it was an attempt at, of one service and task."""
+    service: str = ""
+    step_id: str = ""
+    call_id: str = ""
+    resource: str = ""
 
 
 @dataclass(slots=True)
@@ -109,7 +119,18 @@ def count_message(tally: SpendTally, message: ReceivedMessage, grouping: str) ->
         name = name_of(grouping, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
         call = model.entry_key(body.service, message.tenant, message.task, body.call_id)
         ask = model.sum_of(body.amount)
-        tally.calls.setdefault(key, CountedReservation(name, message.task, ask, body.reserved_unix_ms, call))
+        counted = CountedReservation(
+            name,
+            message.task,
+            ask,
+            body.reserved_unix_ms,
+            call,
+            body.service,
+            body.step_id,
+            body.call_id,
+            body.resource,
+        )
+        tally.calls.setdefault(key, counted)
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         tally.settled.setdefault(key, body)
@@ -125,15 +146,17 @@ def build_report(
     lapsed_unix_ms: int = 0,
     skip: int = 0,
     ended_tasks: Collection[str] = (),
+    outliers: int = 0,
 ) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms, ended_tasks: what
     was reserved before, or of such a task, and is not settled counts as spent in full: its doer was killed. What was
-    held ahead and not used is no call.
+    held ahead and not used is no call. outliers: so many are named, at most.
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
     wall_ms_by_name: dict[str, list[int]] = {}
-    parts, width_ms = [0] * slices, max(1, until_unix_ms - since_unix_ms)
+    parts, call_parts, width_ms = [0] * slices, [0] * slices, max(1, until_unix_ms - since_unix_ms)
+    attempts: list[CallAttempt] = []
     for key, reservation in tally.calls.items():
         if reservation.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
@@ -151,8 +174,12 @@ def build_report(
                 by_name, amounts = held_by_name, _held_spend(reservation.ask)
             by_name.setdefault(reservation.name, []).append(amounts)
             if slices:
-                part = (reservation.at_unix_ms - since_unix_ms) * slices // width_ms
-                parts[min(part, slices - 1)] += amounts.cost_usd_micros  # A clock that is ahead tells the last one.
+                # A clock that is ahead tells the last one.
+                part = min((reservation.at_unix_ms - since_unix_ms) * slices // width_ms, slices - 1)
+                parts[part] += amounts.cost_usd_micros
+                call_parts[part] += 1
+            if outliers:
+                attempts.append(_call_attempt(reservation, amounts))
     rows = [
         SpendRow(
             name=name,
@@ -181,6 +208,20 @@ def build_report(
         total=_sum_rows(rows),
         late=_sum_spend(older),
         slices=tuple(parts),
+        call_slices=tuple(call_parts),
+        outliers=find_outliers(attempts, outliers),
+    )
+
+
+def _call_attempt(reservation: CountedReservation, amounts: Spent) -> CallAttempt:
+    return CallAttempt(
+        CALL_KINDS.get(reservation.service),
+        reservation.task,
+        reservation.step_id,
+        reservation.call_id,
+        reservation.resource,
+        amounts.cost_usd_micros,
+        amounts.wall_ms,
     )
 
 
@@ -318,7 +359,9 @@ class SpendQuery:
         await self._tally_stream(tally, JOURNAL_INBOX, packed_facts.batch_subject(tenant), since, body)
         lapsed = self._clock() - self._lease_ms
         ended_tasks = await self._find_ended_tasks(tally, tenant, lapsed)
-        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks)
+        return build_report(
+            tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks, body.outliers
+        )
 
     async def _find_ended_tasks(self, tally: SpendTally, tenant: str, lapsed_unix_ms: int) -> set[str]:
         """Tasks with unsettled calls that ended a while ago. Raises BusError."""

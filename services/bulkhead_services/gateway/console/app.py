@@ -18,11 +18,13 @@ from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
+from bulkhead_services.gateway.console.operate.identities import ConsoleIdentityRoutes
 from bulkhead_services.gateway.console.operate.reference import reference_routes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
+from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
 from bulkhead_services.gateway.console.search import ConsoleSearchRoutes
-from bulkhead_services.gateway.console.spend import ConsoleSpendRoutes
+from bulkhead_services.gateway.console.spend.room import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
 from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
 from bulkhead_services.gateway.console.task.bulk import ConsoleBulkRoutes
@@ -48,6 +50,8 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleDeadLetterRoutes,
     ConsoleRunbookRoutes,
     ConsoleModelRoutes,
+    ConsoleToolRoutes,
+    ConsoleIdentityRoutes,
     ConsoleSearchRoutes,
 )
 

@@ -1,4 +1,4 @@
-"""The room of documents: what the tenant's squads may search and cite; adding and deleting.
+"""The room of documents: what the tenant's tasks may search and cite; what was read of each; adding and deleting.
 
 In: visits; an upload, whose body goes on to the API unread; a form that deletes. Out: pages.
 """
@@ -8,9 +8,13 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.text.document_forms import SUPPORTED_FORMS
+from bulkhead_contracts import bounds
+from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
-PAGE = 50
+PAGE, CHUNKS = 50, 20
+SEARCHED_CHUNKS = (8, bounds.MAX_PASSAGES)
+"""Chunks that a search shows: as many as a task's finds unless it asks for more, and the most there are."""
 
 
 class ConsoleDocumentRoutes(ConsoleRoutes):
@@ -20,6 +24,8 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
         """Routes of the document pages."""
         return [
             self.factory.get_route("/documents", self.list_documents),
+            self.factory.get_route("/documents/show", self.show_document),
+            self.factory.get_route("/documents/search", self.search_documents),
             self.factory.post_route("/documents", self.add_document),
             self.factory.post_route("/documents/delete", self.delete_document),
         ]
@@ -31,8 +37,27 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
             "documents/list.html",
             documents=page["documents"],
             next=page["next"],
-            may_change=visit.claim.role in SUBMITTERS.names,
+            may_change=_may_change(visit),
             forms=SUPPORTED_FORMS,
+            question="",
+        )
+
+    async def show_document(self, visit: Visit) -> Response:
+        """GET /documents/show?name=NAME&start=CHARACTER"""
+        start = visit.query_value("start") or "0"
+        name = visit.query_value("name")
+        page = await visit.get("/v1/documents/chunks", name=name, start=start, limit=CHUNKS)
+        return visit.render_page(
+            "documents/document.html", page=page, begins=start == "0", may_change=_may_change(visit)
+        )
+
+    async def search_documents(self, visit: Visit) -> Response:
+        """GET /documents/search?q=QUESTION"""
+        question, limit = visit.query_value("q"), SEARCHED_CHUNKS[visit.query_value("all") == "yes"]
+        nothing: Json = {"chunks": [], "pruned": 0, "note": ""}
+        reply = await visit.get_or("/v1/documents/search", nothing, {"query": question, "k": limit})
+        return visit.render_page(
+            "documents/search.html", question=question, reply=reply, refused=reply.get("refused"), shown=limit
         )
 
     async def add_document(self, visit: Visit) -> Response:
@@ -45,8 +70,16 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
     async def delete_document(self, visit: Visit) -> Response:
         """POST /documents/delete"""
         form = await visit.read_form()
+        query = {"name": form.get("name", ""), "reason": form.get("reason", "")}
+        if not query["reason"]:
+            problem = {"title": "No reason", "detail": f"no reason was given to delete {query['name'][:80]}"}
+            raise ApiRefused(422, problem | {"hint": "say why: it is kept with the request"})
         response = await visit.api.send_request(
-            "DELETE", visit.token, "/v1/documents", query={"name": form.get("name", "")}, key=form.get(KEY_FIELD, "")
+            "DELETE", visit.token, "/v1/documents", query=query, key=form.get(KEY_FIELD, "")
         )
         response.decode_json()
         return redirect_to(visit.request, "/documents")
+
+
+def _may_change(visit: Visit) -> bool:
+    return visit.claim.role in SUBMITTERS.names

@@ -52,13 +52,21 @@ ROOM_GROUPS = (
             ("/coordination", "Coordination", "network"),
         ),
     ),
-    ("Money and models", (("/spend", "Spend", "wallet"), ("/models", "Models and tools", "cpu"))),
+    (
+        "Money and models",
+        (
+            ("/spend", "Spend", "wallet"),
+            ("/models", "Models and tools", "cpu"),
+            ("/tools", "Tools and policies", "wrench"),
+        ),
+    ),
     ("Ask", (("/new-task", "New task", "plus"), ("/documents", "Documents", "files"))),
     (
         "Operate",
         (
             ("/dead-letters", "Dead letters", "mail-x"),
             ("/runbooks", "Runbooks", "book-open"),
+            ("/identities", "Keys and identities", "key-round"),
             ("/docs", "API reference", "plug"),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Search over everything that has a page: rooms, views, tasks, approvals, documents, names, alerts.
+"""Search over everything that has a page: rooms, views, tasks, approvals, documents, tools, keys, names, alerts.
 
 In: words. Out: links in groups, as a page, whose results the command palette shows too. Each group is read by one
 request to the API, in the person's name, and is bounded.
@@ -7,12 +7,12 @@ request to the API, in the person's name, and is bounded.
 import asyncio
 import re
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.gateway_api.query import OVERSEERS, SUBMITTERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.task.task_list import BUILT_IN_VIEWS, TABS, saved_views
@@ -69,17 +69,21 @@ class ConsoleSearchRoutes(ConsoleRoutes):
             SearchGroup("Go to", [*_matching(words, _rooms()), *_matching(words, _views(visit) if words else [])])
         ]
         if words:
-            tasks, approvals, documents = await asyncio.gather(
+            tasks, approvals, documents, tools, identities = await asyncio.gather(
                 visit.get_or(
                     "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
                 ),
                 visit.get_or("/v1/approvals", {"approvals": []}, {"state": "waiting"}),
                 visit.get_or("/v1/documents", {"documents": []}, {"limit": READ}),
+                visit.get_or("/v1/tools", {"tools": []}),
+                _read_identities(visit),
             )
             groups += [
                 SearchGroup("Tasks", _task_results(tasks), f"/tasks?{urlencode({'text': text})}"),
                 SearchGroup("Approvals", _matching(words, _approvals(approvals["approvals"][:READ]))),
                 SearchGroup("Documents", _matching(words, _documents(documents["documents"]))),
+                SearchGroup("Tools", _matching(words, _tools(tools["tools"]))),
+                SearchGroup("Keys and identities", _matching(words, _identities(identities))),
                 SearchGroup("Tasks by name", _matching(words, _names(tasks["counts"]))),
                 SearchGroup("Runbooks", _matching(words, _runbooks())),
             ]
@@ -133,10 +137,30 @@ def _approvals(approvals: list[Json]) -> list[SearchResult]:
 
 
 def _documents(documents: list[Json]) -> list[SearchResult]:
-    """Documents, each where the list of all begins with it, or nearly."""
     return [
-        SearchResult(row["name"], f"/documents?{urlencode({'after': row['name'][:-1]})}", "files") for row in documents
+        SearchResult(row["name"], f"/documents/show?{urlencode({'name': row['name']})}", "files") for row in documents
     ]
+
+
+async def _read_identities(visit: Visit) -> Json:
+    """Keys and programs, for those who may see them."""
+    empty: Json = {"keys": [], "publishers": [], "subscribers": []}
+    return await visit.get_or("/v1/identities", empty) if visit.claim.role in OVERSEERS.names else empty
+
+
+def _tools(tools: list[Json]) -> list[SearchResult]:
+    return [
+        SearchResult(tool["name"], f"/tools/{quote(tool['name'], safe='')}", "wrench", tool["about"]) for tool in tools
+    ]
+
+
+def _identities(page: Json) -> list[SearchResult]:
+    keys = [SearchResult(row["person"], "/identities#keys", "key-round", f"key, {row['role']}") for row in page["keys"]]
+    programs = [
+        SearchResult(row["name"], "/identities#programs", "plug", "identity on the bus")
+        for row in (*page["publishers"], *page["subscribers"])
+    ]
+    return [*keys, *programs]
 
 
 def _names(counts: Json | None) -> list[SearchResult]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from bulkhead.bus.port import BusError
 from bulkhead.callers import authentication
+from bulkhead.callers.api_keys import ApiKey
 from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated, credential_of, repeated_header
 from bulkhead.gateway_api.query import EVERY_ROLE, AllowedRoles
 from bulkhead_contracts.task import RequesterClaim
@@ -108,6 +109,15 @@ class GatewayAuthenticator:
         if not is_first:
             raise unauthorized("this login link was used already", NEW_LINK)
         return self._sessions.seal_token(opened.digest, self._clock())
+
+    def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:
+        """Rows of the key file that are a tenant's: digests, and whose they are."""
+        return self._callers.keys_of(tenant)
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """True where people may come with tokens of an issuer, too."""
+        return self._callers.accepts_tokens
 
     async def require_role(self, request: Request, allowed: AllowedRoles, action: str) -> RequesterClaim:
         """The caller, if it has one of these roles. Raises Problem (400, 401, 403, 503)."""

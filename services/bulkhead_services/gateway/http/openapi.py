@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bulkhead.gateway_api import approvals, documents, histories, operators, prompts, tasks, writes
+from bulkhead.gateway_api import approvals, documents, histories, identities, operators, prompts, tasks, tools, writes
 from bulkhead.gateway_api.query import Query
 from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
@@ -29,7 +29,7 @@ from bulkhead_services.gateway.read_model import events
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
-    for room in (tasks, histories, documents, approvals, writes, prompts, operators)
+    for room in (tasks, histories, documents, approvals, writes, prompts, operators, tools, identities)
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
@@ -161,6 +161,9 @@ the stream ends after it; reconnecting then gives 204. Lines that begin with a c
 
 _READ = (401, 403, 503)
 _TASK = path_parameter("task_id", "The task's id")
+_REASON = query_parameter(
+    "reason", "The reason, which is kept with the request", {"type": "string", "maxLength": bounds.MAX_REASON_CHARS}
+)
 _NAME = query_parameter("name", "The document's name", NAME_SCHEMA)
 _LOCATION = {"Location": TEXT}
 _KEY = header_parameter(
@@ -265,6 +268,7 @@ _WRITES: Json = {
             },
             (400, 401, 403, 404, 422, 503),
             _NAME | {"required": True},
+            _REASON,
             header_parameter("Idempotency-Key", _FIRST_OUTCOME.format("deletion"), schema=KEY_SCHEMA),
             description="Tasks no longer find it. Answers that were given keep what they quote from it.",
         ),
@@ -419,6 +423,17 @@ _WRITES: Json = {
             description="It holds from the next admission on. The operator, the time and both limits (old and new) are "
             "kept as a fact.",
             body=body_of(schemas.LimitSubmission),
+        )
+    },
+    "/v1/policy-trials": {
+        "post": operation(
+            "tryPolicy",
+            "Say what a call of a tool would be: permitted, asked about or forbidden; nothing is called",
+            {"200": answer_of(tools.PolicyTrialDocument, "The ruling, with the rule that decided and its reasons")},
+            (*CHANGE, 404),
+            description="For operators and auditors. The executor's own decision, with the sources as they are given: "
+            "no plan, no earlier call of the task and no label of a place counts. Nothing is stored.",
+            body=body_of(schemas.PolicyTrialSubmission),
         )
     },
     "/v1/changes": {

@@ -29,12 +29,12 @@ def query_route(
 
     async def serve_query(request: Request) -> Response:
         claim = await auth.require_role(request, query.ALLOWED, query.ACTION)
-        return json_response(await answer(claim, _parse_query(query, request)))
+        return json_response(await answer(claim, parse_query(query, request)))
 
     return Route(query.PATH, serve_query, methods=["GET"])
 
 
-def _parse_query(query: type[Q], request: Request) -> Q:
+def parse_query(query: type[Q], request: Request) -> Q:
     """The query that a request says. Raises Problem 422 with the remedy of the first that does not fit."""
     texts = {**request.query_params, **request.path_params}
     try:

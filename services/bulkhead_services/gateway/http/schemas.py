@@ -20,7 +20,8 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, order_fields
+from bulkhead_contracts.tool import TrialSource
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, order_fields
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -321,3 +322,24 @@ class DecisionSubmission(Contract):
     decision: Decision
     arguments_sha256: Sha256
     reason: ReasonInput = "no reason was given"
+
+
+class TrialSourceInput(TrialSource):
+    """A text that would stand before the agent. source: who is behind it; name: of the document or tool."""
+
+    model_config = STRICT
+
+
+class PolicyTrialSubmission(Contract):
+    """Body of POST /v1/policy-trials. sources: texts in which the values of the arguments are looked for, as the model
+    gateway does; a value that stands in none is the model's. person: for whom the call would be made, the caller where
+    it is absent; role: of that person."""
+
+    model_config = STRICT
+
+    tool: Name
+    arguments: dict[str, Any]
+    sources: Annotated[tuple[TrialSourceInput, ...], Field(max_length=bounds.MAX_TRIAL_SOURCES)] = ()
+    person: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    role: Literal["submitter", "operator"] = "submitter"
+    feature: Tag = ""

@@ -1,7 +1,9 @@
 """The local user's keys: made once, kept, and made anew beside what a backup brought."""
 
+import hashlib
 import json
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ def who(api_keys: Path, key: str) -> tuple[str, str]:
     [found] = [
         one
         for one in json.loads(api_keys.read_text())["keys"]
-        if one == callers.key_row(key, one["tenant"], one["person"], one["role"])
+        if one["sha256"] == hashlib.sha256(key.encode()).hexdigest()
     ]
     return found["tenant"], found["role"]
 
@@ -27,7 +29,10 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     assert (credentials.read_text(), api_keys.read_text()) == before
     made = json.loads(before[0])
     agent = made.pop("agent")
-    assert callers.key_row(agent, "demo", "local-agent", "submitter", agent=True) in json.loads(before[1])["keys"]
+    [row] = [one for one in json.loads(before[1])["keys"] if one["person"] == "local-agent"]
+    assert row["sha256"] == hashlib.sha256(agent.encode()).hexdigest()
+    assert (row["tenant"], row["role"], row["agent"]) == ("demo", "submitter", True)
+    assert 0 <= time.time() * 1_000 - row["made_unix_ms"] < 60_000, "people see since when a key is there"
     assert set(made) == set(callers.ROLES) and all(who(api_keys, key) == ("demo", role) for role, key in made.items())
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o600 and not any(key in before[1] for key in made.values())
 

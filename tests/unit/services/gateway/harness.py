@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import BusUnavailable, LiveMessage, PubAck, PublishRefused, StoredMessage, WrongLastSequence
 from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.policy.cedar import CedarPolicy
+from bulkhead.policy.decision import decide
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context, ServiceIdentity, make_context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.halts.operator import HaltRequest, change_of, judge_request, judge_reset
 from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
     CoordinationReplied,
@@ -45,6 +49,10 @@ from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied,
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import (
+    DocumentChunksReplied,
+    DocumentChunksRequested,
+    DocumentSearchReplied,
+    DocumentSearchRequested,
     DocumentsReplied,
     DocumentsRequested,
     PassageReplied,
@@ -60,6 +68,9 @@ from bulkhead_services.budget.queries import spending, task_journal
 from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.gateway.app import GatewayService
 from bulkhead_services.gateway.settings import Settings
+from bulkhead_services.tool_executor.boundary.policy_trials import PolicyFiles, PolicyTrials
+from bulkhead_services.tool_executor.registry import load_registry
+from bulkhead_services.tool_executor.settings import POLICY_DIR
 
 OPERATOR = "bk_operator_key_of_acme"
 AUDITOR = "bk_auditor_key_of_acme"
@@ -85,6 +96,19 @@ def _book() -> tenant_limits.TenantLimitsRegistry:
     bus = MemoryBus(MemoryBroker.for_mesh(), "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
     return tenant_limits.TenantLimitsRegistry(bus, publisher, Ledger(), lambda: 1, lambda why: None)
+
+
+def _trials() -> PolicyTrials:
+    """Of an executor that has the tools of this house."""
+    rows = tool_rows()
+    policy = _shipped_policy()
+    ruled = PolicyFiles(partial(decide, policy=policy), policy)
+    return PolicyTrials(load_registry((), rows), rows, ruled, None, lambda tool: "wasm", lambda tool: None)
+
+
+@cache
+def _shipped_policy() -> CedarPolicy:
+    return CedarPolicy.load_folder(POLICY_DIR, [row.spec for row in tool_rows()], POLICY_DIR)
 
 
 class Ledger(MemoryStore):
@@ -141,6 +165,10 @@ class InProcessBus:
         self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
+        self.chunks = DocumentChunksReplied()
+        self.searched = DocumentSearchReplied()
+        self.searches: list[tuple[str, str, DocumentSearchRequested]] = []
+        """Of each search its tenant, its grant and the request."""
         book = DeadLetterQuery(SimpleNamespace(bus=self, message_key=b"b" * 32))  # type: ignore[arg-type]
         self._letters: dict[str, tuple[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]] = {
             DeadLettersRequested.ce_type(): (DeadLettersRequested, book.list_letters),
@@ -281,6 +309,14 @@ class InProcessBus:
         asked = kind.model_validate_json(body)
         return await answer(ReceivedMessage(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
 
+    async def _ruled(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
+        """The executor's own answer, by the policies that ship."""
+        rpc = _trials().rpc
+        [kind] = [kind for kind in rpc if kind.ce_type() == headers["ce-type"]]
+        head, at = Envelope(id=headers["ce-id"], type=headers["ce-type"], source="gateway", time_unix_ms=1), subject
+        asked = kind.model_validate_json(body)
+        return await rpc[kind](ReceivedMessage(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
+
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> LiveMessage:
@@ -322,10 +358,19 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == PassageRequested.ce_type():
                 self.passages.append((subject.split(".")[4], PassageRequested.model_validate_json(body)))
                 return LiveMessage("reply", {"ce-type": self.passage.ce_type()}, self.passage.encode())
+            if (headers or {}).get("ce-type") == DocumentChunksRequested.ce_type():
+                return LiveMessage("reply", {"ce-type": self.chunks.ce_type()}, self.chunks.encode())
+            if (headers or {}).get("ce-type") == DocumentSearchRequested.ce_type():
+                search = DocumentSearchRequested.model_validate_json(body)
+                self.searches.append((subject.split(".")[4], (headers or {}).get("bulkhead-grant", ""), search))
+                return LiveMessage("reply", {"ce-type": self.searched.ce_type()}, self.searched.encode())
             asked = DocumentsRequested.model_validate_json(body)
             left = [one for one in self.documents if one.name > asked.after]
             page = DocumentsReplied(documents=tuple(left[: asked.limit]), more=len(left) > asked.limit)
             return LiveMessage("reply", {"ce-type": page.ce_type()}, page.encode())
+        if subject.startswith("rpc.gateway.tool_executor."):
+            ruled = await self._ruled(subject, body, dict(headers or {}))
+            return LiveMessage("reply", {"ce-type": ruled.ce_type()}, ruled.encode())
         assert subject.startswith("rpc.gateway.signer.")
         if (headers or {}).get("ce-type") == VouchRequested.ce_type():
             self.vouched.append(VouchRequested.model_validate_json(body))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bulkhead.blobs import BlobMissing, reference
-from bulkhead.grants import Authority, Signer, new_signing_seed
+from bulkhead.grants import Authority, Signer, Verifier, new_signing_seed, public_of
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation
 from bulkhead.runtime.errors import JobRefused
@@ -135,7 +135,10 @@ async def make_desk(tmp_path: Path):
         library = FileLibrary(settings)
         model = settings.embeddings_model if settings.embeddings_url else ""
         price = settings.embeddings_price_usd_micros_per_mtok or 0
-        desk = Desk(Rag(library, RetrievalOptions(chunks_per_document, model, price)), library)
+        seed = new_signing_seed()
+        verifier = Verifier({"signer": public_of(seed)})
+        rag = Rag(library, RetrievalOptions(chunks_per_document, model, price), verifier, lambda: NOW)
+        desk = Desk(rag, library, seed=seed)
         made.append(desk)
         return desk
 

@@ -1,4 +1,4 @@
-"""The routes under /v1/documents: add, show, list and delete documents of a tenant.
+"""The routes under /v1/documents: add, show, list, search and delete documents of a tenant.
 
 In: requests of people and programs. Out: receipts and problem details. The outcome comes from rag as a message; until
 then the answer is `pending`.
@@ -12,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.documents import DocumentListQuery, DocumentPage
+from bulkhead.gateway_api.documents import (
+    DocumentChunkPage,
+    DocumentChunkQuery,
+    DocumentListQuery,
+    DocumentPage,
+    DocumentSearchPage,
+    DocumentSearchQuery,
+)
 from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
 from bulkhead.text.document_forms import SUPPORTED_FORMS, find_misfit
 from bulkhead_contracts import bounds
@@ -20,12 +27,13 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
-from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.content_access import log_content_read, may_read_sources
+from bulkhead_services.gateway.http.query_routes import parse_query, query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import check_id, idempotency_key, json_response
 from bulkhead_services.gateway.http.schemas import DeletionReceipt, DocumentReceipt
 from bulkhead_services.gateway.http.upload import UploadedDocument, checked_name, read_document
-from bulkhead_services.gateway.problems import Problem, not_found
+from bulkhead_services.gateway.problems import Problem, invalid_query, not_found
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.settings import Settings
 
@@ -50,6 +58,8 @@ class DocumentRoutes:
         """Routes for the application."""
         return [
             query_route(DocumentListQuery, self._auth, self.list_documents),
+            query_route(DocumentChunkQuery, self._auth, self.list_chunks),
+            Route(DocumentSearchQuery.PATH, self.search_documents, methods=["GET"]),
             Route("/v1/documents", self.add_document, methods=["POST"]),
             Route("/v1/documents", self.delete_document, methods=["DELETE"]),
             Route("/v1/documents/{ingest_id}", self.show_document, methods=["GET"]),
@@ -89,12 +99,49 @@ class DocumentRoutes:
         last = page.documents[-1].name if page.more and page.documents else None
         return DocumentPage(documents=page.documents, next=last)
 
+    async def list_chunks(self, claim: RequesterClaim, query: DocumentChunkQuery) -> DocumentChunkPage:
+        """A document with a page of its chunks."""
+        name = checked_name(query.name)
+        part = await self._intake.read_chunks(claim, name, query.start, query.limit)
+        if part.document is None:
+            raise not_found("document", name, "GET /v1/documents lists the names; they must match exactly")
+        chunks, content = part.chunks, may_read_sources(claim)
+        if not content:
+            chunks = tuple(chunk.model_copy(update={"title": "", "text": ""}) for chunk in chunks)
+        elif chunks:
+            log_content_read(claim, f"document {part.document.sha256[:12]}")
+        return DocumentChunkPage(
+            document=part.document,
+            chars=part.chars,
+            lost_pages=part.lost_pages,
+            chunks=chunks,
+            content=content,
+            next=part.next,
+        )
+
+    async def search_documents(self, request: Request) -> Response:
+        """GET /v1/documents/search: not a `query_route`, because the signer wants the caller's own token."""
+        claim = await self._auth.require_role(request, DocumentSearchQuery.ALLOWED, DocumentSearchQuery.ACTION)
+        query = parse_query(DocumentSearchQuery, request)
+        if not query.query.strip():
+            raise invalid_query("query", query.query, "send a question with words that documents have")
+        reply = await self._intake.search_documents(claim, query.query, query.k, self._auth.token_of(request))
+        if reply.chunks:
+            log_content_read(claim, "document search")
+        return json_response(
+            DocumentSearchPage(query=query.query, chunks=reply.chunks, pruned=reply.pruned, note=reply.note)
+        )
+
     async def delete_document(self, request: Request) -> Response:
         """DELETE /v1/documents"""
         claim = await self._auth.require_role(request, SUBMITTERS, "delete documents")
         key = idempotency_key(request, required=False)
         name = checked_name(request.query_params.get("name", ""))
-        feed = await self._intake.delete_document(claim, name, key, self._auth.token_of(request))
+        reason = " ".join(request.query_params.get("reason", "").split())  # On one line, as everywhere.
+        if len(reason) > bounds.MAX_REASON_CHARS:
+            hint = f"send at most {bounds.MAX_REASON_CHARS} characters"
+            raise invalid_query("reason", reason, hint, bounds.MAX_REASON_CHARS)
+        feed = await self._intake.delete_document(claim, name, key, self._auth.token_of(request), reason)
         await self._wait_for_outcome(feed, lambda: feed.view.deleted is not None)
         ended = feed.view.deleted
         if ended is None:

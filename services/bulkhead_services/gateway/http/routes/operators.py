@@ -246,6 +246,7 @@ class OperatorRoutes:
             slices=query.slices,
             tasks=_named_tasks(query.tasks),
             skip=query.skip,
+            outliers=query.outliers,
         )
         index = f"{claim.person}/{query.by}/{query.since}/{self._context.clock()}"
         reply = await self._ask_budget(

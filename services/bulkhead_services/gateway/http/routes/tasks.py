@@ -42,10 +42,12 @@ from bulkhead_services.gateway.http.routes.citations import CitationRoutes
 from bulkhead_services.gateway.http.routes.console_links import ConsoleLinkRoutes
 from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
 from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
+from bulkhead_services.gateway.http.routes.identities import IdentityRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
+from bulkhead_services.gateway.http.routes.tools import ToolRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
@@ -96,6 +98,8 @@ class GatewayHttpApp:
         self.histories = HistoryRoutes(context, auth, feeds)
         quotas = TenantQuotas(settings.tenants_file)
         self.push = PushConfigRoutes(context, auth, self._bodies, feeds, quotas, writes)
+        self.tools = ToolRoutes(context, auth, self._bodies)
+        self.identities = IdentityRoutes(auth, settings.publishers, settings.subscribers, quotas)
         self.started = False
 
     def stream_pool(self) -> Pool:
@@ -119,6 +123,8 @@ class GatewayHttpApp:
             *self.prompts.routes(),
             *self.console_links.routes(),
             *self.operators.routes(),
+            *self.tools.routes(),
+            *self.identities.routes(),
             Route("/openapi.json", self.serve_openapi, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),

@@ -13,10 +13,15 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import (
+    DocumentChunksReplied,
     DocumentDeleted,
     DocumentDeleteRequested,
     DocumentIngested,
     DocumentIngestRequested,
+    DocumentSearchReplied,
+    LostPage,
+    RankedChunk,
+    StoredChunk,
     StoredDocument,
 )
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, make_mesh, until
@@ -267,3 +272,67 @@ async def test_what_no_reader_takes_is_refused_before_it_is_stored(mesh, http, n
     answer = await http.post(f"/v1/documents?name={name}", content=content, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, code) and ".docx" in answer.json()["hint"]
     assert not mesh.bus.stored
+
+
+CHUNK = {"chunk_id": "c1", "start": 7, "end": 20, "title": "Fares", "text": "The fare is 9"}
+FARES = StoredDocument(
+    name="a/b.pdf", sha256="0" * 64, media_type="application/pdf", chunks=1, versions=1, ingested_unix_ms=1
+)
+
+
+async def test_chunks_of_a_document_have_text_for_all_but_an_auditor(mesh, http):
+    lost = LostPage(page=2, code="unreadable", reason="KeyError")
+    mesh.bus.chunks = DocumentChunksReplied(
+        document=FARES, chars=20, lost_pages=(lost,), chunks=(StoredChunk(**CHUNK),), next=20
+    )
+    shown = await http.get("/v1/documents/chunks", params={"name": "a/b.pdf"}, headers=AUTH)
+    assert shown.status_code == 200 and shown.json()["chunks"] == [CHUNK] and shown.json()["next"] == 20
+    assert shown.json()["lost_pages"] == [{"page": 2, "code": "unreadable", "reason": "KeyError"}]
+    looked = await http.get("/v1/documents/chunks", params={"name": "a/b.pdf"}, headers={"X-API-Key": AUDITOR})
+    assert looked.json()["chunks"] == [CHUNK | {"title": "", "text": ""}] and looked.json()["content"] is False
+    far = {"name": "a/b.pdf", "start": bounds.MAX_DOCUMENT_TEXT_CHARS}
+    assert (await http.get("/v1/documents/chunks", params=far, headers=AUTH)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({"name": "absent.md"}, 404),
+        ({}, 422),
+        ({"name": "a.md", "limit": bounds.MAX_LISTED_CHUNKS + 1}, 422),
+        ({"name": "a.md", "start": bounds.MAX_DOCUMENT_TEXT_CHARS + 1}, 422),
+    ],
+)
+async def test_what_is_no_page_of_chunks_is_refused(mesh, http, params, status):
+    refused = await http.get("/v1/documents/chunks", params=params, headers=AUTH)
+    assert refused.status_code == status and refused.json()["hint"]
+
+
+async def test_a_search_goes_to_the_store_under_a_grant_of_its_own(mesh, http):
+    found = RankedChunk(**CHUNK, document="a.md", document_sha256="0" * 64, score=0.5)
+    mesh.bus.searched = DocumentSearchReplied(chunks=(found,), pruned=2)
+    answer = await http.get("/v1/documents/search", params={"query": "what is the fare?", "k": 3}, headers=AUTH)
+    assert answer.status_code == 200 and answer.json()["pruned"] == 2
+    assert answer.json()["chunks"][0] | CHUNK == answer.json()["chunks"][0]
+    [(tenant, grant, request)] = mesh.bus.searches
+    assert (tenant, grant, request.query, request.k) == ("acme", "signed.task.grant", "what is the fare?", 3)
+    assert mesh.bus.asked[-1].requester.tenant == "acme"
+
+
+async def test_a_search_that_may_not_be_or_has_no_words_is_refused_with_a_way_out(mesh, http):
+    where = "/v1/documents/search"
+    assert (await http.get(where, params={"query": "x"}, headers={"X-API-Key": AUDITOR})).status_code == 403
+    assert (await http.get(where, params={"query": " "}, headers=AUTH)).status_code == 422
+    too_long = {"query": "x" * (bounds.MAX_QUERY_CHARS + 1)}
+    assert (await http.get(where, params=too_long, headers=AUTH)).json()["code"] == "invalid_query"
+    assert not mesh.bus.searches
+    for code, status in (("no_scope", 403), ("empty_query", 422), ("store_busy", 503)):
+        mesh.bus.searched = DocumentSearchReplied(failure=Failure.from_text(code, "why", "what to do"))
+        refused = await http.get(where, params={"query": "x"}, headers=AUTH)
+        assert (refused.status_code, refused.json()["hint"]) == (status, "what to do")
+
+
+async def test_the_reason_of_a_deletion_is_sent_with_it_and_bounded(mesh, http):
+    where = {"name": "fares.md", "reason": "x" * (bounds.MAX_REASON_CHARS + 1)}
+    assert (await http.request("DELETE", "/v1/documents", params=where, headers=AUTH)).status_code == 422
+    assert not mesh.sent("rag")

@@ -7,8 +7,6 @@ import asyncio
 import csv
 import io
 import re
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +18,7 @@ from bulkhead.gateway_api.operators import KINDS
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.spend.forecast import draw_day, read_forecast
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
@@ -37,13 +36,11 @@ COUNTED = ("tokens", "model_calls", "tool_calls")
 COLUMNS = ("cost_usd_micros", "tokens", "calls")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 REVISION = re.compile(r"[0-9]{1,15}")
-ROWS, MOST_ROWS = 50, 100
-PEERS = ("task", "step")
+ROWS = 50
 MOST = 10**15
 CHART_WIDTH, CHART_HEIGHT = 900, 160
 TICKS = 6
-OUTLIER_FACTOR, FEWEST_PEERS = 10, 5
-"""A step or task is an outlier when it cost ten times the median of the others that are listed, if these are enough."""
+OUTLIERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +55,6 @@ class SpendBar:
     from_unix_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outlier:
-    """A step or task that cost many times the median of its like. task: whose page tells more."""
-
-    kind: str
-    name: str
-    task: str
-    cost_usd_micros: int
-    median_usd_micros: int
-
-
 class ConsoleSpendRoutes(ConsoleRoutes):
     """The routes under /spend."""
 
@@ -77,6 +63,7 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         return [
             self.factory.get_route("/spend", self.show_spend),
             self.factory.get_route("/spend/outliers", self.show_outliers),
+            self.factory.get_route("/spend/today", self.show_today),
             self.factory.get_route("/spend.json", self.download_sums),
             self.factory.get_route("/spend.csv", self.download_sums),
             self.factory.post_route("/spend/limits", self.set_limit),
@@ -109,12 +96,15 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         )
 
     async def show_outliers(self, visit: Visit) -> Response:
-        """GET /spend/outliers: read after the sums, one kind after the other, for each reads the whole time's facts"""
-        outliers = list[Outlier]()
-        for kind in PEERS:
-            query: dict[str, str | int] = {"by": kind, "since": visit.query_value("since") or "24h", "limit": MOST_ROWS}
-            outliers += find_outliers(kind, (await visit.get_or("/v1/spend", {"rows": []}, query))["rows"])
-        return visit.render_page("spend/outliers.html", outliers=outliers)
+        """GET /spend/outliers: read after the sums, because it reads all facts of the time once more"""
+        query: dict[str, str | int] = {"by": "tenant", "since": visit.query_value("since") or "24h"}
+        spent = await visit.get_or("/v1/spend", {"outliers": []}, query | {"limit": 1, "outliers": OUTLIERS})
+        return visit.render_page("spend/outliers.html", outliers=spent["outliers"])
+
+    async def show_today(self, visit: Visit) -> Response:
+        """GET /spend/today: the day against its ceiling"""
+        forecast, refused = await read_forecast(visit)
+        return visit.render_page("spend/today.html", forecast=forecast, chart=draw_day(forecast), refused=refused)
 
     async def download_sums(self, visit: Visit) -> Response:
         """GET /spend.json and /spend.csv"""
@@ -172,19 +162,6 @@ def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str
             datetime.fromtimestamp((since_unix_ms + span_ms * number // (TICKS - 1)) / 1000, UTC).strftime(pattern),
         )
         for number in range(TICKS)
-    ]
-
-
-def find_outliers(kind: str, rows: Sequence[Json]) -> list[Outlier]:
-    """Rows that cost OUTLIER_FACTOR times the median of all or more, the dearest first."""
-    costs = [cost for row in rows if row["name"] and (cost := _row_cost(row))]
-    if len(costs) < FEWEST_PEERS:
-        return []
-    median = round(statistics.median(costs))
-    return [
-        Outlier(kind, row["name"], row["name"].partition("/")[0], _row_cost(row), median)
-        for row in rows
-        if row["name"] and _row_cost(row) >= OUTLIER_FACTOR * max(1, median)
     ]
 
 
