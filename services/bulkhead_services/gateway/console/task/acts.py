@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.task.uncertain import require_resolved_writes
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 
@@ -103,6 +104,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
     async def retry_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one"""
         form, past = await visit.read_form(), await read_past(visit, _task_id(visit), planned=False)
+        await require_resolved_writes(visit, past["task"])
         return await _submit_again(visit, form, retry_body(past))
 
 

@@ -18,6 +18,7 @@ from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.holds import find_hold
 from bulkhead_services.gateway.console.task.tree import WAITS, TaskTree
+from bulkhead_services.gateway.console.task.uncertain import read_resolutions
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.watching import follow_task
 from bulkhead_services.gateway.read_model.citations import MARKER
@@ -128,8 +129,15 @@ def _may_export(visit: Visit, task: Json) -> bool:
 
 
 async def _head_values(visit: Visit, task: Json) -> dict[str, Any]:
-    """Values of the head: the task, why it does not go on, its answer."""
+    """Values of the head: the task, why it does not go on, its answer. doubts: its uncertain writes, each with a
+    person's resolution or None."""
+    resolutions = await read_resolutions(visit, task)
+    doubts = [(write, resolutions.get(write["write_id"])) for write in task["uncertain_writes"] or ()]
     return {
+        "doubts": doubts,
+        "unresolved": task["uncertain_writes"] is None
+        or bool(task["more_uncertain_writes"])
+        or any(resolution is None for _, resolution in doubts),
         "task": task,
         "ended": task["status"] in ENDED,
         "hold": await find_hold(visit, task),
