@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.eventually import until
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
+from tests.replay.scenes import leased
 from tests.replay.stage import APPROVER, OPERATOR, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -88,3 +89,12 @@ async def test_a_tree_is_searched_opened_and_read_raw_without_a_script(tmp_path:
         assert "<html" not in below and below.count('role="treeitem"') >= 3
         again = await olga.post(f"{here}/retry", data=form(page, "/retry"))
         assert again.status_code == 200 and again.url.path not in (here, f"{here}/retry")
+
+
+async def test_a_wait_that_has_ended_says_what_it_was_for_and_who_held_that(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga:
+        task = await leased(on)
+        shown = {step: (await olga.get(f"/tasks/{task}/pane?at=step.1.{step}")).text for step in "ab"}
+        [(waiter, holder)] = [(step, "ba"[step == "b"]) for step, pane in shown.items() if "<h3>Waits</h3>" in pane]
+        link = f'held by <a href="/tasks/{task}?at=step.1.{holder}">'
+        assert f"waited for crm:account:42, {link}" in shown[waiter]

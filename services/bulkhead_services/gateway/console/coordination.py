@@ -14,6 +14,7 @@ from starlette.routing import Route
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
+from bulkhead_services.gateway.console.parties import read_party_names, split_party, tasks_in
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 DRAWN = 60
@@ -62,6 +63,13 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             visit.get("/v1/halts"),
             visit.get("/v1/tasks", limit=NAMED_TASKS),
         )
+        trips = [finding["trip"] for finding in coordination["trips"]]
+        parties = [name for trip in trips for name in trip.get("cycle", ())]
+        parties += [name for wait in coordination["waits"][:DRAWN] for name in (wait["waiter"], *wait["targets"])]
+        sentences = [halt["reason"] for halt in halts["halts"]] + [trip["what"] for trip in trips]
+        names = await read_party_names(
+            visit, [*(split_party(name)[0] for name in parties), *tasks_in(sentences)], tasks["tasks"]
+        )
         windows = {(window["scope"], window["name"]): window for window in coordination["windows"]}
         waits = coordination["waits"]
         return visit.render_page(
@@ -70,7 +78,7 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             refused=coordination.get("refused"),
             at_unix_ms=at_unix_ms,
             bars=draw_minutes(coordination["minutes"]),
-            objectives={task["task_id"]: task["objective"] for task in tasks["tasks"]},
+            names=names,
             graph=draw_waits(waits[:DRAWN]),
             waits=[wait for wait in waits if wait["kind"] != "held"],
             trips=[
@@ -140,13 +148,7 @@ def draw_deadlock(trip: Json) -> WaitRing | None:
         return None
     victim = trip.get("victim", "")
     steps = [DrawnStep(name, name, status="gave way" if name == victim else "") for name in cycle]
-    return draw_ring(steps, ["waits for" if _is_step(name) else "is held by" for name in cycle])
-
-
-def _is_step(party: str) -> bool:
-    """Resources have a colon in front, and may have a slash behind it."""
-    task, slash, _ = party.partition("/")
-    return bool(slash) and ":" not in task
+    return draw_ring(steps, ["waits for" if split_party(name)[0] else "is held by" for name in cycle])
 
 
 def list_evidence(finding: Json) -> list[tuple[str, str]]:

@@ -16,8 +16,10 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.parties import PartyNames, read_party_names, tasks_in
 from bulkhead_services.gateway.console.task.holds import find_hold
-from bulkhead_services.gateway.console.task.tree import WAITS, TaskTree
+from bulkhead_services.gateway.console.task.task_list import WAY_ON
+from bulkhead_services.gateway.console.task.tree import WAITED, WAITS, TaskTree
 from bulkhead_services.gateway.console.task.uncertain import read_resolutions
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.watching import follow_task
@@ -170,14 +172,28 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         "find": visit.query_value("find"),
         "as_json": visit.query_value("as") == "json",
         "waits": WAITS,
+        "waited": WAITED,
+        "way_on": WAY_ON,
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
     }
     if story is None:
-        return values | {"tree": None, "rows": (), "more": False, "at": "", "node": None, "call": None, "raw": ""}
+        return values | {
+            "names": PartyNames(),
+            "tree": None,
+            "rows": (),
+            "more": False,
+            "at": "",
+            "node": None,
+            "call": None,
+            "raw": "",
+        }
     tree = await asyncio.to_thread(TaskTree, story, now_unix_ms, has_ended=task["status"] in ENDED)
     pause = task["pause"] or {}
     chosen = tree.choose_key(visit.query_value("at"), pause.get("step_id", ""))
     node = tree.nodes.get(chosen)
+    sentences = [wait["what"] for wait in node.waits] if node else []
+    sentences += [wait["what"] for _, wait in tree.open_waits()] + [reason["what"] for reason in story["reasons"]]
+    others = [task_id for task_id in tasks_in(sentences) if task_id != task["task_id"]]
     call = None
     if node is not None and chosen.startswith("call."):
         call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
@@ -185,6 +201,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         values
         | _row_values(visit, tree, chosen)
         | {
+            "names": await read_party_names(visit, others, [task]),
             "tree": tree,
             "at": chosen,
             "node": node,
