@@ -99,6 +99,7 @@ def test_a_sentence_names_tasks_and_steps_and_times_instead_of_ids_and_milliseco
     )
     assert told == (
         '<a href="/tasks/t1?at=step.2.s1">Move &lt;b&gt;them&lt;/b&gt; of Move the passengers</a> waits for '
-        'flight:t1/s1, &lt;held&gt; by t2/s1 until 2026-11-26 14:42:34 UTC; task <a href="/tasks/t1">Move the passengers</a> is over'
+        "flight:t1/s1, &lt;held&gt; by t2/s1 until 2026-11-26 14:42:34 UTC; "
+        'task <a href="/tasks/t1">Move the passengers</a> is over'
     )
     assert names.link_party(f"t9/{HOSTILE}") == ('<a href="/tasks/t9">&lt;script&gt;alert(1)&lt;/script&gt; of t9</a>')

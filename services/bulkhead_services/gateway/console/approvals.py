@@ -46,7 +46,9 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
         """GET /approvals/{approval_id}"""
         approval = await visit.get(_api_path(visit))
         request = approval["request"]
-        task = await visit.get_or(f"/v1/tasks/{approval['task_id']}", {"objective": "", "status": ""})
+        task = await visit.get_or(
+            f"/v1/tasks/{approval['task_id']}", {"objective": "", "status": "", "standing": None, "answered": None}
+        )
         explanation = await visit.get_or(f"/v1/tasks/{approval['task_id']}/why", {"story": {"steps": []}})
         step, call = _asking_step(explanation["story"]["steps"], request)
         return visit.render_page(

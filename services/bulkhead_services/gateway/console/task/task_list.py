@@ -82,7 +82,7 @@ TABS = (
     StateTab("Failed", {"status": "failed,halted,rejected"}),
     StateTab("Cancelled", {"status": "cancelled"}),
 )
-ALWAYS = ("All", "Running", "Needs a person", "Not answered", "Failed")
+ALWAYS = ("All", "Running", "Needs a person", "Succeeded", "Not answered", "Failed")
 """Tabs that show without a task, too."""
 BUILT_IN_VIEWS = (
     TaskListView("Dearest today", "time=today&sort=cost"),
