@@ -16,6 +16,9 @@ async def test_an_operator_halts_and_resumes_with_a_reason(tmp_path: Path) -> No
     async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
         page = (await client.get("/coordination")).text
         assert "the watch is switched off" in page and "Nothing is halted" in page and "No breaker has opened" in page
+        assert (
+            '<option value="search_documents">tool</option>' in page and '<option value="demo">tenant</option>' in page
+        )
         given = form(page, 'action="/coordination/halt"') | {"scope": "tool", "name": "calculate", "reason": HOSTILE}
         done = await client.post("/coordination/halt", data=given)
         assert done.status_code == 200 and "tool calculate" in done.text and "&lt;script&gt;" in done.text
@@ -98,8 +101,10 @@ def test_a_sentence_names_tasks_and_steps_and_times_instead_of_ids_and_milliseco
         "t1/s1 waits for flight:t1/s1, <held> by t2/s1 until unix ms 1795704154302; task t1 is over"
     )
     assert told == (
-        '<a href="/tasks/t1?at=step.2.s1">Move &lt;b&gt;them&lt;/b&gt; of Move the passengers</a> waits for '
+        '<a href="/tasks/t1?at=step.2.s1">Move &lt;b&gt;them&lt;/b&gt; of “Move the passengers”</a> waits for '
         "flight:t1/s1, &lt;held&gt; by t2/s1 until 2026-11-26 14:42:34 UTC; "
         'task <a href="/tasks/t1">Move the passengers</a> is over'
     )
-    assert names.link_party(f"t9/{HOSTILE}") == ('<a href="/tasks/t9">&lt;script&gt;alert(1)&lt;/script&gt; of t9</a>')
+    assert names.link_party(f"t9/{HOSTILE}") == (
+        '<a href="/tasks/t9">&lt;script&gt;alert(1)&lt;/script&gt; of “t9”</a>'
+    )

@@ -25,6 +25,8 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 Texts = Mapping[str, str]
 """Contents by digest."""
+SEARCH_TOOL = "search_documents"
+"""The tool by which an agent asks for a retrieval."""
 MAX_ARGUMENTS_CHARS = 2_000
 MAX_STATED_CHARS = 2_000
 MAX_RESULT_CHARS = 2_000
@@ -108,7 +110,7 @@ def _build_call(
 ) -> Call:
     body = entry.body
     assert isinstance(body, Requested)
-    name, arguments, stated_reason = "search", "", ""
+    name, arguments, stated_reason = SEARCH_TOOL, "", ""
     match body:
         case ModelCallRequested():
             name = body.prompt_id

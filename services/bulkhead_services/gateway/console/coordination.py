@@ -11,6 +11,8 @@ from typing import get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.journal.story.calls import SEARCH_TOOL
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
@@ -27,6 +29,7 @@ PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": [], "minutes": []}
 MINUTE_MS, MINUTES_DRAWN = 60_000, 180
 STRIP_HEIGHT, MINUTE_WIDTH = 48, 5
+MAX_LABEL_CHARS = 60
 NAMED_TASKS = 100
 """Newest tasks whose objectives name the parties of waits."""
 
@@ -61,7 +64,7 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             visit.get_or("/v1/coordination", NOTHING, {"at": at_unix_ms} if at_unix_ms else {}),
             visit.get("/v1/breakers"),
             visit.get("/v1/halts"),
-            visit.get("/v1/tasks", limit=NAMED_TASKS),
+            visit.get("/v1/tasks", limit=NAMED_TASKS, counts="true"),
         )
         trips = [finding["trip"] for finding in coordination["trips"]]
         parties = [name for trip in trips for name in trip.get("cycle", ())]
@@ -93,6 +96,7 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             counting=[window for window in windows.values() if window["failed"] or window["slow"]],
             halts=halts["halts"],
             scopes=get_args(HaltScope),
+            halt_names=names_to_halt(visit.claim.tenant, tasks, [*coordination["windows"], *breakers["breakers"]]),
         )
 
     async def submit_action(self, visit: Visit) -> Response:
@@ -102,6 +106,18 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
         body = {name: form.get(name, "") for name in ("scope", "name", "reason")}
         await visit.post(path or "/v1/no-such-act", body, form.get(KEY_FIELD, ""))
         return redirect_to(visit.request, "/coordination")
+
+
+def names_to_halt(tenant: str, tasks: Json, watched: Sequence[Json]) -> list[tuple[str, str]]:
+    """Names that may be halted, each with its scope in words. tasks: a page of the list with its counts. watched:
+    breakers and their windows."""
+    names = tasks["counts"]["names"]
+    rows = [(name, "tool") for name in (SEARCH_TOOL, *names["tools"])]
+    rows += [(name, "model") for name in names["models"]] + [(name, "feature") for name in names["features"]]
+    rows += [(row.get("called") or row["name"], row["scope"]) for row in watched] + [(tenant, "tenant")]
+    going_on = [task for task in tasks["tasks"] if task["status"] in ("queued", "running", "paused")]
+    rows += [(task["task_id"], f"task: {cut_line(task['objective'], MAX_LABEL_CHARS)}") for task in going_on]
+    return list(dict.fromkeys(rows))
 
 
 def draw_waits(waits: list[Json]) -> LayeredGraph:

@@ -52,11 +52,11 @@ class PartyNames:
         return f"/tasks/{quote(task_id, safe='')}{row}" if task_id else ""
 
     def link_party(self, party: str) -> Markup:
-        """`STEP of TASK` with a link; a resource's name."""
+        """`STEP of “TASK”` with a link; a resource's name."""
         if not split_party(party)[0]:
             return Markup.escape(escape_controls(cut_line(party, 100)))
         title = cut_line(self.step_title(party), MAX_OBJECTIVE_CHARS)
-        words = f"{title} of {cut_line(self.objective(party), MAX_OBJECTIVE_CHARS)}"
+        words = f"{title} of “{cut_line(self.objective(party), MAX_OBJECTIVE_CHARS)}”"
         return Markup('<a href="{}">{}</a>').format(self.address(party), escape_controls(words))
 
     def link_sentence(self, sentence: str) -> Markup:

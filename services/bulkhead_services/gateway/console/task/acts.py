@@ -40,10 +40,11 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         return _render_done(visit, "The cancel is stored: the planner ends the task.")
 
     async def halt_task(self, visit: Visit) -> Response:
-        """POST /tasks/{task_id}/halt"""
-        form = await visit.read_form()
-        await _submit_switch(visit, "/v1/halts", form | {"scope": "task", "name": _task_id(visit)})
-        return _render_done(visit, "The task is halted: its work waits until the halt is lifted. Deadlines go on.")
+        """POST /tasks/{task_id}/halt: the task, or a tool that it uses, for all tasks"""
+        form = {"scope": "task", "name": _task_id(visit)} | await visit.read_form()
+        await _submit_switch(visit, "/v1/halts", form)
+        halted = "The task" if form["scope"] == "task" else f"The {form['scope']} {form['name']}"
+        return _render_done(visit, f"{halted} is halted: its work waits until the halt is lifted. Deadlines go on.")
 
     async def lift_halt(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/resume: of the task, or of the halt that the form names"""

@@ -5,6 +5,7 @@ lengths in percent of the axis. A row's key is its address in the page: `plan.1`
 `call.ID`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -327,6 +328,13 @@ class TaskTree:
         ticks = [count * number for number in range(MAX_TICKS + 1) if count * number * size * 100 < span * LAST_TICK]
         labels = [f"{tick / 1_000:g} s" if in_seconds else f"{tick} {unit}" for tick in ticks]
         return [(round(tick * size * 100 / span, 2), label) for tick, label in zip(ticks, labels, strict=True)]
+
+    def used_tools(self) -> list[tuple[str, int, int]]:
+        """Name, calls and failed calls of each tool that the task called, the most used first."""
+        calls = [node for node in self.nodes.values() if node.kind in ("tool", "search")]
+        failed = Counter(node.told["name"] for node in calls if node.state in BAD)
+        called = Counter(node.told["name"] for node in calls)
+        return [(name, count, failed[name]) for name, count in called.most_common()]
 
     def awaited_inputs(self, node: TreeNode) -> list[str]:
         """Titles of the steps on which a step builds and whose results are not accepted yet."""
