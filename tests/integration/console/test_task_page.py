@@ -119,3 +119,22 @@ async def test_a_wait_that_has_ended_says_what_it_was_for_and_who_held_that(tmp_
         [(waiter, holder)] = [(step, "ba"[step == "b"]) for step, pane in shown.items() if "<h3>Waits</h3>" in pane]
         link = f'held by <a href="/tasks/{task}?at=step.1.{holder}">'
         assert f"waited for crm:account:42, {link}" in shown[waiter]
+
+
+async def test_a_task_that_ended_at_its_ceiling_is_run_again_with_more(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, ANN) as ann, on.client(ANN) as mesh:
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
+        limits = {"limit_tokens": 30, "limit_usd": 0.4, "deadline_s": 3.0}
+        halted = await on.run("Work it out.", feature="fares", **limits)
+        assert (halted["status"], halted["failure"]["code"]) == ("halted", "budget_exceeded")
+        here = f"/tasks/{halted['task_id']}"
+        page = (await ann.get(here)).text
+        assert "Retry with more" in page and "Its limit was 30 tokens: 0 tokens were spent" in page
+        usd, tokens = (re.findall(rf'name="{name}"[^>]* value="([^"]*)"', page)[0] for name in ("usd", "tokens"))
+        assert usd == "0.4" and int(tokens) > 30
+        again = form(page, "Run it again under these limits") | {"usd": usd, "tokens": str(int(tokens) * 10)}
+        made = await ann.post(f"{here}/retry", data=again | {"tokens": "many"})
+        assert made.status_code == 422 and "Not a number" in made.text
+        made = await ann.post(f"{here}/retry", data=again)
+        document = await mesh.task(made.url.path.rpartition("/")[2]).show()
+        assert document["limits"]["tokens"] == int(tokens) * 10 and document["feature"] == "fares"

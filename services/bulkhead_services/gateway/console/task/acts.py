@@ -67,12 +67,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""
         form = await visit.read_form()
-        add: Json = {}
-        if form.get("usd"):
-            add["cost_usd_micros"] = round(_parse_number(form["usd"], "US dollars") * 1_000_000)
-        if form.get("tokens"):
-            add["tokens"] = round(_parse_number(form["tokens"], "tokens"))
-        body = {"add": add, "reason": form.get("reason", "")}
+        body = {"add": _parse_amounts(form), "reason": form.get("reason", "")}
         done = await visit.post(f"/v1/tasks/{_task_id(visit)}/topup", body, form.get(KEY_FIELD, ""))
         goes_on = " It was at its ceiling, and goes on." if done["resumed"] else ""
         return _render_done(visit, f"The task may spend more.{goes_on}")
@@ -103,10 +98,11 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         return await _submit_again(visit, form, fork_body(past | {"steps": steps}, chosen["id"]))
 
     async def retry_task(self, visit: Visit) -> Response:
-        """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one"""
+        """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one; under its
+        limits, or those of the form"""
         form, past = await visit.read_form(), await read_past(visit, _task_id(visit), planned=False)
         await require_resolved_writes(visit, past["task"])
-        return await _submit_again(visit, form, retry_body(past))
+        return await _submit_again(visit, form, retry_body(past) | _raised_limits(past["task"], form))
 
 
 async def _submit_switch(visit: Visit, path: str, form: dict[str, str]) -> None:
@@ -127,6 +123,21 @@ def _task_id(visit: Visit) -> str:
 
 def _render_done(visit: Visit, act: str) -> Response:
     return visit.render_page("tasks/done.html", what=act, task_id=_task_id(visit))
+
+
+def _parse_amounts(form: dict[str, str]) -> Json:
+    """Money and tokens of a form, those that it has. Raises ApiRefused."""
+    amounts: Json = {}
+    if form.get("usd"):
+        amounts["cost_usd_micros"] = round(_parse_number(form["usd"], "US dollars") * 1_000_000)
+    if form.get("tokens"):
+        amounts["tokens"] = round(_parse_number(form["tokens"], "tokens"))
+    return amounts
+
+
+def _raised_limits(task: Json, form: dict[str, str]) -> Json:
+    amounts = _parse_amounts(form)
+    return {"limits": (task["limits"] or {}) | amounts} if amounts else {}
 
 
 def _parse_number(text: str, field: str) -> float:

@@ -17,6 +17,7 @@ from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.parties import PartyNames, read_party_names, tasks_in
+from bulkhead_services.gateway.console.task.ceilings import raise_limits
 from bulkhead_services.gateway.console.task.holds import find_hold
 from bulkhead_services.gateway.console.task.task_list import WAY_ON
 from bulkhead_services.gateway.console.task.tree import WAITED, WAITS, TaskTree
@@ -143,6 +144,8 @@ async def _head_values(visit: Visit, task: Json) -> dict[str, Any]:
         "task": task,
         "ended": task["status"] in ENDED,
         "hold": await find_hold(visit, task),
+        "raised": raise_limits(task),
+        "names": PartyNames({task["task_id"]: task}),
         "exports": _may_export(visit, task),
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
         "answer": split_markers(task["answer"] or ""),
