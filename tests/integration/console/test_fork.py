@@ -68,6 +68,9 @@ async def test_a_task_with_an_unresolved_write_is_run_again_only_after_a_person_
             chosen = {"key": "k2", "act": act, "reason": "again", f"task-{task}": task}
             done = (await olga.post("/tasks/acts", data=chosen)).text
             assert "0 of 1 task done" in done and f'href="{here}"' in done and "counter_increment in" in done
+        for code in ("uncertain effect", "uncertain_effect"):
+            page_of_code = (await olga.get("/tasks", params={"code": code})).text
+            assert f'id="to-{task}"' in page_of_code and '"uncertain_effect">uncertain effect<' in page_of_code
         on.counter.clear_faults()
         settled = form(page, "Note that it was not done") | {"reason": "the counter stands at 0"}
         write = page.partition(f"{here}/writes/")[2].partition('"')[0]

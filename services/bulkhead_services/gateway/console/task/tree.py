@@ -332,7 +332,7 @@ class TaskTree:
     def used_tools(self) -> list[tuple[str, int, int]]:
         """Name, calls and failed calls of each tool that the task called, the most used first."""
         calls = [node for node in self.nodes.values() if node.kind in ("tool", "search")]
-        failed = Counter(node.told["name"] for node in calls if node.state in BAD)
+        failed = Counter(node.told["name"] for node in calls if node.state in BAD and node.state != "stopped")
         called = Counter(node.told["name"] for node in calls)
         return [(name, count, failed[name]) for name, count in called.most_common()]
 
