@@ -5,7 +5,7 @@ from pathlib import Path
 from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence
 from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, DrawnStep, draw_layers
 from bulkhead_services.gateway.console.pages import render_template
-from bulkhead_services.gateway.console.parties import PartyNames
+from bulkhead_services.gateway.console.task.parties import PartyNames
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, stage
 
@@ -97,10 +97,10 @@ def test_many_parties_of_a_circle_stand_one_behind_the_other() -> None:
 def test_a_sentence_names_tasks_and_steps_and_times_instead_of_ids_and_milliseconds() -> None:
     step = {"step_id": "s1", "title": "Move <b>them</b>", "plan_version": 2}
     names = PartyNames({"t1": {"task_id": "t1", "objective": "Move the passengers", "steps": [step]}})
-    told = names.link_sentence(
+    linked = names.link_sentence(
         "t1/s1 waits for flight:t1/s1, <held> by t2/s1 until unix ms 1795704154302; task t1 is over"
     )
-    assert told == (
+    assert linked == (
         '<a href="/tasks/t1?at=step.2.s1">Move &lt;b&gt;them&lt;/b&gt; of “Move the passengers”</a> waits for '
         "flight:t1/s1, &lt;held&gt; by t2/s1 until 2026-11-26 14:42:34 UTC; "
         'task <a href="/tasks/t1">Move the passengers</a> is over'

@@ -133,8 +133,8 @@ async def test_a_task_that_ended_at_its_ceiling_is_run_again_with_more(tmp_path:
         usd, tokens = (re.findall(rf'name="{name}"[^>]* value="([^"]*)"', page)[0] for name in ("usd", "tokens"))
         assert usd == "0.4" and int(tokens) > 30
         again = form(page, "Run it again under these limits") | {"usd": usd, "tokens": str(int(tokens) * 10)}
-        made = await ann.post(f"{here}/retry", data=again | {"tokens": "many"})
-        assert made.status_code == 422 and "Not a number" in made.text
-        made = await ann.post(f"{here}/retry", data=again)
-        document = await mesh.task(made.url.path.rpartition("/")[2]).show()
+        response = await ann.post(f"{here}/retry", data=again | {"tokens": "many"})
+        assert response.status_code == 422 and "Not a number" in response.text
+        response = await ann.post(f"{here}/retry", data=again)
+        document = await mesh.task(response.url.path.rpartition("/")[2]).show()
         assert document["limits"]["tokens"] == int(tokens) * 10 and document["feature"] == "fares"

@@ -16,7 +16,7 @@ from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
-from bulkhead_services.gateway.console.parties import read_party_names, split_party, tasks_in
+from bulkhead_services.gateway.console.task.parties import read_party_names, split_party, tasks_in
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 DRAWN = 60

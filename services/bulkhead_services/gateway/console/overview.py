@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.mesh import room as mesh
-from bulkhead_services.gateway.console.parties import PartyNames
 from bulkhead_services.gateway.console.spend.forecast import draw_sparks, read_forecast
+from bulkhead_services.gateway.console.task.parties import PartyNames
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20

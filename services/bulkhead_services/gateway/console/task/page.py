@@ -16,9 +16,9 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.parties import PartyNames, read_party_names, tasks_in
 from bulkhead_services.gateway.console.task.ceilings import raise_limits
 from bulkhead_services.gateway.console.task.holds import find_hold
+from bulkhead_services.gateway.console.task.parties import PartyNames, read_party_names, tasks_in
 from bulkhead_services.gateway.console.task.task_list import WAY_ON
 from bulkhead_services.gateway.console.task.tree import WAITED, WAITS, TaskTree
 from bulkhead_services.gateway.console.task.uncertain import read_resolutions
@@ -196,7 +196,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
     node = tree.nodes.get(chosen)
     sentences = [wait["what"] for wait in node.waits] if node else []
     sentences += [wait["what"] for _, wait in tree.open_waits()] + [reason["what"] for reason in story["reasons"]]
-    others = [task_id for task_id in tasks_in(sentences) if task_id != task["task_id"]]
+    other_task_ids = [task_id for task_id in tasks_in(sentences) if task_id != task["task_id"]]
     call = None
     if node is not None and chosen.startswith("call."):
         call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
@@ -204,7 +204,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         values
         | _row_values(visit, tree, chosen)
         | {
-            "names": await read_party_names(visit, others, [task]),
+            "names": await read_party_names(visit, other_task_ids, [task]),
             "tree": tree,
             "at": chosen,
             "node": node,

@@ -11,7 +11,7 @@ NAMED = 3
 
 
 async def read_resolutions(visit: Visit, task: Json) -> dict[str, Json]:
-    """What a person has said of the task's uncertain writes, by the write's id."""
+    """Resolutions of the task's uncertain writes by people, by the write's id."""
     if not any(write["write_id"] for write in task["uncertain_writes"] or ()):
         return {}
     page = await visit.get_or("/v1/writes", {"writes": []}, {"task": task["task_id"], "state": "all"})
@@ -30,6 +30,6 @@ async def require_resolved_writes(visit: Visit, task: Json) -> None:
     unresolved = [write for write in task["uncertain_writes"] if write["write_id"] not in resolutions]
     if unresolved or task["more_uncertain_writes"]:
         names = [f"{write['tool']} in {write['title'] or write['step_id']}" for write in unresolved[:NAMED]]
-        more = len(unresolved) - len(names) + task["more_uncertain_writes"]
-        named = ", ".join([*names, *([f"{more} more"] if more else [])])
+        unnamed_count = len(unresolved) - len(names) + task["more_uncertain_writes"]
+        named = ", ".join([*names, *([f"{unnamed_count} more"] if unnamed_count else [])])
         raise ApiRefused(409, {"title": title, "detail": f"nobody knows whether this was done: {named}", "hint": hint})

@@ -39,12 +39,12 @@ class PartyNames:
         task_id, step_id = split_party(party)
         return (self._find_step(task_id, step_id).get("title") or step_id) if step_id else party
 
-    def objective(self, party: str) -> str:
+    def task_objective(self, party: str) -> str:
         """The objective of a step's task, or the task's id; "" of a resource."""
         task_id, _ = split_party(party)
         return (self.tasks.get(task_id) or {}).get("objective") or task_id
 
-    def address(self, party: str) -> str:
+    def page_address(self, party: str) -> str:
         """The page of a step; "" of a resource."""
         task_id, step_id = split_party(party)
         step = self._find_step(task_id, step_id)
@@ -56,8 +56,8 @@ class PartyNames:
         if not split_party(party)[0]:
             return Markup.escape(escape_controls(cut_line(party, 100)))
         title = cut_line(self.step_title(party), MAX_OBJECTIVE_CHARS)
-        words = f"{title} of “{cut_line(self.objective(party), MAX_OBJECTIVE_CHARS)}”"
-        return Markup('<a href="{}">{}</a>').format(self.address(party), escape_controls(words))
+        words = f"{title} of “{cut_line(self.task_objective(party), MAX_OBJECTIVE_CHARS)}”"
+        return Markup('<a href="{}">{}</a>').format(self.page_address(party), escape_controls(words))
 
     def link_sentence(self, sentence: str) -> Markup:
         """A sentence with the names of known tasks and steps, and with times."""
@@ -75,7 +75,7 @@ class PartyNames:
             return None
         if match["step"]:
             return self.link_party(match[0])
-        words = cut_line(self.objective(f"{match['task']}/"), MAX_OBJECTIVE_CHARS)
+        words = cut_line(self.task_objective(f"{match['task']}/"), MAX_OBJECTIVE_CHARS)
         return Markup('<a href="/tasks/{}">{}</a>').format(match["task"], escape_controls(words))
 
     def holder_of(self, wait: Json) -> Json:
