@@ -4,11 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bulkhead.gateway_api.query import MAX_DIGITS, Flag, Id, PageSize, Query, Remedy, TaskId, Whole
+from bulkhead.gateway_api.query import Flag, Id, PageSize, Query, Remedy, TaskId, Whole
 from bulkhead.journal.story.model import CallDetail, Row, Story
 from bulkhead_contracts.types import Contract, Count
 
 MAX_OF_ONE_ID = 8
+MAX_ROWS = 10**6
 
 
 class StoryDocument(Contract):
@@ -106,9 +107,9 @@ class TimelineQuery(
     limit: PageSize = 20
     after: Annotated[
         int,
-        Field(ge=0, description="`next` of the previous page"),
+        Field(ge=0, le=MAX_ROWS, description="`next` of the previous page"),
         Whole,
-        Remedy("send the `next` of the previous page", 10**MAX_DIGITS),
+        Remedy("send the `next` of the previous page", MAX_ROWS),
     ] = 0
 
 

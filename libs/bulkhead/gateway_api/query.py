@@ -17,6 +17,7 @@ from bulkhead_contracts.types import Contract
 
 MAX_PAGE = 100
 MAX_DIGITS = 15
+"""Of a whole number: a time in Unix ms has thirteen. Each field has a bound of its own, too."""
 SINCE = r"[1-9][0-9]{0,6}[smhd]"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 

@@ -239,3 +239,22 @@ async def test_who_may_act_is_told_to_overseers_and_found_by_search(world: World
         await asker.go("/identities")
         await asker.sees("may not see keys and identities")
         assert not await asker.axe()
+
+
+async def test_a_bar_opens_the_waits_of_its_minute(world: World, browser: Browser) -> None:
+    usual = {"tools": [], "acceptance": "It is done."}
+    first = {"id": "s1", "title": "Count", "instruction": "What is 17 * 23? Work it out patiently.", "inputs": []}
+    then = {"id": "s2", "title": "Tell", "instruction": "Tell it.", "inputs": ["s1"]}
+    await world.arm("stall", "patiently", times=1, delay_ms=120_000)
+    try:
+        task = await world.submit("t9", "Count, then tell.", plan={"steps": [usual | first, usual | then]}, check=False)
+        async with visitor(browser, world.mesh.url, key(world, "t9")) as looked:
+            await looked.go("/coordination")
+            await looked.page.locator("svg.strip a").last.click()
+            await looked.page.wait_for_url("**/coordination?at=*")
+            await looked.sees("Back to now")
+            await looked.page.locator("#now td", has_text="needs its result").wait_for()
+            assert not await looked.axe()
+        await task.cancel()
+    finally:
+        await world.disarm()

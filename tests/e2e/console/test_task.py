@@ -111,7 +111,7 @@ async def test_a_halt_holds_a_task_until_it_is_resumed(world: World, browser: Br
         assert (halt["scope"], halt["reason"]) == ("task", "I want to look")
         await looked.page.locator("#head", has_text="I want to look").wait_for()
         await world.disarm()
-        await act(looked, "Lift the halt", "Lift the halt", "what it held goes on", reason="I have seen it")
+        await act(looked, "Lift the halt", "Let it go on", "what it held goes on", reason="I have seen it")
         assert (await world.client(TENANT).get("/v1/halts"))["halts"] == []
         assert (await world.finish(task))["status"] == "succeeded"
         await looked.page.locator("#head").get_by_text("succeeded").wait_for()

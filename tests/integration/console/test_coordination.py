@@ -5,6 +5,7 @@ from pathlib import Path
 from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence
 from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, DrawnStep, draw_layers
 from bulkhead_services.gateway.console.pages import render_template
+from bulkhead_services.gateway.console.task.parties import PartyNames
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, stage
 
@@ -15,6 +16,9 @@ async def test_an_operator_halts_and_resumes_with_a_reason(tmp_path: Path) -> No
     async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
         page = (await client.get("/coordination")).text
         assert "the watch is switched off" in page and "Nothing is halted" in page and "No breaker has opened" in page
+        assert (
+            '<option value="search_documents">tool</option>' in page and '<option value="demo">tenant</option>' in page
+        )
         given = form(page, 'action="/coordination/halt"') | {"scope": "tool", "name": "calculate", "reason": HOSTILE}
         done = await client.post("/coordination/halt", data=given)
         assert done.status_code == 200 and "tool calculate" in done.text and "&lt;script&gt;" in done.text
@@ -65,8 +69,11 @@ def test_a_broken_circle_is_drawn_with_its_victim_named_and_its_evidence_linked(
     found = draw_deadlock(trip)
     assert found is not None and [arrow.said for arrow in found.arrows] == ["waits for", "is held by", "waits for"]
     assert all(node.x >= 0 and node.x + 190 <= found.width and node.y + 46 <= found.height for node in found.nodes)
-    shown = render_template("coordination/circle.html", trip=trip, circle=found)
+    names = PartyNames({"t2": {"task_id": "t2", "objective": f"Move {HOSTILE}", "steps": [
+        {"step_id": "s", "title": "Move the seats", "plan_version": 1}]}})  # fmt: skip
+    shown = render_template("coordination/circle.html", trip=trip, circle=found, names=names)
     assert shown.count('class="victim"') == 1 and shown.count("gave way, t1") == 1 and HOSTILE not in shown
+    assert ">Move the seats</text>" in shown and ">t2/s<" not in shown
     assert "resource<" in shown and shown.count('class="edge"') == 3
     assert list_evidence({"trip": trip, "task": "t1"}) == [("e1", "t1"), ("e2", "")]
     assert list_evidence({"trip": trip | {"tasks": []}, "task": "t1"}) == [("e1", ""), ("e2", "")]
@@ -85,3 +92,19 @@ def test_many_parties_of_a_circle_stand_one_behind_the_other() -> None:
     graph = draw_waits(waits)
     assert sorted(node.x for node in graph.nodes) == [MARGIN + column * (NODE_WIDTH + GAP_X) for column in range(40)]
     assert len(graph.edges) == 40
+
+
+def test_a_sentence_names_tasks_and_steps_and_times_instead_of_ids_and_milliseconds() -> None:
+    step = {"step_id": "s1", "title": "Move <b>them</b>", "plan_version": 2}
+    names = PartyNames({"t1": {"task_id": "t1", "objective": "Move the passengers", "steps": [step]}})
+    linked = names.link_sentence(
+        "t1/s1 waits for flight:t1/s1, <held> by t2/s1 until unix ms 1795704154302; task t1 is over"
+    )
+    assert linked == (
+        '<a href="/tasks/t1?at=step.2.s1">Move &lt;b&gt;them&lt;/b&gt; of “Move the passengers”</a> waits for '
+        "flight:t1/s1, &lt;held&gt; by t2/s1 until 2026-11-26 14:42:34 UTC; "
+        'task <a href="/tasks/t1">Move the passengers</a> is over'
+    )
+    assert names.link_party(f"t9/{HOSTILE}") == (
+        '<a href="/tasks/t9">&lt;script&gt;alert(1)&lt;/script&gt; of “t9”</a>'
+    )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.integration.console.browsing import browsing, form
-from tests.replay.stage import Stage, call, plan, stage, use
+from tests.replay.stage import OPERATOR, Stage, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 ANN = "bk_ann_of_demo"
@@ -52,3 +52,33 @@ async def test_a_task_that_was_held_back_is_forked_by_nobody_into_one_that_strea
         end = await fork.wait_until_ended(30)
         assert (end["status"], end["failure"]["code"]) == ("rejected", "fork_not_checked")
         assert "would be delivered `held`" in end["failure"]["message"]
+
+
+async def test_a_task_with_an_unresolved_write_is_run_again_only_after_a_person_has_settled_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga:
+        on.counter.misbehave("error_before", 1_000)
+        counts(on)
+        task = (await on.run("Count it."))["task_id"]
+        here = f"/tasks/{task}"
+        page = (await olga.get(here)).text
+        assert f'action="{here}/retry"' not in page and "Retry is offered once a person has said so" in page
+        refused = await olga.post(f"{here}/retry", data={"key": "k1"})
+        assert refused.status_code == 409 and "nobody knows whether this was done: counter_increment in" in refused.text
+        for act in ("retry", "fork"):
+            chosen = {"key": "k2", "act": act, "reason": "again", f"task-{task}": task}
+            done = (await olga.post("/tasks/acts", data=chosen)).text
+            assert "0 of 1 task done" in done and f'href="{here}"' in done and "counter_increment in" in done
+        for code in ("uncertain effect", "uncertain_effect"):
+            page_of_code = (await olga.get("/tasks", params={"code": code})).text
+            assert f'id="to-{task}"' in page_of_code and '"uncertain_effect">uncertain effect<' in page_of_code
+        on.counter.clear_faults()
+        settled = form(page, "Note that it was not done") | {"reason": "the counter stands at 0"}
+        write = page.partition(f"{here}/writes/")[2].partition('"')[0]
+        await olga.post(f"{here}/writes/{write}", data=settled)
+        page = (await olga.get(here)).text
+        assert "was not done, says olga" in page and "the counter stands at 0" in page
+        counts(on)
+        again = await olga.post(f"{here}/retry", data=form(page, f"{here}/retry"))
+        async with on.client(OPERATOR) as mesh:
+            end = await mesh.task(again.url.path.rpartition("/")[2]).wait_until_ended(30)
+        assert end["status"] == "succeeded" and on.counter.counts()["counts"] == {"kept": 2}

@@ -16,7 +16,7 @@ async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path
         on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
         await on.run()
         page = (await client.get("/models")).text
-        assert "offline-rules-1" in page and "closed" in page and "No tool was called" in page
+        assert "offline-rules-1" in page and "closed" in page and '<td class="main">search_documents</td>' in page
         async with browsing(on, OTHER_OPERATOR) as other:
             assert "No model was called" in (await other.get("/models")).text
         seen = await bob.get("/models")

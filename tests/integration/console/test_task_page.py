@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.eventually import until
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
+from tests.replay.scenes import leased
 from tests.replay.stage import APPROVER, OPERATOR, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -63,6 +64,8 @@ async def test_the_halt_that_holds_a_task_is_lifted_where_it_is_seen_whatever_it
         assert "tool counter_increment is halted by" in page and "bulkhead resume" not in page
         lifted = form(page, "/resume")
         assert (lifted["scope"], lifted["name"]) == ("tool", "counter_increment")
+        assert page.count("Lift the halt</") == 1 and "<button>Let it go on</button>" in page
+        assert 'Reason <span class="quiet">required</span>' in page
         done = await olga.post(f"{here}/resume", data=lifted | {"reason": "it has been moved"})
         assert done.status_code == 200 and "is lifted" in done.text
         assert (await task.wait_until_ended(30))["status"] == "succeeded"
@@ -88,3 +91,50 @@ async def test_a_tree_is_searched_opened_and_read_raw_without_a_script(tmp_path:
         assert "<html" not in below and below.count('role="treeitem"') >= 3
         again = await olga.post(f"{here}/retry", data=form(page, "/retry"))
         assert again.status_code == 200 and again.url.path not in (here, f"{here}/retry")
+
+
+async def test_a_tool_that_a_task_uses_is_counted_and_halted_beside_its_name(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga, browsing(on, ANN) as ann:
+        on.model.will(
+            plan({"id": "a", "tools": ["search_documents", "counter_increment"]}),
+            a=[use(call("search_documents", query="fares")), use(call("counter_increment", name="n")), says("It is.")],
+        )
+        here = f"/tasks/{(await on.run('Count it.'))['task_id']}"
+        page = (await olga.get(f"{here}?at=plan.1")).text
+        assert re.findall(r"<li>(\w+) <span class=\"quiet\">(\d+ call)", page) == [
+            ("search_documents", "1 call"),
+            ("counter_increment", "1 call"),
+        ]
+        assert "<b>search_documents</b>" in page, "a row bears the tool's own name"
+        halt = form(page, 'value="search_documents"') | {"reason": "a page is wrong"}
+        assert "The tool search_documents is halted" in (await olga.post(f"{here}/halt", data=halt)).text
+        assert "tool search_documents" in (await olga.get("/coordination")).text
+        assert "Halt it for all tasks" not in (await ann.get(f"{here}?at=plan.1")).text
+
+
+async def test_a_wait_that_has_ended_says_what_it_was_for_and_who_held_that(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga:
+        task = await leased(on)
+        shown = {step: (await olga.get(f"/tasks/{task}/pane?at=step.1.{step}")).text for step in "ab"}
+        [(waiter, holder)] = [(step, "ba"[step == "b"]) for step, pane in shown.items() if "<h3>Waits</h3>" in pane]
+        link = f'held by <a href="/tasks/{task}?at=step.1.{holder}">'
+        assert f"waited for crm:account:42, {link}" in shown[waiter]
+
+
+async def test_a_task_that_ended_at_its_ceiling_is_run_again_with_more(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, ANN) as ann, on.client(ANN) as mesh:
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
+        limits = {"limit_tokens": 30, "limit_usd": 0.4, "deadline_s": 3.0}
+        halted = await on.run("Work it out.", feature="fares", **limits)
+        assert (halted["status"], halted["failure"]["code"]) == ("halted", "budget_exceeded")
+        here = f"/tasks/{halted['task_id']}"
+        page = (await ann.get(here)).text
+        assert "Retry with more" in page and "Its limit was 30 tokens: 0 tokens were spent" in page
+        usd, tokens = (re.findall(rf'name="{name}"[^>]* value="([^"]*)"', page)[0] for name in ("usd", "tokens"))
+        assert usd == "0.4" and int(tokens) > 30
+        again = form(page, "Run it again under these limits") | {"usd": usd, "tokens": str(int(tokens) * 10)}
+        response = await ann.post(f"{here}/retry", data=again | {"tokens": "many"})
+        assert response.status_code == 422 and "Not a number" in response.text
+        response = await ann.post(f"{here}/retry", data=again)
+        document = await mesh.task(response.url.path.rpartition("/")[2]).show()
+        assert document["limits"]["tokens"] == int(tokens) * 10 and document["feature"] == "fares"

@@ -127,3 +127,15 @@ async def test_only_those_who_may_act_choose_tasks(tmp_path: Path) -> None:
         assert 'id="bulk"' not in (page := await page_of(bob)) and "type=checkbox" not in page
         news = (await olga.get("/tasks", headers={"HX-Request": "true"})).text
         assert "<form" not in news.partition('id="rows"')[2].partition("</section>")[0], "news go to others too"
+
+
+async def test_a_success_that_lacks_something_has_one_colour_in_every_room(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
+        task = (await on.run("Find it unchecked.", check=False))["task_id"]
+        for path in ("/", "/tasks", f"/tasks/{task}", "/search?q=unchecked"):
+            page = (await client.get(path)).text
+            assert '<span class="state succeeded degraded">succeeded</span>' in page, path
+            assert 'class="state succeeded"' not in page, path
+        page = (await client.get("/tasks?feature=none")).text
+        assert "Succeeded" in tabs_of(page), "with the filters that show none, too"

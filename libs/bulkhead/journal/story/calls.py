@@ -25,6 +25,8 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 Texts = Mapping[str, str]
 """Contents by digest."""
+SEARCH_TOOL = "search_documents"
+"""The tool by which an agent asks for a retrieval."""
 MAX_ARGUMENTS_CHARS = 2_000
 MAX_STATED_CHARS = 2_000
 MAX_RESULT_CHARS = 2_000
@@ -75,13 +77,16 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     writing_tools = _writing_tools(entries)
     by_id = {entry.id: entry for entry in entries if isinstance(entry.body, ModelCallReplied)}
     answered = {row.asked.call_id: approvals.describe_answer(row) for row in approvals.find_questions(entries).values()}
-    has_ended = any(isinstance(entry.body, TaskEnded) for entry in entries)
+    end_unix_ms = next((entry.at_unix_ms for entry in entries if isinstance(entry.body, TaskEnded)), None)
+    has_ended = end_unix_ms is not None
     calls = []
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        waits = waits_of_call(call, askings[key], paid)
         costs = _describe_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended)
+        if end_unix_ms is not None and call.outcome == "open":  # The task waits for no answer any more.
+            call = replace(call, outcome="stopped", took_ms=max(0, end_unix_ms - call.asked_unix_ms))
+        waits = waits_of_call(call, askings[key], paid)
         calls.append(_update_call(call, costs | {"waits": waits}))
     return calls
 
@@ -108,7 +113,7 @@ def _build_call(
 ) -> Call:
     body = entry.body
     assert isinstance(body, Requested)
-    name, arguments, stated_reason = "search", "", ""
+    name, arguments, stated_reason = SEARCH_TOOL, "", ""
     match body:
         case ModelCallRequested():
             name = body.prompt_id

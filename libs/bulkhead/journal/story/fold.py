@@ -73,7 +73,7 @@ def fold_story(
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     settled = {entry.body.reservation_id: entry.body for entry in facts if isinstance(entry.body, Settled)}
     usage = sum((settlement.usage for settlement in settled.values()), Usage())
-    steps = _fold_steps(facts, task_calls, sources, texts, has_ended=end is not None)
+    steps = _fold_steps(facts, task_calls, sources, texts, end.at_unix_ms if end is not None else None)
     plans = _fold_plans(facts, task_calls, task_request)
     in_steps = {call.call_id for step in steps for call in step.calls}
     answer = text_of(ended.result.content if ended and ended.result else None, texts)
@@ -167,9 +167,14 @@ def _describe_plan(
 
 
 def _fold_steps(
-    entries: Sequence[JournalEntry], calls: Sequence[Call], sources: dict[str, Source], texts: Texts, *, has_ended: bool
+    entries: Sequence[JournalEntry],
+    calls: Sequence[Call],
+    sources: dict[str, Source],
+    texts: Texts,
+    end_unix_ms: int | None,
 ) -> tuple[StepTold, ...]:
-    """The steps in the order of their plans; one that was planned anew stands once for each plan that began it."""
+    """The steps in the order of their plans; one that was planned anew stands once for each plan that began it.
+    end_unix_ms: of the task, None while it goes on; a late message of a step makes it no longer than its task."""
     paid = spending_by_step(list(entries))
     plans: dict[int, tuple[Plan, int]] = {}
     assignments: dict[str, list[tuple[int, int]]] = {}
@@ -199,7 +204,9 @@ def _fold_steps(
             own_calls = tuple(calls_by_place[place] for place in sorted(calls_by_place))
             row = _fold_step(step.id, step_entries, own_calls, sources, texts)
             is_given = step.id in given_steps and not own_calls
-            tried = attempts_of_step(step_entries, has_ended=has_ended)
+            if end_unix_ms is not None and step_entries:
+                row = replace(row, took_ms=min(row.took_ms, max(0, end_unix_ms - step_entries[0].at_unix_ms)))
+            tried = attempts_of_step(step_entries, has_ended=end_unix_ms is not None)
             usage, is_complete = paid.get(step.id, (Usage(), True))
             if len(plans) > 1 or not row.calls:
                 usage = sum((call.usage for call in own_calls), Usage())

@@ -57,7 +57,7 @@ class Source:
 class Call:
     """One call of a model, a tool or the document store.
 
-    by: the service that asked. name: prompt, tool or `search`; of an outside agent's call the model. arguments: of a
+    by: the service that asked. name: prompt or tool; of an outside agent's call the model. arguments: of a
     tool, the query, or the last message of an outside agent. why: what the model
     said beside asking for it, which is its claim and no fact. result: what came, or the tools that the model asked
     for. attempts: those that its doer made; retried: why one brought nothing. waited_ms, waited_for: for a provider.

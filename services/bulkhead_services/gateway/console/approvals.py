@@ -21,6 +21,8 @@ TRUST = {
 }
 """The author of a value, from the most trusted to the least."""
 
+NO_TASK: Json = {"objective": "", "status": "", "standing": None, "answered": None}
+
 
 class ConsoleApprovalRoutes(ConsoleRoutes):
     """The routes under /approvals."""
@@ -46,7 +48,7 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
         """GET /approvals/{approval_id}"""
         approval = await visit.get(_api_path(visit))
         request = approval["request"]
-        task = await visit.get_or(f"/v1/tasks/{approval['task_id']}", {"objective": "", "status": ""})
+        task = await visit.get_or(f"/v1/tasks/{approval['task_id']}", NO_TASK)
         explanation = await visit.get_or(f"/v1/tasks/{approval['task_id']}/why", {"story": {"steps": []}})
         step, call = _asking_step(explanation["story"]["steps"], request)
         return visit.render_page(

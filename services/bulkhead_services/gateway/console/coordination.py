@@ -11,9 +11,12 @@ from typing import get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.journal.story.calls import SEARCH_TOOL
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
+from bulkhead_services.gateway.console.task.parties import read_party_names, split_party, tasks_in
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 DRAWN = 60
@@ -26,6 +29,7 @@ PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": [], "minutes": []}
 MINUTE_MS, MINUTES_DRAWN = 60_000, 180
 STRIP_HEIGHT, MINUTE_WIDTH = 48, 5
+MAX_LABEL_CHARS = 60
 NAMED_TASKS = 100
 """Newest tasks whose objectives name the parties of waits."""
 
@@ -60,7 +64,14 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             visit.get_or("/v1/coordination", NOTHING, {"at": at_unix_ms} if at_unix_ms else {}),
             visit.get("/v1/breakers"),
             visit.get("/v1/halts"),
-            visit.get("/v1/tasks", limit=NAMED_TASKS),
+            visit.get("/v1/tasks", limit=NAMED_TASKS, counts="true"),
+        )
+        trips = [finding["trip"] for finding in coordination["trips"]]
+        parties = [name for trip in trips for name in trip.get("cycle", ())]
+        parties += [name for wait in coordination["waits"][:DRAWN] for name in (wait["waiter"], *wait["targets"])]
+        sentences = [halt["reason"] for halt in halts["halts"]] + [trip["what"] for trip in trips]
+        names = await read_party_names(
+            visit, [*(split_party(name)[0] for name in parties), *tasks_in(sentences)], tasks["tasks"]
         )
         windows = {(window["scope"], window["name"]): window for window in coordination["windows"]}
         waits = coordination["waits"]
@@ -70,7 +81,7 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             refused=coordination.get("refused"),
             at_unix_ms=at_unix_ms,
             bars=draw_minutes(coordination["minutes"]),
-            objectives={task["task_id"]: task["objective"] for task in tasks["tasks"]},
+            names=names,
             graph=draw_waits(waits[:DRAWN]),
             waits=[wait for wait in waits if wait["kind"] != "held"],
             trips=[
@@ -85,6 +96,7 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
             counting=[window for window in windows.values() if window["failed"] or window["slow"]],
             halts=halts["halts"],
             scopes=get_args(HaltScope),
+            halt_names=names_to_halt(visit.claim.tenant, tasks, [*coordination["windows"], *breakers["breakers"]]),
         )
 
     async def submit_action(self, visit: Visit) -> Response:
@@ -94,6 +106,18 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
         body = {name: form.get(name, "") for name in ("scope", "name", "reason")}
         await visit.post(path or "/v1/no-such-act", body, form.get(KEY_FIELD, ""))
         return redirect_to(visit.request, "/coordination")
+
+
+def names_to_halt(tenant: str, tasks: Json, watched: Sequence[Json]) -> list[tuple[str, str]]:
+    """Names that may be halted, each with its scope in words. tasks: a page of the list with its counts. watched:
+    breakers and their windows."""
+    names = tasks["counts"]["names"]
+    rows = [(name, "tool") for name in (SEARCH_TOOL, *names["tools"])]
+    rows += [(name, "model") for name in names["models"]] + [(name, "feature") for name in names["features"]]
+    rows += [(row.get("called") or row["name"], row["scope"]) for row in watched] + [(tenant, "tenant")]
+    going_on = [task for task in tasks["tasks"] if task["status"] in ("queued", "running", "paused")]
+    rows += [(task["task_id"], f"task: {cut_line(task['objective'], MAX_LABEL_CHARS)}") for task in going_on]
+    return list(dict.fromkeys(rows))
 
 
 def draw_waits(waits: list[Json]) -> LayeredGraph:
@@ -140,13 +164,7 @@ def draw_deadlock(trip: Json) -> WaitRing | None:
         return None
     victim = trip.get("victim", "")
     steps = [DrawnStep(name, name, status="gave way" if name == victim else "") for name in cycle]
-    return draw_ring(steps, ["waits for" if _is_step(name) else "is held by" for name in cycle])
-
-
-def _is_step(party: str) -> bool:
-    """Resources have a colon in front, and may have a slash behind it."""
-    task, slash, _ = party.partition("/")
-    return bool(slash) and ":" not in task
+    return draw_ring(steps, ["waits for" if split_party(name)[0] else "is held by" for name in cycle])
 
 
 def list_evidence(finding: Json) -> list[tuple[str, str]]:

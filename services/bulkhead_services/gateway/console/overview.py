@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_services.gateway.console.mesh import room as mesh
 from bulkhead_services.gateway.console.spend.forecast import draw_sparks, read_forecast
+from bulkhead_services.gateway.console.task.parties import PartyNames
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20
@@ -46,6 +47,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             alerts=limits["alerts"][:SHOWN],
             tasks=tasks,
             ended=ended["tasks"],
+            names=PartyNames({task["task_id"]: task for task in (*tasks["tasks"], *ended["tasks"])}),
             refused=[part["refused"] for part in parts if "refused" in part],
             troubled=await mesh.services_needing_person(visit),
             sees_spending=visit.claim.role in SEES_SPENDING,

@@ -80,7 +80,8 @@ def _print_value(value: object) -> object:
     return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _format_moment(unix_ms: int) -> str:
+def format_moment(unix_ms: int) -> str:
+    """Date and time (UTC); a dash for none."""
     return _to_datetime(unix_ms).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "–"
 
 
@@ -131,7 +132,7 @@ def _build_environment() -> Environment:
         "seconds": amounts.format_duration,
     }
     environment.filters |= {
-        "moment": _format_moment,
+        "moment": format_moment,
         "iso": _format_iso,
         "relative": _format_relative,
         "tokens": amounts.format_tokens,

@@ -37,13 +37,15 @@ NAMES = (
 
 
 class SearchResult(NamedTuple):
-    """One link. note: beside the name; state: a word with a colour of its own."""
+    """One link. note: beside the name; state: a word with a colour of its own. standing, answered: of a task."""
 
     name: str
     href: str
     icon: str
     note: str = ""
     state: str = ""
+    standing: str | None = None
+    answered: str | None = None
 
 
 class SearchGroup(NamedTuple):
@@ -118,6 +120,8 @@ def _task_results(page: Json) -> list[SearchResult]:
             "bot" if task["kind"] == "adopted" else "list-checks",
             task["person"],
             task["status"],
+            task["standing"],
+            task["answered"],
         )
         for task in page["tasks"]
     ]

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.task.uncertain import require_resolved_writes
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 
@@ -39,10 +40,11 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         return _render_done(visit, "The cancel is stored: the planner ends the task.")
 
     async def halt_task(self, visit: Visit) -> Response:
-        """POST /tasks/{task_id}/halt"""
-        form = await visit.read_form()
-        await _submit_switch(visit, "/v1/halts", form | {"scope": "task", "name": _task_id(visit)})
-        return _render_done(visit, "The task is halted: its work waits until the halt is lifted. Deadlines go on.")
+        """POST /tasks/{task_id}/halt: the task, or a tool that it uses, for all tasks"""
+        form = {"scope": "task", "name": _task_id(visit)} | await visit.read_form()
+        await _submit_switch(visit, "/v1/halts", form)
+        halted = "The task" if form["scope"] == "task" else f"The {form['scope']} {form['name']}"
+        return _render_done(visit, f"{halted} is halted: its work waits until the halt is lifted. Deadlines go on.")
 
     async def lift_halt(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/resume: of the task, or of the halt that the form names"""
@@ -65,12 +67,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""
         form = await visit.read_form()
-        add: Json = {}
-        if form.get("usd"):
-            add["cost_usd_micros"] = round(_parse_number(form["usd"], "US dollars") * 1_000_000)
-        if form.get("tokens"):
-            add["tokens"] = round(_parse_number(form["tokens"], "tokens"))
-        body = {"add": add, "reason": form.get("reason", "")}
+        body = {"add": _parse_amounts(form), "reason": form.get("reason", "")}
         done = await visit.post(f"/v1/tasks/{_task_id(visit)}/topup", body, form.get(KEY_FIELD, ""))
         goes_on = " It was at its ceiling, and goes on." if done["resumed"] else ""
         return _render_done(visit, f"The task may spend more.{goes_on}")
@@ -101,9 +98,11 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         return await _submit_again(visit, form, fork_body(past | {"steps": steps}, chosen["id"]))
 
     async def retry_task(self, visit: Visit) -> Response:
-        """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one"""
+        """POST /tasks/{task_id}/retry: its steps without a result again, all of them where each has one; under its
+        limits, or those of the form"""
         form, past = await visit.read_form(), await read_past(visit, _task_id(visit), planned=False)
-        return await _submit_again(visit, form, retry_body(past))
+        await require_resolved_writes(visit, past["task"])
+        return await _submit_again(visit, form, retry_body(past) | _raised_limits(past["task"], form))
 
 
 async def _submit_switch(visit: Visit, path: str, form: dict[str, str]) -> None:
@@ -124,6 +123,21 @@ def _task_id(visit: Visit) -> str:
 
 def _render_done(visit: Visit, act: str) -> Response:
     return visit.render_page("tasks/done.html", what=act, task_id=_task_id(visit))
+
+
+def _parse_amounts(form: dict[str, str]) -> Json:
+    """Money and tokens of a form, those that it has. Raises ApiRefused."""
+    amounts: Json = {}
+    if form.get("usd"):
+        amounts["cost_usd_micros"] = round(_parse_number(form["usd"], "US dollars") * 1_000_000)
+    if form.get("tokens"):
+        amounts["tokens"] = round(_parse_number(form["tokens"], "tokens"))
+    return amounts
+
+
+def _raised_limits(task: Json, form: dict[str, str]) -> Json:
+    amounts = _parse_amounts(form)
+    return {"limits": (task["limits"] or {}) | amounts} if amounts else {}
 
 
 def _parse_number(text: str, field: str) -> float:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.acts import fork_body, read_past, retry_body
+from bulkhead_services.gateway.console.task.uncertain import require_resolved_writes
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit
 
 CHOSEN = "task-"
@@ -69,6 +70,7 @@ async def _submit_act(visit: Visit, act: str, task: Json, reason: str, key: str)
     if task["kind"] == "adopted":
         detail = "its agent runs outside the mesh"
         raise ApiRefused(409, {"title": "Not to be run again", "detail": detail, "hint": "start the agent again"})
+    await require_resolved_writes(visit, task)
     past = await read_past(visit, task["task_id"], planned=act == "fork")
     receipt = await visit.post("/v1/tasks", retry_body(past) if act == "retry" else _last_fork_body(past), key)
     new_task: str = receipt["task_id"]

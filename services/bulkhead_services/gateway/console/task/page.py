@@ -16,8 +16,12 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.task.ceilings import raise_limits
 from bulkhead_services.gateway.console.task.holds import find_hold
-from bulkhead_services.gateway.console.task.tree import WAITS, TaskTree
+from bulkhead_services.gateway.console.task.parties import PartyNames, read_party_names, tasks_in
+from bulkhead_services.gateway.console.task.task_list import WAY_ON
+from bulkhead_services.gateway.console.task.tree import WAITED, WAITS, TaskTree
+from bulkhead_services.gateway.console.task.uncertain import read_resolutions
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.watching import follow_task
 from bulkhead_services.gateway.read_model.citations import MARKER
@@ -128,11 +132,20 @@ def _may_export(visit: Visit, task: Json) -> bool:
 
 
 async def _head_values(visit: Visit, task: Json) -> dict[str, Any]:
-    """Values of the head: the task, why it does not go on, its answer."""
+    """Values of the head: the task, why it does not go on, its answer. doubts: its uncertain writes, each with a
+    person's resolution or None."""
+    resolutions = await read_resolutions(visit, task)
+    doubts = [(write, resolutions.get(write["write_id"])) for write in task["uncertain_writes"] or ()]
     return {
+        "doubts": doubts,
+        "unresolved": task["uncertain_writes"] is None
+        or bool(task["more_uncertain_writes"])
+        or any(resolution is None for _, resolution in doubts),
         "task": task,
         "ended": task["status"] in ENDED,
         "hold": await find_hold(visit, task),
+        "raised": raise_limits(task),
+        "names": PartyNames({task["task_id"]: task}),
         "exports": _may_export(visit, task),
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
         "answer": split_markers(task["answer"] or ""),
@@ -162,14 +175,28 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         "find": visit.query_value("find"),
         "as_json": visit.query_value("as") == "json",
         "waits": WAITS,
+        "waited": WAITED,
+        "way_on": WAY_ON,
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
     }
     if story is None:
-        return values | {"tree": None, "rows": (), "more": False, "at": "", "node": None, "call": None, "raw": ""}
+        return values | {
+            "names": PartyNames(),
+            "tree": None,
+            "rows": (),
+            "more": False,
+            "at": "",
+            "node": None,
+            "call": None,
+            "raw": "",
+        }
     tree = await asyncio.to_thread(TaskTree, story, now_unix_ms, has_ended=task["status"] in ENDED)
     pause = task["pause"] or {}
     chosen = tree.choose_key(visit.query_value("at"), pause.get("step_id", ""))
     node = tree.nodes.get(chosen)
+    sentences = [wait["what"] for wait in node.waits] if node else []
+    sentences += [wait["what"] for _, wait in tree.open_waits()] + [reason["what"] for reason in story["reasons"]]
+    other_task_ids = [task_id for task_id in tasks_in(sentences) if task_id != task["task_id"]]
     call = None
     if node is not None and chosen.startswith("call."):
         call = (await visit.get(f"{_api_path(visit)}/calls/{node.told['call_id']}"))["call"]
@@ -177,6 +204,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         values
         | _row_values(visit, tree, chosen)
         | {
+            "names": await read_party_names(visit, other_task_ids, [task]),
             "tree": tree,
             "at": chosen,
             "node": node,

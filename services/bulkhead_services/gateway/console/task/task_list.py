@@ -6,6 +6,7 @@ In: visits. Out: pages. A view is the list's address: what is chosen stands in i
 import base64
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import NamedTuple, get_args
 from urllib.parse import parse_qsl, urlencode
@@ -82,7 +83,7 @@ TABS = (
     StateTab("Failed", {"status": "failed,halted,rejected"}),
     StateTab("Cancelled", {"status": "cancelled"}),
 )
-ALWAYS = ("All", "Running", "Needs a person", "Not answered", "Failed")
+ALWAYS = ("All", "Running", "Needs a person", "Succeeded", "Not answered", "Failed")
 """Tabs that show without a task, too."""
 BUILT_IN_VIEWS = (
     TaskListView("Dearest today", "time=today&sort=cost"),
@@ -164,6 +165,8 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
 def _to_api_query(chosen: dict[str, str]) -> Query:
     """The query of GET /v1/tasks for what a person chose. What is no number is sent as it is: the API says so."""
     query: dict[str, str | int] = {name: chosen[name] for name in (*STATES, *PLAIN_FILTERS) if name in chosen}
+    if "code" in query:  # Pages show a code with spaces.
+        query["code"] = re.sub(r"[ _]+", "_", chosen["code"].strip())
     for name, parameter, factor in (("min_usd", "min_cost_usd_micros", 1e6), ("min_s", "min_duration_ms", 1e3)):
         try:
             query[parameter] = round(float(chosen.get(name, "0")) * factor)

@@ -5,6 +5,7 @@ lengths in percent of the axis. A row's key is its address in the page: `plan.1`
 `call.ID`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,17 @@ WAITS = {
     "failed": "failed",
 }
 """What a piece of a bar stands for."""
+WAITED = {
+    "queued": "was queued",
+    "step": "waited for a step",
+    "lease": "waited for a lease",
+    "approval": "waited for approval",
+    "budget": "was at a ceiling",
+    "halt": "was halted",
+    "breaker": "was held by a breaker",
+    "retried": "retried",
+}
+"""The same of a wait that has ended."""
 BAD = ("failed", "rejected", "stopped", "refused", "uncertain")
 
 
@@ -173,6 +185,7 @@ class TaskTree:
                 sum(call["usage"]["cost_usd_micros"] for call in calls),
                 attempt,
                 node.key,
+                waits=[wait for wait in step["waits"] if _falls_into(wait, attempt)],
             )
             self._add_node(child)
             for call in calls:
@@ -316,6 +329,19 @@ class TaskTree:
         labels = [f"{tick / 1_000:g} s" if in_seconds else f"{tick} {unit}" for tick in ticks]
         return [(round(tick * size * 100 / span, 2), label) for tick, label in zip(ticks, labels, strict=True)]
 
+    def used_tools(self) -> list[tuple[str, int, int]]:
+        """Name, calls and failed calls of each tool that the task called, the most used first."""
+        calls = [node for node in self.nodes.values() if node.kind in ("tool", "search")]
+        failed = Counter(node.told["name"] for node in calls if node.state in BAD and node.state != "stopped")
+        called = Counter(node.told["name"] for node in calls)
+        return [(name, count, failed[name]) for name, count in called.most_common()]
+
+    def awaited_inputs(self, node: TreeNode) -> list[str]:
+        """Titles of the steps on which a step builds and whose results are not accepted yet."""
+        version, inputs = node.told.get("plan_version"), node.told.get("inputs", ()) if node.kind == "step" else ()
+        steps = [self.nodes.get(f"step.{version}.{step_id}") for step_id in inputs]
+        return [step.name for step in steps if step is not None and step.state != "accepted"]
+
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
         """Steps of the last plan that wait now, with what for, other than for their turn."""
         steps = [self.nodes[key] for root in self.roots[-1:] for key in self.nodes[root].children]
@@ -332,6 +358,12 @@ def _name_plan(plan: Json, *, is_only: bool) -> str:
     if plan["origin"] == "adopted":
         return "Run of an outside agent"
     return "Plan" if is_only else f"Plan {plan['version']}"
+
+
+def _falls_into(wait: Json, attempt: Json) -> bool:
+    """True if a wait of a step began in this attempt."""
+    since_ms: int = wait["at_unix_ms"] - attempt["began_unix_ms"]
+    return since_ms >= 0 and (attempt["took_ms"] is None or since_ms < attempt["took_ms"])
 
 
 def _tokens_of(row: Json) -> int:

@@ -107,7 +107,7 @@ async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(t
 
 
 def test_a_time_beyond_all_years_is_told_as_the_last_one():
-    assert pages._format_moment(2**53) == "9999-12-31 23:59:59" and pages._format_moment(0) == "–"
+    assert pages.format_moment(2**53) == "9999-12-31 23:59:59" and pages.format_moment(0) == "–"
     assert pages._format_iso(2**53).startswith("9999-12-31T23:59:59")
 
 

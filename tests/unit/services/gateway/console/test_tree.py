@@ -77,6 +77,15 @@ def test_every_recorded_task_has_a_tree_with_an_axis() -> None:
             assert len(list(tree.visible_rows(set(tree.nodes), ""))) >= len(tree.nodes)
 
 
+def test_a_call_that_was_under_way_at_the_end_of_its_task_has_stopped_and_lasts_no_longer() -> None:
+    story = story_of("halted_by_budget")
+    calls = [call for step in story["steps"] for call in step["calls"]]
+    outcomes = [call["outcome"] for call in calls]
+    assert (outcomes.count("stopped"), outcomes.count("open")) == (2, 0)
+    assert all(call["took_ms"] is not None for call in calls)
+    assert all(step["took_ms"] <= story["took_ms"] for step in story["steps"])
+
+
 def test_a_large_tree_opens_as_far_as_it_is_looked_at() -> None:
     since = time.process_time()
     tree = TaskTree(large_story(), 0, has_ended=True)

@@ -64,6 +64,13 @@ async def test_a_submitter_sees_neither_the_load_nor_what_hangs_together(http, p
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
+async def test_the_waits_of_a_moment_are_asked_for_by_its_unix_milliseconds(http) -> None:
+    assert (await http.get("/v1/coordination?at=1795704240000")).status_code == 200
+    for moment in ("10000000000000001", "1" * 17, "-1", "now"):
+        refused = await http.get(f"/v1/coordination?at={moment}")
+        assert (refused.status_code, refused.json()["title"]) == (422, "at does not fit"), moment
+
+
 @pytest.mark.parametrize(
     "change", [{"scope": "city"}, {"reason": ""}, {"reason": " \n "}, {"reason": 7}, {"name": ""}, {"force": True}]
 )
