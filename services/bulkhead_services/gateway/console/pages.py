@@ -22,13 +22,13 @@ from bulkhead.text import amounts
 from bulkhead.text.plain_text import cut_line, escape_controls
 
 HERE = Path(__file__).parent
-MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 FILES = {path.name: path.read_bytes() for path in sorted((HERE / "static").rglob("*")) if path.suffix in MEDIA}
 VERSION = hashlib.sha256(b"".join(FILES.values())).hexdigest()[:16]
 """Part of every file's path, so that a browser may keep a file for good."""
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 SAFE = {
     "Content-Security-Policy": CSP,

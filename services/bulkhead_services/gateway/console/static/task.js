@@ -6,7 +6,7 @@
 (() => {
   const region = document.getElementById("tree");
   const pane = document.getElementById("pane");
-  const filter = document.querySelector(".find [name=find]");
+  const filter = document.querySelector(".tree-find [name=find]");
   if (!region || !pane) return;
   const here = location.pathname;
   const rows = () => [...region.querySelectorAll("[role=treeitem]")];
