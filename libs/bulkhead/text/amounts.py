@@ -1,6 +1,10 @@
 """Amounts as people read them: counts, money, durations and times."""
 
+import math
 from datetime import datetime
+
+FIGURE_SPACE = "\u2007"
+"""As wide as a digit."""
 
 
 def format_count(number: int, thing: str) -> str:
@@ -12,6 +16,19 @@ def format_usd(micros: int) -> str:
     """Dollars, with as many digits as a small amount needs."""
     dollars = micros / 1_000_000
     return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").ljust(5, "0")
+
+
+def format_usd_column(micros: int) -> str:
+    """Dollars whose point stands under that of any other amount: six places, or two and blanks for four."""
+    dollars = micros / 1_000_000
+    return f"${dollars:.6f}" if 0 < dollars < 1 else f"${dollars:,.2f}" + 4 * FIGURE_SPACE
+
+
+def format_usd_short(micros: int) -> str:
+    """Dollars to three digits that count, for a figure that is read at a glance."""
+    dollars = micros / 1_000_000
+    places = min(6, 2 - math.floor(math.log10(dollars))) if 0 < dollars < 1 else 2
+    return f"${dollars:,.{places}f}"
 
 
 def format_cost(micros: int, estimated: int = 0) -> str:

@@ -8,7 +8,6 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.approvals import STATES
 from bulkhead.gateway_api.query import APPROVERS
-from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
@@ -55,7 +54,7 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
             "approvals/approval.html",
             approval=approval,
             asked=request,
-            arguments=pages.indent_json(request["arguments_json"]),
+            arguments=request["arguments_json"],
             task=task,
             step=step,
             call=call,

@@ -6,7 +6,6 @@ run nothing but the console's own files.
 
 import gzip
 import hashlib
-import json
 import time
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 
 from bulkhead.text import amounts
 from bulkhead.text.plain_text import cut_line, escape_controls
+from bulkhead_services.gateway.console.blocks import render_block
 
 HERE = Path(__file__).parent
 MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
@@ -128,6 +128,8 @@ def _build_environment() -> Environment:
     environment.filters |= {
         "cut": cut_line,
         "money": amounts.format_usd,
+        "money_column": amounts.format_usd_column,
+        "money_short": amounts.format_usd_short,
         "cost": amounts.format_cost,
         "seconds": amounts.format_duration,
     }
@@ -137,6 +139,7 @@ def _build_environment() -> Environment:
         "relative": _format_relative,
         "tokens": amounts.format_tokens,
         "counted": amounts.format_count,
+        "block": render_block,
     }
     environment.globals["file"] = _file_path
     environment.globals["icon"] = _render_icon
@@ -145,15 +148,6 @@ def _build_environment() -> Environment:
 
 
 ENVIRONMENT = _build_environment()
-
-
-def indent_json(text: str) -> str:
-    """JSON over lines, for eyes; as it stands where it is none."""
-    try:
-        document: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def theme_of(request: Request) -> str:

@@ -208,6 +208,58 @@
     }
   }, 10000);
 
+  // A text in a frame, or a name, has a button that copies it; a long answer shows its beginning.
+  const COPY = '<svg class="icon" aria-hidden="true"><use href="ICONS#copy"/></svg>'.replace(
+    "ICONS",
+    document.currentScript ? new URL("icons.svg", document.currentScript.src).pathname : "",
+  );
+  const copyButton = (source, inline) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = inline ? "copy inline" : "copy";
+    button.title = "Copy";
+    button.setAttribute("aria-label", "Copy");
+    button.innerHTML = COPY;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(source.textContent);
+      button.title = "Copied";
+      button.setAttribute("aria-label", "Copied");
+      button.classList.add("copied");
+    });
+    return button;
+  };
+  let readsAll = false;
+  const clamp = (answer) => {
+    if (readsAll || answer.nextElementSibling?.matches(".all") || answer.scrollHeight < 9 * parseFloat(getComputedStyle(answer).fontSize)) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "plain all";
+    button.textContent = "Show all";
+    const show = () => {
+      readsAll = true;
+      answer.classList.remove("clamped");
+      button.remove();
+    };
+    button.addEventListener("click", show);
+    answer.addEventListener("focusin", show);
+    answer.classList.add("clamped");
+    answer.after(button);
+  };
+  const furnish = (place) => {
+    if (navigator.clipboard) {
+      for (const pre of place.querySelectorAll("pre:not(.framed > *)")) {
+        const frame = document.createElement("div");
+        frame.className = "framed";
+        pre.replaceWith(frame);
+        frame.append(pre, copyButton(pre, false));
+      }
+      for (const name of place.querySelectorAll("[data-copy]:not(:has(+ .copy))")) name.after(copyButton(name, true));
+    }
+    for (const answer of place.querySelectorAll(".answer:not(.clamped)")) clamp(answer);
+  };
+  furnish(document);
+  document.addEventListener("htmx:afterSwap", (event) => furnish(event.detail.target || event.target));
+
   // The keyboard's focus stays on the link or button that was replaced by its like.
   const FOCUSABLE = "a, button, input, select, summary, textarea, [tabindex]";
   const markOf = (one) => {

@@ -20,7 +20,7 @@ from bulkhead_services.gateway.console.task.ceilings import raise_limits
 from bulkhead_services.gateway.console.task.holds import find_hold
 from bulkhead_services.gateway.console.task.parties import PartyNames, read_party_names, tasks_in
 from bulkhead_services.gateway.console.task.task_list import WAY_ON
-from bulkhead_services.gateway.console.task.tree import WAITED, WAITS, TaskTree
+from bulkhead_services.gateway.console.task.tree import PIECES, WAITED, WAITS, TaskTree
 from bulkhead_services.gateway.console.task.uncertain import read_resolutions
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.watching import follow_task
@@ -100,8 +100,7 @@ class ConsoleTaskRoutes(ConsoleRoutes):
     async def show_message(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/messages/{message_id}"""
         document = await visit.get(f"{_api_path(visit)}/messages/{visit.request.path_params['message_id']}")
-        rows = [(message, pages.indent_json(message["body"])) for message in document["messages"]]
-        return visit.render_page("tasks/message.html", told=document, rows=rows)
+        return visit.render_page("tasks/message.html", told=document, rows=document["messages"])
 
     async def redirect_call(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/calls/{call_id}"""
@@ -177,6 +176,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         "waits": WAITS,
         "waited": WAITED,
         "way_on": WAY_ON,
+        "pieces": PIECES,
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
     }
     if story is None:

@@ -20,10 +20,11 @@ PAGE = 50
 MAX_MATCHES = 200
 OPEN_WHOLE = 12
 """A tree of at most so many rows is open wholly."""
-MIN_WIDTH = 0.8
-MAX_TICKS = 4
-LAST_TICK = 85
-"""A label further right would leave the axis."""
+MIN_WIDTH = 1.5
+"""In percent: two or three pixels, which a person can see and hit."""
+MAX_TICKS = 3
+LAST_TICK = 65
+"""A label further right would touch that of the end."""
 UNITS = (
     ("ms", 1, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
     ("s", 1_000, (1, 2, 5, 10, 15, 30)),
@@ -44,6 +45,14 @@ WAITS = {
     "retried": "retried",
     "failed": "failed",
 }
+"""What a wait is called."""
+SPAN = "span"
+CALLS = {"model": "model call", "tool": "tool call", "search": "search"}
+PIECES = {
+    **CALLS,
+    SPAN: "between calls",
+    **{kind: label for kind, label in WAITS.items() if kind not in (RUNS, "retried")},
+}
 """What a piece of a bar stands for."""
 WAITED = {
     "queued": "was queued",
@@ -61,11 +70,12 @@ BAD = ("failed", "rejected", "stopped", "refused", "uncertain")
 
 @dataclass(frozen=True, slots=True)
 class BarPiece:
-    """A piece of a bar. x, width: in percent."""
+    """A piece of a bar. x, width: in percent. label: what it stands for, with what is waited for."""
 
     kind: str
     x: float
     width: float
+    label: str = ""
 
 
 @dataclass(slots=True)
@@ -108,24 +118,30 @@ class TaskTree:
         self.roots: list[str] = []
         self.began_unix_ms: int = story["began_unix_ms"]
         self._has_ended = has_ended
+        self._last_unix_ms: int = self.began_unix_ms + story["took_ms"]
         plans = story["plans"] or [{"version": 0, "origin": "drafted", "by": "", "notes": (), "adopted_unix_ms": 0}]
         drafts = story["planning"]
+        task_waits = [wait for wait in story["waits"] if wait["kind"] != "step"]  # That of some step, while others run.
         for plan in plans if story["plans"] or drafts else ():
             is_last = plan is plans[-1]
             plan_drafts = [call for call in drafts if is_last or call["asked_unix_ms"] <= plan["adopted_unix_ms"]]
             drafts = drafts[len(plan_drafts) :]
             steps = [step for step in story["steps"] if step["plan_version"] == plan["version"]]
-            self._add_plan(plan, plan_drafts, steps, is_last=is_last, waits=story["waits"] if not self.roots else ())
+            self._add_plan(plan, plan_drafts, steps, is_last=is_last, waits=task_waits if not self.roots else ())
         ends = [node.began_unix_ms + (node.took_ms or 0) for node in self.nodes.values()]
-        last_unix_ms = max([*ends, self.began_unix_ms + story["took_ms"], self.began_unix_ms + 1])
+        last_unix_ms = max([*ends, self._last_unix_ms, self.began_unix_ms + 1])
         self.until_unix_ms = last_unix_ms if has_ended else max(last_unix_ms, now_unix_ms)
 
     def _add_plan(
         self, plan: Json, drafts: Sequence[Json], steps: Sequence[Json], *, is_last: bool, waits: Sequence[Json]
     ) -> None:
         calls = [*drafts, *(call for step in steps for call in step["calls"])]
-        began = min([call["asked_unix_ms"] for call in calls], default=plan["adopted_unix_ms"] or self.began_unix_ms)
-        end = max([call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls], default=began)
+        spans = [(call["asked_unix_ms"], call["took_ms"] or 0) for call in calls]
+        if any(call["took_ms"] is None for call in calls):  # Its task ended first.
+            spans.append((self._last_unix_ms, 0))
+        spans += [(attempt["began_unix_ms"], attempt["took_ms"] or 0) for step in steps for attempt in step["tried"]]
+        began = min([at for at, _ in spans], default=plan["adopted_unix_ms"] or self.began_unix_ms)
+        end = max([at + took for at, took in spans], default=began)
         goes_on = is_last and not self._has_ended
         node = TreeNode(
             f"plan.{plan['version']}",
@@ -294,32 +310,73 @@ class TaskTree:
     def _row_of(self, key: str, level: int, is_open: bool | None) -> TreeRow:
         node = self.nodes[key]
         pieces = tuple(self._pieces_of(node))
-        kinds = dict.fromkeys(WAITS.get(str(piece.kind), "") for piece in pieces)
+        kinds = dict.fromkeys(PIECES.get(str(piece.kind), "") for piece in pieces)
         title = (
             f"from {format_duration(max(0, node.began_unix_ms - self.began_unix_ms))} on" if node.began_unix_ms else ""
         )
         return TreeRow(node, level, is_open, pieces, ", ".join(filter(None, (title, *kinds))))
 
     def _pieces_of(self, node: TreeNode) -> Iterator[BarPiece]:
-        if node.kind == "step":
-            tried = node.told["tried"]
-            for attempt in tried:
-                kind = "retried" if attempt is not tried[-1] else "failed" if node.state in BAD else RUNS
-                yield self._piece(kind, attempt["began_unix_ms"], attempt["took_ms"])
-        elif node.began_unix_ms:
-            yield self._piece("failed" if node.state in BAD else RUNS, node.began_unix_ms, node.took_ms)
-        for wait in node.waits:
-            yield self._piece(wait["kind"], wait["at_unix_ms"], wait["took_ms"])
+        """A call in the colour of its kind; above calls, these on a light ground, with waits, and a red end for each
+        attempt that failed."""
+        if node.kind in ("plan", "step", "attempt"):
+            tried = node.told["tried"] if node.kind == "step" else ()
+            spans = [(attempt["began_unix_ms"], attempt["took_ms"]) for attempt in tried]
+            if node.kind != "step" and node.began_unix_ms:
+                spans = [(node.began_unix_ms, node.took_ms)]
+            for at_unix_ms, took_ms in spans:
+                yield self._piece(SPAN, at_unix_ms, took_ms)
+            yield from self._waits_of(node)
+            yield from self._calls_below(node)
+            failed = [attempt for attempt in tried if attempt is not tried[-1] or node.state in BAD]
+            failed += [node.told] if node.kind == "attempt" and node.state in BAD else []
+            for attempt in failed:
+                if attempt["took_ms"] is not None:
+                    yield self._end_piece(attempt["began_unix_ms"] + attempt["took_ms"])
+            return
+        if node.began_unix_ms:
+            yield self._piece("failed" if node.state in BAD else node.kind, node.began_unix_ms, node.took_ms)
+        yield from self._waits_of(node)
 
-    def _piece(self, kind: str, at_unix_ms: int, took_ms: int | None) -> BarPiece:
+    def _waits_of(self, node: TreeNode) -> Iterator[BarPiece]:
+        for wait in node.waits:
+            yield self._piece(wait["kind"], wait["at_unix_ms"], wait["took_ms"], wait["what"])
+
+    def _calls_below(self, node: TreeNode) -> list[BarPiece]:
+        """All calls below a row; those of one kind that touch each other on the axis are one piece."""
+        calls = sorted(
+            (below for below in map(self.nodes.__getitem__, self._in_order(node.children)) if below.kind in CALLS),
+            key=lambda call: call.began_unix_ms,
+        )
+        pieces: list[BarPiece] = []
+        last: dict[str, int] = {}
+        for call in calls:
+            piece = self._piece(call.kind, call.began_unix_ms, call.took_ms)
+            place = last.get(piece.kind)
+            before = pieces[place] if place is not None else None
+            if place is not None and before is not None and piece.x <= before.x + before.width:
+                width = max(before.width, piece.x + piece.width - before.x)
+                pieces[place] = BarPiece(piece.kind, before.x, round(width, 2), piece.label)
+            else:
+                last[piece.kind] = len(pieces)
+                pieces.append(piece)
+        return pieces
+
+    def _piece(self, kind: str, at_unix_ms: int, took_ms: int | None, what: str = "") -> BarPiece:
         span = self.until_unix_ms - self.began_unix_ms
         until_unix_ms = self.until_unix_ms if took_ms is None else at_unix_ms + took_ms
         x = min(max(0.0, (at_unix_ms - self.began_unix_ms) * 100 / span), 100 - MIN_WIDTH)
         width = min(max(MIN_WIDTH, (until_unix_ms - at_unix_ms) * 100 / span), 100 - x)
-        return BarPiece(kind, round(x, 2), round(width, 2))
+        label = ": ".join(filter(None, (PIECES.get(kind, kind), cut_line(what, MAX_NOTE_CHARS))))
+        return BarPiece(kind, round(x, 2), round(width, 2), label)
+
+    def _end_piece(self, end_unix_ms: int) -> BarPiece:
+        span = self.until_unix_ms - self.began_unix_ms
+        x = min(max(0.0, (end_unix_ms - self.began_unix_ms) * 100 / span - MIN_WIDTH), 100 - MIN_WIDTH)
+        return BarPiece("failed", round(x, 2), MIN_WIDTH, "failed")
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places on the axis, in percent, with their times."""
+        """Places on the axis, in percent, with their times; the last is its end."""
         span = self.until_unix_ms - self.began_unix_ms
         steps = [(unit, size, count) for unit, size, counts in UNITS for count in counts]
         long_step = ("h", 3_600_000, span // 3_600_000 // MAX_TICKS + 1)
@@ -327,7 +384,8 @@ class TaskTree:
         in_seconds = unit == "ms" and count * MAX_TICKS > 1_000
         ticks = [count * number for number in range(MAX_TICKS + 1) if count * number * size * 100 < span * LAST_TICK]
         labels = [f"{tick / 1_000:g} s" if in_seconds else f"{tick} {unit}" for tick in ticks]
-        return [(round(tick * size * 100 / span, 2), label) for tick, label in zip(ticks, labels, strict=True)]
+        places = [(round(tick * size * 100 / span, 2), label) for tick, label in zip(ticks, labels, strict=True)]
+        return [*places, (100.0, format_duration(span))]
 
     def used_tools(self) -> list[tuple[str, int, int]]:
         """Name, calls and failed calls of each tool that the task called, the most used first."""
