@@ -25,4 +25,4 @@ def test_money_in_a_column_has_its_point_in_one_place_and_a_figure_three_digits(
     columns = [amounts.format_usd_column(micros) for micros in (740, 721, 12_345_678, 0)]
     assert columns[:2] == ["$0.000740", "$0.000721"] and len({text[::-1].index(".") for text in columns}) == 1
     shorts = [amounts.format_usd_short(micros) for micros in (66_512, 9_815, 740, 3, 999_999, 1_234_560_000, 0)]
-    assert shorts == ["$0.0665", "$0.00981", "$0.000740", "$0.000003", "$1.000", "$1,234.56", "$0.00"]
+    assert shorts == ["$0.0665", "$0.00982", "$0.000740", "$0.000003", "$1.000", "$1,234.56", "$0.00"]

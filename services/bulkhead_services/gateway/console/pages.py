@@ -140,6 +140,7 @@ def _build_environment() -> Environment:
         "tokens": amounts.format_tokens,
         "counted": amounts.format_count,
         "block": render_block,
+        "short_type": lambda name: name.removeprefix("mesh.").removesuffix(".v1"),
     }
     environment.globals["file"] = _file_path
     environment.globals["icon"] = _render_icon

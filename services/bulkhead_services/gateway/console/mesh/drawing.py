@@ -14,7 +14,7 @@ PLACES = {
     "doors": (0, 4),
     "signer": (0, 6),
     "planner": (1, 1),
-    "checker": (1, 4),
+    "checker": (1, 3),
     "worker": (2, 0),
     "registry": (1, 6),
     "budget": (2, 6),
@@ -23,6 +23,9 @@ PLACES = {
     "model_gateway": (3, 4),
 }
 """Column and half row of each service: work flows to the right, out into the world."""
+WIDTH = 2 * MARGIN + NODE_WIDTH + COLUMN * max(column for column, _ in PLACES.values())
+HEIGHT = 2 * MARGIN + NODE_HEIGHT + ROW * max(row for _, row in PLACES.values())
+"""The same for whatever services there are: a service that goes moves no other."""
 FLOWS = (
     ("gateway", "planner"),
     ("doors", "model_gateway"),
@@ -90,9 +93,7 @@ def draw_mesh(mesh: Json) -> MeshDrawing:
     edges = tuple(
         _draw_edge(nodes[first], nodes[second], pair_rates) for (first, second), pair_rates in sorted(rates.items())
     )
-    width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
-    height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
-    return MeshDrawing(tuple(nodes.values()), edges, width, height)
+    return MeshDrawing(tuple(nodes.values()), edges, WIDTH, HEIGHT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,17 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 REVISION = re.compile(r"[0-9]{1,15}")
 ROWS = 50
 MOST = 10**15
-CHART_WIDTH, CHART_HEIGHT = 900, 160
+CHART_WIDTH, CHART_HEIGHT, BAR_SHARE = 100, 160, 0.85
 TICKS = 6
+DAY_MS = 86_400_000
+TICK_STEPS_MS = (600_000, 900_000, 3_600_000, 4 * 3_600_000, DAY_MS, 2 * DAY_MS, 5 * DAY_MS, 7 * DAY_MS)
+"""Distances between ticks: minutes and hours that a clock strikes, whole days."""
 OUTLIERS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class SpendBar:
-    """One part of the time: its place in the chart, in pixels, its cost, and when it began."""
+    """One part of the time: its place in the chart, across in percent and down in pixels, its cost, and when it began."""
 
     x: float
     y: float
@@ -147,21 +150,23 @@ def draw_bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list
     for number, cost in enumerate(slices):
         height = max(1.0, cost / most * CHART_HEIGHT) if cost else 0.0
         from_unix_ms = since_unix_ms + (until_unix_ms - since_unix_ms) * number // len(slices)
-        x, y, width = round(number * step, 1), round(CHART_HEIGHT - height, 1), round(max(1.0, step - 2), 1)
+        x, y, width = round(number * step, 2), round(CHART_HEIGHT - height, 1), round(step * BAR_SHARE, 2)
         drawn.append(SpendBar(x, y, width, round(height, 1), cost, from_unix_ms))
     return drawn
 
 
 def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str]]:
-    """Places along the chart, in pixels, with the time that each stands for: hours within a day, dates beyond."""
-    span_ms = until_unix_ms - since_unix_ms
-    pattern = "%H:%M" if span_ms <= 86_400_000 else "%d %b"
+    """Places along the chart, in percent, with the time that each stands for: full hours within a day, dates beyond."""
+    span_ms = max(1, until_unix_ms - since_unix_ms)
+    pattern = "%H:%M" if span_ms <= DAY_MS else "%d %b"
+    step_ms = next((step_ms for step_ms in TICK_STEPS_MS if span_ms <= step_ms * TICKS), span_ms)
+    first_ms = -(-since_unix_ms // step_ms) * step_ms
     return [
         (
-            round(CHART_WIDTH * number / (TICKS - 1), 1),
-            datetime.fromtimestamp((since_unix_ms + span_ms * number // (TICKS - 1)) / 1000, UTC).strftime(pattern),
+            round(CHART_WIDTH * (tick_ms - since_unix_ms) / span_ms, 2),
+            datetime.fromtimestamp(tick_ms / 1000, UTC).strftime(pattern),
         )
-        for number in range(TICKS)
+        for tick_ms in range(first_ms, until_unix_ms, step_ms)
     ]
 
 

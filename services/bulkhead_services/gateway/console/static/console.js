@@ -258,6 +258,7 @@
     for (const answer of place.querySelectorAll(".answer:not(.clamped)")) clamp(answer);
   };
   furnish(document);
+  for (const place of document.querySelectorAll(".unscripted")) place.hidden = true;
   document.addEventListener("htmx:afterSwap", (event) => furnish(event.detail.target || event.target));
 
   // The keyboard's focus stays on the link or button that was replaced by its like.

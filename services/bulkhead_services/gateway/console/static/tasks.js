@@ -58,6 +58,5 @@
     await navigator.clipboard.writeText(location.href);
     copyLink.lastChild.textContent = " Copied";
   });
-  for (const place of document.querySelectorAll("#filter .unscripted")) place.hidden = true;
   showPicked();
 })();

@@ -86,7 +86,7 @@ TABS = (
 ALWAYS = ("All", "Running", "Needs a person", "Succeeded", "Not answered", "Failed")
 """Tabs that show without a task, too."""
 BUILT_IN_VIEWS = (
-    TaskListView("Dearest today", "time=today&sort=cost"),
+    TaskListView("Most expensive today", "time=today&sort=cost"),
     TaskListView("Longest today", "time=today&sort=duration"),
     TaskListView("Failed today", urlencode(TABS[6].query | {"time": "today"})),
     TaskListView("Agent runs", "kind=adopted"),
