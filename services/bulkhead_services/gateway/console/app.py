@@ -19,7 +19,7 @@ from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
 from bulkhead_services.gateway.console.operate.dead_letters import ConsoleDeadLetterRoutes
 from bulkhead_services.gateway.console.operate.identities import ConsoleIdentityRoutes
-from bulkhead_services.gateway.console.operate.reference import reference_routes
+from bulkhead_services.gateway.console.operate.reference import ConsoleReferenceRoutes
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
@@ -64,7 +64,7 @@ class Console:
         route_factory = ConsoleRouteFactory(ConsoleApi(api, auth.watch_session), auth, runbooks)
         routes = [
             *ConsoleLoginRoutes(auth, session_s).routes(),
-            *reference_routes(),
+            *ConsoleReferenceRoutes(auth).routes(),
             *(route for room in ROOMS for route in room(route_factory).routes()),
         ]
         self._first = frozenset(_first_segment(route.path) for route in routes)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import OVERSEERS, SUBMITTERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.search_acts import SearchResult, list_acts
 from bulkhead_services.gateway.console.task.task_list import BUILT_IN_VIEWS, TABS, saved_views
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
@@ -34,18 +35,6 @@ NAMES = (
     ("codes", "code", "circle-alert"),
 )
 """Names that tasks have: the API's field, the list's filter, an icon."""
-
-
-class SearchResult(NamedTuple):
-    """One link. note: beside the name; state: a word with a colour of its own. standing, answered: of a task."""
-
-    name: str
-    href: str
-    icon: str
-    note: str = ""
-    state: str = ""
-    standing: str | None = None
-    answered: str | None = None
 
 
 class SearchGroup(NamedTuple):
@@ -71,7 +60,8 @@ class ConsoleSearchRoutes(ConsoleRoutes):
             SearchGroup("Go to", [*_matching(words, _rooms()), *_matching(words, _views(visit) if words else [])])
         ]
         if words:
-            tasks, approvals, documents, tools, identities = await asyncio.gather(
+            acts, tasks, approvals, documents, tools, identities = await asyncio.gather(
+                list_acts(visit),
                 visit.get_or(
                     "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
                 ),
@@ -81,6 +71,7 @@ class ConsoleSearchRoutes(ConsoleRoutes):
                 _read_identities(visit),
             )
             groups += [
+                SearchGroup("Do", _matching(words, acts)),
                 SearchGroup("Tasks", _task_results(tasks), f"/tasks?{urlencode({'text': text})}"),
                 SearchGroup("Approvals", _matching(words, _approvals(approvals["approvals"][:READ]))),
                 SearchGroup("Documents", _matching(words, _documents(documents["documents"]))),

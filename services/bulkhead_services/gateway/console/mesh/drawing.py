@@ -179,8 +179,12 @@ def _draw_edge(start: ServiceNode, end: ServiceNode, rates: dict[tuple[str, str]
         return ServiceEdge(f"M{x} {y}L{x} {to_y}", description, label, x, (y + to_y) // 2, failed)
     x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     bend = (COLUMN - NODE_WIDTH) // 2
-    # An edge that passes other services has its label in the gap before them.
-    middle = x + bend, y + (to_y - y) // 2 if to_x - x < COLUMN else y + (to_y - y) // 6
+    # An edge that passes other services runs level to the last gap, and has its label in the gap before them.
+    level_x = to_x - (COLUMN - NODE_WIDTH)
+    passes = level_x > x
+    middle = x + bend, y if passes else y + (to_y - y) // 2
     label = "  ".join([f"→ {forward_rate}"] * bool(forward_rate) + [f"← {backward_rate}"] * bool(backward_rate))
-    curve = f"M{x} {y}C{(x + to_x) // 2} {y} {(x + to_x) // 2} {to_y} {to_x} {to_y}"
+    turn_x = to_x - bend
+    lane = f"M{x} {y}H{level_x}" if passes else f"M{x} {y}"
+    curve = f"{lane}C{turn_x} {y} {turn_x} {to_y} {to_x} {to_y}"
     return ServiceEdge(curve, description, label, *middle, failed)

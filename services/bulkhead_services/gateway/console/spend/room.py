@@ -48,7 +48,7 @@ OUTLIERS = 10
 
 @dataclass(frozen=True, slots=True)
 class SpendBar:
-    """One part of the time: its place in the chart, across in percent and down in pixels, its cost, and when it began."""
+    """One part of the time: its place in the chart (percent across, pixels down), its cost, and when it began."""
 
     x: float
     y: float

@@ -208,6 +208,18 @@
     }
   }, 10000);
 
+  // `#act-NAME` in the address opens the form of that act.
+  const openAct = () => {
+    const name = location.hash.match(/^#act-([a-z-]+)$/)?.[1];
+    const summaries = name ? [...document.querySelectorAll("details.act > summary")] : [];
+    const summary = summaries.find((one) => one.textContent.trim().toLowerCase().replace(/ /g, "-") === name);
+    if (!summary) return;
+    summary.parentElement.open = true;
+    summary.parentElement.querySelector("input:not([type=hidden]), select")?.focus();
+  };
+  openAct();
+  addEventListener("hashchange", openAct);
+
   // A text in a frame, or a name, has a button that copies it; a long answer shows its beginning.
   const COPY = '<svg class="icon" aria-hidden="true"><use href="ICONS#copy"/></svg>'.replace(
     "ICONS",

@@ -7,7 +7,7 @@
   if (!palette || !find) return;
   const input = document.getElementById("palette-words");
   const results = document.getElementById("palette-results");
-  const links = () => [...results.querySelectorAll("a")];
+  const links = () => [...results.querySelectorAll("a, button")];
 
   const open = () => {
     if (palette.open) return;
@@ -29,6 +29,9 @@
     open();
   });
   palette.addEventListener("click", (event) => event.target === palette && palette.close());
+
+  // A link to another place of this page leaves the palette.
+  results.addEventListener("click", (event) => event.target.closest("a") && palette.close());
 
   // The first result is opened by Enter once it is the result of these words; before that the page of the search is.
   let answered = null;

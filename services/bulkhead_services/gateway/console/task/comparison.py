@@ -14,8 +14,8 @@ from bulkhead_services.gateway.console.api import ApiRefused
 from bulkhead_services.gateway.console.task.difference import compare_tasks
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
-FORKS = 20
-"""Forks of a task that are offered beside it."""
+FORKS, RECENT = 20, 12
+"""Forks of a task, and the last tasks of its tenant, that are offered beside it."""
 
 
 class ConsoleComparisonRoutes(ConsoleRoutes):
@@ -31,8 +31,11 @@ class ConsoleComparisonRoutes(ConsoleRoutes):
         mine = task["task_id"]
         name = _other_task_id(visit.query_value("with") or task["fork_of"], mine)
         if not name:
-            forks = await visit.get("/v1/tasks", fork_of=mine, limit=FORKS)
-            return visit.render_page("tasks/compare.html", task=task, other=None, forks=forks["tasks"])
+            forks, recent = await asyncio.gather(
+                visit.get("/v1/tasks", fork_of=mine, limit=FORKS), visit.get("/v1/tasks", limit=RECENT + 1)
+            )
+            others = [row for row in recent["tasks"] if row["task_id"] != mine][:RECENT]
+            return visit.render_page("tasks/compare.html", task=task, other=None, forks=forks["tasks"], recent=others)
         other_task, explanation, other_explanation = await asyncio.gather(
             visit.get(f"/v1/tasks/{name}"), visit.get(f"/v1/tasks/{mine}/why"), visit.get(f"/v1/tasks/{name}/why")
         )

@@ -320,7 +320,7 @@ class TaskTree:
         """A call in the colour of its kind; above calls, these on a light ground, with waits, and a red end for each
         attempt that failed."""
         if node.kind in ("plan", "step", "attempt"):
-            tried = node.told["tried"] if node.kind == "step" else ()
+            tried: Sequence[Json] = node.told["tried"] if node.kind == "step" else ()
             spans = [(attempt["began_unix_ms"], attempt["took_ms"]) for attempt in tried]
             if node.kind != "step" and node.began_unix_ms:
                 spans = [(node.began_unix_ms, node.took_ms)]
