@@ -139,6 +139,28 @@ async def test_the_overview_says_what_needs_a_person_and_what_the_day_costs(worl
         await world.client("t8", "operator").resume("tenant", "t8", "seen")
 
 
+async def test_the_palette_does_what_it_names(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t2")) as looked:
+        await looked.page.locator("#spending", has_text="In the last hour").wait_for()
+        assert await looked.page.title() == "Overview · Bulkhead", "not that of a part that was read later"
+        loaded = "document.fonts.ready.then(() => [...document.fonts].some(face => face.status === 'loaded'))"
+        assert await looked.page.evaluate(loaded), "the console's own letters"
+        await looked.page.keyboard.press("Control+k")
+        await looked.page.keyboard.type("dark")
+        await looked.page.get_by_role("button", name="Dark colours").wait_for()
+        assert not await looked.axe()
+        await looked.page.keyboard.press("Enter")
+        await looked.page.locator("html[data-theme=dark]").wait_for()
+        await looked.page.keyboard.press("Control+k")
+        await looked.page.keyboard.type("halt something")
+        await looked.page.get_by_role("dialog").get_by_role("link", name="Halt something").click()
+        await looked.page.locator("details.act[open]", has_text="Halt it").wait_for()
+        await looked.go("/docs")
+        await (
+            looked.page.get_by_role("link", name="API reference").and_(looked.page.locator("[aria-current]")).wait_for()
+        )
+
+
 async def test_colours_follow_the_browser_or_the_switch(world: World, browser: Browser) -> None:
     async with visitor(browser, world.mesh.url, key(world, "t8"), color_scheme="dark") as looked:
         ground = "getComputedStyle(document.body).backgroundColor"

@@ -7,6 +7,7 @@ run nothing but the console's own files.
 import gzip
 import hashlib
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,12 @@ def _format_relative(unix_ms: int) -> str:
     return _to_datetime(unix_ms).strftime("%Y-%m-%d")
 
 
+def _fold_repeats(reasons: str) -> str:
+    """Reasons that a step each gave, with how often where one stands there more than once."""
+    counts = Counter(reasons.split("; "))
+    return "; ".join(f"{reason} ({count} times)" if count > 1 else reason for reason, count in counts.items())
+
+
 def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -140,6 +147,7 @@ def _build_environment() -> Environment:
         "tokens": amounts.format_tokens,
         "counted": amounts.format_count,
         "block": render_block,
+        "fold_repeats": _fold_repeats,
         "short_type": lambda name: name.removeprefix("mesh.").removesuffix(".v1"),
     }
     environment.globals["file"] = _file_path

@@ -111,6 +111,24 @@ def test_a_time_beyond_all_years_is_told_as_the_last_one():
     assert pages._format_iso(2**53).startswith("9999-12-31T23:59:59")
 
 
+async def test_the_search_offers_the_acts_on_the_task_that_is_open(mesh, client):
+    await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t1")
+    opened = {"HX-Current-URL": f"{HERE}/tasks/pub_shop-t1?at=plan.1"}
+    running_task = (await client.get("/search?q=task", headers=opened)).text
+    assert 'href="/tasks/pub_shop-t1#act-halt"' in running_task and "Fork this task" not in running_task
+    await mesh.say("planner", TaskEnded(status="succeeded", ended_unix_ms=1), "pub_shop-t1")
+    ended_task = (await client.get("/search?q=task", headers=opened)).text
+    assert 'action="/tasks/pub_shop-t1/retry"' in ended_task and "Halt this task" not in ended_task
+    assert "this task" not in (await client.get("/search?q=task")).text
+    dark = (await client.get("/search?q=dark", headers=opened)).text
+    assert 'action="/theme"' in dark and 'name="next" value="/tasks/pub_shop-t1"' in dark
+
+
+def test_reasons_that_several_steps_gave_are_told_once():
+    folded = pages._fold_repeats("not checked; no source; not checked")
+    assert folded == "not checked (2 times); no source"
+
+
 async def test_an_unknown_path_is_the_apis(client):
     assert (await client.get("/nowhere")).json()["code"] == "no_such_path"
 
