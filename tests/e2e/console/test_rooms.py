@@ -153,7 +153,7 @@ async def test_the_palette_does_what_it_names(world: World, browser: Browser) ->
         await looked.page.locator("html[data-theme=dark]").wait_for()
         await looked.page.keyboard.press("Control+k")
         await looked.page.keyboard.type("halt something")
-        await looked.page.get_by_role("dialog").get_by_role("link", name="Halt something").click()
+        await looked.page.get_by_role("dialog").get_by_role("link", name="Halt something stop").click()
         await looked.page.locator("details.act[open]", has_text="Halt it").wait_for()
         await looked.go("/docs")
         await (
