@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import OPERATORS, OVERSEERS
 from bulkhead_contracts import bounds
-from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.approvals import TRUST
+from bulkhead_services.gateway.console.blocks import indent_json
 from bulkhead_services.gateway.console.coordination import PATHS
 from bulkhead_services.gateway.console.models import ROWS, SPAN, rows_by_name
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
@@ -51,7 +51,7 @@ class ConsoleToolRoutes(ConsoleRoutes):
     async def show_tool(self, visit: Visit) -> Response:
         """GET /tools/{tool}"""
         document = await visit.get(_api_path(visit))
-        form = {"arguments": pages.indent_json(document["sample_json"])}
+        form = {"arguments": indent_json(document["sample_json"])}
         return await self._render_tool(visit, document, form)
 
     async def show_state(self, visit: Visit) -> Response:
@@ -84,8 +84,8 @@ class ConsoleToolRoutes(ConsoleRoutes):
             document=document,
             tool=document["tool"],
             spec=spec,
-            parameters=pages.indent_json(spec["parameters_json"]),
-            output=pages.indent_json(spec.get("output_json", "")),
+            parameters=indent_json(spec["parameters_json"]),
+            output=indent_json(spec.get("output_json", "")),
             calls=calls,
             may_try=visit.claim.role in OVERSEERS.names,
             form=dict.fromkeys(TRIAL_FIELDS, "") | form,

@@ -35,7 +35,7 @@ TIMES = {
     "7d": "last 7 days",
     "30d": "last 30 days",
 }
-SORTS = {"": "newest first", "updated": "changed last", "cost": "dearest first", "duration": "longest first"}
+SORTS = {"": "newest first", "updated": "changed last", "cost": "most expensive first", "duration": "longest first"}
 KINDS = {"": "tasks and agent runs", "planned": "tasks of the mesh", "adopted": "runs of outside agents"}
 BY_PERSON = "approval_wanted,halted_by_operator,budget_exceeded"
 """Reasons of a pause that a person's act ends; an open breaker closes by itself."""

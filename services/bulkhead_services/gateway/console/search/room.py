@@ -15,7 +15,7 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import OVERSEERS, SUBMITTERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.search_acts import SearchResult, list_acts
+from bulkhead_services.gateway.console.search.acts import SearchResult, list_acts
 from bulkhead_services.gateway.console.task.task_list import BUILT_IN_VIEWS, TABS, saved_views
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
