@@ -38,11 +38,11 @@ def render_block(text: str, label: str = "") -> Markup:
 
 
 def _colour_json(text: str) -> Markup:
-    pieces, at = list[str](), 0
+    pieces, end = list[str](), 0
     for match in TOKENS.finditer(text):
         pieces += [
-            escape(text[at : match.start()]),
+            escape(text[end : match.start()]),
             Markup('<span class="{}">{}</span>').format(match.lastgroup, match[0]),
         ]
-        at = match.end()
-    return Markup().join([*pieces, escape(text[at:])])
+        end = match.end()
+    return Markup().join([*pieces, escape(text[end:])])

@@ -41,7 +41,7 @@ async def list_acts(visit: Visit) -> list[SearchResult]:
     halts, breakers, task = await asyncio.gather(
         visit.get_or("/v1/halts", {"halts": []}),
         visit.get_or("/v1/breakers", {"breakers": []}),
-        visit.get_or(f"/v1/tasks/{match[1]}", {}) if match else _nothing(),
+        visit.get_or(f"/v1/tasks/{match[1]}", {}) if match else _read_nothing(),
     )
     acts = _task_acts(task, visit.claim.role) if "task_id" in task else []
     if visit.claim.role in APPROVERS.names:
@@ -65,16 +65,16 @@ async def list_acts(visit: Visit) -> list[SearchResult]:
         acts.append(
             SearchResult("Halt something", "/coordination#act-halt-something", "pause", "stop a tool, model, tenant")
         )
-    here = safe_path(current_url.path or "/")
+    page_path = safe_path(current_url.path or "/")
     acts += [
-        SearchResult(name, "/theme", THEME_ICONS[theme], "colours, theme", fields={"theme": theme, "next": here})
+        SearchResult(name, "/theme", THEME_ICONS[theme], "colours, theme", fields={"theme": theme, "next": page_path})
         for theme, name in (("dark", "Dark colours"), ("light", "Light colours"), ("auto", "Colours of the system"))
         if theme != pages.theme_of(visit.request)
     ]
     return [*acts, SearchResult("Sign out", "/logout", "log-out", "log out", fields={})]
 
 
-async def _nothing() -> Json:
+async def _read_nothing() -> Json:
     return {}
 
 
@@ -84,20 +84,20 @@ def _halt_path(halt: Json) -> str:
 
 def _task_acts(task: Json, role: str) -> list[SearchResult]:
     """Acts on the task whose page is open."""
-    here, note = f"/tasks/{task['task_id']}", "this task"
+    path, note = f"/tasks/{task['task_id']}", "this task"
     ended = task["status"] in ENDED
     acts = []
     if ended and task["status"] in FORKED and task["kind"] != "adopted" and role in SUBMITTERS.names:
         name = "Run this task again" if task["status"] == "succeeded" else "Retry this task"
         acts += [
-            SearchResult(name, f"{here}/retry", "play", "retry", fields={}),
-            SearchResult("Fork this task", f"{here}/fork", "split"),
+            SearchResult(name, f"{path}/retry", "play", "retry", fields={}),
+            SearchResult("Fork this task", f"{path}/fork", "split"),
         ]
     if not ended and role in OPERATORS.names:
         acts += [
-            SearchResult("Halt this task", f"{here}#act-halt", "pause"),
-            SearchResult("Top up this task", f"{here}#act-top-up", "wallet"),
+            SearchResult("Halt this task", f"{path}#act-halt", "pause"),
+            SearchResult("Top up this task", f"{path}#act-top-up", "wallet"),
         ]
     if not ended and role in SUBMITTERS.names:
-        acts.append(SearchResult("Cancel this task", f"{here}#act-cancel", "ban"))
-    return [*acts, SearchResult("Compare this task", f"{here}/compare", "scale", note)]
+        acts.append(SearchResult("Cancel this task", f"{path}#act-cancel", "ban"))
+    return [*acts, SearchResult("Compare this task", f"{path}/compare", "scale", note)]

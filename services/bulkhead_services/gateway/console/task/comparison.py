@@ -34,8 +34,10 @@ class ConsoleComparisonRoutes(ConsoleRoutes):
             forks, recent = await asyncio.gather(
                 visit.get("/v1/tasks", fork_of=mine, limit=FORKS), visit.get("/v1/tasks", limit=RECENT + 1)
             )
-            others = [row for row in recent["tasks"] if row["task_id"] != mine][:RECENT]
-            return visit.render_page("tasks/compare.html", task=task, other=None, forks=forks["tasks"], recent=others)
+            other_tasks = [row for row in recent["tasks"] if row["task_id"] != mine][:RECENT]
+            return visit.render_page(
+                "tasks/compare.html", task=task, other=None, forks=forks["tasks"], recent=other_tasks
+            )
         other_task, explanation, other_explanation = await asyncio.gather(
             visit.get(f"/v1/tasks/{name}"), visit.get(f"/v1/tasks/{mine}/why"), visit.get(f"/v1/tasks/{name}/why")
         )

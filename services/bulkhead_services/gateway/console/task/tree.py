@@ -140,8 +140,8 @@ class TaskTree:
         if any(call["took_ms"] is None for call in calls):  # Its task ended first.
             spans.append((self._last_unix_ms, 0))
         spans += [(attempt["began_unix_ms"], attempt["took_ms"] or 0) for step in steps for attempt in step["tried"]]
-        began = min([at for at, _ in spans], default=plan["adopted_unix_ms"] or self.began_unix_ms)
-        end = max([at + took for at, took in spans], default=began)
+        began = min([start_ms for start_ms, _ in spans], default=plan["adopted_unix_ms"] or self.began_unix_ms)
+        end = max([start_ms + span_ms for start_ms, span_ms in spans], default=began)
         goes_on = is_last and not self._has_ended
         node = TreeNode(
             f"plan.{plan['version']}",
