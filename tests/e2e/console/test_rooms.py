@@ -208,7 +208,7 @@ async def test_the_spend_page_draws_the_day_up_to_its_ceiling(world: World, brow
         assert not await looked.axe() and await _fits(looked)
         await looked.go("/spend")
         await looked.page.locator("#today", has_text="At the rate of the last hour").wait_for()
-        assert "ceiling of the day" in await looked.page.locator("#today svg").inner_html()
+        assert "ceiling of the day" in await looked.page.locator("#today svg.chart").inner_html()
         assert not await looked.axe() and await _fits(looked)
 
 
