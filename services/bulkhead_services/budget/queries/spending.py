@@ -86,6 +86,29 @@ class SpendTally:
     settled: dict[str, Settled] = field(default_factory=dict)
 
 
+class _CallTimes:
+    """Time that each call took under a name, from its first attempt to the end of its last, failed ones too. An attempt
+    that a halt cut counts by itself: the call was made again when the halt was lifted, and that wait is nobody's."""
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add_attempt(self, reservation: CountedReservation, settled: Settled) -> None:
+        """One attempt; of one whose time is not known, nothing."""
+        if not settled.wall_ms:
+            return
+        began, call = reservation.at_unix_ms, settled.reservation_id if settled.failed == HALTED else reservation.call
+        first, last = self._spans.get((reservation.name, call), (began, began))
+        self._spans[reservation.name, call] = min(first, began), max(last, began + settled.wall_ms)
+
+    def by_name(self) -> dict[str, list[int]]:
+        """Milliseconds of every call."""
+        times: dict[str, list[int]] = {}
+        for (name, _), (first, last) in self._spans.items():
+            times.setdefault(name, []).append(last - first)
+        return times
+
+
 class TooManySpendMessages(Exception):
     """More messages than one answer is made of."""
 
@@ -154,7 +177,7 @@ def build_report(
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
-    wall_ms_by_name: dict[str, list[int]] = {}
+    call_times = _CallTimes()
     parts, call_parts, width_ms = [0] * slices, [0] * slices, max(1, until_unix_ms - since_unix_ms)
     attempts: list[CallAttempt] = []
     for key, reservation in tally.calls.items():
@@ -166,8 +189,7 @@ def build_report(
                 continue
             if settled is not None:
                 amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
-                if settled.wall_ms:
-                    wall_ms_by_name.setdefault(reservation.name, []).append(settled.wall_ms)
+                call_times.add_attempt(reservation, settled)
             elif is_over:
                 amounts = _estimated_spend(reservation.ask)
             else:
@@ -180,13 +202,14 @@ def build_report(
                 call_parts[part] += 1
             if outliers:
                 attempts.append(_call_attempt(reservation, amounts))
+    took_ms_by_name = call_times.by_name()
     rows = [
         SpendRow(
             name=name,
             spent=_sum_spend(spent_by_name.get(name, ())),
             held=_sum_spend(held_by_name.get(name, ())),
-            p50_ms=percentile(wall_ms_by_name.get(name, ()), 50) or 0,
-            p95_ms=percentile(wall_ms_by_name.get(name, ()), 95) or 0,
+            p50_ms=percentile(took_ms_by_name.get(name, ()), 50) or 0,
+            p95_ms=percentile(took_ms_by_name.get(name, ()), 95) or 0,
         )
         for name in {**spent_by_name, **held_by_name}
     ]
