@@ -167,6 +167,7 @@ MAX_WINDOWS_LISTED = 100
 MAX_SERVICES_LISTED = 32  # of the whole mesh
 MAX_EDGES_LISTED = 256  # of the whole mesh
 MAX_SUBSCRIBERS = 200  # outside subscribers; each has a durable consumer in one stream
+MAX_CALLING_TASKS = 1_000  # that called a tool, in one answer
 MAX_SPEND_SLICES = 96  # of the time that is asked about
 MAX_SPEND_OUTLIERS = 50  # in one answer
 MAX_SPEND_S = 31 * 24 * 3600

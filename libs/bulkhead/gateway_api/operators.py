@@ -1,6 +1,6 @@
 """Reads for operators and auditors: halts, breakers, limits, spending, coordination, load and more."""
 
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,
     BreakerWindow,
+    CallOrder,
+    CallRow,
     DeadLetter,
     Limit,
     LimitChange,
@@ -30,6 +32,8 @@ from bulkhead_contracts.types import Contract, Count, Token, UnixMs
 
 MAX_LISTED = 1_000
 KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
+CALL_ORDERS: tuple[CallOrder, ...] = get_args(CallOrder)
+AnyCallKind = Literal["", "model", "tool"]
 
 
 class HaltPage(Contract):
@@ -127,6 +131,16 @@ class SpendPage(Contract):
     outliers: Annotated[tuple[SpendOutlier, ...], Field(max_length=bounds.MAX_SPEND_OUTLIERS)] = ()
 
 
+class CallPage(Contract):
+    """Calls of models and tools that were asked for since then. more: how many others fit, which a shorter time or a
+    filter shows."""
+
+    since_unix_ms: UnixMs
+    until_unix_ms: UnixMs
+    rows: Annotated[tuple[CallRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)]
+    more: Count
+
+
 class DeadLetterPage(Contract):
     """Dead letters of the tenant, the oldest first. content: whether this caller may read what they hold, and so their
     reasons. next: the cursor of the following page."""
@@ -205,6 +219,32 @@ class SpendingQuery(
     tasks: Annotated[
         str, Field(description=f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas")
     ] = ""
+
+
+class CallListQuery(
+    Query[CallPage],
+    name="listCalls",
+    path="/v1/calls",
+    action="see the calls of all tasks",
+    allowed=OVERSEERS,
+    problems=(409,),
+):
+    """List calls of models and tools of all tasks, each with its attempts, time and cost; for operators and auditors.
+
+    A call whose attempts all failed has the code of the last one in `failed`; one that was refused, or waits, before
+    any attempt has `not_made`.
+    """
+
+    since: Annotated[Period, Field(min_length=2, description="Age of the oldest call, at most 31d")] = "1h"
+    kind: Annotated[
+        AnyCallKind, Field(description="Only calls of models, or of tools"), Remedy("send model or tool")
+    ] = ""
+    name: Annotated[str, Field(max_length=200, description="Only calls of this model or tool")] = ""
+    failed: Annotated[Flag, Field(description="Only calls that brought no answer")] = False
+    order: Annotated[
+        CallOrder, Field(description="Order of the rows"), Remedy(f"send one of {', '.join(CALL_ORDERS)}")
+    ] = "newest"
+    limit: PageSize = 50
 
 
 class TaskCoordinationQuery(
