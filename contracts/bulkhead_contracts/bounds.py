@@ -163,6 +163,7 @@ MAX_WAITS_LISTED = 200  # of one tenant, in one answer
 MAX_WAIT_TARGETS_LISTED = 16
 MAX_WAIT_MINUTES = 180
 MAX_TRIPS_LISTED = 100
+MAX_CONTROL_CHANGES = 50  # halts, lifts and resets of one tenant
 MAX_WINDOWS_LISTED = 100
 MAX_SERVICES_LISTED = 32  # of the whole mesh
 MAX_EDGES_LISTED = 256  # of the whole mesh

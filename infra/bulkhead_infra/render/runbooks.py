@@ -74,7 +74,9 @@ def _with_places(tokens: Iterable[Token]) -> list[Token]:
         linked_tokens.append(token)
         if token.type in ("fence", "code_inline") and (links := _links_of(token.content)):
             block = token.type == "fence"
-            html = f'<p class="place">In the console: {links}</p>\n' if block else f' <span class="place">({links})</span>'
+            html = (
+                f'<p class="place">In the console: {links}</p>\n' if block else f' <span class="place">({links})</span>'
+            )
             linked_tokens.append(Token("html_block" if block else "html_inline", "", 0, content=html))
     return linked_tokens
 

@@ -11,6 +11,7 @@ from bulkhead_contracts.budget import (
     BreakerWindow,
     CallOrder,
     CallRow,
+    ControlChange,
     DeadLetter,
     Limit,
     LimitChange,
@@ -51,7 +52,8 @@ class BreakerPage(Contract):
 class CoordinationPage(Contract):
     """Coordination of the tenant's tasks: open waits, those who are stuck first; findings of the detectors, the
     newest first, as far as they are remembered; what breakers have counted within their window. minutes: those of the
-    last three hours that had waits, the oldest first, each with its fullest moment.
+    last three hours that had waits, the oldest first, each with its fullest moment. changes: halts, lifts and resets by
+    people, the newest first, as far as they are remembered.
     """
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
@@ -59,6 +61,7 @@ class CoordinationPage(Contract):
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
     minutes: Annotated[tuple[WaitMinute, ...], Field(max_length=bounds.MAX_WAIT_MINUTES)] = ()
+    changes: Annotated[tuple[ControlChange, ...], Field(max_length=bounds.MAX_CONTROL_CHANGES)] = ()
 
 
 class MeshPage(Contract):

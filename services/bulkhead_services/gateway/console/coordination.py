@@ -153,8 +153,8 @@ def list_evidence(finding: Json) -> list[tuple[str, str]]:
     """Ids of messages, each with the task in whose messages it stands; "" where that is not known."""
     trip = finding["trip"]
     ids = trip["evidence"]
-    if trip["detector"] == "deadlock":
-        tasks = trip.get("tasks", [])
+    tasks = trip.get("tasks", [])
+    if trip["detector"] == "deadlock" or tasks:
         return list(zip(ids, tasks if len(tasks) == len(ids) else [""] * len(ids), strict=True))
     elsewhere = trip["detector"].partition(".")[0] in OF_MANY
     return [(name, "" if elsewhere else finding["task"]) for name in ids]

@@ -66,7 +66,10 @@ class ConsoleSearchRoutes(ConsoleRoutes):
         text = visit.query_value("q")[:MAX_WORDS_CHARS]
         words = text.casefold().split()
         groups = [
-            SearchGroup("Go to", [*_matching(words, _rooms(visit.claim.role)), *_matching(words, _views(visit) if words else [])])
+            SearchGroup(
+                "Go to",
+                [*_matching(words, _rooms(visit.claim.role)), *_matching(words, _views(visit) if words else [])],
+            )
         ]
         if words:
             tasks, approvals, documents, tools, identities = await asyncio.gather(

@@ -66,7 +66,9 @@ async def test_filters_bound_the_rows_and_say_how_many_more_fit(world: Calls) ->
     assert (await world.ask_calls(order="dearest")).rows[0].call_id == "c9"
 
 
-async def test_every_role_of_a_tenant_hears_which_tasks_called_a_tool_and_overseers_alone_of_calls(world: Calls) -> None:
+async def test_every_role_of_a_tenant_hears_which_tasks_called_a_tool_and_overseers_alone_of_calls(
+    world: Calls,
+) -> None:
     for role in ("submitter", "approver", "auditor"):
         assert sorted((await world.ask_calls(role, name="m1", tasks_only=True)).tasks) == ["t1", "t2"]
     assert (await world.ask_calls("submitter")).failure.code == "forbidden"  # type: ignore[union-attr]

@@ -34,7 +34,9 @@ async def console(mesh: Mesh):
 
 
 async def submitted(mesh: Mesh, http: httpx.AsyncClient) -> str:
-    answer = await http.post("/v1/tasks", json={"objective": "Award the miles"}, headers=AUTH | {"Idempotency-Key": "k"})
+    answer = await http.post(
+        "/v1/tasks", json={"objective": "Award the miles"}, headers=AUTH | {"Idempotency-Key": "k"}
+    )
     await mesh.pump()
     return str(answer.json()["task_id"])
 
