@@ -93,7 +93,11 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
         if form.get("reason"):
             body["reason"] = form["reason"]
         await visit.post(_api_path(visit), body, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
+        granted = body["decision"] == "granted"
+        flash = (
+            "The call is granted: it is made once, as shown." if granted else "The call is denied: its agent is told."
+        )
+        return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}", flash)
 
 
 def _allowed_actions(visit: Visit, approval: Json) -> Json:
