@@ -115,7 +115,8 @@ class Breaker(Contract):
     """Value of a breaker's control entry. until_unix_ms: no call goes out before; then a few, as trials.
 
     by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it; tasks: of each the
-    task in whose messages it stands. actors: for whom those calls were made; they do not reset it. changes: ids of the last requests, so that a repeated one counts once.
+    task in whose messages it stands. actors: for whom those calls were made; they do not reset it. changes: ids of the
+    last requests, so that a repeated one counts once.
     name, called: as in `Halt`.
     """
 

@@ -63,6 +63,9 @@ class BreakerOpening(NamedTuple):
     tasks: tuple[str, ...] = ()
 
 
+NO_OPENING = BreakerOpening()
+
+
 class BreakerRegistry:
     """The state of all breakers. changed: those whose phase is to be told, the newest state of each.
 
@@ -116,7 +119,7 @@ class BreakerRegistry:
         self.talkers.forget_stops(key, at_unix_ms)
         self.changed.pop(key, None)
 
-    def adopt_breaker(self, key: Key, breaker: BreakerState, opening: BreakerOpening = BreakerOpening()) -> None:
+    def adopt_breaker(self, key: Key, breaker: BreakerState, opening: BreakerOpening = NO_OPENING) -> None:
         """Take over what the previous owner decided, which this one did not see or saw a little differently."""
         self._store_breaker(key, breaker)
         self._opened[key] = opening
@@ -125,7 +128,7 @@ class BreakerRegistry:
 
     def opening_of(self, key: Key) -> BreakerOpening:
         """What opened it, since it was closed; nothing while it is closed."""
-        return self._opened.get(key, BreakerOpening()) if self.states[key].phase != "closed" else BreakerOpening()
+        return self._opened.get(key, NO_OPENING) if self.states[key].phase != "closed" else NO_OPENING
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
@@ -183,7 +186,7 @@ class BreakerRegistry:
     def _record_opening(self, key: Key, evidence: Mapping[str, str], people: Iterable[str], phase: Phase) -> None:
         """Remember what opens a breaker. One that is tried keeps those for whom it was opened before. evidence: the
         task of each message."""
-        before = self._opened.get(key, BreakerOpening()).actors if phase != "closed" else ()
+        before = self._opened.get(key, NO_OPENING).actors if phase != "closed" else ()
         actors = tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
         self._opened[key] = BreakerOpening(tuple(evidence), actors, tuple(evidence.values()))
         self._shown.pop(key, None)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead_contracts.budget import CallsReplied, CallsRequested, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
