@@ -56,7 +56,7 @@ class BreakerEvidence:
 
 
 class BreakerOpening(NamedTuple):
-    """What opened a breaker: ids of messages, for whom the calls were made, and the task of each message."""
+    """Cause of an opening: ids of messages, for whom the calls were made, and the task of each message."""
 
     evidence: tuple[str, ...] = ()
     actors: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class BreakerRegistry:
         self.changed.pop(key, None)
 
     def opening_of(self, key: Key) -> BreakerOpening:
-        """What opened it, since it was closed; nothing while it is closed."""
+        """Cause of its opening, since it was closed; nothing while it is closed."""
         return self._opened.get(key, NO_OPENING) if self.states[key].phase != "closed" else NO_OPENING
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:

@@ -30,9 +30,8 @@ from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import TaskTrip, Tripped
 from bulkhead_contracts.control import BreakerReset, Switched
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
-from bulkhead_services.budget.watch.control_changes import RecentControlChanges
 from bulkhead_services.budget.watch.latency import FeatureLatencyFold
-from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
+from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices, RecentControlChanges
 from bulkhead_services.budget.watch.open_waits import WaitMinutes
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
 from bulkhead_services.budget.watch.standing import TaskStandings

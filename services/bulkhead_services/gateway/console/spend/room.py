@@ -59,7 +59,7 @@ class SpendBar:
 
 
 class LimitRow(NamedTuple):
-    """What holds for a target, in words. origin: whose ceilings these are, where it is not the tenant's limit alone."""
+    """Ceilings that hold for a target, in words. origin: of whom, where not of the tenant's limit alone."""
 
     target: str
     holds: str
@@ -184,7 +184,7 @@ def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str
 
 
 def list_limits(limits: Json) -> list[LimitRow]:
-    """What holds for each target. For a day and a task policy has ceilings, too: the lower one of each unit holds."""
+    """The ceilings that hold: for a day and a task policy has some, too, and the lower one of each unit holds."""
     own = {row["target"]: row["limit"] for row in limits["limits"]}
     policy = {target: limit for target, limit in (limits["policy"] or {}).items() if limit}
     rows = []
