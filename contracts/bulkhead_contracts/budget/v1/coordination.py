@@ -67,7 +67,8 @@ class WaitMinute(Contract):
 
 
 class ControlChange(Contract):
-    """An act of a person: a halt, its lift, or the reset of a breaker. name: of what it is about; by: who did it."""
+    """A halt, its lift, or the reset of a breaker by a person. act: which of them. name: of what it is about. by: who did
+    it."""
 
     act: Literal["halted", "resumed", "reset"]
     scope: Name
