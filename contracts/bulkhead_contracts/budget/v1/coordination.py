@@ -67,8 +67,8 @@ class WaitMinute(Contract):
 
 
 class ControlChange(Contract):
-    """A halt, its lift, or the reset of a breaker by a person. act: which of them. name: of what it is about. by: who did
-    it."""
+    """A halt, its lift, or the reset of a breaker by a person. act: which of them. name: of what it is about. by: who
+    did it."""
 
     act: Literal["halted", "resumed", "reset"]
     scope: Name

@@ -74,7 +74,7 @@ ROOM_GROUPS = (
 )
 """What the menu lists: for each group address, name and icon of its rooms."""
 ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
-    ("/coordination", "/spend", "/models", "/dead-letters"), OVERSEERS
+    ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
 ) | {"/new-task": SUBMITTERS}
 """Who may use a room; one that is not named here is everybody's."""
 THEME_COOKIE = "bulkhead_theme"
