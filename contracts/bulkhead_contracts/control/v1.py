@@ -114,8 +114,9 @@ class HaltV1(Contract):
 class Breaker(Contract):
     """Value of a breaker's control entry. until_unix_ms: no call goes out before; then a few, as trials.
 
-    by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it. actors: for whom
-    those calls were made; they do not reset it. changes: ids of the last requests, so that a repeated one counts once.
+    by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it; tasks: of each the
+    task in whose messages it stands. actors: for whom those calls were made; they do not reset it. changes: ids of the
+    last requests, so that a repeated one counts once.
     name, called: as in `Halt`.
     """
 
@@ -130,6 +131,7 @@ class Breaker(Contract):
     by: Annotated[str, Field(max_length=64)] = ""
     evidence: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE)] = ()
     actors: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS)] = ()
+    tasks: Annotated[tuple[Tag, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE, exclude_if=operator.not_)] = ()
     changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SWITCH_CHANGES)] = ()
     called: Called = ""
 

@@ -1,6 +1,6 @@
 """Reads for operators and auditors: halts, breakers, limits, spending, coordination, load and more."""
 
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,
     BreakerWindow,
+    CallOrder,
+    CallRow,
+    ControlChange,
     DeadLetter,
     Limit,
     LimitChange,
@@ -30,6 +33,8 @@ from bulkhead_contracts.types import Contract, Count, Token, UnixMs
 
 MAX_LISTED = 1_000
 KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
+CALL_ORDERS: tuple[CallOrder, ...] = get_args(CallOrder)
+AnyCallKind = Literal["", "model", "tool"]
 
 
 class HaltPage(Contract):
@@ -47,7 +52,8 @@ class BreakerPage(Contract):
 class CoordinationPage(Contract):
     """Coordination of the tenant's tasks: open waits, those who are stuck first; findings of the detectors, the
     newest first, as far as they are remembered; what breakers have counted within their window. minutes: those of the
-    last three hours that had waits, the oldest first, each with its fullest moment.
+    last three hours that had waits, the oldest first, each with its fullest moment. changes: halts, lifts and resets by
+    people, the newest first, as far as they are remembered.
     """
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
@@ -55,6 +61,7 @@ class CoordinationPage(Contract):
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
     minutes: Annotated[tuple[WaitMinute, ...], Field(max_length=bounds.MAX_WAIT_MINUTES)] = ()
+    changes: Annotated[tuple[ControlChange, ...], Field(max_length=bounds.MAX_CONTROL_CHANGES)] = ()
 
 
 class MeshPage(Contract):
@@ -125,6 +132,16 @@ class SpendPage(Contract):
     slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
     call_slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
     outliers: Annotated[tuple[SpendOutlier, ...], Field(max_length=bounds.MAX_SPEND_OUTLIERS)] = ()
+
+
+class CallPage(Contract):
+    """Calls of models and tools that were asked for since then. more: how many others fit, which a shorter time or a
+    filter shows."""
+
+    since_unix_ms: UnixMs
+    until_unix_ms: UnixMs
+    rows: Annotated[tuple[CallRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)]
+    more: Count
 
 
 class DeadLetterPage(Contract):
@@ -205,6 +222,32 @@ class SpendingQuery(
     tasks: Annotated[
         str, Field(description=f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas")
     ] = ""
+
+
+class CallListQuery(
+    Query[CallPage],
+    name="listCalls",
+    path="/v1/calls",
+    action="see the calls of all tasks",
+    allowed=OVERSEERS,
+    problems=(409,),
+):
+    """List calls of models and tools of all tasks, each with its attempts, time and cost; for operators and auditors.
+
+    A call whose attempts all failed has the code of the last one in `failed`; one that was refused, or waits, before
+    any attempt has `not_made`.
+    """
+
+    since: Annotated[Period, Field(min_length=2, description="Age of the oldest call, at most 31d")] = "1h"
+    kind: Annotated[
+        AnyCallKind, Field(description="Only calls of models, or of tools"), Remedy("send model or tool")
+    ] = ""
+    name: Annotated[str, Field(max_length=200, description="Only calls of this model or tool")] = ""
+    failed: Annotated[Flag, Field(description="Only calls that brought no answer")] = False
+    order: Annotated[
+        CallOrder, Field(description="Order of the rows"), Remedy(f"send one of {', '.join(CALL_ORDERS)}")
+    ] = "newest"
+    limit: PageSize = 50
 
 
 class TaskCoordinationQuery(

@@ -386,7 +386,9 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
     code: Annotated[Codes, Field(description="Only tasks that ended with these failures")] = ()
     pause: Annotated[Codes, Field(description="Only tasks that are paused for these reasons")] = ()
     model: Annotated[Word, Field(description="Only tasks whose ended steps rest on answers of this model")] = ""
-    tool: Annotated[Word, Field(description="Only tasks whose ended steps rest on results of this tool")] = ""
+    tool: Annotated[
+        Word, Field(description="Only tasks that called this tool, also where the call failed or was refused")
+    ] = ""
     min_cost_usd_micros: Annotated[Amount, Field(description="Only tasks that cost so much, settled and held")] = 0
     min_duration_ms: Annotated[Amount, Field(description="Only tasks that took, or have run, so long")] = 0
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""

@@ -5,7 +5,7 @@
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
     settlements in replies (askers' inboxes)     settlement    the same, by the reader
     LimitsRequested, TopUpRequested (rpc)        limits
-    SpendRequested, WritesRequested,
+    SpendRequested, CallsRequested, WritesRequested,
     SubscribersRequested (rpc)                   queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
     CoordinationRequested, MeshRequested (rpc)   the watch, what it holds in memory
@@ -27,6 +27,7 @@ from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.budget import (
     AllowanceRequested,
+    CallsRequested,
     CoordinationRequested,
     DeadLetterRequested,
     DeadLettersRequested,
@@ -57,6 +58,7 @@ from bulkhead_services.budget.limits.alerts import AlertPublisher
 from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
 from bulkhead_services.budget.limits.task_halts import TaskHaltPublisher
 from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
+from bulkhead_services.budget.queries.calls import TenantCallQuery
 from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.budget.queries.halts import HaltRequestHandler
 from bulkhead_services.budget.queries.spending import SpendQuery
@@ -209,6 +211,7 @@ def _query_handlers(context: Context, store: LedgerStore, settings: Settings) ->
     journal, letters = TaskJournalQuery(context.bus), DeadLetterQuery(context)
     return {
         SpendRequested: SpendQuery(context.bus, context.clock, store, lease_ms=settings.lease_ms).answer_spend,
+        CallsRequested: TenantCallQuery(context.bus, context.clock, lease_ms=settings.lease_ms).answer_calls,
         SubscribersRequested: SubscriberQuery(context.bus, context.clock).answer_subscribers,
         WritesRequested: journal.answer_writes,
         CitedCallRequested: journal.answer_cited_call,

@@ -7,6 +7,7 @@ that the tool honours.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ by now, and calls behind a queue that fills every slot get their turn in it."""
 SLOT_RETRY_S = 0.5
 ELSEWHERE_RETRY_S = 5.0
 """How long a call that another replica may be at goes back to the inbox: that one's outcome is its outcome."""
+NOT_OF_TAGS = re.compile(r"[^A-Za-z0-9_.-]")
 MAX_OVERTIME_MS = 10_000
 """How long after the time of its attempts a call may still be at work: to start a process, to back off."""
 
@@ -333,7 +335,8 @@ class ToolExecutor(Doer[ToolCallRequested]):
                     reservation.settle(Usage())
                     raise HandBack(ELSEWHERE_RETRY_S, outcome.message)
                 outcome = replace(outcome, transient=False)
-            reservation.settle(Usage(tool_calls=1, cost_usd_micros=price_of_call(tool, outcome)))
+            usage = Usage(tool_calls=1, cost_usd_micros=price_of_call(tool, outcome))
+            reservation.settle(usage, failed=_failure_tag(outcome))
             cost = attempts.cost_usd_micros + price_of_call(tool, outcome)
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _outcome_name(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
@@ -395,6 +398,12 @@ def _start_refusal(job: Job[ToolCallRequested], context: JobContext) -> Failed |
     if stop.code == "halted":
         return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
     return Failed(stop.code, stop.reason, "give the task more time")
+
+
+def _failure_tag(outcome: Done | Failed) -> str:
+    """Code under which an attempt's settlement counts as failed; "" for one that brought a result. A tool of a user
+    may choose any code."""
+    return "" if isinstance(outcome, Done) else NOT_OF_TAGS.sub("_", outcome.code)[: bounds.MAX_NAME_CHARS] or "failed"
 
 
 def _outcome_name(outcome: Done | Failed) -> str:

@@ -53,7 +53,7 @@ async def test_a_fork_stands_beside_its_origin_and_both_ways_lead_there(tmp_path
 def step(name, title="", **more):
     usage = {"input_tokens": 10, "output_tokens": 5, "cost_usd_micros": 100}
     row = {"step_id": name, "title": title, "outcome": "accepted", "standing": "ok", "attempts": 1, "calls": []}
-    return row | {"usage": usage, "took_ms": 1000, "given": False, "plan_version": 1} | more
+    return row | {"usage": usage, "took_ms": 1000, "given": False, "plan_version": 1, "instruction": ""} | more
 
 
 def story(*rows, answer=()):
@@ -65,11 +65,12 @@ def story(*rows, answer=()):
 
 
 def test_steps_are_matched_by_id_then_by_title_and_amounts_are_said():
-    task = {"status": "succeeded", "standing": "ok", "answer": "A."}
+    task = {"status": "succeeded", "standing": "ok", "answer": "A.", "answered": "yes", "duration_ms": 1200}
     dear = {"usage": {"input_tokens": 30, "output_tokens": 5, "cost_usd_micros": 350}, "took_ms": 4000, "attempts": 2}
     one = story(step("s1"), step("s2", "Sum", **dear), step("old", plan_version=0), answer=["A."])
     two = story(step("s1", outcome="rejected"), step("s9", "Sum"), step("s3", "More"), answer=["A."])
-    found = compare_tasks(task, task | {"status": "failed", "answer": "A"}, one, two)
+    other = task | {"status": "failed", "answer": "A", "answered": "no", "duration_ms": 1000}
+    found = compare_tasks(task, other, one, two)
     assert [(pair.name, pair.this is None, pair.other is None) for pair in found.pairs] == [
         ("s1", False, False),
         ("Sum", False, False),
@@ -80,6 +81,24 @@ def test_steps_are_matched_by_id_then_by_title_and_amounts_are_said():
     assert found.said == (
         "this one is succeeded, the other failed",
         "1 attempt more",
+        "200 ms longer",
+        "answered: yes here, no there",
         "1 step only there: More",
         "the answers say the same and differ in their sources or their form",
     )
+
+
+def test_a_changed_instruction_is_told_word_by_word_and_a_degraded_result_by_its_word():
+    task = {"status": "succeeded", "standing": "ok", "answer": None, "answered": "yes", "duration_ms": 9}
+    one = story(step("s1", instruction="Search all fares of Graz.", standing="degraded"))
+    two = story(step("s1", instruction="Search the fares of Graz."))
+    found = compare_tasks(task, task, one, two)
+    [pair] = found.pairs
+    assert [(run.where, run.text) for run in pair.instruction] == [
+        ("both", "Search"),
+        ("other", "the"),
+        ("this", "all"),
+        ("both", "fares of Graz."),
+    ]
+    assert pair.said == ("another instruction", "degraded here, not degraded there")
+    assert found.whole == ()

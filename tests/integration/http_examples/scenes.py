@@ -226,6 +226,7 @@ async def _record_operations(
     await recorder.record(olga, "resume", body=switch | {"reason": "it is back"})
     await recorder.record_problem(olga, "resume", 409, "not_halted", body=switch)
     await recorder.record(olga, "showSpending", by="model", since="24h")
+    await recorder.record(olga, "listCalls", kind="tool", order="slowest")
     await recorder.record(olga, "linkConsole", 201, body={"path": "/spend"})
     await buried(on)
     [letter] = (await recorder.record(olga, "listDeadLetters"))["letters"]

@@ -3,6 +3,7 @@
 from bulkhead_contracts.settlement import *
 
 from .alerts import *
+from .calls import *
 from .coordination import *
 from .dead_letters import *
 from .ledger import *

@@ -57,7 +57,8 @@ class Tripped(Body, type="mesh.budget.tripped"):
 
     trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
     Of a deadlock, cycle: one round of its parties, each waiting for the next and the last for the first; victim: whose
-    wait was refused. tasks: of each evidence the task in whose messages it stands, "" where that is none.
+    wait was refused. tasks: of a deadlock or a breaker, of each evidence the task in whose messages it stands, "" where
+    that is none.
     """
 
     trip: Token

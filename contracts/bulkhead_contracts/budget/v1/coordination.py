@@ -9,7 +9,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.control import BreakerPhase, BreakerScope
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task.v1 import RequesterClaim
-from bulkhead_contracts.types import Body, Contract, Count, Name, Summary, Token, UnixMs
+from bulkhead_contracts.types import Body, Contract, Count, Name, Reason, Summary, Token, UnixMs
 
 from .alerts import Tripped
 
@@ -66,14 +66,30 @@ class WaitMinute(Contract):
     stuck: Count
 
 
+class ControlChange(Contract):
+    """A halt, its lift, or the reset of a breaker by a person. act: which of them. name: of what it is about. by: who
+    did it."""
+
+    act: Literal["halted", "resumed", "reset"]
+    scope: Name
+    name: Summary
+    by: Annotated[str, Field(max_length=64)]
+    reason: Reason = ""
+    at_unix_ms: UnixMs
+
+
 class CoordinationReplied(Body, type="mesh.budget.coordination_replied"):
     """Open waits, the tasks in their order; findings, the newest first, as far as the watch remembers them; windows of
     breakers that count calls. more_waits: how many are not listed. minutes: those of the last hours that had waits, the
-    oldest first. failure: why nothing can be told."""
+    oldest first. changes: halts, lifts and resets by people, the newest first, as far as the watch remembers them.
+    failure: why nothing can be told."""
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)] = ()
     more_waits: Count = 0
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)] = ()
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)] = ()
     minutes: Annotated[tuple[WaitMinute, ...], Field(max_length=bounds.MAX_WAIT_MINUTES, exclude_if=operator.not_)] = ()
+    changes: Annotated[
+        tuple[ControlChange, ...], Field(max_length=bounds.MAX_CONTROL_CHANGES, exclude_if=operator.not_)
+    ] = ()
     failure: Failure | None = None

@@ -75,7 +75,7 @@ class Spent(Contract):
 
 class SpendRow(Contract):
     """Spending under one name, and what is held for calls that have not settled. "": without a name. p50_ms, p95_ms:
-    percentiles of the time that settled calls took; 0 where none is known."""
+    percentiles of the time that calls took with all of their attempts, failed ones too; 0 where none is known."""
 
     name: Annotated[str, Field(max_length=200)] = ""
     spent: Spent = Spent()

@@ -8,8 +8,9 @@ around is honest; and at the tasks in which it only talked.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.breakers.chatter import ChatteringAgents, ChatterStop
@@ -38,20 +39,31 @@ Key = tuple[str, str, str]
 
 class BreakerEvidence:
     """Calls of a breaker, all or those that failed or were slow: when and which the newest were, and for whom and when
-    each person's last one was made."""
+    each person's last one was made. A call has its time, its id, and its task."""
 
     __slots__ = ("calls", "people")
 
     def __init__(self) -> None:
-        self.calls: deque[tuple[int, str]] = deque(maxlen=MAX_EVIDENCE)
+        self.calls: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
         self.people = BoundedDict[str, int](MAX_ACTORS)
 
     def add_call(self, event: CallEnded) -> None:
         """One more."""
-        self.calls.append((event.time_unix_ms, event.id))
+        self.calls.append((event.time_unix_ms, event.id, event.lineage.rpartition("/")[2]))
         if event.actor:
             # Not only of the newest calls: who made many of them before another's last ones has tripped it, too.
             self.people[event.actor] = event.time_unix_ms
+
+
+class BreakerOpening(NamedTuple):
+    """Cause of an opening: ids of messages, for whom the calls were made, and the task of each message."""
+
+    evidence: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+NO_OPENING = BreakerOpening()
 
 
 class BreakerRegistry:
@@ -69,8 +81,7 @@ class BreakerRegistry:
         self.changed: dict[Key, BreakerState] = {}
         self._shown: dict[Key, tuple[BreakerEvidence, BreakerEvidence]] = {}
         """All calls, and the faults."""
-        self._opened: dict[Key, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        """What opened each breaker, and for whom that was done."""
+        self._opened: dict[Key, BreakerOpening] = {}
         self.talkers = ChatteringAgents(self._patient)
         self.from_unix_ms = self.talk_from_unix_ms = 0
 
@@ -108,22 +119,16 @@ class BreakerRegistry:
         self.talkers.forget_stops(key, at_unix_ms)
         self.changed.pop(key, None)
 
-    def adopt_breaker(
-        self, key: Key, breaker: BreakerState, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()
-    ) -> None:
+    def adopt_breaker(self, key: Key, breaker: BreakerState, opening: BreakerOpening = NO_OPENING) -> None:
         """Take over what the previous owner decided, which this one did not see or saw a little differently."""
         self._store_breaker(key, breaker)
-        self._opened[key] = evidence, actors
+        self._opened[key] = opening
         self.talkers.forget_stops(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
         self.changed.pop(key, None)
 
-    def opening_evidence(self, key: Key) -> tuple[str, ...]:
-        """Ids of the calls that opened it; () while it is closed."""
-        return self._opened.get(key, ((), ()))[0] if self.states[key].phase != "closed" else ()
-
-    def opening_actors(self, key: Key) -> tuple[str, ...]:
-        """For whom the calls were made that opened it, since it was closed; () while it is closed."""
-        return self._opened.get(key, ((), ()))[1] if self.states[key].phase != "closed" else ()
+    def opening_of(self, key: Key) -> BreakerOpening:
+        """Cause of its opening, since it was closed; nothing while it is closed."""
+        return self._opened.get(key, NO_OPENING) if self.states[key].phase != "closed" else NO_OPENING
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
@@ -149,7 +154,7 @@ class BreakerRegistry:
         if not opens:
             return None
         since, causes = call.at_unix_ms - thresholds.window_ms, calls if breaker.flooded else faults
-        evidence = tuple(name for call_unix_ms, name in causes.calls if call_unix_ms > since)
+        evidence = {name: task for call_unix_ms, name, task in causes.calls if call_unix_ms > since}
         self._record_opening(
             key, evidence, (who for who, call_unix_ms in causes.people.items() if call_unix_ms > since), phase
         )
@@ -169,25 +174,30 @@ class BreakerRegistry:
         minutes = thresholds.chatter_window_ms // 60_000
         reason = f"{_task_subject(tasks)} stopped within {minutes} min because the agents only talked"
         share = max(1, MAX_EVIDENCE // len(tasks))
-        evidence = tuple(name for task in tasks.values() for name in task.evidence[-share:])
+        evidence = {
+            name: lineage.rpartition("/")[2] for lineage, task in tasks.items() for name in task.evidence[-share:]
+        }
         self._record_opening(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
         self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, thresholds)
         self._store_breaker(key, breaker)
         self.talkers.forget_stops(key)
         return breaker
 
-    def _record_opening(self, key: Key, evidence: tuple[str, ...], people: Iterable[str], phase: Phase) -> None:
-        """Remember what opens a breaker. One that is tried keeps those for whom it was opened before."""
-        before = self._opened.get(key, ((), ()))[1] if phase != "closed" else ()
-        self._opened[key] = evidence, tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
+    def _record_opening(self, key: Key, evidence: Mapping[str, str], people: Iterable[str], phase: Phase) -> None:
+        """Remember what opens a breaker. One that is tried keeps those for whom it was opened before. evidence: the
+        task of each message."""
+        before = self._opened.get(key, NO_OPENING).actors if phase != "closed" else ()
+        actors = tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
+        self._opened[key] = BreakerOpening(tuple(evidence), actors, tuple(evidence.values()))
         self._shown.pop(key, None)
 
     def _trip_finding(self, key: Key, breaker: BreakerState, by: CallEnded | HealthFinding) -> HealthFinding:
         """`by`: what opened it, in whichever task."""
         scope, tenant, name = key
         task_scope, description = (tenant or by.tenant, by.lineage), f"{scope} {name}: {breaker.reason}"
-        evidence, cause = self._opened[key][0], str(breaker.since_unix_ms)
-        facts = {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings}
+        opening, cause = self._opened[key], str(breaker.since_unix_ms)
+        evidence, tasks = opening.evidence, list(opening.tasks)
+        facts = {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings, "tasks": tasks}
         return finding_of(
             f"breaker.{scope}", "stop", *task_scope, (name,), description, evidence, by.time_unix_ms, cause, facts
         )

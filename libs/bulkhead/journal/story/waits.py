@@ -42,7 +42,8 @@ def waits_of_call(call: Call, askings: Sequence[JournalEntry], paid: Sequence[Se
     if call.waited_ms:
         waits.append(WaitTold("queued", at_unix_ms, call.waited_ms, call.waited_for))
         at_unix_ms += call.waited_ms
-    if failed_ms := sum(settlement.wall_ms for settlement in paid if settlement.failed):
+    # Nothing was tried again after the last one.
+    if failed_ms := sum(settlement.wall_ms for settlement in paid[:-1] if settlement.failed):
         waits.append(WaitTold("retried", at_unix_ms, failed_ms))
     return tuple(waits[-MAX_WAITS:])
 

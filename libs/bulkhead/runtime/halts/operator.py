@@ -183,7 +183,7 @@ async def reset_breaker(
     since = max(at_unix_ms, breaker.since_unix_ms)
     same = breaker.model_dump(include={"scope", "tenant", "name", "called"})
     cause_fields: dict[str, Any] = {
-        "reason": f"reset by {by}",
+        "reason": (f"reset by {by}: {reason}" if reason else f"reset by {by}")[: bounds.MAX_REASON_CHARS],
         "by": by[:64],
         "changes": _remember_change(breaker, change),
     }

@@ -6,7 +6,7 @@ its settlement, and until that is there its reservation is shown as held. Redis 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -86,6 +86,29 @@ class SpendTally:
     settled: dict[str, Settled] = field(default_factory=dict)
 
 
+class _CallTimes:
+    """Time that each call took under a name, from its first attempt to the end of its last, failed ones too. An attempt
+    that a halt cut counts by itself: the call was made again when the halt was lifted, and that wait is nobody's."""
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add_attempt(self, reservation: CountedReservation, settled: Settled) -> None:
+        """One attempt; of one whose time is not known, nothing."""
+        if not settled.wall_ms:
+            return
+        began, call = reservation.at_unix_ms, settled.reservation_id if settled.failed == HALTED else reservation.call
+        first, last = self._spans.get((reservation.name, call), (began, began))
+        self._spans[reservation.name, call] = min(first, began), max(last, began + settled.wall_ms)
+
+    def by_name(self) -> dict[str, list[int]]:
+        """Milliseconds of every call."""
+        times: dict[str, list[int]] = {}
+        for (name, _), (first, last) in self._spans.items():
+            times.setdefault(name, []).append(last - first)
+        return times
+
+
 class TooManySpendMessages(Exception):
     """More messages than one answer is made of."""
 
@@ -154,7 +177,7 @@ def build_report(
     """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
-    wall_ms_by_name: dict[str, list[int]] = {}
+    call_times = _CallTimes()
     parts, call_parts, width_ms = [0] * slices, [0] * slices, max(1, until_unix_ms - since_unix_ms)
     attempts: list[CallAttempt] = []
     for key, reservation in tally.calls.items():
@@ -162,12 +185,11 @@ def build_report(
             settled = tally.settled.get(key)
             by_name = spent_by_name
             is_over = reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks
-            if _was_unused(tally, key, is_over):
+            if was_unused(tally, key, is_over):
                 continue
             if settled is not None:
                 amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
-                if settled.wall_ms:
-                    wall_ms_by_name.setdefault(reservation.name, []).append(settled.wall_ms)
+                call_times.add_attempt(reservation, settled)
             elif is_over:
                 amounts = _estimated_spend(reservation.ask)
             else:
@@ -180,13 +202,14 @@ def build_report(
                 call_parts[part] += 1
             if outliers:
                 attempts.append(_call_attempt(reservation, amounts))
+    took_ms_by_name = call_times.by_name()
     rows = [
         SpendRow(
             name=name,
             spent=_sum_spend(spent_by_name.get(name, ())),
             held=_sum_spend(held_by_name.get(name, ())),
-            p50_ms=percentile(wall_ms_by_name.get(name, ()), 50) or 0,
-            p95_ms=percentile(wall_ms_by_name.get(name, ()), 95) or 0,
+            p50_ms=percentile(took_ms_by_name.get(name, ()), 50) or 0,
+            p95_ms=percentile(took_ms_by_name.get(name, ()), 95) or 0,
         )
         for name in {**spent_by_name, **held_by_name}
     ]
@@ -225,7 +248,7 @@ def _call_attempt(reservation: CountedReservation, amounts: Spent) -> CallAttemp
     )
 
 
-def _was_unused(tally: SpendTally, key: str, is_over: bool) -> bool:
+def was_unused(tally: SpendTally, key: str, is_over: bool) -> bool:
     """Check whether a reservation was held ahead and then given back, or left by a doer that died before it."""
     settled, before = tally.settled.get(key), model.key_before(key)
     if settled is not None:
@@ -308,8 +331,8 @@ class SpendQuery:
         lease_ms: int = 600_000,
         max_messages: int = MAX_SPEND_MESSAGES,
     ) -> None:
-        self._bus, self._clock, self._store, self._max_messages = bus, clock, store, max_messages
-        self._lease_ms = lease_ms
+        self._clock, self._store, self._max_messages = clock, store, max_messages
+        self._reader, self._lease_ms = SpendFactReader(bus, clock, max_messages), lease_ms
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer_spend(self, message: ReceivedMessage) -> SpendReplied:
@@ -349,21 +372,59 @@ class SpendQuery:
     async def _sum_streams(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()
         since, tally = max(0, until - body.since_s * 1000), SpendTally()
-        # Settlements first: each one's reservation was stored before it.
-        for edge in EDGES:
-            await self._tally_stream(tally, edge.stream, edge.of_tenant(tenant), since, body)
-        await self._tally_stream(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.check_token(tenant)}.>", since, body)
-        await self._tally_stream(
-            tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.check_token(tenant)}.>", since, body
-        )
-        await self._tally_stream(tally, JOURNAL_INBOX, packed_facts.batch_subject(tenant), since, body)
+        tasks: Collection[str] = frozenset(body.tasks)
+
+        def count_fact(message: ReceivedMessage) -> None:
+            if not tasks or message.task in tasks:
+                count_message(tally, message, body.by)
+
+        await self._reader.read_facts(tenant, since, tally, count_fact)
         lapsed = self._clock() - self._lease_ms
-        ended_tasks = await self._find_ended_tasks(tally, tenant, lapsed)
+        ended_tasks = await self._reader.find_ended_tasks(tally, tenant, lapsed)
         return build_report(
             tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks, body.outliers
         )
 
-    async def _find_ended_tasks(self, tally: SpendTally, tenant: str, lapsed_unix_ms: int) -> set[str]:
+
+class SpendFactReader:
+    """Reads a tenant's reservations and settlements from the streams. max_messages: that one answer is made of."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], int], max_messages: int = MAX_SPEND_MESSAGES) -> None:
+        self._bus, self._clock, self.max_messages = bus, clock, max_messages
+
+    async def read_facts(
+        self, tenant: str, since_unix_ms: int, tally: SpendTally, count_fact: Callable[[ReceivedMessage], None]
+    ) -> None:
+        """Count all facts since then into the tally. Raises TooManySpendMessages, BusError, Unreadable."""
+        token = subjects.check_token(tenant)
+        # Settlements first: each one's reservation was stored before it.
+        places = [(edge.stream, edge.of_tenant(tenant)) for edge in EDGES]
+        places += [
+            (SETTLED_INBOX, f"mesh.*.budget.*.{token}.>"),
+            (JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{token}.>"),
+            (JOURNAL_INBOX, packed_facts.batch_subject(tenant)),
+        ]
+        for stream, subject in places:
+            async for page in self.read_since(stream, subject, since_unix_ms):
+                for message in _readable_facts(page):
+                    count_fact(message)
+                if len(tally.calls) + len(tally.settled) > self.max_messages:
+                    raise TooManySpendMessages
+
+    async def read_since(self, stream: str, subject: str, since_unix_ms: int) -> AsyncIterator[list[StoredMessage]]:
+        """Messages of a subject since then, up to what is its end now, in pages. Raises BusError."""
+        newest = await self._bus.last(stream, subject)
+        end, empty = newest.sequence if newest is not None else 0, 0
+        after = await last_before(self._bus, stream, subject, since_unix_ms - CLOCK_SLACK_MS, end)
+        while after < end:
+            page = await self._bus.read(stream, subject, after=after, limit=PAGE)
+            if not page and (empty := empty + 1) > TAIL_READS:
+                raise BusUnavailable(f"{stream} cannot be read up to {end}: what answers is at {after}")
+            yield [stored for stored in page if stored.sequence <= end]
+            after = page[-1].sequence if page else after
+            await asyncio.sleep(0 if page else TAIL_PAUSE_S)
+
+    async def find_ended_tasks(self, tally: SpendTally, tenant: str, lapsed_unix_ms: int) -> set[str]:
         """Tasks with unsettled calls that ended a while ago. Raises BusError."""
         unsettled = (call for key, call in tally.calls.items() if key not in tally.settled)
         tasks = dict.fromkeys(call.task for call in unsettled if call.at_unix_ms > lapsed_unix_ms)
@@ -376,25 +437,6 @@ class SpendQuery:
                     ended_tasks.add(task)
                 after = page[-1].sequence
         return ended_tasks
-
-    async def _tally_stream(
-        self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, request: SpendRequested
-    ) -> None:
-        tasks: Collection[str] = frozenset(request.tasks)
-        newest = await self._bus.last(stream, subject)
-        end, empty = newest.sequence if newest is not None else 0, 0
-        after = await last_before(self._bus, stream, subject, since_unix_ms - CLOCK_SLACK_MS, end)
-        while after < end:
-            page = await self._bus.read(stream, subject, after=after, limit=PAGE)
-            if not page and (empty := empty + 1) > TAIL_READS:
-                raise BusUnavailable(f"{stream} cannot be read up to {end}: what answers is at {after}")
-            for message in _readable_facts(stored for stored in page if stored.sequence <= end):
-                if not tasks or message.task in tasks:
-                    count_message(tally, message, request.by)
-            if len(tally.calls) + len(tally.settled) > self._max_messages:
-                raise TooManySpendMessages
-            after = page[-1].sequence if page else after
-            await asyncio.sleep(0 if page else TAIL_PAUSE_S)
 
 
 def _failed_reply(code: str, message: str, hint: str) -> SpendReplied:

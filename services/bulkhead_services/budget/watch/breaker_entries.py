@@ -7,7 +7,7 @@ leader before. Out: control entries. The newer entry wins: a fold that began lat
 from dataclasses import replace
 
 from bulkhead.bus.port import Bus, WrongLastSequence
-from bulkhead.health.breakers.registry import BreakerRegistry, Key
+from bulkhead.health.breakers.registry import BreakerOpening, BreakerRegistry, Key
 from bulkhead.health.breakers.state_machine import BreakerState
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import Breaker as BreakerEntry
@@ -43,9 +43,7 @@ class BreakerEntryOwner:
                 notices.apply_breaker_entry(entry)
             self._after = page[-1].sequence
         for key, breaker in list(breakers.changed.items()):
-            if await self._write_entry(
-                entry_of(key, breaker, breakers.opening_evidence(key), breakers.opening_actors(key))
-            ):
+            if await self._write_entry(entry_of(key, breaker, breakers.opening_of(key))):
                 breakers.changed.pop(key, None)
 
     async def _write_entry(self, entry: BreakerEntry) -> bool:
@@ -90,12 +88,13 @@ def learn_entry(breakers: BreakerRegistry, entry: BreakerEntry) -> None:
         usual, first = (breaker.usual, breaker.first) if breaker else (0, 0)
         since, until = entry.since_unix_ms, entry.until_unix_ms
         fresh = BreakerState(entry.scope, key[2], entry.phase, since, until, entry.reason, usual=usual, first=first)
-        breakers.adopt_breaker(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
+        opening = BreakerOpening(entry.evidence, entry.actors, entry.tasks)
+        breakers.adopt_breaker(key, replace(fresh, openings=entry.openings), opening)
     else:
         breakers.changed.pop(key, None)
 
 
-def entry_of(key: Key, breaker: BreakerState, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> BreakerEntry:
+def entry_of(key: Key, breaker: BreakerState, opening: BreakerOpening) -> BreakerEntry:
     """BreakerEntry for doers and people."""
     return BreakerEntry(
         scope=key[0],  # type: ignore[arg-type]
@@ -107,6 +106,7 @@ def entry_of(key: Key, breaker: BreakerState, evidence: tuple[str, ...], actors:
         since_unix_ms=breaker.since_unix_ms,
         until_unix_ms=breaker.until_unix_ms,
         openings=breaker.openings,
-        evidence=tuple(item[: bounds.MAX_SUMMARY_CHARS] for item in evidence[: bounds.MAX_TRIP_EVIDENCE]),
-        actors=tuple(actor[: bounds.MAX_SUMMARY_CHARS] for actor in actors[: bounds.MAX_TRIP_AGENTS]),
+        evidence=tuple(item[: bounds.MAX_SUMMARY_CHARS] for item in opening.evidence[: bounds.MAX_TRIP_EVIDENCE]),
+        actors=tuple(actor[: bounds.MAX_SUMMARY_CHARS] for actor in opening.actors[: bounds.MAX_TRIP_AGENTS]),
+        tasks=opening.tasks[: bounds.MAX_TRIP_EVIDENCE],
     )

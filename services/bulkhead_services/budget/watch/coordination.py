@@ -48,6 +48,7 @@ class CoordinationQuery:
             trips=fold.recent.trips_of(tenant),
             windows=windows,
             minutes=fold.wait_minutes.minutes_of(tenant),
+            changes=fold.control_changes.changes_of(tenant),
         )
 
 

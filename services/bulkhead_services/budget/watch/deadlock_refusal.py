@@ -40,9 +40,10 @@ def describe_trip(trip: HealthFinding) -> HealthFinding:
 
 
 def circle_fields(trip: HealthFinding) -> dict[str, Any]:
-    """Fields of a deadlock's fact beside its words: its parties, who gave way, and where its evidence stands."""
+    """Fields of a fact beside its words: where its evidence stands; of a deadlock its parties, and who gave way."""
     if trip.detector != "deadlock":
-        return {}
+        tasks = _as_texts(trip.facts.get("tasks", ()))
+        return {"tasks": tuple(tasks)} if len(tasks) == len(trip.evidence) else {}
     cycle, waits = _as_texts(trip.facts["cycle"]), _as_texts(trip.facts["waits"])
     return {
         "cycle": tuple(party_label(party)[: bounds.MAX_SUMMARY_CHARS] for party in cycle[: bounds.MAX_TRIP_AGENTS]),

@@ -28,10 +28,10 @@ from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import TaskTrip, Tripped
-from bulkhead_contracts.control import BreakerReset
+from bulkhead_contracts.control import BreakerReset, Switched
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import FeatureLatencyFold
-from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
+from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices, RecentControlChanges
 from bulkhead_services.budget.watch.open_waits import WaitMinutes
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
 from bulkhead_services.budget.watch.standing import TaskStandings
@@ -143,6 +143,7 @@ class WatchFold:
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
         self.notices, self.recent, self.wait_minutes = DueNotices(), RecentTrips(), WaitMinutes()
+        self.control_changes = RecentControlChanges()
         self.standing = TaskStandings(QUIET_FACTOR * thresholds.stalls.after_ms)
         self.traffic = Traffic()
         self.folded = 0
@@ -204,6 +205,8 @@ class WatchFold:
             return
         if kind == WaitRefused.TYPE:
             self._apply_wait_refused(stored)
+        if kind in (Switched.TYPE, BreakerReset.TYPE) and stored.subject.split(".")[1] in MAY_SWITCH:
+            self.control_changes.fold_fact(kind, stored)
         if kind == BreakerReset.TYPE and stored.subject.split(".")[1] in MAY_SWITCH:
             self._apply_breaker_reset(stored.body)
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):

@@ -1,4 +1,5 @@
-"""Notices for a tenant's webhook beside the alerts of its accounts: halts, changes of breakers and of models. Pure.
+"""Notices for a tenant's webhook beside the alerts of its accounts: halts, changes of breakers and of models; the last
+acts of its people, for those who ask. Pure.
 
 In: messages of the journal; breakers as they stand. Out: notices that nobody has asked to be posted yet. A notice is
 due until the journal has the message that asks for it, and its id derives from the fact: a replica that takes over, or
@@ -6,18 +7,19 @@ folds again after a kill, loses none and makes no second event of one. An event 
 """
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health import models
 from bulkhead.runtime.halts.live import CEILING_CODE
-from bulkhead.runtime.halts.operator import HALTS
+from bulkhead.runtime.halts.operator import EVERYBODY, HALTS
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import NoticeRequested, Overran, TaskHalted, Tripped
-from bulkhead_contracts.control import Breaker, BreakerReset, Switched
+from bulkhead_contracts.budget import ControlChange, NoticeRequested, Overran, TaskHalted, Tripped
+from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 
 MAX_DUE = 10_000
 MAX_TOLD = 100_000
@@ -26,6 +28,8 @@ LATE_MS = 600_000
 BREAKER, STALL, LATENCY = "breaker", "stall", "latency"
 MAY_SWITCH = frozenset({"budget", "operator"})
 """Services that state that somebody halted something, or closed a breaker."""
+OWN, MAX_TENANTS = "budget", 1_000
+"""Who halts what a detector or a ceiling stopped: no person. Tenants whose last acts are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +224,54 @@ def _account_of(scope: str, tenant: str, name: str) -> str:
 
 def _notice_id(*parts: object) -> str:
     return hashlib.sha256("|".join(str(part) for part in parts).encode()).hexdigest()[:32]
+
+
+class RecentControlChanges:
+    """The last halts, lifts and resets by people, by tenant; those of what all tenants share are everybody's. A watch
+    that starts remembers what it reads again."""
+
+    def __init__(self) -> None:
+        self._changes = BoundedDict[str, deque[ControlChange]](MAX_TENANTS)
+
+    def fold_fact(self, kind: str, stored: StoredMessage) -> None:
+        """One fact; what cannot be read tells nothing, and a repeated one nothing new. kind: its type."""
+        try:
+            if kind == Switched.TYPE:
+                change = _change_of_halt(Switched.model_validate_json(stored.body).halt, stored.time_unix_ms)
+            else:
+                change = _change_of_reset(BreakerReset.model_validate_json(stored.body), stored.time_unix_ms)
+        except ValueError:
+            return
+        if change.by == OWN:
+            return
+        changes = self._changes.setdefault(stored.tenant, deque(maxlen=bounds.MAX_CONTROL_CHANGES))
+        if change not in changes:
+            changes.append(change)
+
+    def changes_of(self, tenant: str) -> tuple[ControlChange, ...]:
+        """The newest first, with those that concern everybody."""
+        changes = [*self._changes.get(tenant, ()), *self._changes.get(EVERYBODY, ())]
+        return tuple(sorted(changes, key=lambda change: -change.at_unix_ms))[: bounds.MAX_CONTROL_CHANGES]
+
+
+def _change_of_halt(halt: Halt, at_unix_ms: int) -> ControlChange:
+    return ControlChange(
+        act="halted" if halt.active else "resumed",
+        scope=halt.scope,
+        name=halt.known_as[: bounds.MAX_SUMMARY_CHARS],
+        by=halt.by,
+        reason=halt.reason,
+        at_unix_ms=halt.at_unix_ms or at_unix_ms,
+    )
+
+
+def _change_of_reset(reset: BreakerReset, at_unix_ms: int) -> ControlChange:
+    breaker = reset.breaker
+    return ControlChange(
+        act="reset",
+        scope=breaker.scope,
+        name=breaker.known_as[: bounds.MAX_SUMMARY_CHARS],
+        by=breaker.by,
+        reason=reset.reason,
+        at_unix_ms=breaker.since_unix_ms or at_unix_ms,
+    )

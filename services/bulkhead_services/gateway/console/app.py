@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
+from bulkhead_services.gateway.console.calls import ConsoleCallRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
 from bulkhead_services.gateway.console.documents import ConsoleDocumentRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
@@ -52,6 +53,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleModelRoutes,
     ConsoleToolRoutes,
     ConsoleIdentityRoutes,
+    ConsoleCallRoutes,
     ConsoleSearchRoutes,
 )
 

@@ -1,7 +1,10 @@
-"""The room of approvals: what waits for a person, exactly as it is made if it is granted, and what became of the rest.
+"""The room of approvals: what waits for a person, exactly as it is made if it is granted, and what became of the rest;
+writes of which a person has to say whether they were done.
 
 In: visits, and forms with the digest of the call that the person saw. Out: pages.
 """
+
+import asyncio
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +22,7 @@ TRUST = {
     "model": "a model's words: nobody vouches for them",
 }
 """The author of a value, from the most trusted to the least."""
+SHOWN_WRITES, NAMED_TASKS = 50, 100
 
 NO_TASK: Json = {"objective": "", "status": "", "standing": None, "answered": None}
 
@@ -38,9 +42,22 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
     async def list_approvals(self, visit: Visit) -> Response:
         """GET /approvals"""
         state, task = visit.query_value("state") or "waiting", visit.query_value("task")
-        page = await visit.get("/v1/approvals", state=state, task=task)
+        page, writes, tasks = await asyncio.gather(
+            visit.get("/v1/approvals", state=state, task=task),
+            visit.get_or("/v1/writes", {"writes": [], "more": 0}, {"task": task}),
+            visit.get("/v1/tasks", code="uncertain_effect", limit=NAMED_TASKS),
+        )
+        shown = writes["writes"][:SHOWN_WRITES]
+        left_out = writes["more"] + len(writes["writes"]) - len(shown)
         return visit.render_page(
-            "approvals/list.html", approvals=page["approvals"], more=page["more"], state=state, task=task, states=STATES
+            "approvals/list.html",
+            approvals=page["approvals"],
+            more=page["more"],
+            writes=writes | {"writes": shown, "more": left_out},
+            objectives={row["task_id"]: row["objective"] for row in tasks["tasks"]},
+            state=state,
+            task=task,
+            states=STATES,
         )
 
     async def show_approval(self, visit: Visit) -> Response:
@@ -77,7 +94,11 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
         if form.get("reason"):
             body["reason"] = form["reason"]
         await visit.post(_api_path(visit), body, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
+        granted = body["decision"] == "granted"
+        flash = (
+            "The call is granted: it is made once, as shown." if granted else "The call is denied: its agent is told."
+        )
+        return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}", flash)
 
 
 def _allowed_actions(visit: Visit, approval: Json) -> Json:

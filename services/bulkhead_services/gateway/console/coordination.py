@@ -17,7 +17,7 @@ from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
 from bulkhead_services.gateway.console.task.parties import read_party_names, split_party, tasks_in
-from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to, sending_page
 
 DRAWN = 60
 """Waits that are drawn; all that are told stand in the table."""
@@ -26,6 +26,12 @@ RING = 12
 OF_MANY = ("breaker", "model")
 """Detectors whose evidence is of any tasks."""
 PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
+DONE = {
+    "reset": "The breaker of {} is closed: calls go out again.",
+    "resume": "The halt of {} is lifted: what it held goes on where it stopped.",
+    "halt": "{} is halted: its work waits until it is resumed. Deadlines go on.",
+}
+"""What an act did."""
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": [], "minutes": []}
 MINUTE_MS, MINUTES_DRAWN = 60_000, 180
 STRIP_HEIGHT, MINUTE_WIDTH = 48, 5
@@ -102,10 +108,11 @@ class ConsoleCoordinationRoutes(ConsoleRoutes):
     async def submit_action(self, visit: Visit) -> Response:
         """POST /coordination/{act}: reset, resume or halt"""
         form = await visit.read_form()
-        path = PATHS.get(visit.request.path_params["act"], "")
+        act = visit.request.path_params["act"]
         body = {name: form.get(name, "") for name in ("scope", "name", "reason")}
-        await visit.post(path or "/v1/no-such-act", body, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, "/coordination")
+        await visit.post(PATHS.get(act, "/v1/no-such-act"), body, form.get(KEY_FIELD, ""))
+        flash = DONE[act].format(f"{body['scope']} {body['name']}")
+        return redirect_to(visit.request, sending_page(visit.request, "/coordination"), flash)
 
 
 def names_to_halt(tenant: str, tasks: Json, watched: Sequence[Json]) -> list[tuple[str, str]]:
@@ -171,8 +178,8 @@ def list_evidence(finding: Json) -> list[tuple[str, str]]:
     """Ids of messages, each with the task in whose messages it stands; "" where that is not known."""
     trip = finding["trip"]
     ids = trip["evidence"]
-    if trip["detector"] == "deadlock":
-        tasks = trip.get("tasks", [])
+    tasks = trip.get("tasks", [])
+    if trip["detector"] == "deadlock" or tasks:
         return list(zip(ids, tasks if len(tasks) == len(ids) else [""] * len(ids), strict=True))
     elsewhere = trip["detector"].partition(".")[0] in OF_MANY
     return [(name, "" if elsewhere else finding["task"]) for name in ids]

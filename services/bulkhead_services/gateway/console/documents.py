@@ -10,7 +10,7 @@ from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.text.document_forms import SUPPORTED_FORMS
 from bulkhead_contracts import bounds
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to, sending_page
 
 PAGE, CHUNKS = 50, 20
 SEARCHED_CHUNKS = (8, bounds.MAX_PASSAGES)
@@ -64,8 +64,11 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
         """POST /documents?key=KEY: a multipart form with a file"""
         key = visit.query_value(KEY_FIELD)
         response = await visit.api.forward_upload(visit.request, visit.token, "/v1/documents", key)
-        response.decode_json()
-        return redirect_to(visit.request, "/documents")
+        receipt = response.decode_json()
+        is_added = receipt.get("outcome") != "pending"
+        effect = "is added: answers from now on find and cite it." if is_added else "is stored, and added in a moment."
+        flash = f"{receipt.get('name', 'The document')} {effect}"
+        return redirect_to(visit.request, "/documents", flash)
 
     async def delete_document(self, visit: Visit) -> Response:
         """POST /documents/delete"""
@@ -78,7 +81,8 @@ class ConsoleDocumentRoutes(ConsoleRoutes):
             "DELETE", visit.token, "/v1/documents", query=query, key=form.get(KEY_FIELD, "")
         )
         response.decode_json()
-        return redirect_to(visit.request, "/documents")
+        flash = f"{query['name'] or 'The document'} is deleted: no later answer finds or cites it."
+        return redirect_to(visit.request, sending_page(visit.request, "/documents"), flash)
 
 
 def _may_change(visit: Visit) -> bool:

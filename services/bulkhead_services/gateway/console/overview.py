@@ -8,6 +8,7 @@ import asyncio
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.query import OVERSEERS
 from bulkhead_services.gateway.console.mesh import room as mesh
 from bulkhead_services.gateway.console.spend.forecast import draw_sparks, read_forecast
 from bulkhead_services.gateway.console.task.parties import PartyNames
@@ -15,7 +16,6 @@ from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20
 ENDED = "rejected,succeeded,failed,cancelled,halted"
-SEES_SPENDING = ("operator", "auditor")
 
 
 class ConsoleOverviewRoutes(ConsoleRoutes):
@@ -30,18 +30,20 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
 
     async def show_overview(self, visit: Visit) -> Response:
         """GET /"""
-        approvals, halts, breakers, limits, tasks, ended = await asyncio.gather(
+        approvals, writes, halts, breakers, limits, tasks, ended = await asyncio.gather(
             visit.get_or("/v1/approvals", {"approvals": [], "more": 0}),
+            visit.get_or("/v1/writes", {"writes": [], "more": 0}),
             visit.get_or("/v1/halts", {"halts": []}),
             visit.get_or("/v1/breakers", {"breakers": []}),
             visit.get_or("/v1/limits", {"alerts": []}),
             visit.get("/v1/tasks", status="requested,queued,running,paused", limit=SHOWN),
             visit.get("/v1/tasks", status=ENDED, limit=8),
         )
-        parts = (approvals, halts, breakers, limits)
+        parts = (approvals, writes, halts, breakers, limits)
         return visit.render_page(
             "overview/overview.html",
             approvals=approvals,
+            writes=writes,
             halts=halts["halts"],
             breakers=[row for row in breakers["breakers"] if row["phase"] != "closed"],
             alerts=limits["alerts"][:SHOWN],
@@ -50,7 +52,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             names=PartyNames({task["task_id"]: task for task in (*tasks["tasks"], *ended["tasks"])}),
             refused=[part["refused"] for part in parts if "refused" in part],
             troubled=await mesh.services_needing_person(visit),
-            sees_spending=visit.claim.role in SEES_SPENDING,
+            sees_spending=visit.claim.role in OVERSEERS.names,
         )
 
     async def show_spending(self, visit: Visit) -> Response:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from bulkhead.gateway_api.query import EVERY_ROLE, OVERSEERS, SUBMITTERS, AllowedRoles
 from bulkhead.text import amounts
 from bulkhead.text.plain_text import cut_line, escape_controls
 from bulkhead_services.gateway.console.blocks import render_block
@@ -73,6 +74,10 @@ ROOM_GROUPS = (
     ),
 )
 """What the menu lists: for each group address, name and icon of its rooms."""
+ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
+    ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
+) | {"/new-task": SUBMITTERS}
+"""Who may use a room; one that is not named here is everybody's."""
 THEME_COOKIE = "bulkhead_theme"
 
 
@@ -122,6 +127,15 @@ def _fold_repeats(reasons: str) -> str:
     return "; ".join(f"{reason} ({count} times)" if count > 1 else reason for reason, count in counts.items())
 
 
+def rooms_of(role: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """The groups of rooms, each with those that a role may use; groups without one are left out."""
+    groups = [
+        (group, [room for room in rooms if role in ROOM_ROLES.get(room[0], EVERY_ROLE).names])
+        for group, rooms in ROOM_GROUPS
+    ]
+    return [(group, rooms) for group, rooms in groups if rooms]
+
+
 def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -152,7 +166,7 @@ def _build_environment() -> Environment:
     }
     environment.globals["file"] = _file_path
     environment.globals["icon"] = _render_icon
-    environment.globals["room_groups"] = ROOM_GROUPS
+    environment.globals["rooms_of"] = rooms_of
     return environment
 
 

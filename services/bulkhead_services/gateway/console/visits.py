@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
@@ -38,6 +38,8 @@ GAPS_S = {"health": 3.0, "totals": 10.0}
 MAX_STREAM_S = 600.0
 """After this a stream ends with its next event, and its page comes again: only then is its session looked at anew."""
 RETRY_MS, REFUSED_RETRY_MS = 1_000, 15_000
+FLASH_COOKIE, FLASH_S, MAX_FLASH_CHARS = "bulkhead_flash", 60, 300
+"""What was done, on its way from an act to the page that follows it."""
 KEY_FIELD = "key"
 """A form's hidden field: its Idempotency-Key, so that a form that is sent twice counts once."""
 
@@ -70,8 +72,13 @@ class Visit:
         return await self.api.post(self.token, path, body, key, method)
 
     def render_page(self, template: str, status: int = 200, **values: Any) -> Response:
-        """A room's page. `claim`, `path`, `theme` and a fresh form `key` are there for every template."""
-        return pages.render_page(
+        """A room's page. `claim`, `path`, `theme`, a fresh form `key` and `flash`, what was just done, are there for
+        every template."""
+        # A part of a page that is read again shows no message: it is for the page that follows an act.
+        told = (
+            "" if self.shared or self.request.headers.get("hx-request") else self.request.cookies.get(FLASH_COOKIE, "")
+        )
+        response = pages.render_page(
             self.request,
             template,
             status,
@@ -80,8 +87,12 @@ class Visit:
             bare=self.shared,
             url=_request_url(self.request),
             runbooks=self.runbooks,
+            flash=unquote(told)[:MAX_FLASH_CHARS],
             **values,
         )
+        if told:
+            response.delete_cookie(FLASH_COOKIE, path="/", httponly=True, samesite="lax")
+        return response
 
     def query_value(self, name: str) -> str:
         """A value of the query, trimmed; "" when it is absent."""
@@ -221,11 +232,30 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: values[-1].replace("\r\n", "\n").strip() for name, values in fields.items()}
 
 
-def redirect_to(request: Request, path: str) -> Response:
-    """Go to another page, after an act too."""
+def redirect_to(request: Request, path: str, flash: str = "") -> Response:
+    """Go to another page, after an act too. flash: what was done, which that page says once."""
+    response: Response
     if request.headers.get("hx-request"):
-        return Response(None, 204, pages.SAFE | pages.NOT_KEPT | {"HX-Redirect": path})
-    return RedirectResponse(path, 303, pages.SAFE | pages.NOT_KEPT)
+        response = Response(None, 204, pages.SAFE | pages.NOT_KEPT | {"HX-Redirect": path})
+    else:
+        response = RedirectResponse(path, 303, pages.SAFE | pages.NOT_KEPT)
+    if flash:
+        response.set_cookie(
+            FLASH_COOKIE,
+            quote(flash[:MAX_FLASH_CHARS]),
+            max_age=FLASH_S,
+            secure=is_secure(request),
+            httponly=True,
+            samesite="lax",
+            path="/",
+        )
+    return response
+
+
+def sending_page(request: Request, path: str) -> str:
+    """The address of this room that a form was sent from, with its filters; the room's own where it was another."""
+    url = split_url(request.headers.get("hx-current-url") or request.headers.get("referer", ""))
+    return f"{path}?{url.query}" if url.path == path and url.query else path
 
 
 def live_stream(events: AsyncIterator[tuple[str, str]]) -> Response:

@@ -28,6 +28,8 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
+    CallsReplied,
+    CallsRequested,
     CoordinationReplied,
     CoordinationRequested,
     DeadLetterRequested,
@@ -159,6 +161,7 @@ class InProcessBus:
         self.halts: dict[str, Halt] = {}
         self.book: tenant_limits.TenantLimitsRegistry | None = None
         self.writes = WritesReplied()
+        self.calls, self.asked_calls = CallsReplied(), list[CallsRequested]()
         self.looked: list[str] = []
         self.call = CitedCallReplied()
         self.journal: dict[tuple[str, str], list[StoredMessage]] = {}
@@ -339,6 +342,9 @@ class InProcessBus:
                 return LiveMessage("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
             if (headers or {}).get("ce-type") == CoordinationRequested.ce_type():
                 return LiveMessage("reply", {"ce-type": CoordinationReplied.ce_type()}, CoordinationReplied().encode())
+            if (headers or {}).get("ce-type") == CallsRequested.ce_type():
+                self.asked_calls.append(CallsRequested.model_validate_json(body))
+                return LiveMessage("reply", {"ce-type": self.calls.ce_type()}, self.calls.encode())
             if (headers or {}).get("ce-type") == MeshRequested.ce_type():
                 return LiveMessage("reply", {"ce-type": MeshReplied.ce_type()}, MeshReplied().encode())
             if (headers or {}).get("ce-type") == TaskMessagesRequested.ce_type():

@@ -54,6 +54,7 @@ async def test_what_a_tool_cannot_do_is_a_failure(desk, tool: str, arguments: di
     reply = await desk.call(tool, arguments)
     assert (reply.outcome, reply.failure.code, reply.standing) == ("failed", code, "failed")
     assert reply.failure.hint and reply.usage.tool_calls == 1
+    assert [held.settled.failed for held in desk.reservations] == [code]
 
 
 GOOD = {"expression": "1+1"}
@@ -286,6 +287,7 @@ async def test_a_keyed_write_that_never_gets_an_answer_is_uncertain(counting, co
     reply = await counting.call("counter_increment", {"name": "a"})
     assert (reply.outcome, reply.usage.tool_calls) == ("uncertain", 3)
     assert counter.counts()["counts"] == {"a": 1}
+    assert [held.settled.failed for held in counting.reservations] == [reply.failure.code] * 3
 
 
 async def test_a_write_that_certainly_did_not_happen_has_failed(make_desk) -> None:

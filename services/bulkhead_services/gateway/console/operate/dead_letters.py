@@ -44,7 +44,8 @@ class ConsoleDeadLetterRoutes(ConsoleRoutes):
         """POST /dead-letters/{letter_id}"""
         form = await visit.read_form()
         await visit.post(f"{_letter_path(visit)}/dismiss", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, f"/dead-letters/{visit.request.path_params['letter_id']}")
+        path = f"/dead-letters/{visit.request.path_params['letter_id']}"
+        return redirect_to(visit.request, path, "The letter is dismissed: it stays stored and is no longer open.")
 
 
 def _letter_path(visit: Visit) -> str:

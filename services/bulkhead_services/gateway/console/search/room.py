@@ -57,7 +57,10 @@ class ConsoleSearchRoutes(ConsoleRoutes):
         text = visit.query_value("q")[:MAX_WORDS_CHARS]
         words = text.casefold().split()
         groups = [
-            SearchGroup("Go to", [*_matching(words, _rooms()), *_matching(words, _views(visit) if words else [])])
+            SearchGroup(
+                "Go to",
+                [*_matching(words, _rooms(visit.claim.role)), *_matching(words, _views(visit) if words else [])],
+            )
         ]
         if words:
             acts, tasks, approvals, documents, tools, identities = await asyncio.gather(
@@ -93,8 +96,8 @@ def _matching(words: list[str], results: list[SearchResult]) -> list[SearchResul
     return sorted(fitting, key=lambda result: not result.name.casefold().startswith(first))[: SHOWN if words else READ]
 
 
-def _rooms() -> list[SearchResult]:
-    return [SearchResult(name, href, icon) for _, rooms in pages.ROOM_GROUPS for href, name, icon in rooms]
+def _rooms(role: str) -> list[SearchResult]:
+    return [SearchResult(name, href, icon) for _, rooms in pages.rooms_of(role) for href, name, icon in rooms]
 
 
 def _views(visit: Visit) -> list[SearchResult]:

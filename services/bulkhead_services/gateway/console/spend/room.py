@@ -9,7 +9,7 @@ import io
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,7 +19,7 @@ from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.spend.forecast import draw_day, read_forecast
-from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to, sending_page
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
 """Times to look back, and into how many bars each is divided."""
@@ -37,6 +37,9 @@ COLUMNS = ("cost_usd_micros", "tokens", "calls")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 REVISION = re.compile(r"[0-9]{1,15}")
 ROWS = 50
+POLICY_TARGETS = {"day": "a day of the tenant", "task": "one task"}
+"""Targets that policy has ceilings for, in words."""
+TARGET = re.compile(r"step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?")
 MOST = 10**15
 CHART_WIDTH, CHART_HEIGHT, BAR_SHARE = 100, 160, 0.85
 TICKS = 6
@@ -58,6 +61,14 @@ class SpendBar:
     from_unix_ms: int
 
 
+class LimitRow(NamedTuple):
+    """Ceilings that hold for a target, in words. origin: of whom, where not of the tenant's limit alone."""
+
+    target: str
+    holds: str
+    origin: str
+
+
 class ConsoleSpendRoutes(ConsoleRoutes):
     """The routes under /spend."""
 
@@ -76,8 +87,10 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         """GET /spend"""
         by, since = visit.query_value("by") or "feature", visit.query_value("since") or "24h"
         query: dict[str, str | int] = {"by": by, "since": since, "limit": ROWS, "slices": SPANS.get(since, 48)}
-        spent, limits = await asyncio.gather(
-            visit.get_or("/v1/spend", {"rows": []}, query), visit.get("/v1/limits", history="true")
+        spent, limits, tasks = await asyncio.gather(
+            visit.get_or("/v1/spend", {"rows": []}, query),
+            visit.get("/v1/limits", history="true"),
+            visit.get("/v1/tasks", limit=1, counts="true"),
         )
         since_unix_ms, until_unix_ms = spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)
         bars = draw_bars(spent.get("slices", []), since_unix_ms, until_unix_ms)
@@ -90,6 +103,8 @@ class ConsoleSpendRoutes(ConsoleRoutes):
             ticks=label_times(since_unix_ms, until_unix_ms),
             dearest=max([_row_cost(row) for row in spent["rows"]], default=0) or 1,
             limits=limits,
+            limit_rows=list_limits(limits),
+            targets=known_targets(limits, tasks["counts"]["names"]),
             units=UNITS,
             amounts=_limit_text,
             by=by,
@@ -140,7 +155,10 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         if REVISION.fullmatch(revision := form.get("revision", "")):
             body["expect_revision"] = int(revision)
         await visit.post("/v1/limits", body, form.get(KEY_FIELD, ""), "PUT")
-        return redirect_to(visit.request, "/spend")
+        flash = (
+            f"The limit of {target} is {'removed' if form.get('remove') else 'set: it holds from the next call on'}."
+        )
+        return redirect_to(visit.request, sending_page(visit.request, "/spend"), flash)
 
 
 def draw_bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list[SpendBar]:
@@ -168,6 +186,36 @@ def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str
         )
         for tick_ms in range(first_ms, until_unix_ms, step_ms)
     ]
+
+
+def list_limits(limits: Json) -> list[LimitRow]:
+    """The ceilings that hold: for a day and a task policy has some, too, and the lower one of each unit holds."""
+    own = {row["target"]: row["limit"] for row in limits["limits"]}
+    policy = {target: limit for target, limit in (limits["policy"] or {}).items() if limit}
+    rows = []
+    for target in (*POLICY_TARGETS, *(name for name in own if name not in POLICY_TARGETS)):
+        sources = [limit for limit in (policy.get(target), own.get(target)) if limit]
+        if not sources:
+            continue
+        held = {
+            unit: min(amounts)
+            for unit in UNITS
+            if (amounts := [row[unit] for row in sources if row.get(unit) is not None])
+        }
+        origin = "of the policy" if target not in own else ""
+        if len(sources) > 1:
+            origin = (
+                f"the lower of policy ({_limit_text(sources[0])}) and the tenant's limit ({_limit_text(sources[1])})"
+            )
+        rows.append(LimitRow(POLICY_TARGETS.get(target, target), _limit_text(held), origin))
+    return rows
+
+
+def known_targets(limits: Json, names: Json) -> list[str]:
+    """Targets that a limit may be for, as far as their names are known."""
+    targets = ["day", "month", "task", "step", *(row["target"] for row in limits["limits"])]
+    targets += [f"feature/{name}" for name in names["features"]] + [f"user/{name}" for name in names["people"]]
+    return [target for target in dict.fromkeys(targets) if TARGET.fullmatch(target)]
 
 
 def to_csv(spent: Json) -> str:

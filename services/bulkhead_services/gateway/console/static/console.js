@@ -101,6 +101,21 @@
 
   htmx.createEventSource = (url) => new Stream(url);
 
+  // After an act its page is loaded anew: it is shown where it was, and says what was done to who cannot see it.
+  const PLACE = "bulkhead.place";
+  document.addEventListener("submit", () => {
+    sessionStorage.setItem(PLACE, JSON.stringify([location.pathname, scrollY, Date.now()]));
+  }, true);
+  const flash = document.getElementById("flash");
+  if (flash) {
+    const [path, top, at] = JSON.parse(sessionStorage.getItem(PLACE) || "[]");
+    if (path === location.pathname && Date.now() - at < 30000 && !location.hash) scrollTo(0, top);
+    const text = flash.textContent;
+    flash.textContent = ""; // A status is read out when it changes.
+    setTimeout(() => (flash.textContent = text), 100);
+  }
+  sessionStorage.removeItem(PLACE);
+
   // An act that was done closes its form; the form's next sending is another act.
   document.addEventListener("htmx:afterRequest", (event) => {
     const act = event.target.closest && event.target.closest("details.act");

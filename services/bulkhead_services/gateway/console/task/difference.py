@@ -15,6 +15,10 @@ from bulkhead_services.gateway.console.api import Json
 
 MAX_SENTENCES = 400
 """Of each answer that are compared: the comparison takes their product in time."""
+MAX_WORDS = 400
+"""Of each instruction, for the same reason."""
+STANDINGS = {"ok": "not degraded", "": "unknown"}
+"""Words for a result that is as it should be, and for none."""
 Here = Literal["both", "this", "other"]
 
 
@@ -42,20 +46,23 @@ class ComparedSide:
 
 @dataclass(frozen=True, slots=True)
 class StepPair:
-    """A step in both, or in one of them. said: how they differ."""
+    """A step in both, or in one of them. said: how they differ. instruction: its words, where they are not the same."""
 
     name: str
     this: ComparedSide | None
     other: ComparedSide | None
     said: tuple[str, ...]
+    instruction: tuple[AnswerLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TaskDifference:
-    """All of it. answer_cut: the answers have more sentences than were compared."""
+    """All of it. whole: how the tasks as a whole differ; said: that and all else. answer_cut: the answers have more
+    sentences than were compared."""
 
     this: ComparedSide
     other: ComparedSide
+    whole: tuple[str, ...]
     said: tuple[str, ...]
     pairs: tuple[StepPair, ...]
     answer: tuple[AnswerLine, ...]
@@ -69,14 +76,15 @@ def compare_tasks(this: Json, other: Json, this_story: Json, other_story: Json) 
     texts = [[row["text"] for row in story["answer"]] for story in (this_story, other_story)]
     answer = _answer_lines(texts[0][:MAX_SENTENCES], texts[1][:MAX_SENTENCES])
     sides = _side_of_task(this, this_story), _side_of_task(other, other_story)
+    whole = (*_compare_sides(*sides), *_compare_answered(this, other))
     sentences = [
-        *_compare_sides(*sides),
+        *whole,
         *_compare_plans(this_story, other_story),
         *_unpaired_steps(pairs),
         *_compare_answers(this, other, answer),
     ]
     return TaskDifference(
-        *sides, tuple(sentences), pairs, answer, any(len(answer_text) > MAX_SENTENCES for answer_text in texts)
+        *sides, whole, tuple(sentences), pairs, answer, any(len(answer_text) > MAX_SENTENCES for answer_text in texts)
     )
 
 
@@ -110,7 +118,23 @@ def _pair_steps(mine: Json | None, others: Json | None) -> StepPair:
         if this_side and other_side and mine and others
         else ()
     )
-    return StepPair(step["title"] or step["step_id"], this_side, other_side, differences)
+    instruction = _compare_words(mine["instruction"], others["instruction"]) if mine and others else ()
+    if instruction:
+        differences = ("another instruction", *differences)
+    return StepPair(step["title"] or step["step_id"], this_side, other_side, differences, instruction)
+
+
+def _compare_words(mine: str, others: str) -> tuple[AnswerLine, ...]:
+    """The words of two texts, in runs that are in both or in one of them; nothing where the texts are the same."""
+    if mine == others:
+        return ()
+    runs: list[AnswerLine] = []
+    for line in _answer_lines(mine.split()[:MAX_WORDS], others.split()[:MAX_WORDS]):
+        if runs and runs[-1].where == line.where:
+            runs[-1] = AnswerLine(line.where, f"{runs[-1].text} {line.text}")
+        else:
+            runs.append(line)
+    return tuple(runs)
 
 
 def _side_of_step(step: Json) -> ComparedSide:
@@ -135,7 +159,8 @@ def _side_of_task(task: Json, story: Json) -> ComparedSide:
         len(story["planning"]) + sum(len(step["calls"]) for step in story["steps"]),
         usage["input_tokens"] + usage["output_tokens"],
         usage["cost_usd_micros"],
-        story["took_ms"],
+        # As the task's page tells it; of a task that goes on, the time of its messages.
+        task["duration_ms"] or story["took_ms"],
     )
 
 
@@ -144,10 +169,16 @@ def _compare_sides(this: ComparedSide, other: ComparedSide) -> Iterator[str]:
     if this.outcome != other.outcome:
         yield f"this one is {this.outcome}, the other {other.outcome}".replace("_", " ")
     if this.standing != other.standing and this.outcome == other.outcome:
-        yield f"this one's standing is {this.standing or 'unknown'}, the other's {other.standing or 'unknown'}"
+        this_word, other_word = (STANDINGS.get(side.standing, side.standing) for side in (this, other))
+        yield f"{this_word} here, {other_word} there"
     if this.took_over != other.took_over:
         yield "the result here is taken over" if this.took_over else "the other's result is taken over"
     yield from _compare_amounts(this, other)
+
+
+def _compare_answered(this: Json, other: Json) -> Iterator[str]:
+    if this["answered"] != other["answered"]:
+        yield f"answered: {this['answered'] or 'unknown'} here, {other['answered'] or 'unknown'} there"
 
 
 def _compare_amounts(this: ComparedSide, other: ComparedSide) -> Iterator[str]:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.gateway_api.query import APPROVERS, OPERATORS, SUBMITTERS
 from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.console import visits
 from bulkhead_services.gateway.console.api import Json, Query
@@ -40,12 +40,12 @@ KINDS = {"": "tasks and agent runs", "planned": "tasks of the mesh", "adopted": 
 BY_PERSON = "approval_wanted,halted_by_operator,budget_exceeded"
 """Reasons of a pause that a person's act ends; an open breaker closes by itself."""
 WAY_ON = {
-    "approval_wanted": ("Decide", "/approvals?task={task}"),
-    "halted_by_operator": ("Resume", "/tasks/{task}#acts"),
-    "budget_exceeded": ("Top up", "/tasks/{task}#acts"),
-    "breaker_open": ("Reset", "/coordination"),
+    "approval_wanted": (APPROVERS, "Decide", "/approvals?task={task}"),
+    "halted_by_operator": (OPERATORS, "Resume", "/tasks/{task}#acts"),
+    "budget_exceeded": (OPERATORS, "Top up", "/tasks/{task}#acts"),
+    "breaker_open": (OPERATORS, "Reset", "/coordination"),
 }
-"""The act that ends a pause, and where it is."""
+"""Who ends a pause, by which act, and where it is."""
 VIEWS_COOKIE = "bulkhead_views"
 MAX_VIEWS, MAX_VIEW_CHARS, MAX_COOKIE_CHARS = 12, 40, 2_800
 YEAR_S = 365 * 24 * 3600
@@ -133,7 +133,7 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
             times=TIMES,
             sorts=SORTS,
             kinds=KINDS,
-            way_on=WAY_ON,
+            way_on=_ways_on(visit.claim.role),
             may_act=visit.claim.role in SUBMITTERS.names,
             built_in=BUILT_IN_VIEWS,
             saved=() if visit.shared else saved_views(visit),
@@ -160,6 +160,14 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
             path="/",
         )
         return answer
+
+
+def _ways_on(role: str) -> dict[str, tuple[str, str]]:
+    """Words and address of the way on from each pause: the act, or for whom the task waits where that is another."""
+    return {
+        code: (act, place) if role in allowed.names else (f"for an {allowed.needed}", "/tasks/{task}")
+        for code, (allowed, act, place) in WAY_ON.items()
+    }
 
 
 def _to_api_query(chosen: dict[str, str]) -> Query:

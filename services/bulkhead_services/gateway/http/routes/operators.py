@@ -24,6 +24,8 @@ from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.halts import operator
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import (
+    CallsReplied,
+    CallsRequested,
     CoordinationReplied,
     CoordinationRequested,
     DeadLetterReplied,
@@ -112,6 +114,7 @@ _MARKS = BudgetFailureTexts(
 )
 _LIMITS = BudgetFailureTexts("keeps limits and accounts", "a change is made once", "The limit was not changed")
 _SPENDING = _LIMITS._replace(title="Spending cannot be shown")
+_CALLS = _LIMITS._replace(title="Calls cannot be listed")
 _TOP_UPS = _LIMITS._replace(repeated="it counts once", title="The task was not topped up")
 
 
@@ -151,6 +154,7 @@ class OperatorRoutes:
             query_route(reads.SubscriberListQuery, self._auth, self.list_subscribers),
             query_route(reads.LimitsQuery, self._auth, self.show_limits),
             query_route(reads.SpendingQuery, self._auth, self.show_spending),
+            query_route(reads.CallListQuery, self._auth, self.list_calls),
             Route("/v1/halts", self.set_halt, methods=["POST"]),
             Route("/v1/resumes", self.lift_halt, methods=["POST"]),
             Route("/v1/resets", self.reset_breaker, methods=["POST"]),
@@ -253,6 +257,22 @@ class OperatorRoutes:
             SpendReplied, claim, ask, _SPENDING, index, task=LIMITS_BOOK, timeout_ms=bounds.SPEND_TIMEOUT_MS
         )
         return _page_of(reads.SpendPage, reply)
+
+    async def list_calls(self, claim: RequesterClaim, query: reads.CallListQuery) -> reads.CallPage:
+        """Single calls of the tenant."""
+        ask = CallsRequested(
+            requester=claim,
+            since_s=period_s(query.since),
+            kind=query.kind,
+            name=query.name,
+            failed=query.failed,
+            order=query.order,
+            top=query.limit,
+        )
+        index, timeout_ms = f"calls/{secrets.token_hex(8)}", bounds.SPEND_TIMEOUT_MS
+        return _page_of(
+            reads.CallPage, await self._ask_budget(CallsReplied, claim, ask, _CALLS, index, timeout_ms=timeout_ms)
+        )
 
     async def set_halt(self, request: Request) -> Response:
         """POST /v1/halts"""

@@ -38,6 +38,7 @@ from bulkhead_services.gateway.read_model.changes import ChangeWatchers, UnseenC
 from bulkhead_services.gateway.read_model.feeds import InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
 from bulkhead_services.gateway.read_model.task_rows import AT_ONCE, ListedTask, TaskRow, TaskRows
+from bulkhead_services.gateway.read_model.tool_callers import ToolCallers
 from bulkhead_services.gateway.settings import Settings
 
 MAX_LOOKED = 500
@@ -66,12 +67,14 @@ SORT_KEYS: dict[TaskSort, Callable[[TaskRow, int], int]] = {
 
 
 class _TaskFilters(NamedTuple):
-    """words: all of them are said. exact: values that are allowed, by the summary's field. has: values that a field of
-    several holds. goes_on: nothing that has ended fits."""
+    """words: all of them are said. exact: values that are allowed, by the summary's field. model: that results rest on.
+    tool: that was called, by one of `callers` or for a result. goes_on: nothing that has ended fits."""
 
     words: tuple[str, ...]
     exact: dict[str, frozenset[str]]
-    has: dict[str, str]
+    model: str
+    tool: str
+    callers: frozenset[str]
     since_unix_ms: int
     until_unix_ms: int
     min_cost_usd_micros: int
@@ -84,8 +87,11 @@ class _TaskFilters(NamedTuple):
         fitting = list(rows)
         for name, allowed in self.exact.items():
             fitting = [row for row in fitting if getattr(row.summary, name) in allowed]
-        for name, value in self.has.items():
-            fitting = [row for row in fitting if value in getattr(row.summary, name)]
+        if self.model:
+            fitting = [row for row in fitting if self.model in row.summary.models]
+        if self.tool:
+            callers = self.callers
+            fitting = [row for row in fitting if row.summary.task_id in callers or self.tool in row.summary.tools]
         if self.since_unix_ms or self.until_unix_ms < NO_END_UNIX_MS:
             since, until = self.since_unix_ms, self.until_unix_ms
             fitting = [row for row in fitting if since <= row.summary.created_unix_ms < until]
@@ -136,6 +142,7 @@ class TaskListRoutes:
     ) -> None:
         self._settings, self._auth, self._feeds, self._listing = settings, auth, feeds, listing
         self._changes, self._caps, self._places, self._context = changes, caps, places, context
+        self._callers = ToolCallers(context)
         self.rows = TaskRows(feeds, lambda feed: task_document.summarize_task(feed, settings.publishers))
 
     def routes(self) -> list[Route]:
@@ -148,7 +155,7 @@ class TaskListRoutes:
     async def list_tasks(self, claim: RequesterClaim, query: TaskListQuery) -> TaskPage:
         """Tasks that fit the query, in its order."""
         position = cursor_of(query.cursor)
-        filters = _filters_of(query, self._context.clock())
+        filters = _filters_of(query, self._context.clock(), await self._find_callers(claim, query))
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
         most, opener = self._settings.listed_tasks, query.opened_by
         page = await self._listing.list_page(claim.tenant, senders, 0, most, opener)
@@ -174,6 +181,15 @@ class TaskListRoutes:
             total=page.total,
             counts=self._count_tasks(claim.tenant, listed, filters.without_states()) if query.counts else None,
         )
+
+    async def _find_callers(self, claim: RequesterClaim, query: TaskListQuery) -> frozenset[str]:
+        """Tasks that called the tool that is asked for, none where none is. Raises Problem."""
+        if not query.tool:
+            return frozenset()
+        now_unix_ms = self._context.clock()
+        age_ms = now_unix_ms - to_unix_ms(query.since, now_unix_ms) if query.since else bounds.MAX_SPEND_S * 1_000
+        since_s = min(max(1, -(-age_ms // 1_000)), bounds.MAX_SPEND_S)
+        return await self._callers.find_tasks(claim, query.tool, since_s)
 
     async def _newest_tasks(
         self, tenant: str, listed: Sequence[ListedTask], size: int, query: _TaskFilters, places: RunQueueState | None
@@ -306,7 +322,7 @@ def _add_older(rows: Sequence[ListedTask], places: RunQueueState, tenant: str, b
     return [*rows, *sorted((row for row in unended if not least or row[0] < least), reverse=True)]
 
 
-def _filters_of(query: TaskListQuery, now_unix_ms: int) -> _TaskFilters:
+def _filters_of(query: TaskListQuery, now_unix_ms: int, callers: frozenset[str]) -> _TaskFilters:
     named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of, "kind": query.kind}
     exact = {name: frozenset((value,)) for name, value in named.items() if value}
     listed: dict[str, tuple[str, ...]] = {
@@ -320,7 +336,9 @@ def _filters_of(query: TaskListQuery, now_unix_ms: int) -> _TaskFilters:
     return _TaskFilters(
         words=tuple(query.text.casefold().split()),
         exact=exact,
-        has={name: value for name, value in {"models": query.model, "tools": query.tool}.items() if value},
+        model=query.model,
+        tool=query.tool,
+        callers=callers,
         since_unix_ms=to_unix_ms(query.since, now_unix_ms) if query.since else 0,
         until_unix_ms=to_unix_ms(query.until, now_unix_ms) if query.until else NO_END_UNIX_MS,
         min_cost_usd_micros=query.min_cost_usd_micros,

@@ -39,8 +39,8 @@ def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_
     assert (found.lineage, found.agents, found.level) == ("acme/t3", ("worker.step",), "stop")
     assert "3 tasks (t1, t2, t3) were stopped within 10 min because the agents only talked" in found.what
     assert {name.partition("-")[0] for name in found.evidence} == {"t1", "t2", "t3"} and len(found.evidence) == 15
-    assert watch.breakers.changed[AGENT].phase == "open" and watch.breakers.opening_evidence(AGENT) == found.evidence
-    assert watch.breakers.opening_actors(AGENT) == ("ada", "bob"), "they do not reset it"
+    assert watch.breakers.changed[AGENT].phase == "open" and watch.breakers.opening_of(AGENT).evidence == found.evidence
+    assert watch.breakers.opening_of(AGENT).actors == ("ada", "bob"), "they do not reset it"
     again = Watch(DEFAULT)
     same = [
         trip
@@ -106,7 +106,7 @@ def test_while_it_is_open_nothing_more_is_told_and_the_first_that_talks_when_it_
     assert "task t7 was stopped" in again.what and set(again.evidence) <= {f"t7-{number}" for number in range(30)}
     found = breakers.states[AGENT]
     assert (found.openings, found.until_unix_ms - found.since_unix_ms) == (2, 2 * NAMED.open_ms)
-    assert breakers.opening_actors(AGENT) == ("ada", "bob")
+    assert breakers.opening_of(AGENT).actors == ("ada", "bob")
 
 
 def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> None:
@@ -114,7 +114,7 @@ def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> 
     until = breakers.states[AGENT].until_unix_ms
     for number in range(NAMED.trials):
         breakers.fold_call(good(number, until + 100 + number))
-    assert breakers.states[AGENT].phase == "closed" and breakers.opening_actors(AGENT) == ()
+    assert breakers.states[AGENT].phase == "closed" and breakers.opening_of(AGENT).actors == ()
     found = [len(breakers.fold_chatter_trip(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
     assert found == [0, 0, 1]
 
@@ -149,7 +149,7 @@ def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
     use(breakers, "bob", NOW - 1)
     assert opens(breakers, *(("ada", NOW + number) for number in range(20))) == [0] * 20, "what she asks for"
     assert opens(breakers, ("bob", NOW + 30)) == [1], "bob's too: it is the agent"
-    assert breakers.opening_actors(AGENT) == ("ada", "bob")
+    assert breakers.opening_of(AGENT).actors == ("ada", "bob")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def fact(
     service: str = "model_gateway",
     tenant: str = "acme",
     ask: int = 100,
+    call: str = "c",
 ) -> ReceivedMessage:
     """A reservation as the journal has it."""
     rows = [
@@ -46,7 +47,7 @@ def fact(
     scopes = tuple(ScopeLimit(scope=one, cost_usd_micros=9, tokens=9) for one in rows)
     body = Reserved(
         reservation_id=f"r{number}",
-        call_id="c",
+        call_id=call,
         step_id="s1",
         service=service,
         resource="m1",
@@ -182,11 +183,26 @@ def test_a_row_has_the_percentiles_of_what_its_settled_calls_took() -> None:
     tally = SpendTally()
     for number, wall_ms in enumerate((*range(10, 200, 10), 9_000, 0)):
         body = Settled(reservation_id=f"r{number}", call_id=f"c{number}", usage=Usage(tool_calls=1), wall_ms=wall_ms)
-        count_message(tally, fact(number, service="tool_executor"), "tool")
+        count_message(tally, fact(number, service="tool_executor", call=f"c{number}"), "tool")
         count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", body), "tool")
     (row,) = build_report(tally, "tool", NOW, NOW, 9).rows
     assert (row.name, row.p50_ms, row.p95_ms) == ("m1", 100, 190)
     assert build_report(tally, "model", NOW, NOW, 9).rest.p50_ms == 0
+
+
+def test_a_call_that_failed_three_times_takes_the_time_of_all_three_and_a_halt_is_nobodys() -> None:
+    tally = SpendTally()
+    for number, (later_ms, failed) in enumerate(((0, "http_status"), (250, "http_status"), (627, "http_status"))):
+        body = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(tool_calls=1), wall_ms=5, failed=failed)
+        count_message(tally, fact(number, at=NOW + later_ms, service="tool_executor"), "tool")
+        count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", body), "tool")
+    (row,) = build_report(tally, "tool", NOW, NOW, 9).rows
+    assert (row.spent.calls, row.spent.failed_calls, row.p50_ms, row.p95_ms) == (3, 3, 632, 632)
+    cut = Settled(reservation_id="r3", call_id="c", usage=Usage(), wall_ms=9, failed=spending.HALTED)
+    count_message(tally, fact(3, at=NOW - HOUR_MS, service="tool_executor"), "tool")
+    count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", cut), "tool")
+    (row,) = build_report(tally, "tool", NOW - 2 * HOUR_MS, NOW, 9).rows
+    assert row.p95_ms == 632
 
 
 def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -> None:

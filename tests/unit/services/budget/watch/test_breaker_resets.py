@@ -98,6 +98,7 @@ async def test_an_operator_whose_tasks_did_not_open_it_closes_it_and_it_is_told(
     reply = await ask(where)
     assert reply.failure is None and reply.breaker == await stands(where, breaker())
     assert (reply.breaker.phase, reply.breaker.by) == ("closed", "acme/bob")
+    assert reply.breaker.reason == "reset by acme/bob: it answers again"
     (fact,) = await facts(where)
     told = BreakerReset.model_validate_json(fact.body)
     assert (told.breaker, told.was, told.reason) == (reply.breaker, "7 of 10 calls failed", "it answers again")
@@ -199,25 +200,30 @@ async def test_every_fold_knows_of_it_by_the_journal_and_believes_nobody_else() 
     fold.fold_message(fact)
     assert fold.watch.breakers.states[TOOL].phase == "closed" and not fold.watch.breakers.changed
     assert fold.watch.breakers.states[TOOL].reason == "reset by acme/bob"
+    [change] = fold.control_changes.changes_of("acme")
+    assert (change.act, change.scope, change.name, change.by) == ("reset", "tool", "http_get", "acme/bob")
+    assert change.reason == "it answers again" and fold.control_changes.changes_of("bolt") == ()
 
 
 def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -> None:
     breakers = opened().watch.breakers
-    entry = entry_of(TOOL, breakers.states[TOOL], breakers.opening_evidence(TOOL), breakers.opening_actors(TOOL))
+    entry = entry_of(TOOL, breakers.states[TOOL], breakers.opening_of(TOOL))
     assert set(entry.actors) == {"ada", "eve"}
+    assert entry.tasks == ("t1",) * len(entry.evidence)
     later = WatchFold(DEFAULT).watch
     learn_entry(later.breakers, entry)
     due = later.breakers.states[TOOL].until_unix_ms
     trial = CallEnded("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
     later.fold_event(trial)
-    half = entry_of(
-        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
+    half = entry_of(TOOL, later.breakers.states[TOOL], later.breakers.opening_of(TOOL))
+    assert (half.phase, half.actors, half.evidence, half.tasks) == (
+        "half_open",
+        entry.actors,
+        entry.evidence,
+        entry.tasks,
     )
-    assert (half.phase, half.actors, half.evidence) == ("half_open", entry.actors, entry.evidence)
     later.fold_event(CallEnded("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
-    again = entry_of(
-        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
-    )
+    again = entry_of(TOOL, later.breakers.states[TOOL], later.breakers.opening_of(TOOL))
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
 
 
@@ -229,8 +235,8 @@ def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made
             breakers.fold_call(
                 CallEnded(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
             )
-    assert breakers.states[TOOL].phase == "open" and set(breakers.opening_actors(TOOL)) == {"mallory", "ada"}
-    assert len(breakers.opening_evidence(TOOL)) == 16
+    assert breakers.states[TOOL].phase == "open" and set(breakers.opening_of(TOOL).actors) == {"mallory", "ada"}
+    assert len(breakers.opening_of(TOOL).evidence) == 16
 
 
 def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
@@ -249,5 +255,5 @@ def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
                 f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve"
             )
         )
-    assert breakers.states[TOOL].phase == "open" and breakers.opening_actors(TOOL) == ("eve",)
-    assert {one[0] for one in breakers.opening_evidence(TOOL)} == {"n"}
+    assert breakers.states[TOOL].phase == "open" and breakers.opening_of(TOOL).actors == ("eve",)
+    assert {one[0] for one in breakers.opening_of(TOOL).evidence} == {"n"}

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bulkhead.gateway_api.tasks import TaskSummary, to_unix_ms
-from bulkhead_contracts.budget import SpendReplied, SpendRequested, SpendRow, Spent
+from bulkhead_contracts.budget import CallsReplied, SpendReplied, SpendRequested, SpendRow, Spent
 from bulkhead_contracts.result import Failure, Label, Result, Usage
 from bulkhead_contracts.task import StepEnded, TaskAccepted, TaskEnded, TaskPaused
 from bulkhead_services.gateway.http import task_document
@@ -85,6 +85,23 @@ async def test_filters_orders_and_counts(mesh, http):
     assert counts["pause"] == {"approval_wanted": 1} and counts["answered"] == {"yes": 1, "no": 1}
     assert set(counts["names"]["models"]) == {"m1", "m2"} and counts["names"]["codes"] == ["uncertain_effect"]
     assert (await page_of(http, counts="true", feature="refunds"))["counts"]["fitting"] == 1
+
+
+async def test_a_tool_is_looked_for_among_calls_that_failed_or_were_refused(mesh, http):
+    done = await ended(http, mesh, "done", 10, tool="counter")
+    failure = Failure.from_text("uncertain_effect", "who knows")
+    task = await submitted(http, mesh, "lost")
+    await mesh.say("planner", TaskEnded(status="failed", failure=failure), task)
+    mesh.bus.calls = CallsReplied(tasks=(task,))
+    assert await ids_of(http, tool="counter") == [task, done]
+    assert await ids_of(http, tool="counter", status="failed", since="1h") == []  # They are of 1970.
+    assert [(ask.name, ask.tasks_only, ask.since_s) for ask in mesh.bus.asked_calls] == [
+        ("counter", True, 31 * 24 * 3600),
+        ("counter", True, 3600),
+    ]
+    mesh.bus.calls = CallsReplied(failure=Failure.from_text("too_much", "more than 100,000 messages", "less"))
+    answer = await http.get("/v1/tasks", params={"tool": "other"}, headers=AUTH)
+    assert answer.status_code == 422 and "since" in answer.json()["hint"]
 
 
 async def test_a_period_begins_and_ends(mesh, http):
