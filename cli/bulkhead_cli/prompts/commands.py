@@ -186,8 +186,8 @@ async def promote_version(
         if number < 0:
             number = (await mesh.prompt(prompt))["prompt"]["newest"]
         change = {"prompt": prompt, "number": number, "values": {name: text for name, _, text in pairs}}
-        more = {"changes": [change], "percent": percent, "sticky_by": "person" if by_person else "task"}
-        await _move_label(mesh, at, label, reason, more)
+        fields = {"changes": [change], "percent": percent, "sticky_by": "person" if by_person else "task"}
+        await _move_label(mesh, at, label, reason, fields)
 
 
 @prompts_app.command("rollback")
@@ -218,8 +218,8 @@ async def end_canary(
     if act not in ("promote", "drop") and not (act.isdecimal() and 1 <= int(act) <= 50):
         raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of promote, drop, 1 to 50", "write one of them")
     async with at.gateway_target().mesh_client() as mesh:
-        more = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
-        await _move_label(mesh, at, label, reason, more)
+        fields = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
+        await _move_label(mesh, at, label, reason, fields)
 
 
 @prompts_app.command("export")

@@ -122,9 +122,9 @@ def _plan_fields(
     if isinstance(released, Failure):
         return released
     if not move.percent:
-        gone = {change.prompt for change in move.changes if not change.number}
+        removed = {change.prompt for change in move.changes if not change.number}
         return {
-            "prompts": tuple(row for row in _merge_rows(prompts, released) if row.prompt not in gone),
+            "prompts": tuple(row for row in _merge_rows(prompts, released) if row.prompt not in removed),
             "canary": None,
         }
     if len(released) < len(move.changes):

@@ -190,9 +190,9 @@ class PromptRegistry(EdgeComponent):
         if standing is None and len(self._labels.of_tenant(tenant)) >= bounds.MAX_RELEASE_LABELS:
             reason = f"the tenant has {bounds.MAX_RELEASE_LABELS} labels, and may have no more"
             return Failure.from_text("too_many_labels", reason, "use one of them")
-        wanted = {(change.prompt, change.number) for change in move.changes if change.number}
-        read = await asyncio.gather(*(self._read_version(tenant, *key) for key in wanted))
-        versions = {(version.prompt, version.number): version for version in read if version is not None}
+        version_keys = {(change.prompt, change.number) for change in move.changes if change.number}
+        stored_versions = await asyncio.gather(*(self._read_version(tenant, *key) for key in version_keys))
+        versions = {(version.prompt, version.number): version for version in stored_versions if version is not None}
         restored = await self._read_release(tenant, move.label, move.restore) if move.restore else None
         release = plan_release(move, standing, versions, restored, signed_word, self._context.clock())
         if isinstance(release, Failure):
@@ -240,10 +240,10 @@ class PromptRegistry(EdgeComponent):
     async def _read_versions(self, tenant: str, prompt_id: str, first: int) -> tuple[tuple[PromptVersion, ...], bool]:
         """Versions from this number downwards, as many as fit one reply; and whether there are more."""
         numbers = range(first, max(0, first - bounds.MAX_PROMPT_PAGE), -1)
-        read = await asyncio.gather(*(self._read_version(tenant, prompt_id, number) for number in numbers))
+        stored_versions = await asyncio.gather(*(self._read_version(tenant, prompt_id, number) for number in numbers))
         versions: list[PromptVersion] = []
         room = MAX_PAGE_BYTES
-        for version in read:
+        for version in stored_versions:
             if version is None:
                 continue
             room -= len(version.model_dump_json().encode())

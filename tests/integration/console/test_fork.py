@@ -25,7 +25,8 @@ async def test_a_fork_names_the_writes_of_steps_that_run_again_and_repeats_none_
         counts(on)
         task = (await on.run("Count it.", replan="none"))["task_id"]
         later = (await client.get(f"/tasks/{task}/fork?step=b")).text
-        assert "Runs again: b. Taken over: a." in later and "No step that runs again has written anything" in later
+        assert "<dt>Runs again</dt><dd>B</dd>" in later and "<dt>Taken over</dt><dd>A</dd>" in later
+        assert "No step that runs again has written anything" in later
         page = (await client.get(f"/tasks/{task}/fork?step=a")).text
         assert "Runs again: a, b. Taken over: nothing." in page
         written = '<strong>counter_increment</strong> in a <code>{"name": "kept", "amount": 2}</code>: done'

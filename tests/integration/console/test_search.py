@@ -26,7 +26,7 @@ async def test_words_find_rooms_views_tasks_and_names(tmp_path: Path) -> None:
         assert "/tasks?model=offline-rules-1" in await links_of("offline")
         assert "/tasks?person=ann" in await links_of("ann")
         assert {"/spend"} <= set(await links_of("spend")) and "/approvals" in await links_of("")
-        assert "/tasks?time=today&amp;sort=cost" in await links_of("dearest")
+        assert "/tasks?time=today&amp;sort=cost" in await links_of("expensive")
         assert "/runbooks#bulkheadbreakeropen" in await links_of("breaker")
         assert "/new-task" in await links_of("new task")
         assert await links_of("nothing has this") == ["/new-task?objective=nothing+has+this"]

@@ -184,7 +184,7 @@ def label_times(since_unix_ms: int, until_unix_ms: int) -> list[tuple[float, str
             round(CHART_WIDTH * (tick_ms - since_unix_ms) / span_ms, 2),
             datetime.fromtimestamp(tick_ms / 1000, UTC).strftime(pattern),
         )
-        for tick_ms in range(first_ms, until_unix_ms, step_ms)
+        for tick_ms in range(first_ms, until_unix_ms + 1, step_ms)
     ]
 
 
