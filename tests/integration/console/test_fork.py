@@ -28,7 +28,7 @@ async def test_a_fork_names_the_writes_of_steps_that_run_again_and_repeats_none_
         assert "<dt>Runs again</dt><dd>B</dd>" in later and "<dt>Taken over</dt><dd>A</dd>" in later
         assert "No step that runs again has written anything" in later
         page = (await client.get(f"/tasks/{task}/fork?step=a")).text
-        assert "Runs again: a, b. Taken over: nothing." in page
+        assert "<dt>Runs again</dt><dd>A, B</dd>" in page and "<dt>Taken over</dt><dd>nothing</dd>" in page
         written = '<strong>counter_increment</strong> in a <code>{"name": "kept", "amount": 2}</code>: done'
         assert written in page.replace("&#34;", '"')
         counts(on)
