@@ -2,8 +2,9 @@
 
 import pytest
 
+from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import Check
-from bulkhead.evaluation.checks import CaseAnswer, failed_checks, find_numbers
+from bulkhead.evaluation.checks import failed_checks, find_numbers
 
 TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"const": 5}}}
 
