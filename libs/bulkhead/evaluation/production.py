@@ -15,9 +15,18 @@ from bulkhead.text.amounts import format_time
 from bulkhead_contracts import bounds
 
 
+OF_EVALUATIONS = ("compare", "eval", "probe")
+"""Features of tasks that are evaluations themselves."""
+
+
 def sample_tasks(rows: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """So many tasks by the digest of their ids: the same ones at every call, and no matter how they ended."""
-    return sorted(rows, key=lambda row: hashlib.sha256(str(row["task_id"]).encode()).digest())[:count]
+    """So many tasks, one an objective, by the digest of their ids: the same ones at every call."""
+    ordered = sorted(rows, key=lambda row: hashlib.sha256(str(row["task_id"]).encode()).digest())
+    by_objective: dict[str, Mapping[str, Any]] = {}
+    for row in ordered:
+        if row.get("feature") not in OF_EVALUATIONS:
+            by_objective.setdefault(str(row["objective"]), row)
+    return list(by_objective.values())[:count]
 
 
 def build_case(document: Mapping[str, Any], tags: tuple[str, ...] = ()) -> EvaluationCase | None:

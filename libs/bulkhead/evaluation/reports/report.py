@@ -91,7 +91,7 @@ def build_report(folder: RunFolder, baseline: RunFolder | None = None) -> Evalua
     by_case = _group_by_case(totals.runs)
     cases = manifest.cases
     if baseline is None:
-        before, incomparable = dict[str, tuple[CaseRun, ...]](), ()
+        before, incomparable = dict[str, tuple[CaseRun, ...]](), tuple[str, ...]()
     else:
         earlier = baseline.manifest.digests
         same = {name for name, digest in manifest.digests.items() if earlier.get(name) == digest}
@@ -130,7 +130,8 @@ def find_problems(report: EvaluationReport, min_pass: float | None) -> list[str]
     problems = []
     totals = report.totals
     if not totals.is_complete:
-        problems.append(f"{totals.expected_count - len(totals.runs)} of {totals.expected_count} runs not made")
+        missing = f"{totals.expected_count - len(totals.runs)} of {totals.expected_count} runs not made"
+        problems.append(f"{missing}: go on with --resume, and with more money in --budget-usd")
     if report.figures is not None and min_pass is not None and report.figures.passed.value < min_pass:
         problems.append(f"{report.figures.passed.value:.1%} of the runs pass, less than {min_pass:.1%}")
     if report.difference is not None and report.difference.verdict == "worse":
