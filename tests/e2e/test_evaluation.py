@@ -48,8 +48,8 @@ async def count_tasks(world: World) -> int:
 
 async def test_a_killed_run_goes_on_without_a_case_run_or_paid_twice(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = [str(EXAMPLE / "cases.jsonl"), "--repetitions", "3", "--parallel", "3", "--out", str(folder)]
-    command = [sys.executable, "-m", "bulkhead_cli.main", "eval", "run", *words, "--data", str(world.mesh.directory)]
+    options = ["--repetitions", "3", "--parallel", "3", "--out", str(folder), "--data", str(world.mesh.directory)]
+    command = [sys.executable, "-m", "bulkhead_cli.main", "eval", "run", str(EXAMPLE / "cases.jsonl"), *options]
     runner = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -77,7 +77,9 @@ async def test_a_killed_run_goes_on_without_a_case_run_or_paid_twice(world: Worl
 
     again = await evaluate(world, "run", str(EXAMPLE / "cases.jsonl"), "--resume", str(folder))
     assert again["spent_usd_micros"] == report["spent_usd_micros"] and await count_tasks(world) == CASES * 3
-    other = await evaluate(world, "run", str(EXAMPLE / "cases.jsonl"), "--resume", str(folder), "--tag", "luggage", code=2)
+    other = await evaluate(
+        world, "run", str(EXAMPLE / "cases.jsonl"), "--resume", str(folder), "--tag", "luggage", code=2
+    )
     assert "is not what run" in other["error"]["what"]
 
 
@@ -109,7 +111,7 @@ async def test_a_run_that_is_worse_than_its_baseline_is_told(world: World, tmp_p
     assert compared["difference"] == difference
 
 
-async def test_a_budget_that_is_spent_leaves_runs_undone_and_more_money_makes_them(world: World, tmp_path: Path) -> None:
+async def test_a_spent_budget_leaves_runs_undone_and_more_money_makes_them(world: World, tmp_path: Path) -> None:
     words = ("run", str(EXAMPLE / "cases.jsonl"), "--parallel", "1")
     short = await evaluate(world, *words, "--budget-usd", "0.003", "--out", str(tmp_path / "run"), code=1)
     assert 0 < short["runs"] < CASES and short["spent_usd_micros"] <= 3_000

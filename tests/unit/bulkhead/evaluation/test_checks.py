@@ -98,9 +98,7 @@ CALLS = (ToolCall("search", '{"query": "late", "limit": 3}', "succeeded"), ToolC
         ({"reference_overlap": 0.9}, CALLS, "it is 0.80"),
     ],
 )
-def test_a_check_of_what_the_task_did(
-    check: dict[str, object], calls: tuple[ToolCall, ...] | None, says: str
-) -> None:
+def test_a_check_of_what_the_task_did(check: dict[str, object], calls: tuple[ToolCall, ...] | None, says: str) -> None:
     answer = CaseAnswer("Forty EUR are refunded", (), "partly", calls, 2_000, 1_500)
     reasons = failed_checks([Check.model_validate(check)], answer, ["A fare.", "forty EUR, are: refunded, late!!! now"])
     assert not reasons if not says else says in reasons[0], reasons
