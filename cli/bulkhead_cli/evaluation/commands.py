@@ -79,6 +79,14 @@ class ReportOptions(Options):
     )
 
 
+@eval_app.callback()
+def top() -> None:
+    """Run sets of cases with checks, compare runs, and make cases of tasks.
+
+    Examples: bulkhead eval check cases.jsonl · bulkhead eval run cases.jsonl --repetitions 3
+    """
+
+
 @eval_app.command("run")
 def run(
     case_set: CaseSet,

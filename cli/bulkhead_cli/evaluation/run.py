@@ -16,7 +16,7 @@ from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.reports.html import render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
 from bulkhead.evaluation.reports.junit import render_junit
-from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems
+from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.models.routes import check_known, routes_of
@@ -166,7 +166,7 @@ def _report(
 ) -> Exit:
     report = build_report(folder, baseline)
     problems = find_problems(report, min_pass)
-    document = report.as_json() | {"problems": problems, "folder": str(folder.path)}
+    document = report_json(report) | {"problems": problems, "folder": str(folder.path)}
     page, junit = render_html(report, problems), render_junit(report)
     log = build_inspect_log(report, round(time.time() * 1000))
     texts = {

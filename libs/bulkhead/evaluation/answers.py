@@ -7,7 +7,7 @@ MARKER = re.compile(r"\s?\[#[0-9a-f]{12}\]")
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCallRecord:
     """A call of a tool that a task made. arguments: as JSON; "" where they may not be read, or cannot be."""
 
     tool: str
@@ -23,7 +23,7 @@ class CaseAnswer:
     text: str
     cited: tuple[str, ...] = ()
     answered: str = ""
-    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_calls: tuple[ToolCallRecord, ...] | None = None
     cost_usd_micros: int = 0
     latency_ms: int = 0
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from bulkhead.evaluation.answers import CaseAnswer, ToolCall
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, LengthBounds
 from bulkhead.evaluation.python_checks import run_python_check
 from bulkhead.grounding.personal_data import find_personal_data
@@ -102,7 +102,7 @@ def _length_failure(limits: LengthBounds, text: str) -> str:
     return ""
 
 
-def _call_failure(expected: str | ExpectedCall, calls: Sequence[ToolCall] | None) -> str:
+def _call_failure(expected: str | ExpectedCall, calls: Sequence[ToolCallRecord] | None) -> str:
     wanted = expected if isinstance(expected, ExpectedCall) else ExpectedCall(tool=expected)
     of_tool = [call for call in calls or () if call.tool == wanted.tool]
     if not of_tool:

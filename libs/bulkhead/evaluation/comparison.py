@@ -60,10 +60,6 @@ class GroupDifference:
             return "no difference shown"
         return "better" if self.passed.value > 0 else "worse"
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return figures_json(self) | {"verdict": self.verdict}
-
 
 @dataclass(frozen=True, slots=True)
 class RouteComparison:
@@ -76,7 +72,7 @@ class RouteComparison:
         """For programs."""
         return {
             "routes": [_name_route(figures_json(figures)) for figures in self.routes],
-            "differences": [_name_route(difference.as_json()) for difference in self.differences],
+            "differences": [_name_route(difference_json(difference)) for difference in self.differences],
         }
 
 
@@ -154,3 +150,8 @@ def figures_json(row: GroupFigures | GroupDifference) -> dict[str, Any]:
     """The figures for programs."""
     values = ((name, getattr(row, name)) for name in row.__dataclass_fields__)
     return {name: value.as_json() if isinstance(value, Estimate | PairedTest) else value for name, value in values}
+
+
+def difference_json(row: GroupDifference) -> dict[str, Any]:
+    """A difference and its verdict, for programs."""
+    return figures_json(row) | {"verdict": row.verdict}

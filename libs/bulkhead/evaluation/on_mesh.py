@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from bulkhead.client import Mesh, MeshError, Task
-from bulkhead.evaluation.answers import CaseAnswer, ToolCall
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import EvaluationCase
 from bulkhead.evaluation.checks import needs_tool_calls
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
@@ -102,7 +102,7 @@ async def _follow_events(task: Task, began: float) -> _EventTimes:
     return times
 
 
-async def _read_tool_calls(task: Task) -> tuple[ToolCall, ...] | None:
+async def _read_tool_calls(task: Task) -> tuple[ToolCallRecord, ...] | None:
     """Calls of tools in their order, with whole arguments; None where not all are told."""
     told = await task.why()
     if told.cut:
@@ -113,7 +113,7 @@ async def _read_tool_calls(task: Task) -> tuple[ToolCall, ...] | None:
         if arguments and not _is_json(arguments) and reads < MAX_CALLS_READ:  # A story cuts long ones.
             reads += 1
             arguments = (await task.call(call.call_id))["call"]["arguments"]
-        calls.append(ToolCall(call.name, arguments, call.outcome))
+        calls.append(ToolCallRecord(call.name, arguments, call.outcome))
     return tuple(calls)
 
 
@@ -126,7 +126,7 @@ def _is_json(text: str) -> bool:
 
 
 def _task_outcome(
-    document: Mapping[str, Any], times: _EventTimes, calls: tuple[ToolCall, ...] | None
+    document: Mapping[str, Any], times: _EventTimes, calls: tuple[ToolCallRecord, ...] | None
 ) -> CaseRunOutcome:
     usage, result, failure = document["usage"], document.get("result") or {}, document.get("failure") or {}
     code = str(failure.get("code") or "")

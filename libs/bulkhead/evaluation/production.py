@@ -14,13 +14,12 @@ from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_time
 from bulkhead_contracts import bounds
 
-
 OF_EVALUATIONS = ("compare", "eval", "probe")
 """Features of tasks that are evaluations themselves."""
 
 
 def sample_tasks(rows: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """So many tasks, one an objective, by the digest of their ids: the same ones at every call."""
+    """Draw `count` tasks, one an objective, by the digest of their ids: the same ones at every call."""
     ordered = sorted(rows, key=lambda row: hashlib.sha256(str(row["task_id"]).encode()).digest())
     by_objective: dict[str, Mapping[str, Any]] = {}
     for row in ordered:

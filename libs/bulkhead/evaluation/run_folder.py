@@ -22,7 +22,7 @@ _RUN = TypeAdapter(CaseRun)
 
 
 class RunManifest(BaseModel):
-    """What is run, and how. cases: as they were at the start; digests: of each with its files, by name. release: the
+    """Settings of a run. cases: as they were at the start; digests: of each with its files, by name. release: the
     label of the prompts that it is made under. made_by: version of the package."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

@@ -9,7 +9,14 @@ from statistics import fmean
 from typing import Any, Literal
 
 from bulkhead.evaluation.cases import EvaluationCase
-from bulkhead.evaluation.comparison import GroupDifference, GroupFigures, figures_json, group_difference, group_figures
+from bulkhead.evaluation.comparison import (
+    GroupDifference,
+    GroupFigures,
+    difference_json,
+    figures_json,
+    group_difference,
+    group_figures,
+)
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRun, CaseRuns
 
@@ -62,27 +69,6 @@ class EvaluationReport:
     difference: GroupDifference | None = None
     difference_by_tag: tuple[GroupDifference, ...] = ()
     incomparable: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        manifest = self.manifest
-        return {
-            "run": manifest.run,
-            "set": manifest.case_file,
-            "release": manifest.release,
-            "route": manifest.route,
-            "began_unix_ms": manifest.began_unix_ms,
-            "runs": len(self.totals.runs),
-            "runs_wanted": self.totals.expected_count,
-            "spent_usd_micros": self.totals.spent_usd_micros,
-            "figures": figures_json(self.figures) if self.figures is not None else None,
-            "tags": [figures_json(figures) for figures in self.by_tag],
-            "baseline": self.baseline.run if self.baseline is not None else None,
-            "difference": self.difference.as_json() if self.difference is not None else None,
-            "difference_by_tag": [difference.as_json() for difference in self.difference_by_tag],
-            "incomparable": list(self.incomparable),
-            "cases": [_case_json(report) for report in self.cases],
-        }
 
 
 def build_report(folder: RunFolder, baseline: RunFolder | None = None) -> EvaluationReport:
@@ -152,14 +138,36 @@ def _passed_share(runs: Sequence[CaseRun]) -> float:
     return fmean(run.has_passed for run in runs) if runs else 0.0
 
 
-def _case_json(report: CaseReport) -> dict[str, Any]:
+def report_json(report: EvaluationReport) -> dict[str, Any]:
+    """The report for programs."""
+    manifest = report.manifest
     return {
-        "name": report.case.name,
-        "tags": list(report.case.tags),
-        "change": report.change,
-        "passed": report.share,
-        "passed_before": _passed_share(report.before) if report.before else None,
-        "runs": [run_json(run) for run in report.runs],
+        "run": manifest.run,
+        "set": manifest.case_file,
+        "release": manifest.release,
+        "route": manifest.route,
+        "began_unix_ms": manifest.began_unix_ms,
+        "runs": len(report.totals.runs),
+        "runs_wanted": report.totals.expected_count,
+        "spent_usd_micros": report.totals.spent_usd_micros,
+        "figures": figures_json(report.figures) if report.figures is not None else None,
+        "tags": [figures_json(figures) for figures in report.by_tag],
+        "baseline": report.baseline.run if report.baseline is not None else None,
+        "difference": difference_json(report.difference) if report.difference is not None else None,
+        "difference_by_tag": [difference_json(difference) for difference in report.difference_by_tag],
+        "incomparable": list(report.incomparable),
+        "cases": [_case_json(case) for case in report.cases],
+    }
+
+
+def _case_json(case: CaseReport) -> dict[str, Any]:
+    return {
+        "name": case.case.name,
+        "tags": list(case.case.tags),
+        "change": case.change,
+        "passed": case.share,
+        "passed_before": _passed_share(case.before) if case.before else None,
+        "runs": [run_json(run) for run in case.runs],
     }
 
 

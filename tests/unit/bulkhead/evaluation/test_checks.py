@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.evaluation.answers import CaseAnswer, ToolCall
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import CaseError, Check
 from bulkhead.evaluation.checks import failed_checks, find_numbers
 
@@ -73,7 +73,10 @@ def test_a_separator_is_read_both_ways_where_it_may_be_either() -> None:
     assert list(find_numbers("1.2.3")) == [] and list(find_numbers("v2 x3")) == []
 
 
-CALLS = (ToolCall("search", '{"query": "late", "limit": 3}', "succeeded"), ToolCall("calculate", "", "failed"))
+CALLS = (
+    ToolCallRecord("search", '{"query": "late", "limit": 3}', "succeeded"),
+    ToolCallRecord("calculate", "", "failed"),
+)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,9 @@ CALLS = (ToolCall("search", '{"query": "late", "limit": 3}', "succeeded"), ToolC
         ({"reference_overlap": 0.9}, CALLS, "it is 0.80"),
     ],
 )
-def test_a_check_of_what_the_task_did(check: dict[str, object], calls: tuple[ToolCall, ...] | None, says: str) -> None:
+def test_a_check_of_what_the_task_did(
+    check: dict[str, object], calls: tuple[ToolCallRecord, ...] | None, says: str
+) -> None:
     answer = CaseAnswer("Forty EUR are refunded", (), "partly", calls, 2_000, 1_500)
     reasons = failed_checks([Check.model_validate(check)], answer, ["A fare.", "forty EUR, are: refunded, late!!! now"])
     assert not reasons if not says else says in reasons[0], reasons

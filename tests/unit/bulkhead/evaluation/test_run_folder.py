@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.evaluation.answers import CaseAnswer, ToolCall
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import CaseError, Check, EvaluationCase
 from bulkhead.evaluation.run_folder import ROWS, RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, Submission, run_all
@@ -21,7 +21,7 @@ MANIFEST = RunManifest(
     cases=CASES,
     digests={case.name: "0" for case in CASES},
 )
-ANSWER = CaseAnswer("yes [#3fa9c1d2e4b5]", ("terms.md",), "yes", (ToolCall("search", "{}", "succeeded"),), 7, 9)
+ANSWER = CaseAnswer("yes [#3fa9c1d2e4b5]", ("terms.md",), "yes", (ToolCallRecord("search", "{}", "succeeded"),), 7, 9)
 OUTCOME = CaseRunOutcome("t1", "succeeded", ANSWER, 9, None, 7, 5, models=("p/m",))
 SLOT = ("c0", "", 0)
 

@@ -14,7 +14,7 @@ from bulkhead.evaluation.cases import Check, EvaluationCase
 from bulkhead.evaluation.reports.html import mark_differences, render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
 from bulkhead.evaluation.reports.junit import render_junit
-from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems
+from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome
 
@@ -72,7 +72,7 @@ def test_the_worst_comes_first_and_a_changed_case_is_not_compared(report: Evalua
     test = report.difference.test
     assert (test.higher, test.lower, test.equal) == (1, 1, 1) and report.difference.verdict == "no difference shown"
     assert {row.name: row.passed.value for row in report.by_tag} == {"even": 0.5, "odd": 0.5}
-    document = json.loads(json.dumps(report.as_json()))
+    document = json.loads(json.dumps(report_json(report)))
     assert document["cases"][0]["passed_before"] == 1 and document["difference_by_tag"][0]["name"] == "even"
 
 
