@@ -14,18 +14,23 @@ import pytest
 import pytest_asyncio
 
 from bulkhead.evaluation.cases import load_cases
-from tests.e2e.fixtures.world import World, until
+from tests.e2e.fixtures.world import World, until, write_policy
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EXAMPLE = ROOT / "examples" / "evaluation"
 CASES = 6
+ASKS = '@id("ledger") @effect("ask") forbid (principal, action == Action::"counter_increment_unkeyed", resource);'
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with World(tmp_path_factory.mktemp("evaluation")) as world:
+    policy = write_policy(tmp_path_factory.mktemp("policy") / "asks")
+    with (policy / "default.cedar").open("a") as file:
+        file.write(f"\n{ASKS}\n")
+    extra = {"tool_executor": {"BULKHEAD_POLICY_DIR": str(policy)}}
+    async with World(tmp_path_factory.mktemp("evaluation"), extra_env=extra) as world:
         yield world
 
 
@@ -118,6 +123,15 @@ async def test_a_spent_budget_leaves_runs_undone_and_more_money_makes_them(world
     assert f"{CASES - short['runs']} of {CASES} runs not made" in short["problems"][0]
     whole = await evaluate(world, *words, "--budget-usd", "1", "--resume", str(tmp_path / "run"))
     assert whole["runs"] == CASES
+
+
+async def test_a_task_that_waits_for_a_person_fails_at_once(world: World, tmp_path: Path) -> None:
+    row = {"name": "pay", "input": "Use counter_increment_unkeyed name=refund amount=152."}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(row | {"checks": [{"answered": "yes"}]}) + "\n")
+    report = await evaluate(world, "run", str(tmp_path / "cases.jsonl"), "--out", str(tmp_path / "run"))
+    (run,) = report["cases"][0]["runs"]
+    assert (run["status"], run["code"], run["passed"]) == ("cancelled", "approval_wanted", False)
+    assert not world.counter.count("refund")
 
 
 async def test_tasks_become_cases_without_personal_data_that_can_be_run(world: World, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class AnswerPair:
 def render_html(report: EvaluationReport, problems: list[str]) -> str:
     """The page."""
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {
         "usd": lambda micros: format_usd(round(micros)),
         "duration": format_duration,
