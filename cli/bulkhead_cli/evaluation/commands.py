@@ -154,6 +154,28 @@ def compare(
 def check(case_set: CaseSet, as_json: Json = False) -> Work:
     """Validate a set without running it: its fields, documents, schemas and Python checks.
 
+    A case has a name, an input, checks and, optionally, documents (paths beside the set), references, tags and an
+    origin. It passes when it is answered and all checks hold. Each check is one of:
+
+    contains, not_contains, regex: a text that is in the answer, or not, whatever its case and blanks.
+
+    entities, forbidden: names that all stand there as whole words; words of which none does.
+
+    equals_number: a number of the answer, or {value, tolerance}. json_schema: of the answer as JSON.
+
+    length: {min_words, max_words, min_chars, max_chars}. cites: the name of a document that is cited.
+
+    personal_data: kinds that may stand in the answer, of card, email, iban and phone; [] for none.
+
+    reference_overlap: the least F1 of the words in common with the nearest reference.
+
+    tool_called: a tool, or {tool, arguments} with arguments that a call has, among others. tool_not_called: a tool.
+
+    max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
+
+    python: file.py:function beside the set; given the answer (text, cited, tool_calls, answered, cost_usd_micros,
+    latency_ms) it returns True or "", or why it does not pass. It runs with your rights: read a set of others first.
+
     Examples: bulkhead eval check cases.jsonl
     """
     from bulkhead_cli.evaluation.sets import check_set
