@@ -134,6 +134,15 @@ async def test_a_task_that_waits_for_a_person_fails_at_once(world: World, tmp_pa
     assert not world.counter.count("refund")
 
 
+async def test_calls_of_tools_are_checked_with_their_arguments(world: World, tmp_path: Path) -> None:
+    call = {"tool": "calculate", "arguments": {"expression": "17 * 23"}}
+    row = {"name": "sum", "input": "Calculate 17 * 23.", "checks": [{"tool_called": call}]}
+    other = row | {"name": "other", "checks": [{"tool_called": call | {"arguments": {"expression": "1"}}}]}
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (row, other)))
+    report = await evaluate(world, "run", str(tmp_path / "cases.jsonl"), "--out", str(tmp_path / "run"))
+    assert {case["name"]: case["passed"] for case in report["cases"]} == {"sum": 1, "other": 0}, report["cases"]
+
+
 async def test_tasks_become_cases_without_personal_data_that_can_be_run(world: World, tmp_path: Path) -> None:
     task = await world.submit("demo", "Where is lost luggage reported? Write to ada@example.org.")
     await world.finish(task)

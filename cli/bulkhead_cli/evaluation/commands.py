@@ -169,7 +169,8 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
 
     reference_overlap: the least F1 of the words in common with the nearest reference.
 
-    tool_called: a tool, or {tool, arguments} with arguments that a call has, among others. tool_not_called: a tool.
+    tool_called: a tool that was called, and not refused, or {tool, arguments} with arguments that a call has, among
+    others. tool_not_called: a tool that was not even asked for.
 
     max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
 

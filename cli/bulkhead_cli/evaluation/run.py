@@ -6,12 +6,11 @@ In: a target, a set, an earlier run. Out: files in the run's folder, a summary o
 import json
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.drift import package_version
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.reports.html import render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
@@ -119,7 +118,7 @@ def _open_folder(
         run=run,
         case_file=str(request.case_file),
         began_unix_ms=round(now_s * 1000),
-        made_by=_package_version(),
+        made_by=package_version(),
         mesh=target.url,
         release=request.release,
         route=request.route,
@@ -218,9 +217,3 @@ def _print_report(report: EvaluationReport, folder: Path, problems: list[str]) -
     for problem in problems:
         out.print(problem, style="red", markup=False)
     out.print(f"report in {folder / 'report.html'}; `inspect view --log-dir {folder}` opens the log", markup=False)
-
-
-def _package_version() -> str:
-    with suppress(PackageNotFoundError):
-        return version("bulkhead")
-    return ""

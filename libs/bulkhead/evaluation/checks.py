@@ -75,7 +75,7 @@ def _task_failure(check: Check, answer: CaseAnswer) -> str:
             if answer.tool_calls is None:
                 return "not all calls of the task are known"
             count = sum(call.tool == check.tool_not_called for call in answer.tool_calls)
-            return f"it was called {count} times" if count else ""
+            return f"it was asked for {count} times" if count else ""
         case "max_cost_usd":
             cost_usd = answer.cost_usd_micros / 1_000_000
             return "" if cost_usd <= (check.max_cost_usd or 0) else f"it cost {cost_usd:.6f}"
@@ -104,9 +104,10 @@ def _length_failure(limits: LengthBounds, text: str) -> str:
 
 def _call_failure(expected: str | ExpectedCall, calls: Sequence[ToolCallRecord] | None) -> str:
     wanted = expected if isinstance(expected, ExpectedCall) else ExpectedCall(tool=expected)
-    of_tool = [call for call in calls or () if call.tool == wanted.tool]
+    made_calls = [call for call in calls or () if call.outcome != "refused"]
+    of_tool = [call for call in made_calls if call.tool == wanted.tool]
     if not of_tool:
-        names = dict.fromkeys(call.tool for call in calls or ())
+        names = dict.fromkeys(call.tool for call in made_calls)
         return f"called: {', '.join(names) or 'nothing'}"[:SHOWN_CHARS]
     if any(_has_arguments(call.arguments, wanted.arguments) for call in of_tool):
         return ""

@@ -4,7 +4,6 @@ In: cases and routes. Out: outcomes. Spending is counted under a feature, and un
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -24,8 +23,6 @@ NOBODY_THERE = {
 }
 """Codes of pauses that end a run, with the reason of its cancellation."""
 CANCEL_S = 2.0
-MAX_CALLS_READ = 64
-"""Calls of tools whose whole arguments are read one by one."""
 
 
 class UnknownRoute(MeshError):
@@ -103,26 +100,12 @@ async def _follow_events(task: Task, began: float) -> _EventTimes:
 
 
 async def _read_tool_calls(task: Task) -> tuple[ToolCallRecord, ...] | None:
-    """Calls of tools in their order, with whole arguments; None where not all are told."""
-    told = await task.why()
-    if told.cut:
+    """Calls of tools in their order; None where not all are told. Arguments of over 2,000 characters are cut."""
+    document = await task.why()
+    if document.cut:
         return None
-    calls, reads = [], 0
-    for call in (call for call in told.story.calls if call.kind == "tool"):
-        arguments = call.arguments
-        if arguments and not _is_json(arguments) and reads < MAX_CALLS_READ:  # A story cuts long ones.
-            reads += 1
-            arguments = (await task.call(call.call_id))["call"]["arguments"]
-        calls.append(ToolCallRecord(call.name, arguments, call.outcome))
-    return tuple(calls)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    calls = (call for call in document.story.calls if call.kind == "tool")
+    return tuple(ToolCallRecord(call.name, call.arguments, call.outcome) for call in calls)
 
 
 def _task_outcome(

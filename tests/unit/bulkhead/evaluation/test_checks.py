@@ -76,6 +76,7 @@ def test_a_separator_is_read_both_ways_where_it_may_be_either() -> None:
 CALLS = (
     ToolCallRecord("search", '{"query": "late", "limit": 3}', "succeeded"),
     ToolCallRecord("calculate", "", "failed"),
+    ToolCallRecord("pay", '{"amount": 1}', "refused"),
 )
 
 
@@ -89,7 +90,9 @@ CALLS = (
         ({"tool_called": {"tool": "search", "arguments": {"limit": 4}}}, CALLS, 'called with {"query"'),
         ({"tool_called": {"tool": "calculate", "arguments": {"a": None}}}, CALLS, "may not be read"),
         ({"tool_not_called": "send"}, CALLS, ""),
-        ({"tool_not_called": "search"}, CALLS, "it was called 1 times"),
+        ({"tool_not_called": "search"}, CALLS, "it was asked for 1 times"),
+        ({"tool_called": "pay"}, CALLS, "called: search, calculate"),
+        ({"tool_not_called": "pay"}, CALLS, "it was asked for 1 times"),
         ({"tool_not_called": "send"}, None, "not all calls of the task are known"),
         ({"max_cost_usd": 0.01}, CALLS, ""),
         ({"max_cost_usd": 0.001}, CALLS, "it cost 0.002000"),
