@@ -51,7 +51,7 @@ def _failure_reason(check: Check, answer: CaseAnswer, references: Sequence[str])
             missing = [name for name in check.entities or () if not _names_word(name, text)]
             return f"not named: {', '.join(missing)}"[:SHOWN_CHARS] if missing else ""
         case "forbidden":
-            present = [word for word in check.forbidden or () if _names_word(word, text)]
+            present = [term for term in check.forbidden or () if _names_word(term, text)]
             return f"named: {', '.join(present)}"[:SHOWN_CHARS] if present else ""
         case "length":
             return _length_failure(check.length or LengthBounds(), text)
@@ -103,13 +103,13 @@ def _length_failure(limits: LengthBounds, text: str) -> str:
 
 
 def _call_failure(expected: str | ExpectedCall, calls: Sequence[ToolCallRecord] | None) -> str:
-    wanted = expected if isinstance(expected, ExpectedCall) else ExpectedCall(tool=expected)
+    expected_call = expected if isinstance(expected, ExpectedCall) else ExpectedCall(tool=expected)
     made_calls = [call for call in calls or () if call.outcome != "refused"]
-    of_tool = [call for call in made_calls if call.tool == wanted.tool]
+    of_tool = [call for call in made_calls if call.tool == expected_call.tool]
     if not of_tool:
         names = dict.fromkeys(call.tool for call in made_calls)
         return f"called: {', '.join(names) or 'nothing'}"[:SHOWN_CHARS]
-    if any(_has_arguments(call.arguments, wanted.arguments) for call in of_tool):
+    if any(_has_arguments(call.arguments, expected_call.arguments) for call in of_tool):
         return ""
     return f"called with {of_tool[-1].arguments or 'arguments that may not be read'}"[:SHOWN_CHARS]
 
@@ -128,9 +128,9 @@ def _has_arguments(arguments: str, wanted: dict[str, object]) -> bool:
 
 def word_overlap(reference: str, text: str) -> float:
     """F1 of the words that two texts have in common, whatever their order and case: 1.0 for the same words."""
-    expected, given = (Counter(re.findall(r"\w+", part.casefold())) for part in (reference, text))
-    shared = (expected & given).total()
-    return 2 * shared / (expected.total() + given.total()) if shared else 0.0
+    expected, actual = (Counter(re.findall(r"\w+", part.casefold())) for part in (reference, text))
+    shared = (expected & actual).total()
+    return 2 * shared / (expected.total() + actual.total()) if shared else 0.0
 
 
 def _fold_text(text: str | None) -> str:

@@ -30,10 +30,10 @@ def render_junit(report: EvaluationReport) -> str:
         ET.SubElement(properties, "property", name=name, value=value)
     for run in runs:
         _add_case(suite, run, repeated=report.manifest.repetitions > 1)
-    whole = ET.Element("testsuites")
-    whole.append(suite)
-    ET.indent(whole)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(whole, encoding="unicode")}\n'
+    document = ET.Element("testsuites")
+    document.append(suite)
+    ET.indent(document)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(document, encoding="unicode")}\n'
 
 
 def _add_case(suite: ET.Element, run: CaseRun, *, repeated: bool) -> None:
