@@ -106,6 +106,7 @@ NEEDS: dict[str, Need] = {
     "helm": Need(
         lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"
     ),
+    "inspect-ai": Need(lambda: _installed("inspect"), "a venv with inspect-ai and httpx, whose bin is on PATH"),
     "kubectl": Need(lambda: _installed("kubectl"), "kubectl 1.27 or newer"),
     "linux": Need(lambda: sys.platform == "linux", "Linux"),
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),

@@ -84,6 +84,11 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "models.commands:models_app",
             "List the routes to models, compare them on cases of your own, or probe them for drift.",
         ),
+        CommandRow(
+            "eval",
+            "evaluation.commands:eval_app",
+            "Run sets of cases with checks, compare runs, and make cases of tasks.",
+        ),
     ),
     "Limits and halts": (
         CommandRow("topup", "limits.commands:topup", "Raise the limits of one task by an amount."),

@@ -14,8 +14,8 @@ from bulkhead.evaluation.drift import Baseline, Drift
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.runs import CaseRuns
 from bulkhead.text.amounts import format_count, format_time, format_usd
-from bulkhead_cli.models.compare import run_through
 from bulkhead_cli.models.routes import check_known, routes_of
+from bulkhead_cli.models.running import run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
 from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget
@@ -45,8 +45,9 @@ async def probe_routes(
         async with target.mesh_client() as mesh:
             # One call a question: neither a plan of the planner's nor the judge is what is probed.
             runner = MeshRunner(mesh, feature=FEATURE, deadline_s=DEADLINE_S, plan_of=_single_step_plan, check=False)
-            ceiling = {"repeat": 1, "limit_usd_micros": limit_usd_micros, "at_once": 1}
-            runs = await run_through(runner, questions, routes, verbose=False, **ceiling)
+            runs = await run_through(
+                *(runner, questions, routes), repeat=1, limit_usd_micros=limit_usd_micros, at_once=1, verbose=False
+            )
         current = drift.build_baseline(runs.runs, questions, round(time.time() * 1000))
         changes = drift.find_drifts(before, current, runs.runs) if before is not None else []
         if before is None or update:

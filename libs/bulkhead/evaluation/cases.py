@@ -4,21 +4,29 @@ In: a file (YAML: a list, or an object with `cases`; JSONL: one case per line). 
 the case and the field.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bulkhead.grounding.personal_data import PersonalData
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 
 MAX_CASES = 1_000
 MAX_CHECKS = 32
 MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_NAMES = 64
+MAX_TAGS = 16
 Words = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
+Names = Annotated[tuple[Words, ...], Field(min_length=1, max_length=MAX_NAMES)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class CaseError(ValueError):
@@ -38,11 +46,37 @@ class ExpectedNumber(BaseModel):
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class LengthBounds(BaseModel):
+    """Length of an answer, without the markers of its citations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_words: Annotated[int, Field(ge=0)] = 0
+    max_words: Annotated[int, Field(ge=0)] | None = None
+    min_chars: Annotated[int, Field(ge=0)] = 0
+    max_chars: Annotated[int, Field(ge=0)] | None = None
+
+
+class ExpectedCall(BaseModel):
+    """A call of a tool that the task makes. arguments: those that some call of it has, among others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: Words
+    arguments: dict[str, Any] = {}
+
+
 class Check(BaseModel):
     """One check of an answer: exactly one of the fields.
 
     contains, not_contains: a text, whatever its case and blanks. regex: found anywhere. equals_number: one of the
     numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's name.
+    entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data: kinds that
+    may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool that
+    was not even asked for. max_cost_usd, max_latency_s: of the
+    task. answered: the mesh's own verdict, at least so good. reference_overlap: F1 of the words in common with the
+    nearest reference (Rajpurkar 2016). python: `file.py:function` beside the file of cases; the function takes a
+    CaseAnswer and returns True or "", or why the answer does not pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +87,17 @@ class Check(BaseModel):
     equals_number: float | ExpectedNumber | None = None
     json_schema: dict[str, Any] | None = None
     cites: Words | None = None
+    entities: Names | None = None
+    forbidden: Names | None = None
+    length: LengthBounds | None = None
+    personal_data: tuple[PersonalData, ...] | None = None
+    tool_called: Words | ExpectedCall | None = None
+    tool_not_called: Words | None = None
+    max_cost_usd: Positive | None = None
+    max_latency_s: Positive | None = None
+    answered: Literal["yes", "partly"] | None = None
+    reference_overlap: Annotated[float, Field(gt=0, le=1)] | None = None
+    python: Annotated[str, Field(pattern=r"^[^:]{1,400}\.py:[A-Za-z_]\w{0,99}$")] | None = None
 
     @model_validator(mode="after")
     def _require_one_kind(self) -> Self:
@@ -84,14 +129,27 @@ class Check(BaseModel):
 
 
 class EvaluationCase(BaseModel):
-    """One objective and its checks. documents: paths, beside the case file, of what the tenant has to have."""
+    """One objective (in a golden set `input`) and its checks.
+
+    documents: paths, beside the case file, of what the tenant has to have. references: right answers, for people and
+    for `reference_overlap`. tags: parts of the set that are told apart. origin: where the case is from.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    objective: Words
+    name: Label
+    objective: Annotated[Words, Field(validation_alias=AliasChoices("objective", "input"))]
     documents: tuple[str, ...] = ()
+    references: Annotated[tuple[Words, ...], Field(max_length=MAX_NAMES)] = ()
     checks: Annotated[tuple[Check, ...], Field(min_length=1, max_length=MAX_CHECKS)]
+    tags: Annotated[tuple[Label, ...], Field(max_length=MAX_TAGS)] = ()
+    origin: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)] = ""
+
+    @model_validator(mode="after")
+    def _require_reference(self) -> Self:
+        if not self.references and any(check.reference_overlap is not None for check in self.checks):
+            raise ValueError("reference_overlap needs references, and there are none")
+        return self
 
 
 FORM = 'write `- {name: late, objective: "What is refunded?", documents: [terms.md], checks: [{contains: "40 EUR"}]}`'
@@ -113,10 +171,43 @@ def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several cases are called {', '.join(twice)}", "give each a name of its own")
     beside = path.parent
-    return tuple(
-        case.model_copy(update={"documents": tuple(str(beside / document) for document in case.documents)})
-        for case in cases
+    return tuple(_with_paths(case, beside) for case in cases)
+
+
+def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:
+    documents = tuple(str(folder / document) for document in case.documents)
+    checks = tuple(
+        check if check.python is None else check.model_copy(update={"python": str(folder / check.python)})
+        for check in case.checks
     )
+    return case.model_copy(update={"documents": documents, "checks": checks})
+
+
+def digest_cases(cases: Iterable[EvaluationCase]) -> dict[str, str]:
+    """SHA-256 of each case by its name, with the contents of the files that it names; where they lie says nothing.
+    Raises CaseError for a file that cannot be read."""
+    contents: dict[str, str] = {}
+
+    def digest_file(name: str) -> str:
+        if name not in contents:
+            try:
+                contents[name] = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+            except OSError as error:
+                raise CaseError(
+                    f"{name} cannot be read: {error.strerror}", "put it beside the file of cases"
+                ) from error
+        return contents[name]
+
+    digests = {}
+    for case in cases:
+        row = case.model_dump(mode="json", exclude_unset=True, exclude={"documents", "tags", "origin"})
+        row["documents"] = [[Path(name).name, digest_file(name)] for name in case.documents]
+        for check in row["checks"]:
+            if code := check.get("python"):
+                path, _, function = code.rpartition(":")
+                check["python"] = [digest_file(path), function]
+        digests[case.name] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+    return digests
 
 
 def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:

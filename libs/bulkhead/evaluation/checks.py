@@ -1,13 +1,18 @@
-"""Plain checks of an answer. In: an answer with its citations, and checks. Out: which failed, and why. Pure."""
+"""Checks of an answer. In: an answer with what the task did, and checks. Out: which failed, and why.
+
+All are plain but `python`, which runs a function of the set's author.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
-from bulkhead.evaluation.cases import Check, ExpectedNumber
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
+from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, LengthBounds
+from bulkhead.evaluation.python_checks import run_python_check
+from bulkhead.grounding.personal_data import find_personal_data
 
-MARKER = re.compile(r"\s?\[#[0-9a-f]{12}\]")
 _FENCE = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\d[\d.,'\u2019\u00a0\u202f]*")
 _GROUPED = re.compile(r"[-+]?\d{1,3}([,.'\u2019\u00a0\u202f])\d{3}(?:\1\d{3})*")
@@ -15,42 +20,117 @@ _BLANKS = re.compile(r"\s+")
 SHOWN_CHARS = 80
 
 
-@dataclass(frozen=True, slots=True)
-class CaseAnswer:
-    """Text that came of a case. cited: names of the documents that the answer cites."""
-
-    text: str
-    cited: tuple[str, ...] = ()
-
-    @property
-    def plain_text(self) -> str:
-        """The text without the markers of its citations."""
-        return MARKER.sub("", self.text)
+def needs_tool_calls(checks: Iterable[Check]) -> bool:
+    """Check whether any of the checks looks at the calls of tools."""
+    return any(check.kind in ("tool_called", "tool_not_called", "python") for check in checks)
 
 
-def failed_checks(checks: Iterable[Check], answer: CaseAnswer) -> tuple[str, ...]:
+def failed_checks(checks: Iterable[Check], answer: CaseAnswer, references: Sequence[str] = ()) -> tuple[str, ...]:
     """Reason of each check that failed; () when the answer passes."""
-    return tuple(f"{check} ({reason})" for check in checks if (reason := _failure_reason(check, answer)))
+    reasons = ((check, _failure_reason(check, answer, references)) for check in checks)
+    return tuple(f"{check} ({reason})" for check, reason in reasons if reason)
 
 
-def _failure_reason(check: Check, answer: CaseAnswer) -> str:
+def _failure_reason(check: Check, answer: CaseAnswer, references: Sequence[str]) -> str:
     """The reason for which an answer does not pass a check; "" when it does."""
+    text = answer.plain_text
     match check.kind:
         case "contains":
-            return (
-                "" if _fold_text(check.contains) in _fold_text(answer.plain_text) else "it does not stand in the answer"
-            )
+            return "" if _fold_text(check.contains) in _fold_text(text) else "it does not stand in the answer"
         case "not_contains":
-            return "it stands in the answer" if _fold_text(check.not_contains) in _fold_text(answer.plain_text) else ""
+            return "it stands in the answer" if _fold_text(check.not_contains) in _fold_text(text) else ""
         case "regex":
-            return "" if re.search(check.regex or "", answer.plain_text) else "nothing fits it"
+            return "" if re.search(check.regex or "", text) else "nothing fits it"
         case "equals_number":
-            return _number_failure(check.equals_number, answer.plain_text)
+            return _number_failure(check.equals_number, text)
         case "json_schema":
-            return _schema_failure(check.json_schema, answer.plain_text)
+            return _schema_failure(check.json_schema, text)
         case "cites":
             return "" if check.cites in answer.cited else f"cited: {', '.join(answer.cited) or 'nothing'}"
+        case "entities":
+            missing = [name for name in check.entities or () if not _names_word(name, text)]
+            return f"not named: {', '.join(missing)}"[:SHOWN_CHARS] if missing else ""
+        case "forbidden":
+            present = [term for term in check.forbidden or () if _names_word(term, text)]
+            return f"named: {', '.join(present)}"[:SHOWN_CHARS] if present else ""
+        case "length":
+            return _length_failure(check.length or LengthBounds(), text)
+        case "personal_data":
+            kinds = {kind for _, _, kind in find_personal_data(text)} - set(check.personal_data or ())
+            return f"it holds: {', '.join(sorted(kinds))}" if kinds else ""
+        case "python":
+            return run_python_check(check.python or "", answer)
+        case "reference_overlap":
+            overlap = max((word_overlap(reference, text) for reference in references), default=0.0)
+            return "" if overlap >= (check.reference_overlap or 0) else f"it is {overlap:.2f}"
+    return _task_failure(check, answer)
+
+
+def _task_failure(check: Check, answer: CaseAnswer) -> str:
+    """The reason for which a task does not pass a check of what it did; "" when it does."""
+    match check.kind:
+        case "tool_called":
+            return _call_failure(check.tool_called or "", answer.tool_calls)
+        case "tool_not_called":
+            if answer.tool_calls is None:
+                return "not all calls of the task are known"
+            count = sum(call.tool == check.tool_not_called for call in answer.tool_calls)
+            return f"it was asked for {count} times" if count else ""
+        case "max_cost_usd":
+            cost_usd = answer.cost_usd_micros / 1_000_000
+            return "" if cost_usd <= (check.max_cost_usd or 0) else f"it cost {cost_usd:.6f}"
+        case "max_latency_s":
+            latency_s = answer.latency_ms / 1000
+            return "" if latency_s <= (check.max_latency_s or 0) else f"it took {latency_s:.1f}"
+        case "answered":
+            passing = ("yes", "partly") if check.answered == "partly" else ("yes",)
+            return "" if answer.answered in passing else f"it is {answer.answered or 'unknown'}"
     raise AssertionError(check.kind)
+
+
+def _names_word(word: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(_fold_text(word))}(?!\w)", _fold_text(text)) is not None
+
+
+def _length_failure(limits: LengthBounds, text: str) -> str:
+    for count, least, most, unit in (
+        (len(text.split()), limits.min_words, limits.max_words, "words"),
+        (len(text), limits.min_chars, limits.max_chars, "characters"),
+    ):
+        if count < least or (most is not None and count > most):
+            return f"it has {count:,} {unit}"
+    return ""
+
+
+def _call_failure(expected: str | ExpectedCall, calls: Sequence[ToolCallRecord] | None) -> str:
+    expected_call = expected if isinstance(expected, ExpectedCall) else ExpectedCall(tool=expected)
+    made_calls = [call for call in calls or () if call.outcome != "refused"]
+    of_tool = [call for call in made_calls if call.tool == expected_call.tool]
+    if not of_tool:
+        names = dict.fromkeys(call.tool for call in made_calls)
+        return f"called: {', '.join(names) or 'nothing'}"[:SHOWN_CHARS]
+    if any(_has_arguments(call.arguments, expected_call.arguments) for call in of_tool):
+        return ""
+    return f"called with {of_tool[-1].arguments or 'arguments that may not be read'}"[:SHOWN_CHARS]
+
+
+def _has_arguments(arguments: str, wanted: dict[str, object]) -> bool:
+    if not wanted:
+        return True
+    try:
+        document = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and all(
+        name in document and document[name] == value for name, value in wanted.items()
+    )
+
+
+def word_overlap(reference: str, text: str) -> float:
+    """F1 of the words that two texts have in common, whatever their order and case: 1.0 for the same words."""
+    expected, actual = (Counter(re.findall(r"\w+", part.casefold())) for part in (reference, text))
+    shared = (expected & actual).total()
+    return 2 * shared / (expected.total() + actual.total()) if shared else 0.0
 
 
 def _fold_text(text: str | None) -> str:

@@ -1,6 +1,6 @@
-"""Figures of routes from their runs, and of each route against the first. Pure.
+"""Figures of groups of runs (a route, an evaluation, a tag), and of one group against another. Pure.
 
-In: judged runs. Out: figures with intervals, for people and programs.
+In: judged runs. Out: figures with intervals and paired tests, for people and programs.
 """
 
 from collections import Counter
@@ -10,21 +10,21 @@ from typing import Any, Literal
 
 from bulkhead.evaluation import statistics
 from bulkhead.evaluation.runs import CaseRun, CaseRuns
-from bulkhead.evaluation.statistics import Estimate, FiguresByCase
+from bulkhead.evaluation.statistics import Estimate, FiguresByCase, PairedTest
 
 Verdict = Literal["better", "worse", "no difference shown"]
 
 
 @dataclass(frozen=True, slots=True)
-class RouteFigures:
-    """One route. passed: share of runs that pass all their checks. first_token_ms: p50, of the runs that streamed.
+class GroupFigures:
+    """One group. passed: share of runs that pass all their checks. first_token_ms: p50, of the runs that streamed.
 
     cost_usd_micros: mean of a run. cost_per_pass_usd_micros: all cost by the runs that passed; None when none did.
     always, sometimes, never: cases by how many of their repetitions passed. failures: runs by the code of their
     failure; failed_checks: by check.
     """
 
-    route: str
+    name: str
     runs: int
     passed: Estimate
     latency_p50_ms: Estimate | None
@@ -43,58 +43,63 @@ class RouteFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteDifference:
-    """A route minus the first one, over the same cases. verdict: on quality, by whether its interval holds zero."""
+class GroupDifference:
+    """A group minus another one, over the same cases. test: of the shares that passed; verdict: by this test."""
 
-    route: str
+    name: str
     against: str
     passed: Estimate | None
+    test: PairedTest | None
     latency_ms: Estimate | None
     cost_usd_micros: Estimate | None
 
     @property
     def verdict(self) -> Verdict:
         """The verdict on the quality."""
-        passed = self.passed
-        if passed is None or passed.low is None or passed.high is None or passed.low <= 0 <= passed.high:
+        if self.test is None or self.passed is None or not self.test.is_significant:
             return "no difference shown"
-        return "better" if passed.low > 0 else "worse"
+        return "better" if self.passed.value > 0 else "worse"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteComparison:
     """Figures of all routes, in the order in which they were named."""
 
-    routes: tuple[RouteFigures, ...]
-    differences: tuple[RouteDifference, ...]
+    routes: tuple[GroupFigures, ...]
+    differences: tuple[GroupDifference, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "routes": [_as_json(figures) for figures in self.routes],
-            "differences": [_as_json(difference) | {"verdict": difference.verdict} for difference in self.differences],
+            "routes": [_name_route(figures_json(figures)) for figures in self.routes],
+            "differences": [_name_route(difference_json(difference)) for difference in self.differences],
         }
+
+
+def _name_route(row: dict[str, Any]) -> dict[str, Any]:
+    return {"route" if name == "name" else name: value for name, value in row.items()}
 
 
 def compare_runs(runs: CaseRuns, routes: Sequence[str]) -> RouteComparison:
     """Compare the routes that have runs."""
     by_route = {route: [run for run in runs.runs if run.route == route] for route in routes}
     tested = [route for route in routes if by_route[route]]
-    figures = tuple(_route_figures(route, by_route[route]) for route in tested)
+    figures = tuple(group_figures(route, by_route[route]) for route in tested)
     first = by_route[tested[0]] if tested else []
     return RouteComparison(
-        figures, tuple(_route_difference(tested[0], first, name, by_route[name]) for name in tested[1:])
+        figures, tuple(group_difference(tested[0], first, name, by_route[name]) for name in tested[1:])
     )
 
 
-def _route_figures(route: str, runs: list[CaseRun]) -> RouteFigures:
+def group_figures(name: str, runs: Sequence[CaseRun]) -> GroupFigures:
+    """Figures of a group that has runs."""
     outcomes, passed = [run.outcome for run in runs], _by_case(runs, lambda run: float(run.has_passed))
     streamed = [outcome.first_token_ms for outcome in outcomes if outcome.first_token_ms is not None]
     latencies, count = [outcome.latency_ms for outcome in outcomes], sum(run.has_passed for run in runs)
     shares = [sum(rows) / len(rows) for rows in passed.values()]
     always, never = shares.count(1.0), shares.count(0.0)
-    return RouteFigures(
-        route,
+    return GroupFigures(
+        name,
         len(runs),
         statistics.share_estimate(passed),
         statistics.quantile_estimate(latencies, 0.50),
@@ -113,30 +118,40 @@ def _route_figures(route: str, runs: list[CaseRun]) -> RouteFigures:
     )
 
 
-def _route_difference(first: str, before: list[CaseRun], name: str, runs: list[CaseRun]) -> RouteDifference:
+def group_difference(first: str, before: Sequence[CaseRun], name: str, runs: Sequence[CaseRun]) -> GroupDifference:
+    """The difference of a group from the first one, over the cases that both have."""
+
     def paired_cases(figure: Callable[[CaseRun], float]) -> tuple[FiguresByCase, FiguresByCase]:
         return _by_case(before, figure), _by_case(runs, figure)
 
-    return RouteDifference(
+    shares = paired_cases(lambda run: float(run.has_passed))
+    return GroupDifference(
         name,
         first,
-        statistics.share_difference(*paired_cases(lambda run: float(run.has_passed))),
+        statistics.share_difference(*shares),
+        statistics.paired_test(*shares),
         statistics.mean_difference(*paired_cases(lambda run: float(run.outcome.latency_ms))),
         statistics.mean_difference(_costs_by_case(before), _costs_by_case(runs)),
     )
 
 
-def _costs_by_case(runs: list[CaseRun]) -> FiguresByCase:
+def _costs_by_case(runs: Sequence[CaseRun]) -> FiguresByCase:
     return _by_case(runs, lambda run: float(run.outcome.cost_usd_micros))
 
 
-def _by_case(runs: list[CaseRun], figure: Callable[[CaseRun], float]) -> dict[str, list[float]]:
+def _by_case(runs: Sequence[CaseRun], figure: Callable[[CaseRun], float]) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {}
     for run in runs:
         figures.setdefault(run.case, []).append(figure(run))
     return figures
 
 
-def _as_json(row: RouteFigures | RouteDifference) -> dict[str, Any]:
+def figures_json(row: GroupFigures | GroupDifference) -> dict[str, Any]:
+    """The figures for programs."""
     values = ((name, getattr(row, name)) for name in row.__dataclass_fields__)
-    return {name: value.as_json() if isinstance(value, Estimate) else value for name, value in values}
+    return {name: value.as_json() if isinstance(value, Estimate | PairedTest) else value for name, value in values}
+
+
+def difference_json(row: GroupDifference) -> dict[str, Any]:
+    """A difference and its verdict, for programs."""
+    return figures_json(row) | {"verdict": row.verdict}

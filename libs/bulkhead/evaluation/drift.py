@@ -104,7 +104,7 @@ def build_baseline(runs: Iterable[CaseRun], cases: Iterable[EvaluationCase], now
                 models=run.outcome.models,
             )
             routes.setdefault(run.route, {})[run.case] = answer
-    return Baseline(made_unix_ms=now_unix_ms, made_by=_package_version(), routes=routes)
+    return Baseline(made_unix_ms=now_unix_ms, made_by=package_version(), routes=routes)
 
 
 def find_drifts(before: Baseline, now: Baseline, runs: Iterable[CaseRun]) -> list[Drift]:
@@ -150,7 +150,8 @@ def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """Version of the installed package; "" of a checkout that is not installed."""
     try:
         return version("bulkhead")
     except PackageNotFoundError:

@@ -9,13 +9,19 @@ from contextlib import suppress
 from typing import Any
 
 from bulkhead.client import Mesh, MeshError, Task
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import EvaluationCase
-from bulkhead.evaluation.checks import CaseAnswer
-from bulkhead.evaluation.runs import CaseRunOutcome
+from bulkhead.evaluation.checks import needs_tool_calls
+from bulkhead.evaluation.runs import CaseRunOutcome, Submission
 from bulkhead_contracts.model import UNKNOWN_ROUTE
 
 CEILING = "budget_exceeded"
 """Code of a task that is held back, or ended, since its money is spent."""
+NOBODY_THERE = {
+    CEILING: "its money is spent, and nobody will add to it",
+    "approval_wanted": "it waits for a person, and an evaluation has none",
+}
+"""Codes of pauses that end a run, with the reason of its cancellation."""
 CANCEL_S = 2.0
 
 
@@ -24,7 +30,8 @@ class UnknownRoute(MeshError):
 
 
 class MeshRunner:
-    """A `Runner`. plan_of: a plan in place of the planner's. check: whether the checker judges."""
+    """A `Runner`. plan_of: a plan in place of the planner's. check: whether the checker judges. leaves_running: a task
+    goes on when its run is given up, for a later run under the same key to collect."""
 
     def __init__(
         self,
@@ -34,27 +41,35 @@ class MeshRunner:
         deadline_s: float,
         plan_of: Callable[[EvaluationCase], Mapping[str, Any]] | None = None,
         check: bool = True,
+        leaves_running: bool = False,
     ) -> None:
         self._mesh, self._feature, self._deadline_s = mesh, feature, deadline_s
-        self._plan_of, self._check = plan_of, check
+        self._plan_of, self._check, self._leaves_running = plan_of, check, leaves_running
 
-    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
-        """One task, to its end; it is cancelled when this is. Raises MeshError."""
+    async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
+        """One task, to its end; it is cancelled when this is, unless it is left running. Raises MeshError."""
         began = asyncio.get_running_loop().time()
         task = await self._mesh.submit(
             case.objective,
-            limit_usd=limit_usd_micros / 1_000_000,
+            limit_usd=submission.limit_usd_micros / 1_000_000,
             deadline_s=self._deadline_s,
             plan=self._plan_of(case) if self._plan_of is not None else None,
             check=self._check,
             feature=self._feature,
             workflow=route,
             route=route,
+            idempotency_key=submission.key,
         )
         try:
             times = await _follow_events(task, began)
-            return _task_outcome(await task.show(), times)
+            document = await task.show()
+            if submission.repeated:
+                times.ended_ms, times.texts = document["duration_ms"], {}  # It began before this process.
+            calls = await _read_tool_calls(task) if needs_tool_calls(case.checks) else None
+            return _task_outcome(document, times, calls)
         except asyncio.CancelledError:
+            if self._leaves_running:
+                raise
             with suppress(MeshError, TimeoutError):
                 await asyncio.wait_for(task.cancel("the evaluation was stopped"), CANCEL_S)
             raise
@@ -63,7 +78,7 @@ class MeshRunner:
 class _EventTimes:
     def __init__(self) -> None:
         self.texts: dict[str, int] = {}
-        self.final, self.ended_ms, self.at_ceiling = "", 0, False
+        self.final, self.ended_ms, self.pause_code = "", 0, ""
 
 
 async def _follow_events(task: Task, began: float) -> _EventTimes:
@@ -76,34 +91,48 @@ async def _follow_events(task: Task, began: float) -> _EventTimes:
             times.texts.setdefault(data["step_id"], at_ms)
         elif event.name == "step.ended" and data.get("final"):
             times.final = data["step_id"]
-        elif event.name == "task.paused" and data["code"] == CEILING:
-            times.at_ceiling = True
+        elif event.name == "task.paused" and data["code"] in NOBODY_THERE:
+            times.pause_code = data["code"]
             with suppress(MeshError):  # It has ended meanwhile.
-                await task.cancel("its money is spent, and nobody will add to it")
+                await task.cancel(NOBODY_THERE[data["code"]])
         times.ended_ms = at_ms
     return times
 
 
-def _task_outcome(document: Mapping[str, Any], times: _EventTimes) -> CaseRunOutcome:
+async def _read_tool_calls(task: Task) -> tuple[ToolCallRecord, ...] | None:
+    """Calls of tools in their order; None where not all are told. Arguments of over 2,000 characters are cut."""
+    document = await task.why()
+    if document.cut:
+        return None
+    calls = (call for call in document.story.calls if call.kind == "tool")
+    return tuple(ToolCallRecord(call.name, call.arguments, call.outcome) for call in calls)
+
+
+def _task_outcome(
+    document: Mapping[str, Any], times: _EventTimes, calls: tuple[ToolCallRecord, ...] | None
+) -> CaseRunOutcome:
     usage, result, failure = document["usage"], document.get("result") or {}, document.get("failure") or {}
     code = str(failure.get("code") or "")
     if code == UNKNOWN_ROUTE:
         raise UnknownRoute(str(failure["message"]), str(failure.get("hint") or ""))
+    cost_usd_micros = (document.get("charged") or usage)["cost_usd_micros"]
     answer = None
     if document["status"] == "succeeded" and document.get("answer") is not None:
         cited = dict.fromkeys(str(citation["document"]) for citation in result.get("citations") or ())
-        answer = CaseAnswer(document["answer"], tuple(cited))
+        answered = str(document.get("answered") or "")
+        facts = (answered, calls, cost_usd_micros, times.ended_ms)
+        answer = CaseAnswer(document["answer"], tuple(cited), *facts)
     labels = (label for label in result.get("provenance") or () if label["kind"] == "model_reply")
-    at_ceiling = times.at_ceiling or code == CEILING
+    at_ceiling = CEILING in (times.pause_code, code)
     return CaseRunOutcome(
         task=document["task_id"],
         status=document["status"],
         answer=answer,
         latency_ms=times.ended_ms,
         first_token_ms=times.texts.get(times.final) if times.final else None,
-        cost_usd_micros=(document.get("charged") or usage)["cost_usd_micros"],
+        cost_usd_micros=cost_usd_micros,
         tokens=usage["input_tokens"] + usage["output_tokens"],
-        code="" if answer is not None else CEILING if at_ceiling else code or "no_answer",
+        code="" if answer is not None else CEILING if at_ceiling else times.pause_code or code or "no_answer",
         standing=str(document.get("standing") or "ok"),
         models=tuple(sorted({str(label["source"]) for label in labels})),
         at_ceiling=at_ceiling,

@@ -1,15 +1,17 @@
 """The port of an evaluation: whatever can run a case on a route; and the runs, judged by the case's checks.
 
-In: cases, routes, a ceiling of the money. Out: runs, in the order in which they end. Routes take turns in being the
-first of a case, so that a busy hour is nobody's advantage.
+In: cases, routes, a ceiling of the money, a record of earlier runs. Out: runs, in the order in which they end. Routes
+take turns in being the first of a case, so that a busy hour is nobody's advantage.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bulkhead.evaluation import checks
+from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import EvaluationCase
 from bulkhead_contracts import bounds
 
@@ -23,7 +25,7 @@ class CaseRunOutcome:
 
     task: str
     status: str
-    answer: checks.CaseAnswer | None
+    answer: CaseAnswer | None
     latency_ms: int
     first_token_ms: int | None
     cost_usd_micros: int
@@ -34,10 +36,20 @@ class CaseRunOutcome:
     at_ceiling: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One run as it is submitted: again with the same key and ceiling it is the same task. repeated: it may have been
+    submitted before."""
+
+    key: str
+    limit_usd_micros: int
+    repeated: bool = False
+
+
 class Runner(Protocol):
     """Runs one case; raises what ends the whole evaluation."""
 
-    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
+    async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
         """The outcome of one run that may cost so much."""
         ...
 
@@ -61,6 +73,38 @@ class CaseRun:
         return self.outcome.answer is not None and not self.failed
 
 
+RunSlot = tuple[str, str, int]
+"""A case, a route and a repetition."""
+
+
+class RunRecord:
+    """Record of an evaluation's runs. This one keeps nothing: every run is a new one."""
+
+    @property
+    def finished(self) -> Mapping[RunSlot, CaseRun]:
+        """Runs that were made before."""
+        return {}
+
+    @property
+    def lost_usd_micros(self) -> int:
+        """Cost of runs that were cut off, and count for nothing."""
+        return 0
+
+    def find_submission(self, slot: RunSlot) -> Submission | None:
+        """The submission of a run that began before, and of which no end is on record."""
+        return None
+
+    def begin_run(self, slot: RunSlot, limit_usd_micros: int) -> Submission:
+        """Keep that a run is about to be submitted."""
+        return Submission(str(uuid.uuid4()), limit_usd_micros)
+
+    def finish_run(self, run: CaseRun) -> None:
+        """Keep a run that has ended."""
+
+    def drop_run(self, slot: RunSlot, cost_usd_micros: int) -> None:
+        """Keep what a run has cost that was cut off; the next one of the slot is a new one."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaseRuns:
     """All runs that were made, and what was spent, also on what was cut off. expected_count: of runs; fewer were made
@@ -79,11 +123,16 @@ class CaseRuns:
 class EvaluationBudget:
     """The money of an evaluation: what is spent, and what runs that are under way may still spend."""
 
-    def __init__(self, limit_usd_micros: int) -> None:
-        self.spent = 0
+    def __init__(self, limit_usd_micros: int, spent_usd_micros: int = 0) -> None:
+        self.spent = spent_usd_micros
         self.over = False
         self._limit, self._held, self._dearest = limit_usd_micros, 0, 1
         self._returned = asyncio.Condition()
+
+    def hold_again(self, limit_usd_micros: int) -> int:
+        """Hold the ceiling of a run that began before: its task may have been paid already."""
+        self._held += limit_usd_micros
+        return limit_usd_micros
 
     async def reserve_run(self) -> int:
         """The ceiling of one more run; 0 when there is not enough for one as dear as the dearest so far."""
@@ -121,23 +170,39 @@ async def run_all(
     limit_usd_micros: int,
     at_once: int,
     on_run: Callable[[CaseRun], None] = lambda run: None,
+    record: RunRecord | None = None,
 ) -> CaseRuns:
-    """Run every case on every route `repeat` times. Raises what the runner raises."""
-    purse, runs, pending = EvaluationBudget(limit_usd_micros), list[CaseRun](), _run_order(cases, routes, repeat)
+    """Run every case on every route `repeat` times, except what the record has. Raises what the runner raises."""
+    record = record or RunRecord()
+    by_slot = dict(record.finished)
+    runs = list(by_slot.values())
+    spent = sum(run.outcome.cost_usd_micros for run in runs) + record.lost_usd_micros
+    purse = EvaluationBudget(limit_usd_micros, spent)
+    order = [slot for slot in _run_order(cases, routes, repeat) if (slot[0].name, *slot[1:]) not in by_slot]
+    # Those that began before come first: their money is spent, or held by the mesh.
+    pending = iter(sorted(order, key=lambda slot: record.find_submission((slot[0].name, *slot[1:])) is None))
 
     async def run_pending() -> None:
         for case, route, repetition in pending:
-            reservation, outcome = await purse.reserve_run(), None
-            if not reservation:
+            slot, outcome = (case.name, route, repetition), None
+            submission = record.find_submission(slot)
+            ceiling = await purse.reserve_run() if submission is None else purse.hold_again(submission.limit_usd_micros)
+            if not ceiling:
                 return
+            submission = submission or record.begin_run(slot, ceiling)
             try:
-                outcome = await runner.run(case, route, reservation)
+                outcome = await runner.run(case, route, submission)
             finally:
-                counts = await purse.settle_run(reservation, outcome)
-            if counts:
-                failed = checks.failed_checks(case.checks, outcome.answer) if outcome.answer is not None else ()
-                runs.append(CaseRun(case.name, route, repetition, outcome, failed))
-                on_run(runs[-1])
+                counts = await purse.settle_run(ceiling, outcome)
+            if not counts:
+                record.drop_run(slot, outcome.cost_usd_micros)
+                continue
+            answer, failed = outcome.answer, tuple[str, ...]()
+            if answer is not None:
+                failed = checks.failed_checks(case.checks, answer, case.references)
+            runs.append(CaseRun(*slot, outcome, failed))
+            record.finish_run(runs[-1])
+            on_run(runs[-1])
 
     tasks = [asyncio.create_task(run_pending()) for _ in range(at_once)]
     try:

@@ -1,14 +1,21 @@
-"""Intervals of 95 % for shares, quantiles, means and paired differences. Pure.
+"""Intervals of 95 % for shares, quantiles, means and paired differences, and paired tests. Pure.
 
 Runs of one case resemble each other, so cases are what counts: many repetitions of few cases make no interval narrow.
 """
 
 import math
+import operator
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import NormalDist, fmean, stdev
 
 Z = NormalDist().inv_cdf(0.975)
+
+ALPHA = 0.05
+EXACT_CASES, SAMPLES, SEED = 14, 20_000, 20_261
+"""Cases that differ up to which all their signs are tried; beyond, so many random ones, the same at every call."""
 
 FiguresByCase = Mapping[str, Sequence[float]]
 """By case: one figure per run."""
@@ -26,6 +33,28 @@ class Estimate:
         """For programs."""
         ends = {"value": self.value, "low": self.low, "high": self.high}
         return {name: None if figure is None else round(figure, 6) for name, figure in ends.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """A two-sided test that the second of two groups differs from the first over the same cases. higher, lower: cases
+    in which the second has more, or less; equal: the others."""
+
+    name: str
+    p_value: float
+    higher: int
+    lower: int
+    equal: int
+
+    @property
+    def is_significant(self) -> bool:
+        """True where chance alone would seldom show as much."""
+        return self.p_value <= ALPHA
+
+    def as_json(self) -> dict[str, float | int | str]:
+        """For programs."""
+        counts = {"higher": self.higher, "lower": self.lower, "equal": self.equal}
+        return {"name": self.name, "p_value": round(self.p_value, 6), **counts}
 
 
 def share_estimate(runs: FiguresByCase) -> Estimate:
@@ -108,6 +137,35 @@ def share_difference(first: FiguresByCase, second: FiguresByCase) -> Estimate | 
     down, up = (math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)) for x, y in (below, above))
     value = a.value - b.value
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
+
+
+def paired_test(first: FiguresByCase, second: FiguresByCase) -> PairedTest | None:
+    """The test over the cases that both have; None where there are none.
+
+    One run a case that passes or not: McNemar's exact test (McNemar 1947; binomial, of the cases that differ). Anything
+    else: a permutation of the signs of the cases' differences of means (Fisher 1935), over all signs where few cases
+    differ, else over random ones.
+    """
+    names = [name for name in first if first[name] and second.get(name)]
+    if not names:
+        return None
+    differences = [fmean(second[name]) - fmean(first[name]) for name in names]
+    higher, lower = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    counts = (higher, lower, len(names) - higher - lower)
+    if all(len(runs[name]) == 1 and runs[name][0] in (0.0, 1.0) for runs in (first, second) for name in names):
+        tail = sum(math.comb(higher + lower, k) for k in range(min(higher, lower) + 1)) / 2 ** (higher + lower)
+        return PairedTest("McNemar's exact test", min(1.0, 2 * tail), *counts)
+    moved = [value for value in differences if value]
+    total = abs(sum(moved)) * (1 - 1e-9)
+    if len(moved) <= EXACT_CASES:
+        signs = product((-1.0, 1.0), repeat=len(moved))
+        extreme = sum(abs(sum(map(operator.mul, moved, row))) >= total for row in signs)
+        return PairedTest("permutation test, all signs", extreme / 2 ** len(moved), *counts)
+    chance = random.Random(SEED)  # noqa: S311  # No secret: the same figures at every call.
+    extreme = sum(
+        abs(sum(value if chance.getrandbits(1) else -value for value in moved)) >= total for _ in range(SAMPLES)
+    )
+    return PairedTest(f"permutation test, {SAMPLES:,} random signs", (extreme + 1) / (SAMPLES + 1), *counts)
 
 
 def _share_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -87,7 +87,11 @@ NO_MESH = {
     "models list": 3,
     "models compare": 3,
     "models probe": 3,
+    "eval run": 3,
+    "eval from-tasks": 3,
     "policy check": None,  # Need none.
+    "eval check": None,
+    "eval compare": None,
     "tools list": None,
     "tools show": None,
     "tools try": None,
@@ -145,6 +149,9 @@ WORDS = {
     "backup": ["b.bulkhead"],
     "models compare": ["--cases", __file__, "--routes", "a"],
     "models probe": ["--baseline", "b.json", "--routes", "a"],
+    "eval run": [__file__],
+    "eval check": [__file__],
+    "eval compare": ["before", "after"],
 }
 
 

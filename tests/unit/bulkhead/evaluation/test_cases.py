@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.evaluation.cases import CaseError, EvaluationCase, load_cases
+from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases, load_cases
 from bulkhead.evaluation.drift import PROBE
 
 ROW = {"name": "late", "objective": "What is refunded?", "documents": ["terms.md"], "checks": [{"contains": "40 EUR"}]}
@@ -42,6 +42,9 @@ def test_yaml_and_jsonl_say_the_same_and_documents_lie_beside_the_file(tmp_path:
         (json.dumps([{**ROW, "checks": [{"regex": "("}]}]), "regex '(' is none"),
         (json.dumps([{**ROW, "checks": [{"json_schema": {"type": "x"}}]}]), "json_schema is no schema"),
         (json.dumps([{**ROW, "name": "a b"}]), "name: must match"),
+        (json.dumps([{**ROW, "checks": [{"reference_overlap": 0.5}]}]), "needs references"),
+        (json.dumps([{**ROW, "checks": [{"python": "checks.txt:f"}]}]), "python: must match"),
+        (json.dumps([{**ROW, "input": "x"}]), "input: unknown field"),
     ],
 )
 def test_what_does_not_fit_is_told_by_case_and_field(tmp_path: Path, text: str, says: str) -> None:
@@ -64,3 +67,25 @@ def test_a_file_that_is_not_there_and_a_line_that_is_no_json(tmp_path: Path) -> 
 def test_the_probes_own_questions_fit() -> None:
     found = load_cases(PROBE)
     assert len(found) == 5 and all(isinstance(one, EvaluationCase) and not one.documents for one in found)
+
+
+def test_a_golden_set_has_inputs_and_its_digests_follow_what_is_judged(tmp_path: Path) -> None:
+    (tmp_path / "terms.md").write_text("40 EUR")
+    (tmp_path / "checks.py").write_text("def check(answer): return True\n")
+    row = {**ROW, "input": ROW["objective"], "checks": [{"python": "checks.py:check"}], "tags": ["a"], "origin": "hand"}
+    del row["objective"]
+    path = tmp_path / "cases.jsonl"
+
+    def digest(**changes: object) -> str:
+        path.write_text(json.dumps(row | changes))
+        return digest_cases(load_cases(path))["late"]
+
+    first = digest()
+    assert first == digest(tags=["b"], origin="task 7") and first != digest(references=["40 EUR"])
+    (tmp_path / "terms.md").write_text("50 EUR")
+    second = digest()
+    (tmp_path / "checks.py").write_text("def check(answer): return False\n")
+    assert len({first, second, digest()}) == 3
+    (tmp_path / "terms.md").unlink()
+    with pytest.raises(CaseError, match=r"terms\.md cannot be read"):
+        digest()

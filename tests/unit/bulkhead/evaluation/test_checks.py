@@ -1,9 +1,12 @@
 """Plain checks: what passes, what fails, and why."""
 
+from pathlib import Path
+
 import pytest
 
-from bulkhead.evaluation.cases import Check
-from bulkhead.evaluation.checks import CaseAnswer, failed_checks, find_numbers
+from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
+from bulkhead.evaluation.cases import CaseError, Check
+from bulkhead.evaluation.checks import failed_checks, find_numbers
 
 TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"const": 5}}}
 
@@ -31,6 +34,17 @@ TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"cons
         ({"json_schema": TOTAL}, '```json\n{"total": 5}\n```', True),
         ({"json_schema": TOTAL}, '{"total": 6}', False),
         ({"json_schema": TOTAL}, 'Here: {"total": 5}', False),
+        ({"entities": ["Ada Lovelace", "Paris"]}, "ada  lovelace lived in Paris.", True),
+        ({"entities": ["Ada", "Rome"]}, "Ada saw Romeo.", False),
+        ({"forbidden": ["cat"]}, "A category.", True),
+        ({"forbidden": ["dog", "cat"]}, "The Cat sat.", False),
+        ({"length": {"max_words": 3}}, "one two three", True),
+        ({"length": {"max_words": 3}}, "one two three four", False),
+        ({"length": {"min_chars": 4}}, "abc [#3fa9c1d2e4b5]", False),
+        ({"personal_data": []}, "Write to the desk.", True),
+        ({"personal_data": []}, "Write to ada@example.org.", False),
+        ({"personal_data": ["email"]}, "Write to ada@example.org.", True),
+        ({"personal_data": ["email"]}, "Pay to DE89 3704 0044 0532 0130 00.", False),
     ],
 )
 def test_a_check_of_the_text(check: dict[str, object], text: str, passes: bool) -> None:
@@ -57,3 +71,61 @@ def test_every_check_that_fails_is_told() -> None:
 def test_a_separator_is_read_both_ways_where_it_may_be_either() -> None:
     assert list(find_numbers("1,234")) == [1234.0, 1.234] and list(find_numbers("2026-05-01")) == [2026.0, 5.0, 1.0]
     assert list(find_numbers("1.2.3")) == [] and list(find_numbers("v2 x3")) == []
+
+
+CALLS = (
+    ToolCallRecord("search", '{"query": "late", "limit": 3}', "succeeded"),
+    ToolCallRecord("calculate", "", "failed"),
+    ToolCallRecord("pay", '{"amount": 1}', "refused"),
+)
+
+
+@pytest.mark.parametrize(
+    ("check", "calls", "says"),
+    [
+        ({"tool_called": "calculate"}, CALLS, ""),
+        ({"tool_called": "send"}, CALLS, "called: search, calculate"),
+        ({"tool_called": "send"}, None, "called: nothing"),
+        ({"tool_called": {"tool": "search", "arguments": {"limit": 3}}}, CALLS, ""),
+        ({"tool_called": {"tool": "search", "arguments": {"limit": 4}}}, CALLS, 'called with {"query"'),
+        ({"tool_called": {"tool": "calculate", "arguments": {"a": None}}}, CALLS, "may not be read"),
+        ({"tool_not_called": "send"}, CALLS, ""),
+        ({"tool_not_called": "search"}, CALLS, "it was asked for 1 times"),
+        ({"tool_called": "pay"}, CALLS, "called: search, calculate"),
+        ({"tool_not_called": "pay"}, CALLS, "it was asked for 1 times"),
+        ({"tool_not_called": "send"}, None, "not all calls of the task are known"),
+        ({"max_cost_usd": 0.01}, CALLS, ""),
+        ({"max_cost_usd": 0.001}, CALLS, "it cost 0.002000"),
+        ({"max_latency_s": 1.5}, CALLS, ""),
+        ({"max_latency_s": 1}, CALLS, "it took 1.5"),
+        ({"answered": "partly"}, CALLS, ""),
+        ({"answered": "yes"}, CALLS, "it is partly"),
+        ({"reference_overlap": 0.8}, CALLS, ""),
+        ({"reference_overlap": 0.9}, CALLS, "it is 0.80"),
+    ],
+)
+def test_a_check_of_what_the_task_did(
+    check: dict[str, object], calls: tuple[ToolCallRecord, ...] | None, says: str
+) -> None:
+    answer = CaseAnswer("Forty EUR are refunded", (), "partly", calls, 2_000, 1_500)
+    reasons = failed_checks([Check.model_validate(check)], answer, ["A fare.", "forty EUR, are: refunded, late!!! now"])
+    assert not reasons if not says else says in reasons[0], reasons
+
+
+def test_a_check_in_python_tells_its_own_reason_and_its_own_errors(tmp_path: Path) -> None:
+    (tmp_path / "checks.py").write_text(
+        "def holds(answer): return answer.text == 'a'\n"
+        "def tells(answer): return 'no   word' if answer.cited else ''\n"
+        "def breaks(answer): return 1 / 0\n"
+        "def forgets(answer): pass\n"
+    )
+
+    def reasons(name: str, answer: CaseAnswer) -> str:
+        return "".join(failed_checks([Check(python=f"{tmp_path}/checks.py:{name}")], answer))
+
+    assert not reasons("holds", CaseAnswer("a")) and "it does not hold" in reasons("holds", CaseAnswer("b"))
+    assert not reasons("tells", CaseAnswer("a")) and "(no word)" in reasons("tells", CaseAnswer("a", ("terms.md",)))
+    assert "ZeroDivisionError" in reasons("breaks", CaseAnswer("a"))
+    assert "it returned None" in reasons("forgets", CaseAnswer("a"))
+    with pytest.raises(CaseError, match="cannot be loaded"):
+        reasons("absent", CaseAnswer("a"))

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import Check, EvaluationCase
-from bulkhead.evaluation.checks import CaseAnswer
 from bulkhead.evaluation.comparison import compare_runs
-from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, run_all
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, Submission, run_all
 from bulkhead_contracts import bounds
 
 CASES = tuple(EvaluationCase(name=f"c{n}", objective="x", checks=(Check(contains="yes"),)) for n in range(4))
@@ -23,7 +23,8 @@ class Scripted:
         self.asked: list[tuple[str, str]] = []
         self.under_way = self.given = self.most_given = 0
 
-    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
+    async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
+        limit_usd_micros = submission.limit_usd_micros
         self.asked.append((case.name, route))
         self.given += limit_usd_micros
         self.most_given = max(self.most_given, self.given)

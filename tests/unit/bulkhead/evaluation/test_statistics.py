@@ -93,3 +93,40 @@ def _quantile() -> bool:
 @pytest.mark.parametrize("holds", [_share, _difference, _quantile])
 def test_an_interval_of_95_percent_holds_the_truth_so_often(holds: Callable[[], bool]) -> None:
     assert sum(holds() for _ in range(1_500)) / 1_500 >= 0.92
+
+
+def by_case(*rows: tuple[float, ...]) -> dict[str, list[float]]:
+    return {f"c{number}": list(row) for number, row in enumerate(rows)}
+
+
+@pytest.mark.parametrize(("better", "worse", "p"), [(0, 0, 1.0), (1, 9, 0.021484), (0, 6, 0.03125), (5, 5, 1.0)])
+def test_one_run_a_case_is_compared_by_mcnemars_exact_test(better: int, worse: int, p: float) -> None:
+    # scipy.stats.binomtest(better, better + worse).pvalue
+    before = by_case(*[(0.0,)] * better, *[(1.0,)] * worse, *[(1.0,)] * 7)
+    after = by_case(*[(1.0,)] * better, *[(0.0,)] * worse, *[(1.0,)] * 7)
+    test = statistics.paired_test(before, after)
+    assert test is not None and test.name == "McNemar's exact test"
+    assert test.p_value == pytest.approx(p, abs=1e-6)
+    assert (test.higher, test.lower, test.equal) == (better, worse, 7)
+
+
+def test_repetitions_are_compared_by_a_permutation_of_signs_over_cases() -> None:
+    # Differences 0.5, 0.5, 1.0 and -0.5: of 16 signs, 6 give a sum as far from zero as 1.5.
+    before, after = by_case((0, 1), (0, 1), (0, 0), (1, 1)), by_case((1, 1), (1, 1), (1, 1), (0, 1))
+    test = statistics.paired_test(before, after)
+    assert test is not None and test.name == "permutation test, all signs"
+    sums = [abs(0.5 * a + 0.5 * b + c - 0.5 * d) for a in (1, -1) for b in (1, -1) for c in (1, -1) for d in (1, -1)]
+    assert test.p_value == sum(value >= 1.5 for value in sums) / 16
+    assert (test.higher, test.lower, test.equal) == (3, 1, 0)
+
+
+def test_many_cases_are_compared_by_random_signs_that_are_the_same_at_every_call() -> None:
+    before = by_case(*[(0, 0)] * 20, *[(1, 1)] * 8)
+    after = by_case(*[(1, 1)] * 20, *[(0, 0)] * 8)
+    first, second = (statistics.paired_test(before, after) for _ in range(2))
+    assert first is not None and first == second and "20,000 random signs" in first.name
+    assert first.p_value == pytest.approx(0.0357, abs=0.005), "the binomial test's of 8 of 28"
+
+
+def test_without_a_case_in_common_there_is_no_test() -> None:
+    assert statistics.paired_test({"a": [1.0]}, {"b": [1.0]}) is None

@@ -1,0 +1,227 @@
+"""`bulkhead eval run`, `compare`, `check` and `from-tasks`: the arguments of each. `main` adds them to `bulkhead`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.models.commands import MAX_AT_ONCE, MAX_REPEAT, Deadline, NoCheck, ceiling_usd_micros, deadline_of
+from bulkhead_cli.options import Data, GatewayOptions, Json, Options, parse_dollars
+from bulkhead_cli.output import EXIT_CODES, Work
+from bulkhead_cli.target import DEFAULT_DATA
+
+BUDGET_USD = 1.0
+MAX_CASES_OF_TASKS = 500
+
+eval_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+
+CaseSet = Annotated[
+    Path, typer.Argument(metavar="SET", help="Cases with checks: JSON Lines (.jsonl), or YAML.", show_default=False)
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="T", help="Only cases with this tag; may be repeated.", show_default="all cases"),
+]
+MinPass = Annotated[
+    float | None,
+    typer.Option("--min-pass", metavar="SHARE", min=0, max=1, help="Exit with 1 when fewer of the runs pass."),
+]
+Repetitions = Annotated[
+    int, typer.Option("--repetitions", metavar="N", min=1, max=MAX_REPEAT, help="Runs of each case.")
+]
+Parallel = Annotated[
+    int, typer.Option("--parallel", metavar="N", min=1, max=MAX_AT_ONCE, help="Runs at the same time.")
+]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option("--budget-usd", metavar="USD", parser=parse_dollars, help="Maximum cost of all runs together."),
+]
+Resume = Annotated[
+    str,
+    typer.Option(
+        "--resume",
+        metavar="RUN",
+        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice.",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[
+    str, typer.Option("--baseline", metavar="RUN", help="Earlier run to compare with.", show_default=False)
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run.", show_default=".bulkhead/evals/RUN")
+]
+Route = Annotated[str, typer.Option("--route", metavar="NAME", help="Route of the model gateway.", show_default=False)]
+Release = Annotated[
+    str,
+    typer.Option(
+        "--release",
+        metavar="LABEL",
+        help="Label of the release that the mesh runs, kept with the run.",
+        show_default=False,
+    ),
+]
+Earlier = Annotated[str, typer.Argument(metavar="BASELINE", help="The earlier run: its id, or its folder.")]
+Later = Annotated[str, typer.Argument(metavar="RUN", help="The later run.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions(Options):
+    """Files of a report beside those in the folder of its run."""
+
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report for people to this file, too.")
+    ] = None
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file, for builds.")] = (
+        None
+    )
+
+
+@eval_app.callback()
+def top() -> None:
+    """Run sets of cases with checks, compare runs, and make cases of tasks.
+
+    Examples: bulkhead eval check cases.jsonl · bulkhead eval run cases.jsonl --repetitions 3
+    """
+
+
+@eval_app.command("run")
+def run(
+    case_set: CaseSet,
+    at: GatewayOptions,
+    files: ReportOptions,
+    repetitions: Repetitions = 1,
+    parallel: Parallel = 4,
+    budget_usd: BudgetUsd = BUDGET_USD,
+    tag: Tags = None,
+    resume: Resume = "",
+    baseline: Baseline = "",
+    min_pass: MinPass = None,
+    out: Out = None,
+    route: Route = "",
+    release: Release = "",
+    deadline: Deadline = "",
+    no_check: NoCheck = False,
+) -> Work:
+    """Run a set of cases as tasks of the mesh, and report what passed, with intervals of 95 %.
+
+    Each ended run is kept in the run's folder, so that --resume goes on after a crash. The exit code is 1 when fewer
+    than --min-pass of the runs pass, when the run is worse than --baseline by a paired test, and when the budget left
+    runs undone. Spending is counted under the feature "eval".
+
+    Examples: bulkhead eval run cases.jsonl --repetitions 3 --budget-usd 2 · bulkhead eval run cases.jsonl --baseline
+    20261126-101500-3fa9 --min-pass 0.9 --junit report.xml
+    """
+    from bulkhead_cli.evaluation.run import EvaluationRequest, ReportFiles, run_evaluation
+
+    request = EvaluationRequest(
+        case_set,
+        tags=tuple(tag or ()),
+        repetitions=repetitions,
+        parallel=parallel,
+        budget_usd_micros=ceiling_usd_micros(budget_usd),
+        resume=resume,
+        baseline=baseline,
+        min_pass=min_pass,
+        out=out,
+        route=route,
+        release=release,
+        deadline_s=deadline_of(deadline),
+        check=not no_check,
+    )
+    target = at.gateway_target(may_make_key=True)
+    return run_evaluation(target, at.data, request, ReportFiles(files.html, files.junit), as_json=at.as_json)
+
+
+@eval_app.command("compare")
+def compare(
+    baseline: Earlier, run: Later, files: ReportOptions, data: Data = DEFAULT_DATA, as_json: Json = False
+) -> Work:
+    """Compare a run with an earlier one over the cases that both have, by a paired test.
+
+    The exit code is 1 when the later run is worse, or is not complete.
+
+    Examples: bulkhead eval compare 20261126-101500-3fa9 20261126-111500-8b02 --html changes.html
+    """
+    from bulkhead_cli.evaluation.run import ReportFiles, compare_evaluations
+
+    return compare_evaluations(data, baseline, run, ReportFiles(files.html, files.junit), as_json=as_json)
+
+
+@eval_app.command("check")
+def check(case_set: CaseSet, as_json: Json = False) -> Work:
+    """Validate a set without running it: its fields, documents, schemas and Python checks.
+
+    A case has a name, an input, checks and, optionally, documents (paths beside the set), references, tags and an
+    origin. It passes when it is answered and all checks hold. Each check is one of:
+
+    contains, not_contains, regex: a text that is in the answer, or not, whatever its case and blanks.
+
+    entities, forbidden: names that all stand there as whole words; words of which none does.
+
+    equals_number: a number of the answer, or {value, tolerance}. json_schema: of the answer as JSON.
+
+    length: {min_words, max_words, min_chars, max_chars}. cites: the name of a document that is cited.
+
+    personal_data: kinds that may stand in the answer, of card, email, iban and phone; [] for none.
+
+    reference_overlap: the least F1 of the words in common with the nearest reference.
+
+    tool_called: a tool that was called, and not refused, or {tool, arguments} with arguments that a call has, among
+    others. tool_not_called: a tool that was not even asked for.
+
+    max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
+
+    python: file.py:function beside the set; given the answer (text, cited, tool_calls, answered, cost_usd_micros,
+    latency_ms) it returns True or "", or why it does not pass. It runs with your rights: read a set of others first.
+
+    Examples: bulkhead eval check cases.jsonl
+    """
+    from bulkhead_cli.evaluation.sets import check_set
+
+    return check_set(case_set, as_json=as_json)
+
+
+@eval_app.command("from-tasks")
+def from_tasks(
+    at: GatewayOptions,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Tasks that began since then: 24h, 7d.")] = "7d",
+    status: Annotated[
+        str, typer.Option("--status", metavar="A,B", help="Only tasks of these statuses.", show_default=False)
+    ] = "",
+    standing: Annotated[
+        str, typer.Option("--standing", metavar="A,B", help="Only results of these: ok, degraded.", show_default=False)
+    ] = "",
+    answered: Annotated[
+        str,
+        typer.Option(
+            "--answered", metavar="A,B", help="Only tasks that are answered so: no, partly.", show_default=False
+        ),
+    ] = "",
+    task: Annotated[
+        list[str] | None, typer.Option("--task", metavar="TASK", help="This task; may be repeated.", show_default=False)
+    ] = None,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=1, max=MAX_CASES_OF_TASKS, help="So many of the tasks that fit.")
+    ] = 50,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="T", help="Tag of the cases; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File of the cases.", show_default="standard output")
+    ] = None,
+) -> Work:
+    """Turn tasks that have ended into cases, one JSON object a line, without keys and personal data.
+
+    An answer in full becomes a reference, and the documents that it cites become checks. Look through the cases
+    before they join a set: what no rule recognizes as personal data stays.
+
+    Examples: bulkhead eval from-tasks --status failed --out failed.jsonl · bulkhead eval from-tasks --standing degraded
+    --answered no,partly --since 24h
+    """
+    from bulkhead_cli.evaluation.sets import TaskSelection, write_task_cases
+
+    selection = TaskSelection(since, status, standing, answered, tuple(task or ()), sample)
+    return write_task_cases(at.gateway_target(), selection, tuple(tag or ()), out, as_json=at.as_json)

@@ -1,0 +1,219 @@
+"""`bulkhead eval run` and `compare`: a set as tasks of a mesh, kept in a folder, and reports of it.
+
+In: a target, a set, an earlier run. Out: files in the run's folder, a summary or JSON, an exit code.
+"""
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.drift import package_version
+from bulkhead.evaluation.on_mesh import MeshRunner
+from bulkhead.evaluation.reports.html import render_html
+from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
+from bulkhead.evaluation.reports.junit import render_junit
+from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
+from bulkhead.evaluation.run_folder import RunFolder, RunManifest
+from bulkhead.text.amounts import format_count, format_duration, format_usd
+from bulkhead_cli.models.routes import check_known, routes_of
+from bulkhead_cli.models.running import add_case_documents, read_cases, render_interval, render_money, run_through
+from bulkhead_cli.output import CommandError, Exit, print_json
+from bulkhead_cli.screen import err, out
+from bulkhead_cli.target import GatewayTarget
+
+FEATURE = "eval"
+EVALS = "evals"
+SHOWN_CASES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """Request for an evaluation. min_pass: share of the runs that has to pass."""
+
+    case_file: Path
+    tags: tuple[str, ...]
+    repetitions: int
+    parallel: int
+    budget_usd_micros: int
+    resume: str
+    baseline: str
+    min_pass: float | None
+    out: Path | None
+    route: str
+    release: str
+    deadline_s: float
+    check: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """Files of a report that are wanted beside those in the run's folder."""
+
+    html: Path | None = None
+    junit: Path | None = None
+
+
+async def run_evaluation(
+    target: GatewayTarget, data: Path, request: EvaluationRequest, files: ReportFiles, *, as_json: bool
+) -> Exit:
+    """Run, or go on with a run, and report. Raises CommandError for a set or a folder that does not fit."""
+    try:
+        cases = _tagged_cases(read_cases(request.case_file), request)
+        if request.route:
+            check_known(routes_of(target.data), (request.route,))
+        baseline = RunFolder.open(find_run(data, request.baseline)) if request.baseline else None
+        folder = _open_folder(target, data, request, cases)
+        try:
+            await _run_folder(target, folder, cases, request, verbose=not as_json)
+            return _report(folder, baseline, request.min_pass, files, as_json=as_json)
+        finally:
+            folder.close()
+    except CaseError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
+
+
+def compare_evaluations(data: Path, baseline: str, run: str, files: ReportFiles, *, as_json: bool) -> Exit:
+    """Report a run against another. Raises CommandError for a folder that has none."""
+    try:
+        earlier, later = (RunFolder.open(find_run(data, name)) for name in (baseline, run))
+        return _report(later, earlier, None, files, as_json=as_json)
+    except CaseError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
+
+
+def find_run(data: Path, run: str) -> Path:
+    """The folder of a run that is named by its id or by its folder."""
+    below = data / EVALS / run
+    return below if "/" not in run and below.is_dir() else Path(run)
+
+
+def _tagged_cases(cases: tuple[EvaluationCase, ...], request: EvaluationRequest) -> tuple[EvaluationCase, ...]:
+    """The cases that have one of the tags. Raises CommandError for a tag that no case has."""
+    known_tags = sorted({tag for case in cases for tag in case.tags})
+    if unknown := [tag for tag in request.tags if tag not in known_tags]:
+        hint = f"there are: {', '.join(known_tags) or 'none'}"
+        raise CommandError(Exit.USAGE, f"no case of {request.case_file} has the tag {unknown[0][:80]}", hint)
+    return tuple(case for case in cases if not request.tags or {*request.tags} & {*case.tags})
+
+
+def _open_folder(
+    target: GatewayTarget, data: Path, request: EvaluationRequest, cases: tuple[EvaluationCase, ...]
+) -> RunFolder:
+    digests = digest_cases(cases)
+    if request.resume:
+        folder = RunFolder.open(find_run(data, request.resume), may_write=True)
+        if folder.manifest.digests != digests:
+            folder.close()
+            raise CaseError(
+                f"{request.case_file} is not what run {folder.manifest.run} was begun with",
+                "resume with the same set, tags, documents and Python checks, or start a new run",
+            )
+        return folder
+    now_s = time.time()
+    run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now_s))}-{secrets.token_hex(2)}"
+    manifest = RunManifest(
+        run=run,
+        case_file=str(request.case_file),
+        began_unix_ms=round(now_s * 1000),
+        made_by=package_version(),
+        mesh=target.url,
+        release=request.release,
+        route=request.route,
+        repetitions=request.repetitions,
+        deadline_s=request.deadline_s,
+        check=request.check,
+        cases=cases,
+        digests=digests,
+    )
+    return RunFolder.create(request.out or data / EVALS / run, manifest)
+
+
+async def _run_folder(
+    target: GatewayTarget,
+    folder: RunFolder,
+    cases: tuple[EvaluationCase, ...],
+    request: EvaluationRequest,
+    *,
+    verbose: bool,
+) -> None:
+    manifest = folder.manifest
+    if verbose:
+        state = f", {len(folder.finished)} of {manifest.run_count} runs are made" if request.resume else ""
+        err.print(f"run {manifest.run} in {folder.path}{state}; --resume {folder.path} goes on with it", markup=False)
+    async with target.mesh_client() as mesh:
+        await add_case_documents(mesh, cases, verbose=verbose)
+        runner = MeshRunner(
+            mesh, feature=FEATURE, deadline_s=manifest.deadline_s, check=manifest.check, leaves_running=True
+        )
+        await run_through(
+            runner,
+            cases,
+            (manifest.route,),
+            repeat=manifest.repetitions,
+            limit_usd_micros=request.budget_usd_micros,
+            at_once=request.parallel,
+            verbose=verbose,
+            record=folder,
+        )
+
+
+def _report(
+    folder: RunFolder, baseline: RunFolder | None, min_pass: float | None, files: ReportFiles, *, as_json: bool
+) -> Exit:
+    report = build_report(folder, baseline)
+    problems = find_problems(report, min_pass)
+    document = report_json(report) | {"problems": problems, "folder": str(folder.path)}
+    page, junit = render_html(report, problems), render_junit(report)
+    log = build_inspect_log(report, round(time.time() * 1000))
+    texts = {
+        folder.path / "report.json": json.dumps(document, indent=1, ensure_ascii=False),
+        folder.path / "report.html": page,
+        folder.path / "junit.xml": junit,
+        folder.path / log_file_name(report): json.dumps(log, indent=1),
+    }
+    texts |= {path: text for path, text in ((files.html, page), (files.junit, junit)) if path is not None}
+    for path, text in texts.items():
+        try:
+            path.write_text(text, errors="replace")
+        except OSError as error:
+            hint = "name another file; the runs are kept"
+            raise CommandError(Exit.FAILED, f"{path} cannot be written: {error.strerror}", hint) from error
+    if as_json:
+        print_json(document)
+    else:
+        _print_report(report, folder.path, problems)
+    return Exit.FAILED if problems else Exit.OK
+
+
+def _print_report(report: EvaluationReport, folder: Path, problems: list[str]) -> None:
+    if report.figures is not None:
+        figures = report.figures
+        passed = render_interval(figures.passed, "{:.0%}".format)
+        latency = render_interval(figures.latency_p50_ms, format_duration)
+        cost = render_interval(figures.cost_usd_micros, render_money)
+        out.print(f"passed {passed} of {format_count(figures.runs, 'run')}", markup=False)
+        spent = format_usd(report.totals.spent_usd_micros)
+        out.print(f"latency p50 {latency}; cost of a run {cost}, of all {spent}", markup=False)
+    for figures in report.by_tag:
+        passed = render_interval(figures.passed, "{:.0%}".format)
+        out.print(f"  {figures.name}: passed {passed} of {format_count(figures.runs, 'run')}", markup=False)
+    if report.difference is not None:
+        difference, test = report.difference, report.difference.test
+        reason = f" ({test.name}, p = {test.p_value:.3g})" if test is not None else ": no case is the same in both"
+        shift = render_interval(difference.passed, "{:+.0%}".format)
+        out.print(f"minus {difference.against}: passed {shift}: {difference.verdict}{reason}", markup=False)
+    if report.incomparable:
+        out.print(f"changed since, and not compared: {', '.join(report.incomparable)}", markup=False)
+    failed = [case for case in report.cases if case.runs and case.share < 1]
+    for case in failed[:SHOWN_CASES]:
+        note = " (worse)" if case.change == "worse" else ""
+        reasons = "; ".join(case.reasons)
+        out.print(f"  {case.case.name}: {case.share:.0%}{note}: {reasons}", style="yellow", markup=False)
+    if len(failed) > SHOWN_CASES:
+        out.print(f"  and {format_count(len(failed) - SHOWN_CASES, 'case')} more", style="dim", markup=False)
+    for problem in problems:
+        out.print(problem, style="red", markup=False)
+    out.print(f"report in {folder / 'report.html'}; `inspect view --log-dir {folder}` opens the log", markup=False)

@@ -1,0 +1,110 @@
+"""`bulkhead eval check` and `from-tasks`: sets that are validated, and cases that are made of tasks.
+
+In: a set, or a target and which of its tasks. Out: a summary, or cases as JSON Lines.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkhead.client import Mesh, request_checks
+from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.production import build_case, sample_tasks
+from bulkhead.evaluation.python_checks import load_python_check
+from bulkhead.gateway_api.tasks import TaskListQuery
+from bulkhead.text.amounts import format_count
+from bulkhead_cli.models.running import read_cases
+from bulkhead_cli.output import CommandError, Exit, json_line, print_json
+from bulkhead_cli.screen import err, out
+from bulkhead_cli.target import GatewayTarget
+
+MAX_TASKS_READ = 5_000
+PAGE = 100
+ENDED = "succeeded,failed,cancelled,halted"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSelection:
+    """Tasks to make cases of. tasks: ids, in place of all filters. count: how many of those that fit."""
+
+    since: str
+    status: str
+    standing: str
+    answered: str
+    tasks: tuple[str, ...]
+    count: int
+
+
+def check_set(path: Path, *, as_json: bool) -> Exit:
+    """Validate a set. Raises CommandError for the first thing that does not fit."""
+    cases = read_cases(path)
+    try:
+        digest_cases(cases)
+        for place in dict.fromkeys(check.python for case in cases for check in case.checks if check.python):
+            load_python_check(place)
+    except CaseError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
+    kinds = Counter(check.kind for case in cases for check in case.checks)
+    tags = Counter(tag for case in cases for tag in case.tags)
+    documents = len({document for case in cases for document in case.documents})
+    if as_json:
+        print_json({"set": str(path), "cases": len(cases), "documents": documents, "checks": kinds, "tags": tags})
+        return Exit.OK
+    out.print(f"{path}: {format_count(len(cases), 'case')}, {format_count(documents, 'document')}", markup=False)
+    for title, counts in (("checks", kinds), ("tags", tags)):
+        names = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        out.print(f"{title}: {names or 'none'}", markup=False)
+    return Exit.OK
+
+
+async def write_task_cases(
+    target: GatewayTarget, selection: TaskSelection, tags: tuple[str, ...], path: Path | None, *, as_json: bool
+) -> Exit:
+    """Print the cases, or write them to a file that is not there yet. Raises CommandError."""
+    async with target.mesh_client() as mesh:
+        ids = selection.tasks or await _select_tasks(mesh, selection)
+        documents = [await mesh.task(task).show() for task in ids]
+    try:
+        cases = [case for document in documents if (case := build_case(document, tags)) is not None]
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, f"--tag: {error}", "a tag has letters, digits, `.`, `_` and `-`") from error
+    rows = [_case_row(case) for case in cases]
+    if path is not None:
+        try:
+            with path.open("x") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        except OSError as error:
+            hint = "name a file that is not there yet: cases that people have corrected are not replaced"
+            raise CommandError(Exit.USAGE, f"{path} cannot be written: {error.strerror}", hint) from error
+    if as_json:
+        print_json({"cases": rows if path is None else len(rows), "file": str(path) if path is not None else None})
+    elif path is None:
+        for row in rows:
+            print(json_line(row))
+    if not as_json:
+        err.print(
+            f"{format_count(len(rows), 'case')} of {format_count(len(documents), 'task')}", style="dim", markup=False
+        )
+    return Exit.OK
+
+
+async def _select_tasks(mesh: Mesh, selection: TaskSelection) -> tuple[str, ...]:
+    rows: list[dict[str, Any]] = []
+    cursor = ""
+    filters = {"since": selection.since, "status": selection.status or ENDED, "kind": "planned", "limit": PAGE}
+    filters |= {"standing": selection.standing, "answered": selection.answered}
+    while len(rows) < MAX_TASKS_READ:
+        page = await mesh.read_json(request_checks.check_query(TaskListQuery, filters | {"cursor": cursor}))
+        rows += page["tasks"]
+        cursor = page.get("next") or ""
+        if not cursor:
+            break
+    return tuple(str(row["task_id"]) for row in sample_tasks(rows, selection.count))
+
+
+def _case_row(case: EvaluationCase) -> dict[str, Any]:
+    """A case as sets have it."""
+    row = case.model_dump(mode="json", exclude_unset=True)
+    return {"name": row.pop("name"), "input": row.pop("objective"), **row}

@@ -1,0 +1,60 @@
+"""Cases from tasks that ran in production: keys and personal data masked, with the tenant's own answer as reference.
+
+In: tasks as the gateway shows them. Out: cases for a golden set, for a person to look through. Pure.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bulkhead.evaluation.answers import MARKER
+from bulkhead.evaluation.cases import MAX_CHECKS, Check, EvaluationCase
+from bulkhead.grounding.personal_data import mask_personal_data
+from bulkhead.telemetry.redaction import without_keys
+from bulkhead.text.amounts import format_time
+from bulkhead_contracts import bounds
+
+OF_EVALUATIONS = ("compare", "eval", "probe")
+"""Features of tasks that are evaluations themselves."""
+
+
+def sample_tasks(rows: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Draw `count` tasks, one an objective, by the digest of their ids: the same ones at every call."""
+    ordered = sorted(rows, key=lambda row: hashlib.sha256(str(row["task_id"]).encode()).digest())
+    by_objective: dict[str, Mapping[str, Any]] = {}
+    for row in ordered:
+        if row.get("feature") not in OF_EVALUATIONS:
+            by_objective.setdefault(str(row["objective"]), row)
+    return list(by_objective.values())[:count]
+
+
+def build_case(document: Mapping[str, Any], tags: tuple[str, ...] = ()) -> EvaluationCase | None:
+    """The case of an ended task of the mesh; None for one without an objective, as an outside agent's run.
+
+    An answer that was given in full, and not degraded, becomes a reference, and the documents that it cites become
+    checks; of any other the case asks that it be answered.
+    """
+    objective = redact_text(str(document["objective"]))[: bounds.MAX_OBJECTIVE_CHARS].strip()
+    if not objective or document["kind"] == "adopted":
+        return None
+    result, standing = document.get("result") or {}, str(document.get("standing") or "")
+    answered, failure = str(document.get("answered") or ""), document.get("failure") or {}
+    checks, references = [Check(answered="yes"), Check(personal_data=())], tuple[str, ...]()
+    if document["status"] == "succeeded" and standing == "ok" and answered == "yes" and document.get("answer"):
+        references = (redact_text(MARKER.sub("", str(document["answer"])))[: bounds.MAX_OBJECTIVE_CHARS],)
+        names = dict.fromkeys(str(citation["document"]) for citation in result.get("citations") or ())
+        checks += [Check(cites=name) for name in names if redact_text(name) == name][: MAX_CHECKS - len(checks)]
+    outcome = str(failure.get("code") or "") or (standing if standing != "ok" else answered) or str(document["status"])
+    return EvaluationCase(
+        name=str(document["task_id"])[-64:],
+        objective=objective,
+        references=references,
+        checks=tuple(checks),
+        tags=("production", *tags),
+        origin=f"task {document['task_id']} of {format_time(document['created_unix_ms'])}, {outcome}",
+    )
+
+
+def redact_text(text: str) -> str:
+    """The text without what looks like a key or personal data."""
+    return mask_personal_data(without_keys(text))

@@ -1,0 +1,48 @@
+"""Checks in plain Python: functions of the set's author, loaded from a file beside the set.
+
+In: `path.py:function` and an answer. Out: why the answer does not pass. The function runs in this process with all of
+its rights: a set of others is to be read before it is run.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from bulkhead.evaluation.answers import CaseAnswer
+from bulkhead.evaluation.cases import CaseError
+
+SHOWN_CHARS = 200
+PythonCheck = Callable[[CaseAnswer], object]
+
+
+@cache
+def load_python_check(place: str) -> PythonCheck:
+    """The function of a file. Raises CaseError."""
+    path, _, name = place.rpartition(":")
+    spec = importlib.util.spec_from_file_location(f"bulkhead_check_{Path(path).stem}", path)
+    try:
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        function: PythonCheck = getattr(module, name)
+    except Exception as error:
+        problem = f"the check {place} cannot be loaded: {type(error).__name__}: {error}"
+        hint = 'write `def check(answer): return "" if ... else "why"` into a file beside the set'
+        raise CaseError(problem[:SHOWN_CHARS], hint) from error
+    return function
+
+
+def run_python_check(place: str, answer: CaseAnswer) -> str:
+    """The reason for which an answer does not pass; "" when it does. Raises CaseError for a function that is not
+    there; an error of its own is a reason."""
+    function = load_python_check(place)
+    try:
+        verdict = function(answer)
+    except Exception as error:
+        return f"it raised {type(error).__name__}: {error}"[:SHOWN_CHARS]
+    if isinstance(verdict, str):
+        return " ".join(verdict.split())[:SHOWN_CHARS]
+    return (
+        "" if verdict is True else "it does not hold" if verdict is False else f"it returned {verdict!r}"[:SHOWN_CHARS]
+    )
