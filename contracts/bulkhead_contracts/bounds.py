@@ -268,5 +268,7 @@ MAX_PROMPTS = 64  # that one mesh asks for, and that one release names
 MAX_RELEASED_PROMPTS = 64
 MAX_RELEASE_LABELS = 8  # of one tenant
 MAX_PROMPT_VERSIONS = 10_000  # of one prompt of one tenant
+MAX_PROMPT_ACTS_A_DAY = 200  # of one prompt, and of one label, of one tenant
+MAX_RELEASE_BYTES = 64 * 1024
 MAX_PROMPT_PAGE = 20  # versions that are listed at once
 MAX_RELEASE_PAGE = 50

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.prompt import PromptRelease, ReleasedPrompt, ReleaseMoveRequested
 from tests.eventually import until
 from tests.replay.stage import EDITOR, TENANT, Stage, call, plan, stage, use
@@ -154,6 +154,33 @@ async def test_a_gateway_that_lies_moves_no_label(tmp_path, monkeypatch):
             assert reply.failure.code == "not_signed"
 
 
+async def test_an_act_is_done_once_and_its_key_is_good_for_no_other(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        once = {"Idempotency-Key": "one"}
+        body = {"content": CONTENT, "note": "Say it as we do", "owner": "support"}
+        first = await pia.post("/v1/prompts/worker.step", json=body, headers=once)
+        await publish(pia, {"text": "Answer in rhymes."})
+        again = await pia.post("/v1/prompts/worker.step", json=body, headers=once)
+        assert (first.json(), again.json()["number"]) == (again.json(), 1)
+        other = await pia.post("/v1/prompts/worker.step", json=body | {"note": "another"}, headers=once)
+        assert other.json()["code"] == "idempotency_reused"
+        change = {"after": 0, "reason": "Try it", "changes": [{"prompt": "worker.step", "number": 1}]}
+        moved = await pia.post("/v1/releases/production", json=change, headers=once)
+        assert (await pia.post("/v1/releases/production", json=change, headers=once)).json() == moved.json()
+
+
+async def test_a_prompt_is_not_changed_all_day_and_can_always_be_taken_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_PROMPT_ACTS_A_DAY", 2)
+    async with stage(tmp_path) as on, people(on) as pia:
+        for number in range(2):
+            assert (await publish(pia, {"text": f"Answer {number}."})).status_code == 201
+            row = {"prompt": "worker.step", "number": number + 1}
+            assert (await move(pia, number, changes=[row])).status_code == 201
+        assert (await publish(pia, {"text": "Answer again."})).json()["code"] == "too_many_changes"
+        assert (await move(pia, 2, changes=[row | {"number": 1}])).json()["code"] == "too_many_changes"
+        assert (await move(pia, 2, restore=1)).status_code == 201
+
+
 async def test_a_version_whose_text_was_changed_is_not_used(tmp_path):
     async with stage(tmp_path) as on, people(on) as pia:
         await publish(pia)
@@ -166,6 +193,7 @@ async def test_a_version_whose_text_was_changed_is_not_used(tmp_path):
             person="pia",
             role="prompt_editor",
             act="act-1",
+            act_sha256="0" * 64,
             moved_unix_ms=1,
         )
         subject = subjects.release_subject(TENANT, "production", 1)

@@ -73,6 +73,8 @@ class PromptContent(Contract):
         ]
         if not self.text.strip():
             problems.append("the text is empty")
+        if (length := len(self.fill_variables({}))) > bounds.MAX_PROMPT_CHARS:
+            problems.append(f"the text has {length:,} characters with its defaults, of {bounds.MAX_PROMPT_CHARS:,}")
         if odd := sorted({f"U+{ord(char):04X}" for char in self.text if not (char.isprintable() or char in "\n\t")}):
             problems.append(f"the text has characters that nobody sees: {', '.join(odd[:8])}")
         return tuple(problems)
@@ -100,6 +102,7 @@ class PromptVersion(Contract):
     person: Name
     role: Name
     act: Token
+    act_sha256: Sha256
     published_unix_ms: UnixMs
 
     @property
@@ -119,11 +122,12 @@ class ReleasedPrompt(Contract):
 
 class Canary(Contract):
     """Other versions for a share of the tasks that begin. percent: of tasks, or of people (`sticky_by`), who all keep
-    theirs."""
+    theirs. began: number of the release that began it, so that each canary has other tasks and people."""
 
     prompts: Annotated[tuple[ReleasedPrompt, ...], Field(min_length=1, max_length=bounds.MAX_RELEASED_PROMPTS)]
     percent: Annotated[int, Field(ge=1, le=50)]
     sticky_by: StickyBy = "task"
+    began: Count = 0
 
 
 class PromptRelease(Contract):
@@ -142,6 +146,7 @@ class PromptRelease(Contract):
     person: Name
     role: Name
     act: Token
+    act_sha256: Sha256
     moved_unix_ms: UnixMs
 
     @property
@@ -154,8 +159,10 @@ class PromptRelease(Contract):
         if self.canary is None:
             return self.ref
         key = task if self.canary.sticky_by == "task" else person
-        # Not by the number: who is in the canary stays there when its share grows.
-        digest = hashlib.blake2b(f"{self.label}/{key}".encode(), digest_size=8, person=b"bulkhead-canary").digest()
+        # Not by the release's own number: who is in the canary stays there when its share grows.
+        digest = hashlib.blake2b(
+            f"{self.label}/{self.canary.began}/{key}".encode(), digest_size=8, person=b"bulkhead-canary"
+        ).digest()
         in_canary = int.from_bytes(digest, "big") % 10_000 < self.canary.percent * 100
         return f"{self.ref}.canary" if in_canary else self.ref
 

@@ -56,6 +56,7 @@ class Use(StrEnum):
     CONTROL_READ = "control_read"
     CONTROL_WRITE = "control_write"
     PROMPTS_READ = "prompts_read"
+    RELEASES_HEAR = "releases_hear"
     PROMPTS_WRITE = "prompts_write"
     DEAD_LETTERS_WRITE = "dead_letters_write"
     DEAD_LETTERS_READ = "dead_letters_read"

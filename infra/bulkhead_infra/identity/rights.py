@@ -132,6 +132,7 @@ def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield Right(name, "send", "$KV.CONTROL.>")
         case Use.PROMPTS_READ:
             yield _read_right(name, subjects.PROMPTS_STREAM)
+        case Use.RELEASES_HEAR:
             yield Right(name, "hear", "releases.live.>")
         case Use.PROMPTS_WRITE:
             yield Right(name, "send", "prompt.>")

@@ -20,8 +20,9 @@ REREAD_S = 2.0
 class ReleaseLabels:
     """The newest release of every label of every tenant."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, label: str = "*") -> None:
+        """label: of every tenant the one that is followed; `*` for all."""
+        self._bus, self._subjects = bus, f"release.*.{label}.*"
         self._newest: dict[tuple[str, str], PromptRelease] = {}
         self._after = 0
 
@@ -39,7 +40,7 @@ class ReleaseLabels:
 
     async def read_new(self) -> None:
         """Read the releases that were made since the last time. Raises BusError."""
-        while page := await self._bus.read(subjects.PROMPTS_STREAM, "release.>", after=self._after):
+        while page := await self._bus.read(subjects.PROMPTS_STREAM, self._subjects, after=self._after):
             for stored in page:
                 self._fold_release(stored.subject, stored.body)
             self._after = page[-1].sequence
@@ -57,7 +58,7 @@ class ReleaseLabels:
             self._newest[key] = release
 
     async def _follow_live(self) -> None:
-        subscription = await self._bus.subscribe_live("releases.live.>")
+        subscription = await self._bus.subscribe_live(f"releases.live.{self._subjects.removeprefix('release.')}")
         async for heard in subscription:
             self._fold_release(heard.subject, heard.body)
 

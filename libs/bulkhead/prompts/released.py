@@ -3,13 +3,23 @@
 Releases and versions never change, so each is read once.
 """
 
+import asyncio
+from typing import TypeVar
+
+from pydantic import ValidationError
+
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.prompts.files import PromptText
 from bulkhead_contracts import prompt, subjects
 
-MAX_KNOWN = 512
+PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Between looks for what must be there."""
+MAX_KNOWN = 128
 """Releases, and versions, that are kept in memory; a version has 32 KiB at most."""
+
+
+M = TypeVar("M", prompt.PromptRelease, prompt.PromptVersion)
 
 
 class ReleaseMissing(Exception):
@@ -51,7 +61,7 @@ class ReleasedPrompts:
             stored = await self._read_stored(
                 subjects.release_subject(tenant, label, number), f"release {label} {number}"
             )
-            release = prompt.PromptRelease.model_validate_json(stored.body)
+            release = _parse_stored(prompt.PromptRelease, stored)
             self._releases[tenant, release.ref] = release
         return release
 
@@ -61,14 +71,25 @@ class ReleasedPrompts:
         if version is None:
             name = prompt.version_name(row.prompt, row.number)
             stored = await self._read_stored(subjects.prompt_version_subject(*key), name)
-            version = prompt.PromptVersion.model_validate_json(stored.body)
+            version = _parse_stored(prompt.PromptVersion, stored)
             if version.content.sha256 != row.sha256:
                 raise ReleaseMissing(f"prompt {name} is not the one that was released: its digest differs")
             self._versions[key] = version
         return version
 
     async def _read_stored(self, subject: str, name: str) -> StoredMessage:
-        stored = await self._bus.last_on(subjects.PROMPTS_STREAM, subject)
-        if stored is None:
-            raise ReleaseMissing(f"{name} is not stored")
-        return stored
+        # A replica of the store may be behind what the signer has seen already.
+        for pause_s in (*PAUSES_S, None):
+            stored = await self._bus.last(subjects.PROMPTS_STREAM, subject)
+            if stored is not None:
+                return stored
+            if pause_s is not None:
+                await asyncio.sleep(pause_s)
+        raise ReleaseMissing(f"{name} is not stored")
+
+
+def _parse_stored(model: type[M], stored: StoredMessage) -> M:
+    try:
+        return model.model_validate_json(stored.body)
+    except ValidationError as error:
+        raise ReleaseMissing(f"{stored.subject} cannot be read: it is of a newer version of the mesh") from error

@@ -20,6 +20,7 @@ from bulkhead_contracts.prompt import (
 )
 from bulkhead_contracts.result import Failure
 
+DAY_MS = 24 * 3600 * 1000
 Versions = Mapping[tuple[str, int], PromptVersion]
 """Versions by prompt and number."""
 
@@ -53,6 +54,7 @@ def make_version(
         person=signed_word.person,
         role=signed_word.role,
         act=request.act,
+        act_sha256=request.act_sha256,
         published_unix_ms=now_unix_ms,
     )
 
@@ -82,7 +84,7 @@ def plan_release(
     if standing is not None and all(getattr(standing, name) == value for name, value in planned.items()):
         reason = f"{move.label} stands for these versions already, since release {number}"
         return Failure.from_text("nothing_changes", reason, "nothing is left to do")
-    return PromptRelease(
+    release = PromptRelease(
         label=move.label,
         number=number + 1,
         restores=move.restore,
@@ -90,9 +92,30 @@ def plan_release(
         person=signed_word.person,
         role=signed_word.role,
         act=move.act,
+        act_sha256=move.act_sha256,
         moved_unix_ms=now_unix_ms,
         **planned,
     )
+    if (size := len(release.model_dump_json().encode())) > bounds.MAX_RELEASE_BYTES:
+        reason = f"the release takes {size:,} bytes, of {bounds.MAX_RELEASE_BYTES:,}"
+        return Failure.from_text("release_too_large", reason, "set fewer and shorter values")
+    return release
+
+
+def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested) -> Failure | None:
+    """Why an act that was done under this id is not this one; None when it is. act_sha256: of the one that was done."""
+    if act_sha256 == request.act_sha256:
+        return None
+    reason = "the Idempotency-Key was used for another act"
+    return Failure.from_text("idempotency_reused", reason, "send a fresh key with every new act")
+
+
+def judge_rate(before_unix_ms: int, now_unix_ms: int, name: str) -> Failure | None:
+    """Why nothing is stored now: too much was lately. before_unix_ms: time of the act MAX_PROMPT_ACTS_A_DAY before."""
+    if now_unix_ms - before_unix_ms >= DAY_MS:
+        return None
+    reason = f"{name} was changed {bounds.MAX_PROMPT_ACTS_A_DAY} times within a day"
+    return Failure.from_text("too_many_changes", reason, "wait until tomorrow, or restore what stood before")
 
 
 def _plan_fields(
@@ -130,7 +153,10 @@ def _plan_fields(
     if len(released) < len(move.changes):
         reason = "a canary of a shipped prompt has no version to name"
         return Failure.from_text("canary_of_shipped", reason, "publish the shipped text as a version, then name it")
-    return {"prompts": prompts, "canary": Canary(prompts=released, percent=move.percent, sticky_by=move.sticky_by)}
+    return {
+        "prompts": prompts,
+        "canary": Canary(prompts=released, percent=move.percent, sticky_by=move.sticky_by, began=move.after + 1),
+    }
 
 
 def _released_rows(changes: tuple[ReleaseChange, ...], versions: Versions) -> tuple[ReleasedPrompt, ...] | Failure:
@@ -160,6 +186,9 @@ def _value_misfit(version: PromptVersion, values: Mapping[str, str]) -> str:
             return f"it has no variable {name}; it has {', '.join(declared) or 'none'}"
         if problem := declared[name].describe_misfit(value):
             return problem
+    length = len(version.content.fill_variables(dict(values)))
+    if length > bounds.MAX_PROMPT_CHARS:
+        return f"with these values it has {length:,} characters, of {bounds.MAX_PROMPT_CHARS:,}"
     return ""
 
 

@@ -5,6 +5,8 @@ identity may write them: the word of a person that the signer signed is what mov
 """
 
 import asyncio
+from collections.abc import Iterable
+from typing import TypeVar
 
 from bulkhead.bus.port import BusError, BusUnavailable, WrongLastSequence
 from bulkhead.grants import GrantRefused
@@ -29,12 +31,13 @@ from bulkhead_contracts.prompt import (
     ReleasesRequested,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_services.registry.core import judge_content, make_version, plan_release
+from bulkhead_services.registry.core import judge_content, judge_rate, judge_repeat, make_version, plan_release
 
 log = Log("registry")
 TRIES = 5
 """For the number of a version, when several are version at once."""
 MAX_PAGE_BYTES = 256 * 1024
+Stored = TypeVar("Stored", PromptVersion, PromptRelease)
 
 
 class PromptRegistry(EdgeComponent):
@@ -131,15 +134,15 @@ class PromptRegistry(EdgeComponent):
             await self._labels.read_new()
             standing = self._labels.of_tenant(tenant)
             if not request.label:
-                return ReleasesReplied(releases=tuple(standing))
+                return ReleasesReplied(releases=tuple(_cut_page(standing)))
             newest = next((release.number for release in standing if release.label == request.label), 0)
             first = min(newest, (request.before or newest + 1) - 1)
             numbers = range(first, max(0, first - bounds.MAX_RELEASE_PAGE), -1)
             releases = await asyncio.gather(*(self._read_release(tenant, request.label, number) for number in numbers))
         except BusError as error:
             return ReleasesReplied(failure=_broker_unavailable(error))
-        rows = tuple(release for release in releases if release is not None)
-        return ReleasesReplied(releases=rows, more=first > bounds.MAX_RELEASE_PAGE)
+        rows = tuple(_cut_page(release for release in releases if release is not None))
+        return ReleasesReplied(releases=rows, more=bool(rows) and rows[-1].number > 1)
 
     def _check_word(
         self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested
@@ -162,39 +165,63 @@ class PromptRegistry(EdgeComponent):
     async def _store_version(
         self, tenant: str, request: PromptPublishRequested, signed_word: ApprovalGrant
     ) -> PromptVersion | Failure:
-        """A version under the next free number; one that was version of this act already, as it is. Raises BusError."""
+        """A version under the next free number; the one that this act made already, as it is. Raises BusError."""
+        name = request.prompt
         for _ in range(TRIES):
-            newest = await self._newest_version(tenant, request.prompt)
-            if newest is not None and newest.act == request.act:
-                return newest
+            now_unix_ms = self._context.clock()
+            newest = await self._newest_version(tenant, name)
+            repeated = await self._find_made_of(request, tenant, newest)
+            if repeated is not None:
+                return judge_repeat(repeated.act_sha256, request) or repeated
             if newest is not None and newest.sha256 == request.content.sha256:
                 hint = f"promote {newest.name} as it is, or change the text"
                 return Failure.from_text("same_text", f"{newest.name} has this very text and these variables", hint)
             number = newest.number + 1 if newest is not None else 1
-            version = make_version(request, signed_word, number, self._context.clock())
+            earlier = await self._read_version(tenant, name, number - bounds.MAX_PROMPT_ACTS_A_DAY)
+            if earlier is not None and (failure := judge_rate(earlier.published_unix_ms, now_unix_ms, name)):
+                return failure
+            version = make_version(request, signed_word, number, now_unix_ms)
             if isinstance(version, Failure):
                 return version
-            subject = subjects.prompt_version_subject(tenant, request.prompt, number)
+            subject = subjects.prompt_version_subject(tenant, name, number)
             if await self._put_once(subject, version.model_dump_json().encode(), request.act):
                 return version
-        raise BusUnavailable(f"{TRIES} other versions of {request.prompt} were version at the same time")
+        raise BusUnavailable(f"{TRIES} other versions of {name} were made at the same time")
+
+    async def _find_made_of(
+        self, request: PromptPublishRequested, tenant: str, newest: PromptVersion | None
+    ) -> PromptVersion | None:
+        """The version that an act made, among those that are younger than the signer's word may be."""
+        since_unix_ms, version = self._context.clock() - 2 * self._max_age_ms, newest
+        while version is not None and version.published_unix_ms >= since_unix_ms:
+            if version.act == request.act:
+                return version
+            version = await self._read_version(tenant, request.prompt, version.number - 1)
+        return None
 
     async def _store_release(
         self, tenant: str, move: ReleaseMoveRequested, signed_word: ApprovalGrant
     ) -> PromptRelease | Failure:
-        """The next release; the one that was version of this act already, as it is. Raises BusError."""
+        """The next release; the one that this act made already, as it is. Raises BusError."""
         await self._labels.read_new()
-        standing = self._labels.find_newest(tenant, move.label)
+        standing, now_unix_ms = self._labels.find_newest(tenant, move.label), self._context.clock()
         if standing is not None and standing.act == move.act:
-            return standing
+            return judge_repeat(standing.act_sha256, move) or standing
         if standing is None and len(self._labels.of_tenant(tenant)) >= bounds.MAX_RELEASE_LABELS:
             reason = f"the tenant has {bounds.MAX_RELEASE_LABELS} labels, and may have no more"
             return Failure.from_text("too_many_labels", reason, "use one of them")
+        number = standing.number + 1 if standing is not None else 1
+        earlier = await self._read_release(tenant, move.label, number - bounds.MAX_PROMPT_ACTS_A_DAY)
+        # What was moved too often can still be taken back.
+        if earlier is not None and not move.restore:
+            failure = judge_rate(earlier.moved_unix_ms, now_unix_ms, move.label)
+            if failure is not None:
+                return failure
         version_keys = {(change.prompt, change.number) for change in move.changes if change.number}
         stored_versions = await asyncio.gather(*(self._read_version(tenant, *key) for key in version_keys))
         versions = {(version.prompt, version.number): version for version in stored_versions if version is not None}
         restored = await self._read_release(tenant, move.label, move.restore) if move.restore else None
-        release = plan_release(move, standing, versions, restored, signed_word, self._context.clock())
+        release = plan_release(move, standing, versions, restored, signed_word, now_unix_ms)
         if isinstance(release, Failure):
             return release
         subject = subjects.release_subject(tenant, move.label, release.number)
@@ -211,7 +238,7 @@ class PromptRegistry(EdgeComponent):
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
         except WrongLastSequence:
-            stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+            stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
             return stored is not None and stored.body == body
         return True
 
@@ -229,7 +256,7 @@ class PromptRegistry(EdgeComponent):
             description=shipped.description,
             owner=newest.owner if newest is not None else shipped.owner,
             newest=newest.number if newest is not None else 0,
-            used=used,
+            used=dict(list(used.items())[: bounds.MAX_RELEASE_LABELS]),
         )
 
     async def _newest_version(self, tenant: str, prompt_id: str) -> PromptVersion | None:
@@ -241,30 +268,38 @@ class PromptRegistry(EdgeComponent):
         """Versions from this number downwards, as many as fit one reply; and whether there are more."""
         numbers = range(first, max(0, first - bounds.MAX_PROMPT_PAGE), -1)
         stored_versions = await asyncio.gather(*(self._read_version(tenant, prompt_id, number) for number in numbers))
-        versions: list[PromptVersion] = []
-        room = MAX_PAGE_BYTES
-        for version in stored_versions:
-            if version is None:
-                continue
-            room -= len(version.model_dump_json().encode())
-            if versions and room < 0:
-                break
-            versions.append(version)
+        versions = _cut_page(version for version in stored_versions if version is not None)
         return tuple(versions), bool(versions) and versions[-1].number > 1
 
     async def _read_version(self, tenant: str, prompt_id: str, number: int) -> PromptVersion | None:
+        if number < 1:
+            return None
         subject = subjects.prompt_version_subject(tenant, prompt_id, number)
-        stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
         return PromptVersion.model_validate_json(stored.body) if stored is not None else None
 
     async def _read_release(self, tenant: str, label: str, number: int) -> PromptRelease | None:
+        if number < 1:
+            return None
         subject = subjects.release_subject(tenant, label, number)
-        stored = await self._context.bus.last_on(subjects.PROMPTS_STREAM, subject)
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
         return PromptRelease.model_validate_json(stored.body) if stored is not None else None
 
     def _log_refusal(self, message: ReceivedMessage, failure: Failure) -> Failure:
         log.warning("act_refused", tenant=message.tenant, act=message.task, code=failure.code, reason=failure.message)
         return failure
+
+
+def _cut_page(rows: Iterable[Stored]) -> list[Stored]:
+    """As many as fit one reply."""
+    page: list[Stored] = []
+    room = MAX_PAGE_BYTES
+    for row in rows:
+        room -= len(row.model_dump_json().encode())
+        if page and room < 0:
+            break
+        page.append(row)
+    return page
 
 
 def _check_tenant(named: str, tenant: str) -> Failure | None:

@@ -55,7 +55,7 @@ class GrantSigner(EdgeComponent):
         self._context, self._settings = context, settings
         self._policies: GrantPolicies | None = None
         self._tokens = CallerTokens(settings)
-        self._labels = ReleaseLabels(context.bus)
+        self._labels = ReleaseLabels(context.bus, PRODUCTION)
         self._following: asyncio.Task[None] | None = None
         self.credentials = CredentialChecker(self._tokens, context.verifier)
         self.rpc: RpcTable = {

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import pytest
+
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker
+from bulkhead_services.gateway.console import coordination
 from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence
 from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, DrawnStep, draw_layers
 from bulkhead_services.gateway.console.pages import render_template
 from bulkhead_services.gateway.console.task.parties import PartyNames
 from tests.integration.console.browsing import browsing, form
-from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, stage
+from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, TENANT, stage
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -31,6 +36,24 @@ async def test_an_operator_halts_and_resumes_with_a_reason(tmp_path: Path) -> No
         refused = await client.post("/coordination/reset", data={"scope": "tool", "name": "x", "reason": "y"})
         assert refused.status_code == 409 and "no breaker tool:x of yours is open" in refused.text
         assert (await client.post("/coordination/purge", data=given)).status_code == 404
+
+
+async def test_a_breaker_with_its_evidence_is_shown(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
+        breaker = Breaker(
+            scope="tool", tenant=TENANT, name="calculate", phase="open", reason="6 of 10 calls failed", evidence=("m1",)
+        )
+        subject = subjects.breaker_key("tool", TENANT, "calculate")
+        await on.mesh.context("budget").bus.publish(subject, breaker.model_dump_json().encode(), {}, "breaker")
+        page = await client.get("/coordination")
+        assert page.status_code == 200 and "6 of 10 calls failed" in page.text and "m1" in page.text
+
+
+async def test_a_page_that_fails_says_so_in_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
+        monkeypatch.setattr(coordination, "draw_minutes", lambda minutes: 1 / 0)
+        page = await client.get("/coordination")
+        assert page.status_code == 500 and "This page has a fault" in page.text and "bulkhead" in page.text.lower()
 
 
 async def test_who_is_no_operator_sees_halts_and_no_button(tmp_path: Path) -> None:

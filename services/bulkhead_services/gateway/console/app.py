@@ -71,7 +71,8 @@ class Console:
         ]
         self._first = frozenset(_first_segment(route.path) for route in routes)
         self._rooms = Starlette(
-            routes=routes, exception_handlers={HTTPException: _render_failure, ApiRefused: _render_failure}
+            routes=routes,
+            exception_handlers={HTTPException: _render_failure, ApiRefused: _render_failure, Exception: _render_fault},
         )
 
     def build_app(self) -> ASGIApp:
@@ -97,3 +98,13 @@ async def _render_failure(request: Request, error: Exception) -> Response:
             status, {"title": title, "detail": f"nothing is at {request.url.path}", "hint": "begin at /"}
         )
     return pages.render_page(request, "error.html", error.status, error=error, claim=None, key="", url="/")
+
+
+async def _render_fault(request: Request, error: Exception) -> Response:
+    """A page for a fault of the console itself; the server logs it, too."""
+    fault = {
+        "title": "This page has a fault",
+        "detail": f"{type(error).__name__} at {request.url.path}: the mesh goes on, this page cannot be drawn",
+        "hint": "the gateway's log has the place; the command line shows the same: bulkhead --help",
+    }
+    return await _render_failure(request, ApiRefused(500, fault))

@@ -46,7 +46,8 @@ STATUS = {
     **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release"), 404),
     **dict.fromkeys(("release_moved", "nothing_changes", "same_text", "canary_stands", "no_canary"), 409),
     **dict.fromkeys(("bad_prompt", "bad_value", "no_single_change", "prompt_twice", "canary_of_shipped"), 422),
-    **dict.fromkeys(("too_many_versions", "too_many_labels"), 422),
+    **dict.fromkeys(("too_many_versions", "too_many_labels", "release_too_large", "idempotency_reused"), 422),
+    "too_many_changes": 429,
     **dict.fromkeys(("not_signed", "word_too_old", "foreign_tenant"), 403),
 }
 """HTTP status by the code of the registry's failure; any other code is a 503."""
