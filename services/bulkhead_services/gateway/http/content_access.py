@@ -27,5 +27,6 @@ def may_read_history(claim: RequesterClaim, feed: InboxFeed) -> bool:
 
 
 def may_read_sources(claim: RequesterClaim) -> bool:
-    """All who work with answers may open what an answer rests on. An auditor sees names, places and digests of it."""
-    return claim.role != "auditor"
+    """All who work with answers may open what an answer rests on. An auditor and a prompt editor see names, places and
+    digests of it."""
+    return claim.role not in ("auditor", "prompt_editor")

@@ -47,6 +47,8 @@ from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistr
 
 MAX_CACHED_OUTLOOKS = 4_096
 """Rules are read once, so that what they say of a sample call stays."""
+MAX_TRIALS_WAITING = 4
+"""Of one tenant: a trial of long arguments takes half a second of a core."""
 SAMPLE_PERSON, SAMPLE_ROLE = "sample", "submitter"
 
 
@@ -137,6 +139,9 @@ class PolicyTrials:
         arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
             return PolicyTrialReplied(failure=arguments)
+        if self._turns.count_waiting(tenant) >= MAX_TRIALS_WAITING:
+            reason = f"{MAX_TRIALS_WAITING} trials of the tenant wait already"
+            return PolicyTrialReplied(failure=Failure.from_text("busy", reason, "try again in a moment"))
         async with self._turns.hold_slot(tenant, request.person):
             return await asyncio.to_thread(self._rule_on_trial, tenant, request, tool, arguments)
 
