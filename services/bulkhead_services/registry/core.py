@@ -26,7 +26,7 @@ Versions = Mapping[tuple[str, int], PromptVersion]
 
 
 def judge_content(request: PromptPublishRequested, known: Mapping[str, Any]) -> Failure | None:
-    """Why a version cannot be made of this. known: prompts that the mesh asks for, by id."""
+    """Reason for which no version can be made of this. known: prompts that the mesh asks for, by id."""
     if request.prompt not in known:
         reason = f"no service asks for a prompt {request.prompt}"
         return Failure.from_text("unknown_prompt", reason, f"prompts of this mesh: {', '.join(sorted(known))}")
@@ -103,7 +103,7 @@ def plan_release(
 
 
 def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested) -> Failure | None:
-    """Why an act that was done under this id is not this one; None when it is. act_sha256: of the one that was done."""
+    """Reason for which an act that was done under this id is not this one; None when it is. act_sha256: of the one that was done."""
     if act_sha256 == request.act_sha256:
         return None
     reason = "the Idempotency-Key was used for another act"
@@ -111,7 +111,7 @@ def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveR
 
 
 def judge_rate(before_unix_ms: int, now_unix_ms: int, name: str) -> Failure | None:
-    """Why nothing is stored now: too much was lately. before_unix_ms: time of the act MAX_PROMPT_ACTS_A_DAY before."""
+    """Reason for which nothing is stored now: too much was lately. before_unix_ms: time of the act MAX_PROMPT_ACTS_A_DAY before."""
     if now_unix_ms - before_unix_ms >= DAY_MS:
         return None
     reason = f"{name} was changed {bounds.MAX_PROMPT_ACTS_A_DAY} times within a day"
