@@ -103,7 +103,10 @@ def plan_release(
 
 
 def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested) -> Failure | None:
-    """Reason for which an act that was done under this id is not this one; None when it is. act_sha256: of the one that was done."""
+    """Reason for which an act that was done under this id is not this one; None when it is.
+
+    act_sha256: of the one that was done.
+    """
     if act_sha256 == request.act_sha256:
         return None
     reason = "the Idempotency-Key was used for another act"
@@ -111,7 +114,10 @@ def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveR
 
 
 def judge_rate(before_unix_ms: int, now_unix_ms: int, name: str) -> Failure | None:
-    """Reason for which nothing is stored now: too much was lately. before_unix_ms: time of the act MAX_PROMPT_ACTS_A_DAY before."""
+    """Reason for which nothing is stored now: too much was lately; None when something may be.
+
+    before_unix_ms: time of the act that was MAX_PROMPT_ACTS_A_DAY before this one.
+    """
     if now_unix_ms - before_unix_ms >= DAY_MS:
         return None
     reason = f"{name} was changed {bounds.MAX_PROMPT_ACTS_A_DAY} times within a day"

@@ -291,7 +291,7 @@ class PromptRegistry(EdgeComponent):
 
 
 def _cut_page(rows: Iterable[Stored]) -> list[Stored]:
-    """As many as fit one reply."""
+    """The first rows, up to what fits one reply."""
     page: list[Stored] = []
     room = MAX_PAGE_BYTES
     for row in rows:
