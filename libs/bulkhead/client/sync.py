@@ -145,6 +145,8 @@ class SyncMesh(_SyncForm[Mesh]):
     grant = _block(Mesh.grant)
     deny = _block(Mesh.deny)
     decide = _block(Mesh.decide)
+    document_chunks = _block(Mesh.document_chunks)
+    search_documents = _block(Mesh.search_documents)
     prompts = _block(Mesh.prompts)
     prompt = _block(Mesh.prompt)
     releases = _block(Mesh.releases)
