@@ -255,8 +255,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class CallDetail:
-    """prompt_id names the prompt and its version, prompt_digest its text, release whose values fill it: the model
-    gateway puts `given` behind it. instruction: that text, filled; instruction_note: why it is not here, or not whole.
+    """prompt_id names the prompt and its version, prompt_digest its text: the model gateway puts `given` behind it.
+    release: of the tenant's prompts, whose values fill the text. instruction: the text as the model had it;
+    instruction_note: why it is not here, or not whole.
     answer: a model's words, a tool's result. sources: what the answer cites, or a search found."""
 
     call: Call
