@@ -11,8 +11,8 @@ from typing import Literal
 from bulkhead.text.amounts import format_count
 from bulkhead_services.gateway.console.api import Json
 
-MAX_LINES = 2_000
-"""Lines of each text that are compared: the comparison takes their product in time."""
+MAX_LINES = 1_000
+"""Lines of each text that are compared: of many equal lines the comparison takes a power of their number in time."""
 CONTEXT = 3
 """Lines that are shown around a change."""
 Mark = Literal["same", "added", "removed", "skipped"]
@@ -51,7 +51,7 @@ def compare_contents(old: Json, new: Json) -> PromptDifference:
 
 
 def _diff_lines(old: Sequence[str], new: Sequence[str]) -> Iterator[DiffLine]:
-    codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    codes = SequenceMatcher(None, old, new).get_opcodes()
     for number, (code, old_from, old_to, new_from, new_to) in enumerate(codes):
         if code == "equal":
             before = CONTEXT if number else 0
