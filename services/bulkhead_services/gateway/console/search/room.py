@@ -64,15 +64,14 @@ class ConsoleSearchRoutes(ConsoleRoutes):
             )
         ]
         if words:
-            acts, tasks, approvals, documents, tools, prompts, identities = await asyncio.gather(
-                list_acts(visit),
+            (acts, prompts), tasks, approvals, documents, tools, identities = await asyncio.gather(
+                asyncio.gather(list_acts(visit), _read_prompts(visit)),
                 visit.get_or(
                     "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
                 ),
                 visit.get_or("/v1/approvals", {"approvals": []}, {"state": "waiting"}),
                 visit.get_or("/v1/documents", {"documents": []}, {"limit": READ}),
                 visit.get_or("/v1/tools", {"tools": []}),
-                _read_prompts(visit),
                 _read_identities(visit),
             )
             groups += [
