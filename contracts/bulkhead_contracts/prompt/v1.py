@@ -249,8 +249,8 @@ class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
 
 class PromptSummary(Contract):
     """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`. newest: number of the
-    tenant's newest version, 0 without any; person, published_unix_ms and note (its beginning) are that version's. used: number that a
-    label uses, of labels that use one of the tenant's."""
+    tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note are that version's.
+    used: number that a label uses, of labels that use one of the tenant's."""
 
     prompt: PromptId
     shipped: Summary
