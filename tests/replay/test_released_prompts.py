@@ -6,7 +6,7 @@ import pytest
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.prompt import PromptRelease, ReleasedPrompt, ReleaseMoveRequested
 from tests.eventually import until
-from tests.replay.stage import EDITOR, TENANT, Stage, call, plan, stage, use
+from tests.replay.stage import AUDITOR, EDITOR, OPERATOR, TENANT, Stage, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 TONE = {"name": "tone", "kind": "choice", "choices": ["plain", "formal"], "default": "plain"}
@@ -207,3 +207,49 @@ async def test_a_version_whose_text_was_changed_is_not_used(tmp_path):
         ended = await on.run()
         assert ended["status"] == "failed"
         assert not told(on)
+
+
+async def test_each_call_names_its_version_and_tells_its_text_to_who_may_read_it(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia, people(on, OPERATOR) as olga, people(on, AUDITOR) as aud:
+        await publish(pia)
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1, "values": {"tone": "formal"}}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        task = (await on.run())["task_id"]
+        story = (await olga.get(f"/v1/tasks/{task}/why")).json()["story"]
+        work = next(row for row in story["steps"][0]["calls"] if row["name"] == "worker.step")
+        assert (work["prompt"], work["release"]) == ("worker.step@r1", "production.1")
+        assert story["plans"][0]["by"].endswith("(prompt planner.draft@2 (production 1))")
+        assert (
+            "worker.step@r1 (production 1) ⇒ answered" in (await olga.get(f"/v1/tasks/{task}/timeline")).json()["text"]
+        )
+
+        path = f"/v1/tasks/{task}/calls/{work['call_id']}"
+        seen = (await olga.get(path)).json()
+        assert (
+            seen["call"]["instruction"]
+            == told(on)[0]
+            == "Answer in a formal tone. End each sentence with its marker.\n"
+        )
+        assert "prompt worker.step@r1 (production 1) " in seen["text"] and "| Answer in a formal tone." in seen["text"]
+        assert not (await aud.get(path)).json()["call"]["instruction"], "an auditor reads no texts of tasks"
+        draft = story["planning"][0]
+        drafted = (await olga.get(f"/v1/tasks/{task}/calls/{draft['call_id']}")).json()["call"]
+        system = next(body["messages"][0]["content"] for role, _, body in on.model.asked if role == "plan")
+        assert drafted["prompt_id"] == "planner.draft@2" and drafted["instruction"] == system
+
+
+async def test_every_version_can_be_read_shipped_ones_too(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        await publish(pia)
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1, "values": {"tone": "formal"}}], percent=10)
+        shipped = (await pia.get("/v1/prompts/checker.judge/versions/1")).json()
+        assert shipped["name"] == "checker.judge@1" and shipped["version"] is None and shipped["text"]
+        path = "/v1/prompts/worker.step/versions/"
+        own = (await pia.get(f"{path}r1", params={"release": "production.1.canary"})).json()
+        assert (own["values"], own["filled_text"][:24]) == ({"tone": "formal"}, "Answer in a formal tone.")
+        assert (await pia.get(f"{path}r1")).json()["filled_text"].startswith("Answer in a plain tone.")
+        unknown = [(f"{path}r2", ""), (f"{path}9", ""), (f"{path}r1", "production.1"), (f"{path}r1", "production.7")]
+        for name, release in unknown:
+            refused = await pia.get(name, params={"release": release})
+            assert refused.status_code == 404 and refused.json()["code"].startswith("unknown_"), name
+        assert (await pia.get(f"{path}newest")).status_code == 422

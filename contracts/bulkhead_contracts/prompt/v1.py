@@ -16,6 +16,8 @@ from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token,
 
 PromptId = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=bounds.MAX_PROMPT_ID_CHARS)]
 """`worker.step`."""
+VersionMark = Annotated[str, StringConstraints(pattern=r"^r?[1-9][0-9]{0,8}$")]
+"""A version of a prompt: `r3` of the tenant's own, `2` of the shipped ones."""
 ReleaseLabel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """An environment: `production`."""
 ReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
@@ -247,34 +249,43 @@ class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
 
 class PromptSummary(Contract):
     """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`. newest: number of the
-    tenant's newest version, 0 without any. used: number that a label uses, of labels that use one of the tenant's."""
+    tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note are that version's.
+    used: number that a label uses, of labels that use one of the tenant's."""
 
     prompt: PromptId
     shipped: Summary
     description: Summary = ""
     owner: Summary = ""
     newest: Count = 0
+    person: Summary = ""
+    note: Summary = ""
+    published_unix_ms: UnixMs = 0
     used: Annotated[dict[ReleaseLabel, Count], Field(max_length=bounds.MAX_RELEASE_LABELS)] = {}
 
 
 class PromptsRequested(Body, type="mesh.prompt.prompts_requested"):
     """Question which prompts a tenant can change, and for the versions of one (rpc). prompt: "" for all, without
-    versions. before: versions older than this number, 0 for the newest."""
+    versions. before: versions older than this number, 0 for the newest. version: this one alone, shipped or the
+    tenant's; release: with the values that this release sets."""
 
     requester: RequesterClaim
     prompt: PromptId | Literal[""] = ""
     before: Count = 0
+    version: Annotated[VersionMark | Literal[""], Field(exclude_if=operator.not_)] = ""
+    release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class PromptsReplied(Body, type="mesh.prompt.prompts_replied"):
     """Prompts by name; versions, the newest first, of the one that was asked for, and its shipped text. more: whether
-    there are older ones."""
+    there are older ones. To a question for one version: that version, or the text of that shipped one; values: those
+    that the release sets."""
 
     prompts: Annotated[tuple[PromptSummary, ...], Field(max_length=bounds.MAX_PROMPTS)] = ()
     versions: Annotated[tuple[PromptVersion, ...], Field(max_length=bounds.MAX_PROMPT_PAGE)] = ()
     shipped_text: Annotated[str, Field(max_length=bounds.MAX_PROMPT_CHARS)] = ""
     shipped_sha256: Sha256 | Literal[""] = ""
     more: bool = False
+    values: Annotated[dict[Name, Summary], Field(max_length=bounds.MAX_PROMPT_VARIABLES, exclude_if=operator.not_)] = {}
     failure: Failure | None = None
 
 

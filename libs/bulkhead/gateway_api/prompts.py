@@ -6,8 +6,15 @@ from pydantic import Field, WithJsonSchema
 
 from bulkhead.gateway_api.query import AllowedRoles, Id, Query, Remedy, Whole
 from bulkhead_contracts import bounds
-from bulkhead_contracts.prompt import PromptRelease, PromptSummary, PromptVersion
-from bulkhead_contracts.types import Contract
+from bulkhead_contracts.prompt import (
+    PromptRelease,
+    PromptSummary,
+    PromptVariable,
+    PromptVersion,
+    ReleaseRef,
+    VersionMark,
+)
+from bulkhead_contracts.types import Contract, Name, Summary
 
 READERS = AllowedRoles(frozenset({"operator", "auditor", "prompt_editor"}), "prompt_editor, operator or auditor")
 EDITORS = AllowedRoles(frozenset({"prompt_editor", "operator"}), "prompt_editor or operator")
@@ -40,6 +47,20 @@ class PromptDocument(Contract):
     more: bool
 
 
+class PromptVersionDocument(Contract):
+    """One version, shipped or the tenant's. name: `worker.step@r3`, or `worker.step@1` of a shipped one. values: those
+    that the release sets. filled_text: what a model is told, each variable with its value. version: person, note and
+    time of the tenant's."""
+
+    name: str
+    sha256: str
+    text: str
+    variables: Annotated[tuple[PromptVariable, ...], Field(max_length=bounds.MAX_PROMPT_VARIABLES)] = ()
+    values: dict[Name, Summary] = {}
+    filled_text: str
+    version: PromptVersion | None = None
+
+
 class ReleasePage(Contract):
     """Releases, the newest first. more: there are older ones."""
 
@@ -60,6 +81,28 @@ class PromptQuery(
 
     prompt: PromptName
     before: Before = 0
+
+
+class PromptVersionQuery(
+    Query[PromptVersionDocument],
+    name="showPromptVersion",
+    path="/v1/prompts/{prompt}/versions/{version}",
+    action="read prompts",
+    allowed=READERS,
+):
+    """Show one version of a prompt, shipped or the tenant's, and the text that a release makes of it."""
+
+    prompt: PromptName
+    version: Annotated[
+        VersionMark,
+        Field(description="r3 for the tenant's third version, 2 for the second one that was shipped"),
+        Remedy("send r3 for a version of your own, 2 for a shipped one"),
+    ]
+    release: Annotated[
+        ReleaseRef,
+        Field(description="With the values of this release: production.12, or production.12.canary"),
+        Remedy("send a release like production.12"),
+    ] = ""
 
 
 class ReleaseListQuery(

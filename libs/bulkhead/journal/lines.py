@@ -70,7 +70,7 @@ def _render_row(row: Row) -> str:
 
 def describe_call(call: Call) -> str:
     """The request of a call, its outcome, and its effort."""
-    request = f"{call.name}({cut_line(call.arguments, SHORT_CHARS)})" if call.kind != "model" else call.name
+    request = f"{call.name}({cut_line(call.arguments, SHORT_CHARS)})" if call.kind != "model" else call.prompt_name
     took = f" {format_duration(call.took_ms)}" if call.took_ms is not None else ""
     paid = f", {format_cost(call.usage.cost_usd_micros)}" if call.usage.cost_usd_micros else ""
     waited = f", waited {format_duration(call.waited_ms)} for {call.waited_for}" if call.waited_ms else ""

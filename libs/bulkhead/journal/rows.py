@@ -14,7 +14,19 @@ from bulkhead_contracts.task import StepEnded
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.verdict import VerdictReached
 
-SHOWN_FIELDS = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
+SHOWN_FIELDS = (
+    "tool",
+    "prompt_id",
+    "release",
+    "purpose",
+    "resource",
+    "key",
+    "query",
+    "outcome",
+    "status",
+    "accepted",
+    "code",
+)
 MAX_FIELD_CHARS = 60
 MAX_REASONS_CHARS = 200
 

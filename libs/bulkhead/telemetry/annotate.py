@@ -26,6 +26,7 @@ def annotate_span(reply: Body, request: Body) -> None:
             names.RESPONSE_MODEL: reply.model,
             names.PROMPT_ID: reply.prompt_id,
             names.PROMPT_DIGEST: reply.prompt_digest,
+            names.PROMPT_RELEASE: reply.release,
             names.STANDING: reply.standing,
             names.COMPLETE: reply.completeness.complete,
         }

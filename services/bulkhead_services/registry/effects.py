@@ -45,6 +45,7 @@ class PromptRegistry(EdgeComponent):
 
     def __init__(self, context: Context, prompts: Prompts, max_age_ms: int) -> None:
         self._context, self._max_age_ms = context, max_age_ms
+        self._prompts = prompts
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
         self._labels = ReleaseLabels(context.bus)
         self._following: asyncio.Task[None] | None = None
@@ -116,6 +117,8 @@ class PromptRegistry(EdgeComponent):
             if not request.prompt:
                 return PromptsReplied(prompts=tuple(summaries))
             [shipped], [summary] = chosen, summaries
+            if request.version:
+                return await self._answer_version(tenant, request, summary)
             first = min(summary.newest, (request.before or summary.newest + 1) - 1)
             versions, more = await self._read_versions(tenant, request.prompt, first)
         except BusError as error:
@@ -123,6 +126,32 @@ class PromptRegistry(EdgeComponent):
         return PromptsReplied(
             prompts=(summary,), versions=versions, shipped_text=shipped.text, shipped_sha256=shipped.digest, more=more
         )
+
+    async def _answer_version(self, tenant: str, request: PromptsRequested, summary: PromptSummary) -> PromptsReplied:
+        """One version, with the values that a release sets. Raises BusError."""
+        name = f"{request.prompt}@{request.version}"
+        unknown = Failure.from_text(
+            "unknown_version", f"there is no version {name}", f"GET /v1/prompts/{request.prompt} lists them"
+        )
+        if not request.version.startswith("r"):
+            shipped = self._prompts.find_prompt(name)
+            if shipped is None:
+                return PromptsReplied(failure=unknown)
+            return PromptsReplied(prompts=(summary,), shipped_text=shipped.text, shipped_sha256=shipped.digest)
+        version = await self._read_version(tenant, request.prompt, int(request.version[1:]))
+        if version is None:
+            return PromptsReplied(failure=unknown)
+        values: dict[str, str] = {}
+        if request.release:
+            label, number, *_ = request.release.split(".")
+            release = await self._read_release(tenant, label, int(number))
+            row = release.prompts_for(request.release).get(request.prompt) if release is not None else None
+            if row is None or row.number != version.number:
+                reason = f"the release {request.release} does not use {name}"
+                hint = f"GET /v1/releases/{label} lists its releases"
+                return PromptsReplied(failure=Failure.from_text("unknown_release", reason, hint))
+            values = row.values
+        return PromptsReplied(prompts=(summary,), versions=(version,), values=values)
 
     async def on_releases_requested(self, message: ReceivedMessage) -> ReleasesReplied:
         """Releases that labels stand for, and stood for."""
@@ -256,6 +285,9 @@ class PromptRegistry(EdgeComponent):
             description=shipped.description,
             owner=newest.owner if newest is not None else shipped.owner,
             newest=newest.number if newest is not None else 0,
+            person=newest.person if newest is not None else "",
+            note=newest.note[: bounds.MAX_SUMMARY_CHARS] if newest is not None else "",
+            published_unix_ms=newest.published_unix_ms if newest is not None else 0,
             used=dict(list(used.items())[: bounds.MAX_RELEASE_LABELS]),
         )
 

@@ -212,6 +212,7 @@ async def _record_prompts(recorder: ExampleRecorder, olga: httpx.AsyncClient) ->
     await recorder.record_problem(olga, "moveLabel", 409, "release_moved", body=move, label="production")
     await recorder.record(olga, "listPrompts")
     await recorder.record(olga, "showPrompt", prompt="worker.step")
+    await recorder.record(olga, "showPromptVersion", prompt="worker.step", version="r1", release="production.1.canary")
     await recorder.record(olga, "listReleases")
     await recorder.record(olga, "showReleases", label="production")
     await olga.post("/v1/releases/production", json={"after": 1, "end_canary": "drop", "reason": "it was an example"})

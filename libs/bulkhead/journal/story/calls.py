@@ -159,6 +159,13 @@ def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
                 "waited_for": body.waited_for,
                 "cached": body.cached,
             }
+            # An outside agent brings a prompt of its own.
+            if body.prompt_id.startswith(call.name):
+                changes |= {
+                    "prompt": body.prompt_id,
+                    "prompt_digest": body.prompt_digest,
+                    "release": body.release if body.prompt_digest else "",
+                }
             if requested_tools and not call.step_id:
                 changes["why"] = cut_line(text, MAX_STATED_CHARS)
         case ToolCallReplied():

@@ -86,7 +86,16 @@ def build_detail(entries: Sequence[JournalEntry], call_id: str, texts: Mapping[s
         case ModelCallReplied():
             tool_requests = "\n".join(f"{tool_call.name} {tool_call.arguments_json}" for tool_call in reply.tool_calls)
             answer = "\n".join(filter(None, (call_detail.answer, tool_requests)))
-            names = ("prompt_id", "prompt_digest", "price_digest", "provider", "model", "pinned", "fingerprint")
+            names = (
+                "prompt_id",
+                "prompt_digest",
+                "release",
+                "price_digest",
+                "provider",
+                "model",
+                "pinned",
+                "fingerprint",
+            )
             call_detail = replace(call_detail, answer=answer, **{name: getattr(reply, name) for name in names})
         case ToolCallReplied():
             call_detail = replace(call_detail, rule=reply.rule, approval_id=reply.approval_id)
@@ -165,7 +174,9 @@ def without_texts(detail: CallDetail) -> CallDetail:
     pieces = tuple(replace(piece, source="", text="", sha256="") for piece in detail.given)
     bare_sources = tuple(replace(source, text="") for source in detail.sources)
     call = call_without_content(detail.call)
-    return replace(detail, call=call, given=pieces, sources=bare_sources, arguments="", answer="", content=False)
+    return replace(
+        detail, call=call, given=pieces, sources=bare_sources, arguments="", answer="", instruction="", content=False
+    )
 
 
 def render_detail(detail: CallDetail) -> str:
@@ -179,7 +190,7 @@ def _detail_lines(detail: CallDetail) -> Iterator[str]:
     took = f" after {format_duration(call.took_ms)}" if call.took_ms is not None else ""
     yield f"{call.name}, asked at {format_time(call.asked_unix_ms)}: {call.outcome}{took}"
     if detail.model:
-        prompt = f"prompt {detail.prompt_id} {detail.prompt_digest[:12]}"
+        prompt = f"prompt {call.prompt_name if call.prompt else detail.prompt_id} {detail.prompt_digest[:12]}"
         yield f"{detail.provider} {detail.model} {detail.fingerprint}, {prompt}"
     yield from (
         f"{name}: {words}" for name, words in (("failed", call.failure), ("the model says why", call.why)) if words
@@ -197,6 +208,9 @@ def _detail_lines(detail: CallDetail) -> Iterator[str]:
     yield from (f"{name}: {words}" for name, words in (("rule", detail.rule), ("approval", call.approval)) if words)
     if detail.arguments:
         yield f"asked: {detail.arguments}"
+    if detail.instruction or detail.instruction_note:
+        yield f"--- instruction {call.prompt_name}{f' ({detail.instruction_note})' if detail.instruction_note else ''}"
+        yield from (f"| {line}" for line in detail.instruction.splitlines())
     for piece in detail.given:
         yield f"--- given: {piece.kind} {piece.source} {f'({piece.note})' if piece.note else ''}".rstrip()
         yield from (f"| {line}" for line in piece.text.splitlines())

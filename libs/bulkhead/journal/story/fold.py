@@ -163,7 +163,7 @@ def _describe_plan(
             return build_plan("fork", f"task {request.fork.task}, which this one forks")
         return build_plan("submitted", person)
     draft = drafts[-1] if drafts else None
-    return build_plan("drafted", f"{draft.model or 'a model'} (prompt {draft.name})" if draft else "a model")
+    return build_plan("drafted", f"{draft.model or 'a model'} (prompt {draft.prompt_name})" if draft else "a model")
 
 
 def _fold_steps(

@@ -57,7 +57,8 @@ class Source:
 class Call:
     """One call of a model, a tool or the document store.
 
-    by: the service that asked. name: prompt or tool; of an outside agent's call the model. arguments: of a
+    by: the service that asked. name: prompt or tool; of an outside agent's call the model. prompt, prompt_digest: the
+    version that a model had, `worker.step@r1`; release: of the tenant's prompts. arguments: of a
     tool, the query, or the last message of an outside agent. why: what the model
     said beside asking for it, which is its claim and no fact. result: what came, or the tools that the model asked
     for. attempts: those that its doer made; retried: why one brought nothing. waited_ms, waited_for: for a provider.
@@ -68,6 +69,9 @@ class Call:
     kind: CallKind
     by: str
     name: str
+    prompt: str = ""
+    prompt_digest: str = ""
+    release: str = ""
     step_id: str = ""
     attempt: int = 1
     asked_unix_ms: int = 0
@@ -92,6 +96,14 @@ class Call:
     usage: Usage = Usage()
     message: str = ""
     waits: tuple[WaitTold, ...] = ()
+
+    @property
+    def prompt_name(self) -> str:
+        """`worker.step@r1 (production 12)`; the name that was asked for until an answer tells the version."""
+        label, _, number = self.release.partition(".")
+        number, _, canary = number.partition(".")
+        release = f" ({label} {number}{', canary' if canary else ''})" if self.release else ""
+        return f"{self.prompt or self.name}{release if self.prompt else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +255,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class CallDetail:
-    """prompt_id names the prompt's file and version, prompt_digest its text: the model gateway puts `given` into it.
+    """prompt_id names the prompt and its version, prompt_digest its text: the model gateway puts `given` behind it.
+    release: of the tenant's prompts, whose values fill the text. instruction: the text as the model had it;
+    instruction_note: why it is not here, or not whole.
     answer: a model's words, a tool's result. sources: what the answer cites, or a search found."""
 
     call: Call
     prompt_id: str = ""
     prompt_digest: str = ""
+    release: str = ""
+    instruction: str = ""
+    instruction_note: str = ""
     price_digest: str = ""
     provider: str = ""
     model: str = ""

@@ -24,6 +24,7 @@ from bulkhead_services.gateway.console.operate.reference import ConsoleReference
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
+from bulkhead_services.gateway.console.prompts.room import ConsolePromptRoutes
 from bulkhead_services.gateway.console.search.room import ConsoleSearchRoutes
 from bulkhead_services.gateway.console.spend.room import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
@@ -52,6 +53,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleRunbookRoutes,
     ConsoleModelRoutes,
     ConsoleToolRoutes,
+    ConsolePromptRoutes,
     ConsoleIdentityRoutes,
     ConsoleCallRoutes,
     ConsoleSearchRoutes,

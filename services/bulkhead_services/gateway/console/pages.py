@@ -18,6 +18,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from bulkhead.gateway_api.prompts import READERS as PROMPT_READERS
 from bulkhead.gateway_api.query import EVERY_ROLE, OVERSEERS, SUBMITTERS, AllowedRoles
 from bulkhead.text import amounts
 from bulkhead.text.plain_text import cut_line, escape_controls
@@ -60,6 +61,7 @@ ROOM_GROUPS = (
             ("/spend", "Spend", "wallet"),
             ("/models", "Models and tools", "cpu"),
             ("/tools", "Tools and policies", "wrench"),
+            ("/prompts", "Prompts", "bot"),
         ),
     ),
     ("Ask", (("/new-task", "New task", "plus"), ("/documents", "Documents", "files"))),
@@ -76,7 +78,7 @@ ROOM_GROUPS = (
 """What the menu lists: for each group address, name and icon of its rooms."""
 ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
     ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
-) | {"/new-task": SUBMITTERS}
+) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS}
 """Who may use a room; one that is not named here is everybody's."""
 THEME_COOKIE = "bulkhead_theme"
 

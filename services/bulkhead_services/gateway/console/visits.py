@@ -98,9 +98,9 @@ class Visit:
         """A value of the query, trimmed; "" when it is absent."""
         return self.request.query_params.get(name, "").strip()
 
-    async def read_form(self) -> dict[str, str]:
+    async def read_form(self, max_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
         """The form's fields, each once. Raises ApiRefused."""
-        return await read_form(self.request)
+        return await read_form(self.request, max_bytes)
 
 
 Endpoint = Callable[[Visit], Awaitable[Response]]
@@ -210,15 +210,15 @@ def require_own_form(request: Request) -> None:
         )
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, max_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
     """The fields of a form, read no further than its bound. Raises ApiRefused (400, 408, 413)."""
     raw = b""
     try:
         async with asyncio.timeout(FORM_TIMEOUT_S):
             async for chunk in request.stream():
                 raw += chunk
-                if len(raw) > MAX_FORM_BYTES:
-                    detail = f"the form has more than {MAX_FORM_BYTES} bytes"
+                if len(raw) > max_bytes:
+                    detail = f"the form has more than {max_bytes} bytes"
                     raise ApiRefused(413, {"title": "Too large", "detail": detail, "hint": "send less text"})
         fields = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except TimeoutError as error:

@@ -377,6 +377,8 @@ class InProcessBus:
         if subject.startswith("rpc.gateway.tool_executor."):
             ruled = await self._ruled(subject, body, dict(headers or {}))
             return LiveMessage("reply", {"ce-type": ruled.ce_type()}, ruled.encode())
+        if subject.startswith("rpc.gateway.registry."):
+            raise BusUnavailable("nobody answers")
         assert subject.startswith("rpc.gateway.signer.")
         if (headers or {}).get("ce-type") == VouchRequested.ce_type():
             self.vouched.append(VouchRequested.model_validate_json(body))

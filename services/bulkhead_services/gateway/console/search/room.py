@@ -1,4 +1,4 @@
-"""Search over everything that has a page: rooms, views, tasks, approvals, documents, tools, keys, names, alerts.
+"""Search over everything that has a page: rooms, views, tasks, approvals, documents, prompts, keys, alerts.
 
 In: words. Out: links in groups, as a page, whose results the command palette shows too. Each group is read by one
 request to the API, in the person's name, and is bounded.
@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.prompts import READERS
 from bulkhead.gateway_api.query import OVERSEERS, SUBMITTERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
@@ -63,8 +64,8 @@ class ConsoleSearchRoutes(ConsoleRoutes):
             )
         ]
         if words:
-            acts, tasks, approvals, documents, tools, identities = await asyncio.gather(
-                list_acts(visit),
+            (acts, prompts), tasks, approvals, documents, tools, identities = await asyncio.gather(
+                asyncio.gather(list_acts(visit), _read_prompts(visit)),
                 visit.get_or(
                     "/v1/tasks", {"tasks": [], "counts": None}, {"text": text, "limit": SHOWN, "counts": "true"}
                 ),
@@ -79,6 +80,7 @@ class ConsoleSearchRoutes(ConsoleRoutes):
                 SearchGroup("Approvals", _matching(words, _approvals(approvals["approvals"][:READ]))),
                 SearchGroup("Documents", _matching(words, _documents(documents["documents"]))),
                 SearchGroup("Tools", _matching(words, _tools(tools["tools"]))),
+                SearchGroup("Prompts", _matching(words, _prompts(prompts["prompts"]))),
                 SearchGroup("Keys and identities", _matching(words, _identities(identities))),
                 SearchGroup("Tasks by name", _matching(words, _names(tasks["counts"]))),
                 SearchGroup("Runbooks", _matching(words, _runbooks())),
@@ -140,6 +142,12 @@ def _documents(documents: list[Json]) -> list[SearchResult]:
     ]
 
 
+async def _read_prompts(visit: Visit) -> Json:
+    """Prompts, for those who may see them."""
+    empty: Json = {"prompts": []}
+    return await visit.get_or("/v1/prompts", empty) if visit.claim.role in READERS.names else empty
+
+
 async def _read_identities(visit: Visit) -> Json:
     """Keys and programs, for those who may see them."""
     empty: Json = {"keys": [], "publishers": [], "subscribers": []}
@@ -149,6 +157,13 @@ async def _read_identities(visit: Visit) -> Json:
 def _tools(tools: list[Json]) -> list[SearchResult]:
     return [
         SearchResult(tool["name"], f"/tools/{quote(tool['name'], safe='')}", "wrench", tool["about"]) for tool in tools
+    ]
+
+
+def _prompts(prompts: list[Json]) -> list[SearchResult]:
+    return [
+        SearchResult(row["prompt"], f"/prompts/{quote(row['prompt'], safe='')}", "bot", row["description"])
+        for row in prompts
     ]
 
 

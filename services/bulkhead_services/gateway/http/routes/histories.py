@@ -28,6 +28,7 @@ from bulkhead.journal.order import as_in_inbox, in_journal_order, stored_of
 from bulkhead.journal.story import detail
 from bulkhead.journal.story.calls import contents_to_read
 from bulkhead.journal.story.fold import contents_to_quote, fold_story
+from bulkhead.journal.story.model import CallDetail
 from bulkhead.journal.story.redact import without_content
 from bulkhead.journal.story.text import ENDED, render_story
 from bulkhead.runtime.context import Context
@@ -43,6 +44,7 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read, may_read_history
+from bulkhead_services.gateway.http.prompt_registry import show_version
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_values import check_id, existing_task
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
@@ -182,10 +184,28 @@ class HistoryRoutes:
             call_detail = await asyncio.to_thread(detail.build_detail, history.entries, name, texts)
         if call_detail is None:
             raise not_found("call", name, f"GET /v1/tasks/{feed.task}/timeline lists the calls of the task")
-        call_detail = call_detail if history.content else detail.without_texts(call_detail)
+        if not history.content:
+            call_detail = detail.without_texts(call_detail)
+        elif call_detail.call.prompt_digest:
+            call_detail = await self._add_instruction(claim, call_detail)
         return CallDocument(
             task_id=feed.task, content=history.content, text=detail.render_detail(call_detail), call=call_detail
         )
+
+    async def _add_instruction(self, claim: RequesterClaim, call_detail: CallDetail) -> CallDetail:
+        """The call with the text that its model was told, of which the registry has every version."""
+        prompt, _, version = call_detail.prompt_id.partition("@")
+        release = call_detail.release if version.startswith("r") else ""
+        try:
+            document = await show_version(self._context, claim, prompt, version, release)
+        except Problem as problem:
+            return replace(call_detail, instruction_note=problem.body.detail)
+        if document.sha256 != call_detail.prompt_digest:
+            note = f"{document.name} has another text here than where the call was made"
+            return replace(call_detail, instruction_note=note)
+        text = document.filled_text
+        note = f"cut: it has {len(text):,} characters" if len(text) > detail.MAX_TEXT_CHARS else ""
+        return replace(call_detail, instruction=text[: detail.MAX_TEXT_CHARS], instruction_note=note)
 
     async def show_message(self, claim: RequesterClaim, query: reads.MessageQuery) -> MessageDocument:
         """The messages that bear one id."""

@@ -33,6 +33,7 @@ from bulkhead_contracts.prompt import (
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.prompt_registry import ask_registry, fresh_index, show_version
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, parse_body
@@ -40,19 +41,8 @@ from bulkhead_services.gateway.http.schemas import PromptSubmission, ReleaseSubm
 from bulkhead_services.gateway.problems import Problem, not_found, unavailable
 
 MAX_BODY_BYTES = 256 * 1024
-QUESTION = "prompts"
-"""Stands for a task in the subject of a question, which concerns none."""
-STATUS = {
-    **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release"), 404),
-    **dict.fromkeys(("release_moved", "nothing_changes", "same_text", "canary_stands", "no_canary"), 409),
-    **dict.fromkeys(("bad_prompt", "bad_value", "no_single_change", "prompt_twice", "canary_of_shipped"), 422),
-    **dict.fromkeys(("too_many_versions", "too_many_labels", "release_too_large", "idempotency_reused"), 422),
-    "too_many_changes": 429,
-    **dict.fromkeys(("not_signed", "word_too_old", "foreign_tenant"), 403),
-}
-"""HTTP status by the code of the registry's failure; any other code is a 503."""
 _LISTED = {"prompt": "prompts", "label": "releases"}
-R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied, PromptsReplied, ReleasesReplied)
+R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied)
 B = TypeVar("B", bound=Body)
 Submission = TypeVar("Submission", PromptSubmission, ReleaseSubmission)
 
@@ -68,6 +58,7 @@ class PromptRoutes:
         return [
             query_route(reads.PromptListQuery, self._auth, self.list_prompts),
             query_route(reads.PromptQuery, self._auth, self.show_prompt),
+            query_route(reads.PromptVersionQuery, self._auth, self.show_version),
             query_route(reads.ReleaseListQuery, self._auth, self.list_releases),
             query_route(reads.LabelQuery, self._auth, self.show_label),
             Route("/v1/prompts/{prompt}", self.publish_version, methods=["POST"]),
@@ -76,13 +67,13 @@ class PromptRoutes:
 
     async def list_prompts(self, claim: RequesterClaim, _: reads.PromptListQuery) -> reads.PromptPage:
         """All prompts."""
-        reply = await self._ask_registry(PromptsReplied, claim, PromptsRequested(requester=claim))
+        reply = await ask_registry(self._context, PromptsReplied, claim, PromptsRequested(requester=claim))
         return reads.PromptPage(prompts=reply.prompts)
 
     async def show_prompt(self, claim: RequesterClaim, query: reads.PromptQuery) -> reads.PromptDocument:
         """One prompt with its versions."""
         ask = _build_request(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
-        reply = await self._ask_registry(PromptsReplied, claim, ask)
+        reply = await ask_registry(self._context, PromptsReplied, claim, ask)
         return reads.PromptDocument(
             prompt=reply.prompts[0],
             shipped_text=reply.shipped_text,
@@ -91,15 +82,19 @@ class PromptRoutes:
             more=reply.more,
         )
 
+    async def show_version(self, claim: RequesterClaim, query: reads.PromptVersionQuery) -> reads.PromptVersionDocument:
+        """One version, as a release fills it."""
+        return await show_version(self._context, claim, query.prompt, query.version, query.release)
+
     async def list_releases(self, claim: RequesterClaim, _: reads.ReleaseListQuery) -> reads.ReleasePage:
         """The newest release of each label."""
-        reply = await self._ask_registry(ReleasesReplied, claim, ReleasesRequested(requester=claim))
+        reply = await ask_registry(self._context, ReleasesReplied, claim, ReleasesRequested(requester=claim))
         return reads.ReleasePage(releases=reply.releases)
 
     async def show_label(self, claim: RequesterClaim, query: reads.LabelQuery) -> reads.ReleasePage:
         """All releases of a label."""
         ask = _build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
-        reply = await self._ask_registry(ReleasesReplied, claim, ask)
+        reply = await ask_registry(self._context, ReleasesReplied, claim, ask)
         return reads.ReleasePage(releases=reply.releases, more=reply.more)
 
     async def publish_version(self, request: Request) -> Response:
@@ -153,37 +148,14 @@ class PromptRoutes:
         )
         try:
             signed = await self._context.publisher.request(
-                "signer", ask, tenant=claim.tenant, task=act.act, index=_fresh_index("sign"), actor=claim.person
+                "signer", ask, tenant=claim.tenant, task=act.act, index=fresh_index("sign"), actor=claim.person
             )
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"the signer, which looks at your role, does not answer: {error}") from error
         assert isinstance(signed, SignatureReplied)
         if (failure := signed.failure) is not None:
             raise Problem(403, failure.code, "The signer refuses this", failure.message, failure.hint)
-        return await self._ask_registry(kind, claim, act.model_copy(update={"token": signed.token}), act.act)
-
-    async def _ask_registry(self, kind: type[R], claim: RequesterClaim, body: Body, task: str = QUESTION) -> R:
-        """The registry's reply, which reports no failure. Raises Problem."""
-        try:
-            reply = await self._context.publisher.request(
-                "registry", body, tenant=claim.tenant, task=task, index=_fresh_index("ask"), actor=claim.person
-            )
-        except (BusUnavailable, PublishRefused, RpcRefused) as error:
-            detail = f"the registry, which keeps prompts, does not answer: {error}"
-            hint = "tasks go on with what they have; repeat it under the same Idempotency-Key"
-            raise unavailable(detail, hint) from error
-        assert isinstance(reply, kind)
-        if (failure := reply.failure) is not None:
-            if failure.code not in STATUS:
-                raise unavailable(failure.message, failure.hint)
-            title = "The prompt cannot be shown" if task == QUESTION else "Nothing was changed"
-            raise Problem(STATUS[failure.code], failure.code, title, failure.message, failure.hint)
-        return reply
-
-
-def _fresh_index(word: str) -> str:
-    """Index of a request: asked again it is another one, which the act's own id makes harmless."""
-    return f"{word}/{secrets.token_hex(8)}"
+        return await ask_registry(self._context, kind, claim, act.model_copy(update={"token": signed.token}), act.act)
 
 
 def _build_request(model: type[B], named: str, name: str, **fields: Any) -> B:

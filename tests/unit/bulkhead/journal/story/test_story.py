@@ -40,7 +40,7 @@ def test_an_answered_task_tells_its_plan_its_calls_and_what_each_sentence_rests_
     (plan,) = told.plans
     assert (plan.origin, plan.by, plan.steps) == (
         "drafted",
-        "offline-rules-1 (prompt planner.draft)",
+        "offline-rules-1 (prompt planner.draft@2)",
         ("s1", "s2", "s3", "s4", "s5"),
     )
     steps = {step.step_id: step for step in told.steps}
@@ -81,7 +81,7 @@ def test_an_ordinary_task_is_told_on_one_screen_and_whole_when_asked_for():
     [
         ("given_plan", "submitted", "ann"),
         ("fork", "fork", "task tdkgepxmjuq73fuovb7l4qxzxw, which this one forks"),
-        ("draft_rejected", "drafted", "scripted-1 (prompt planner.revise)"),
+        ("draft_rejected", "drafted", "scripted-1 (prompt planner.revise@2)"),
     ],
 )
 def test_where_a_plan_came_from(name, origin, by):

@@ -1,0 +1,89 @@
+"""The rooms of prompts and labels: a version is written, tried on a share, given to everybody, and taken back."""
+
+from pathlib import Path
+
+from tests.integration.console.browsing import browsing, form
+from tests.replay.stage import APPROVER, AUDITOR, EDITOR, OPERATOR, stage
+
+TEXT = "Answer in a {{tone}} tone.\n<b>End</b> each sentence with its marker."
+TONE = {
+    "name-0": "tone",
+    "kind-0": "choice",
+    "choices-0": "plain\nformal",
+    "default-0": "plain",
+    "description-0": "How it sounds",
+}
+NOTE = {"note": "our <i>own</i> words", "owner": "support"}
+
+
+async def test_a_person_writes_a_version_promotes_it_and_goes_back(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, EDITOR) as pia, browsing(on, AUDITOR) as aud:
+        listed = (await pia.get("/prompts")).text
+        assert 'href="/prompts/worker.step"' in listed and "every task has the shipped prompts" in listed
+        page = (await pia.get("/prompts/worker.step/edit")).text
+        assert "You carry out one step of a plan." in page
+
+        checked = await pia.post(
+            "/prompts/worker.step/check", data={"text": TEXT, "name-0": "Tone"}, headers={"HX-Request": "true"}
+        )
+        assert "variables.0.name" in checked.text and 'data-declare="tone"' in checked.text
+        refused = await pia.post("/prompts/worker.step/edit", data=form(page, "Publish") | NOTE | {"text": TEXT})
+        assert refused.status_code == 422 and "{{tone}} stands in the text and is not declared" in refused.text
+        assert "&lt;b&gt;End&lt;/b&gt;" in refused.text and "our &lt;i&gt;own" in refused.text, "what was typed stays"
+        done = await pia.post(
+            "/prompts/worker.step/edit", data=form(refused.text, "Publish") | NOTE | TONE | {"text": TEXT}
+        )
+        assert done.url.path == "/prompts/worker.step" and "Text of worker.step@r1" in done.text
+        assert "Made from worker.step@1" in done.text
+        difference = (await aud.get("/prompts/worker.step?version=r1&against=shipped")).text
+        assert "removed:</span> You carry out one step of a plan." in difference
+        assert "the variable tone is new: one of plain, formal" in difference
+
+        promoting = (await pia.get("/prompts/worker.step/promote?version=r1")).text
+        assert "production has no release yet" in promoting and "How it sounds" in promoting
+        move = form(promoting, "Promote") | {"value-tone": "formal", "reason": "try it"}
+        unfit = await pia.post("/prompts/worker.step/promote", data=move | {"share": "some", "percent": "99"})
+        assert unfit.status_code == 422 and "percent" in unfit.text and "try it" in unfit.text
+        label = await pia.post("/prompts/worker.step/promote", data=move | {"share": "some", "percent": "10"})
+        assert label.url.path == "/prompts/by-label/production" and "10 % of tasks" in label.text
+        assert "tone = formal" in label.text
+        label = await pia.post(
+            "/prompts/by-label/production/share",
+            data=form(label.text, "Change it") | {"percent": "20", "reason": "it does well"},
+        )
+        assert "20 % of tasks" in label.text
+        label = await pia.post(
+            "/prompts/by-label/production/promote", data=form(label.text, "Promote it") | {"reason": "better"}
+        )
+        assert "None: every task gets the same versions" in label.text
+        again = await pia.post("/prompts/by-label/production/drop", data={"after": "1", "reason": "late"})
+        assert again.status_code == 409 and "production is at release 3 now, and not at 1" in again.text
+        listed = (await aud.get("/prompts")).text
+        assert "production: r1" in listed and "our &lt;i&gt;own&lt;/i&gt; words" in listed and "pia" in listed
+
+        back = await pia.post(
+            "/prompts/by-label/production/restore", data=form(label.text, "Roll back to 1") | {"reason": "worse"}
+        )
+        assert "production 4" in back.text and "as 1" in back.text
+        shipped = (await pia.get("/prompts/worker.step/promote?version=shipped")).text
+        assert "Use the shipped text again" in shipped
+
+
+async def test_others_read_or_are_told_who_may(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, AUDITOR) as aud, browsing(on, APPROVER) as bob:
+        assert "Prompt editors and operators write versions" in (await aud.get("/prompts/worker.step")).text
+        for path in ("edit", "promote"):
+            page = (await aud.get(f"/prompts/worker.step/{path}")).text
+            assert "Ask one of them" in page and 'name="reason"' not in page and 'name="text"' not in page
+        refused = await aud.post("/prompts/worker.step/edit", data={"text": "x", "note": "x", "owner": "x"})
+        assert refused.status_code == 403
+        seen = await bob.get("/prompts")
+        assert seen.status_code == 403 and "prompt_editor, operator or auditor" in seen.text
+        assert (await aud.get("/prompts/worker.none")).status_code == 404
+        assert (await aud.get("/prompts/by-label/production")).status_code == 404
+
+
+async def test_search_finds_a_prompt(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga, browsing(on, APPROVER) as bob:
+        assert 'href="/prompts/worker.step"' in (await olga.get("/search?q=worker.step")).text
+        assert 'href="/prompts/worker.step"' not in (await bob.get("/search?q=worker.step")).text
