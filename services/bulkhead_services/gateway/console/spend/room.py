@@ -117,12 +117,13 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         """GET /spend/outliers: read after the sums, because it reads all facts of the time once more"""
         query: dict[str, str | int] = {"by": "tenant", "since": visit.query_value("since") or "24h"}
         spent = await visit.get_or("/v1/spend", {"outliers": []}, query | {"limit": 1, "outliers": OUTLIERS})
-        return visit.render_page("spend/outliers.html", outliers=spent["outliers"])
+        return visit.render_page("spend/outliers.html", outliers=spent["outliers"], refused=spent.get("refused"))
 
     async def show_today(self, visit: Visit) -> Response:
         """GET /spend/today: the day against its ceiling"""
         forecast, refused = await read_forecast(visit)
-        return visit.render_page("spend/today.html", forecast=forecast, chart=draw_day(forecast), refused=refused)
+        chart = draw_day(forecast) if forecast else None
+        return visit.render_page("spend/today.html", forecast=forecast, chart=chart, refused=refused)
 
     async def download_sums(self, visit: Visit) -> Response:
         """GET /spend.json and /spend.csv"""
