@@ -48,11 +48,7 @@ WAITS = {
 """What a wait is called."""
 SPAN = "span"
 CALLS = {"model": "model call", "tool": "tool call", "search": "search"}
-PIECES = {
-    **CALLS,
-    SPAN: "between calls",
-    **{kind: label for kind, label in WAITS.items() if kind != RUNS},
-}
+PIECES = {**CALLS, SPAN: "between calls", **{kind: label for kind, label in WAITS.items() if kind != RUNS}}
 """What a piece of a bar stands for."""
 WAITED = {
     "queued": "was queued",
