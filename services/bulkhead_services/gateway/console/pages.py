@@ -82,6 +82,8 @@ ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
 ) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS}
 """Who may use a room; one that is not named here is everybody's."""
 CODE = re.compile(r"`([^`<>]+)`")
+WORD = re.compile(r"\w+")
+MAX_MARKED = 40
 THEME_COOKIE = "bulkhead_theme"
 
 
@@ -133,7 +135,19 @@ def _fold_repeats(reasons: str) -> str:
 
 def mark_code(sentence: str) -> Markup:
     """A sentence whose words between backticks are code."""
-    return Markup(CODE.sub(r"<code>\1</code>", str(Markup.escape(_print_value(sentence)))))  # Escaped before.
+    return Markup(CODE.sub(r"<code>\1</code>", str(Markup.escape(_print_value(sentence)))))  # noqa: S704  escaped before
+
+
+def _mark_words(text: str, question: str) -> Markup:
+    """A text with the words of a question marked, wherever they begin a word; those of one or two letters are not."""
+    words = [word for word in WORD.findall(question.lower()) if len(word) > 2][:MAX_MARKED]
+    if not words:
+        return Markup.escape(_print_value(text))
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})", re.IGNORECASE)
+    pieces = pattern.split(escape_controls(text))  # Every second piece is a word of the question.
+    return Markup("").join(
+        Markup("<mark>{}</mark>").format(piece) if at % 2 else piece for at, piece in enumerate(pieces)
+    )
 
 
 def _cut_middle(text: str, maximum: int) -> str:
@@ -178,6 +192,7 @@ def _build_environment() -> Environment:
         "block": render_block,
         "fold_repeats": _fold_repeats,
         "code": mark_code,
+        "mark": _mark_words,
         "cut_middle": _cut_middle,
         "short_type": lambda name: name.removeprefix("mesh.").removesuffix(".v1"),
     }
