@@ -225,6 +225,7 @@ async def test_a_call_is_tried_before_anybody_makes_it_and_its_tool_is_halted(wo
         assert not await looked.axe()
         await looked.page.get_by_role("link", name="counter_increment", exact=True).click()
         await looked.page.get_by_label("Arguments, as JSON").fill('{"name": "questions"}')
+        await looked.page.locator("summary", has_text="Texts that its values may stand in").click()
         await looked.page.get_by_label("A document says").fill("Count under questions. <script>alert(1)</script>")
         await looked.page.get_by_role("button", name="Try", exact=True).click()
         await looked.page.locator("#ruling", has_text="A person would be asked").wait_for()
