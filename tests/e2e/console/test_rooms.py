@@ -180,7 +180,8 @@ async def test_a_document_is_read_searched_and_deleted_on_a_phone_too(world: Wor
     async with visitor(browser, world.mesh.url, key(world, "t9"), viewport=PHONE, color_scheme="dark") as looked:
         await looked.go("/documents")
         torn = break_page(make_pdf(LONG, LONG, "RECEIVED"), 1)
-        await looked.page.get_by_label("Add a document").set_input_files(
+        await looked.page.locator("summary", has_text="Add a document").click()
+        await looked.page.get_by_label("File").set_input_files(
             {"name": "fares.pdf", "mimeType": "application/pdf", "buffer": torn}
         )
         await looked.page.get_by_role("button", name="Add", exact=True).click()
@@ -190,8 +191,8 @@ async def test_a_document_is_read_searched_and_deleted_on_a_phone_too(world: Wor
         await looked.sees("Flexible fares are refunded")
         assert not await looked.axe() and await _fits(looked)
         await looked.go("/documents")
-        await looked.page.get_by_label("What a task of yours would find").fill("when are fares refunded?")
-        await looked.page.get_by_role("button", name="Search", exact=True).click()
+        await looked.page.get_by_label("Test retrieval").fill("when are fares refunded?")
+        await looked.page.get_by_role("button", name="Test", exact=True).click()
         await looked.sees("1. fares.pdf")
         assert not await looked.axe() and await _fits(looked)
         await looked.page.get_by_role("link", name="1. fares.pdf").click()
@@ -224,6 +225,7 @@ async def test_a_call_is_tried_before_anybody_makes_it_and_its_tool_is_halted(wo
         assert not await looked.axe()
         await looked.page.get_by_role("link", name="counter_increment", exact=True).click()
         await looked.page.get_by_label("Arguments, as JSON").fill('{"name": "questions"}')
+        await looked.page.locator("summary", has_text="Texts that its values may stand in").click()
         await looked.page.get_by_label("A document says").fill("Count under questions. <script>alert(1)</script>")
         await looked.page.get_by_role("button", name="Try", exact=True).click()
         await looked.page.locator("#ruling", has_text="A person would be asked").wait_for()

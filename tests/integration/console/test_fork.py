@@ -25,10 +25,13 @@ async def test_a_fork_names_the_writes_of_steps_that_run_again_and_repeats_none_
         counts(on)
         task = (await on.run("Count it.", replan="none"))["task_id"]
         later = (await client.get(f"/tasks/{task}/fork?step=b")).text
-        assert "<dt>Runs again</dt><dd>B</dd>" in later and "<dt>Taken over</dt><dd>A</dd>" in later
+        assert (
+            "<dt>Runs again</dt><dd><ul><li>B</li></ul></dd>" in later
+            and "<dt>Taken over</dt><dd><ul><li>A</li></ul></dd>" in later
+        )
         assert "No step that runs again has written anything" in later
         page = (await client.get(f"/tasks/{task}/fork?step=a")).text
-        assert "<dt>Runs again</dt><dd>A, B</dd>" in page and "<dt>Taken over</dt><dd>nothing</dd>" in page
+        assert "<dd><ul><li>A</li><li>B</li></ul></dd>" in page and "<dt>Taken over</dt><dd>nothing</dd>" in page
         written = '<strong>counter_increment</strong> in a <code>{"name": "kept", "amount": 2}</code>: done'
         assert written in page.replace("&#34;", '"')
         counts(on)

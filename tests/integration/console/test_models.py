@@ -28,7 +28,7 @@ def test_calls_of_which_none_has_settled_have_no_percentiles() -> None:
     models = rows_by_name("model", [], [], [row])
     page = pages.render_template(
         "models/models.html",
-        **{"models": models, "tools": [], "refused": None, "span": "24h"},
+        **{"models": models, "tools": [], "refused": None, "unwatched": None, "span": "24h"},
         **{"claim": None, "bare": True, "path": "/models", "url": "/models", "theme": "auto"},
     )
     assert "offline-rules-1" in page and "–" in page

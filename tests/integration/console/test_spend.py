@@ -5,6 +5,9 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi, Json, Query
 from bulkhead_services.gateway.console.spend.room import CHART_HEIGHT, draw_bars, label_times, to_csv
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
@@ -107,3 +110,28 @@ def test_a_spreadsheet_has_the_sum_of_names_that_are_not_listed_and_of_all() -> 
         ("rest", "3 others", "5"),
         ("total", "", "12"),
     ]
+
+
+async def test_a_refused_part_is_told_and_asked_for_again_and_nothing_is_drawn_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ConsoleApi.get
+
+    async def refuse_sums(api: ConsoleApi, token: str, path: str, query: Query | None = None) -> Json:
+        if path == "/v1/spend" and (query or {}).get("since") in ("3600s", "24h"):
+            raise ApiRefused(429, {"title": "Too many reads", "detail": "another sum is being read"})
+        return await read(api, token, path, query)
+
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client:
+        monkeypatch.setattr(ConsoleApi, "get", refuse_sums)
+        for address, claims in {
+            "/spend/today": ("At the rate", "At the last hour", "<svg"),
+            "/overview/spending": ("$0.00", '<svg class="spark'),
+            "/models": ("No model was called", "closed"),
+            "/spend": ("No call was admitted", "Spent in"),
+        }.items():
+            page = (await client.get(address)).text
+            assert "Too many reads" in page and 'hx-trigger="every 5s"' in page, address
+            main = page.split("<main", 1)[1]
+            assert not [claim for claim in claims if claim in main], address
+        assert 'name="since"' in page, "a refused read leaves its filters"

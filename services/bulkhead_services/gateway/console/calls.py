@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.task.parties import read_party_names
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SINCE = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days"}
@@ -28,8 +29,10 @@ class ConsoleCallRoutes(ConsoleRoutes):
         filters = {name: visit.query_value(name) for name in ("since", "kind", "name", "failed", "order")}
         filters |= {"since": filters["since"] or "24h", "order": filters["order"] or "newest"}
         calls = await visit.get_or("/v1/calls", NOTHING, {**filters, "limit": ROWS})
+        names = await read_party_names(visit, (call["task"] for call in calls["rows"]))
         return visit.render_page(
             "calls/list.html",
+            names=names,
             calls=calls,
             refused=calls.get("refused"),
             filters=filters,

@@ -37,7 +37,8 @@ class ConsoleModelRoutes(ConsoleRoutes):
             tools=rows_by_name(
                 "tool", coordination["windows"], breakers, tools["rows"], (SEARCH_TOOL, *names["tools"])
             ),
-            refused=models.get("refused") or coordination.get("refused"),
+            refused=models.get("refused") or tools.get("refused"),
+            unwatched=coordination.get("refused"),
             span=SPAN,
         )
 

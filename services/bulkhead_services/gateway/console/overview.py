@@ -58,6 +58,5 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
     async def show_spending(self, visit: Visit) -> Response:
         """GET /overview/spending"""
         forecast, refused = await read_forecast(visit)
-        return visit.render_page(
-            "overview/spending.html", forecast=forecast, sparks=draw_sparks(forecast), refused=refused
-        )
+        sparks = draw_sparks(forecast) if forecast else {}
+        return visit.render_page("overview/spending.html", forecast=forecast, sparks=sparks, refused=refused)

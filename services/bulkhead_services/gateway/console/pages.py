@@ -6,6 +6,7 @@ run nothing but the console's own files.
 
 import gzip
 import hashlib
+import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -80,6 +81,9 @@ ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
     ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
 ) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS}
 """Who may use a room; one that is not named here is everybody's."""
+CODE = re.compile(r"`([^`<>]+)`")
+WORD = re.compile(r"\w+")
+MAX_MARKED = 40
 THEME_COOKIE = "bulkhead_theme"
 
 
@@ -129,6 +133,29 @@ def _fold_repeats(reasons: str) -> str:
     return "; ".join(f"{reason} ({count} times)" if count > 1 else reason for reason, count in counts.items())
 
 
+def mark_code(sentence: str) -> Markup:
+    """A sentence whose words between backticks are code."""
+    return Markup(CODE.sub(r"<code>\1</code>", str(Markup.escape(_print_value(sentence)))))  # noqa: S704  escaped before
+
+
+def _mark_words(text: str, question: str) -> Markup:
+    """A text with the words of a question marked, wherever they begin a word; those of one or two letters are not."""
+    words = [word for word in WORD.findall(question.lower()) if len(word) > 2][:MAX_MARKED]
+    if not words:
+        return Markup.escape(_print_value(text))
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})", re.IGNORECASE)
+    pieces = pattern.split(escape_controls(text))  # Every second piece is a word of the question.
+    return Markup("").join(
+        Markup("<mark>{}</mark>").format(piece) if at % 2 else piece for at, piece in enumerate(pieces)
+    )
+
+
+def _cut_middle(text: str, maximum: int) -> str:
+    """A text of at most so many characters that keeps both ends: names that are numbered differ in their last."""
+    line = cut_line(text, 200)
+    return line if len(line) <= maximum else f"{line[: maximum // 2]}…{line[-(maximum - maximum // 2 - 1) :]}"
+
+
 def rooms_of(role: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """The groups of rooms, each with those that a role may use; groups without one are left out."""
     groups = [
@@ -164,6 +191,9 @@ def _build_environment() -> Environment:
         "counted": amounts.format_count,
         "block": render_block,
         "fold_repeats": _fold_repeats,
+        "code": mark_code,
+        "mark": _mark_words,
+        "cut_middle": _cut_middle,
         "short_type": lambda name: name.removeprefix("mesh.").removesuffix(".v1"),
     }
     environment.globals["file"] = _file_path

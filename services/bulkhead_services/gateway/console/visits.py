@@ -162,7 +162,7 @@ class ConsoleRouteFactory:
                 return (
                     _to_login(request)
                     if error.status == 401
-                    else visit.render_page("error.html", error.status, error=error)
+                    else visit.render_page("error.html", error.status, error=error, method=request.method)
                 )
 
         return guard_request

@@ -85,19 +85,17 @@ class DayChart:
     hours: tuple[tuple[float, str], ...]
 
 
-async def read_forecast(visit: Visit) -> tuple[DayForecast, list[Any]]:
-    """The day's forecast, and the refusals that left something out of it."""
+async def read_forecast(visit: Visit) -> tuple[DayForecast | None, list[Any]]:
+    """The day's forecast; None with the refusal where a part of it is refused: without it the rest would mislead."""
     elapsed_s = max(1, int(time.time()) % DAY_S)
-    sums = {"spent": {"cost_usd_micros": 0, "calls": 0, "failed_calls": 0}, "held": {"cost_usd_micros": 0}}
-    nothing: Json = {"total": sums}
     hours = max(2, -(-elapsed_s // HOUR_S))
     by_day: Json = {"by": "feature", "since": f"{elapsed_s}s", "limit": 1, "slices": hours}
     by_hour: Json = {"by": "feature", "since": f"{HOUR_S}s", "limit": 1, "slices": HOUR_PARTS}
     day, hour, limits = await asyncio.gather(
-        visit.get_or("/v1/spend", nothing, by_day),
-        visit.get_or("/v1/spend", nothing, by_hour),
-        visit.get_or("/v1/limits", {"limits": [], "policy": None}),
+        visit.get_or("/v1/spend", {}, by_day), visit.get_or("/v1/spend", {}, by_hour), visit.get_or("/v1/limits", {})
     )
+    if refused := [part["refused"] for part in (day, hour, limits) if "refused" in part]:
+        return None, refused[:1]
     spent = day["total"]["spent"]
     forecast = DayForecast(
         spent=spent["cost_usd_micros"],
@@ -111,7 +109,7 @@ async def read_forecast(visit: Visit) -> tuple[DayForecast, list[Any]]:
         call_parts=day.get("call_slices", ()),
         burn_parts=hour.get("slices", ()),
     )
-    return forecast, [part["refused"] for part in (day, hour, limits) if "refused" in part][:1]
+    return forecast, []
 
 
 def find_ceiling(limits: Json) -> int | None:

@@ -19,6 +19,7 @@ from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.spend.forecast import draw_day, read_forecast
+from bulkhead_services.gateway.console.task.parties import read_party_names
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to, sending_page
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
@@ -117,12 +118,16 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         """GET /spend/outliers: read after the sums, because it reads all facts of the time once more"""
         query: dict[str, str | int] = {"by": "tenant", "since": visit.query_value("since") or "24h"}
         spent = await visit.get_or("/v1/spend", {"outliers": []}, query | {"limit": 1, "outliers": OUTLIERS})
-        return visit.render_page("spend/outliers.html", outliers=spent["outliers"])
+        names = await read_party_names(visit, (outlier["task"] for outlier in spent["outliers"]))
+        return visit.render_page(
+            "spend/outliers.html", outliers=spent["outliers"], names=names, refused=spent.get("refused")
+        )
 
     async def show_today(self, visit: Visit) -> Response:
         """GET /spend/today: the day against its ceiling"""
         forecast, refused = await read_forecast(visit)
-        return visit.render_page("spend/today.html", forecast=forecast, chart=draw_day(forecast), refused=refused)
+        chart = draw_day(forecast) if forecast else None
+        return visit.render_page("spend/today.html", forecast=forecast, chart=chart, refused=refused)
 
     async def download_sums(self, visit: Visit) -> Response:
         """GET /spend.json and /spend.csv"""

@@ -10,7 +10,7 @@
   const FIRST_RETRY_MS = 1000;
   const say = (text) => {
     const place = document.getElementById("connection");
-    if (place && place.textContent !== text) place.textContent = text;
+    if (place && place.textContent !== text) place.textContent = place.dataset.state = text;
   };
 
   // What is not as it should be, by its cause: shown in one place, said once by a screen reader.

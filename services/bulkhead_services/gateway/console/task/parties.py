@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bulkhead.text.plain_text import cut_line, escape_controls
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.pages import format_moment
+from bulkhead_services.gateway.console.pages import format_moment, mark_code
 from bulkhead_services.gateway.console.visits import Visit
 
 MAX_READ = 24
@@ -52,11 +52,12 @@ class PartyNames:
         return f"/tasks/{quote(task_id, safe='')}{row}" if task_id else ""
 
     def link_party(self, party: str) -> Markup:
-        """`STEP of “TASK”` with a link; a resource's name."""
+        """`STEP of “TASK”` with a link, the title alone where both have one; a resource's name."""
         if not split_party(party)[0]:
             return Markup.escape(escape_controls(cut_line(party, 100)))
         title = cut_line(self.step_title(party), MAX_OBJECTIVE_CHARS)
-        words = f"{title} of “{cut_line(self.task_objective(party), MAX_OBJECTIVE_CHARS)}”"
+        objective = cut_line(self.task_objective(party), MAX_OBJECTIVE_CHARS)
+        words = title if title == objective else f"{title} of “{objective}”"
         return Markup('<a href="{}">{}</a>').format(self.page_address(party), escape_controls(words))
 
     def link_sentence(self, sentence: str) -> Markup:
@@ -66,7 +67,7 @@ class PartyNames:
             if (words := self._spell_out(match)) is not None:
                 pieces += [Markup.escape(escape_controls(sentence[end : match.start()])), words]
                 end = match.end()
-        return Markup("").join([*pieces, Markup.escape(escape_controls(sentence[end:]))])
+        return mark_code(Markup("").join([*pieces, Markup.escape(escape_controls(sentence[end:]))]))
 
     def _spell_out(self, match: re.Match[str]) -> Markup | None:
         if match["unix_ms"]:

@@ -48,11 +48,7 @@ WAITS = {
 """What a wait is called."""
 SPAN = "span"
 CALLS = {"model": "model call", "tool": "tool call", "search": "search"}
-PIECES = {
-    **CALLS,
-    SPAN: "between calls",
-    **{kind: label for kind, label in WAITS.items() if kind not in (RUNS, "retried")},
-}
+PIECES = {**CALLS, SPAN: "between calls", **{kind: label for kind, label in WAITS.items() if kind != RUNS}}
 """What a piece of a bar stands for."""
 WAITED = {
     "queued": "was queued",
@@ -327,40 +323,44 @@ class TaskTree:
             for at_unix_ms, took_ms in spans:
                 yield self._piece(SPAN, at_unix_ms, took_ms)
             yield from self._waits_of(node)
-            yield from self._calls_below(node)
-            failed = [attempt for attempt in tried if attempt is not tried[-1] or node.state in BAD]
-            failed += [node.told] if node.kind == "attempt" and node.state in BAD else []
-            for attempt in failed:
-                if attempt["took_ms"] is not None:
-                    yield self._end_piece(attempt["began_unix_ms"] + attempt["took_ms"])
+            yield from self._pieces_below(node)
+            yield from self._failed_ends(node)
             return
-        if node.began_unix_ms:
+        if node.began_unix_ms and not any(_covers(wait, node) for wait in node.waits):
             yield self._piece("failed" if node.state in BAD else node.kind, node.began_unix_ms, node.took_ms)
         yield from self._waits_of(node)
+
+    def _failed_ends(self, node: TreeNode) -> Iterator[BarPiece]:
+        """A red end for each attempt that failed, of a step or of the attempt itself."""
+        tried: Sequence[Json] = node.told["tried"] if node.kind == "step" else ()
+        failed = [attempt for attempt in tried if attempt is not tried[-1] or node.state in BAD]
+        failed += [node.told] if node.kind == "attempt" and node.state in BAD else []
+        for attempt in failed:
+            if attempt["took_ms"] is not None:
+                yield self._end_piece(attempt["began_unix_ms"] + attempt["took_ms"])
 
     def _waits_of(self, node: TreeNode) -> Iterator[BarPiece]:
         for wait in node.waits:
             yield self._piece(wait["kind"], wait["at_unix_ms"], wait["took_ms"], wait["what"])
 
-    def _calls_below(self, node: TreeNode) -> list[BarPiece]:
-        """All calls below a row; those of one kind that touch each other on the axis are one piece."""
-        calls = sorted(
-            (below for below in map(self.nodes.__getitem__, self._in_order(node.children)) if below.kind in CALLS),
-            key=lambda call: call.began_unix_ms,
-        )
+    def _pieces_below(self, node: TreeNode) -> list[BarPiece]:
+        """Pieces of all calls below a row, and the failed ends of its steps; those of one kind that touch each other on
+        the axis are one piece. Waits lie on calls, failures on both."""
+        below = sorted(map(self.nodes.__getitem__, self._in_order(node.children)), key=lambda row: row.began_unix_ms)
+        calls = [piece for row in below if row.kind in CALLS for piece in self._pieces_of(row)]
+        ends = [piece for row in below if row.kind == "step" for piece in self._failed_ends(row)]
         pieces: list[BarPiece] = []
         last: dict[str, int] = {}
-        for call in calls:
-            piece = self._piece(call.kind, call.began_unix_ms, call.took_ms)
+        for piece in (*calls, *ends):
             place = last.get(piece.kind)
             before = pieces[place] if place is not None else None
-            if place is not None and before is not None and piece.x <= before.x + before.width:
+            if place is not None and before is not None and before.x <= piece.x <= before.x + before.width:
                 width = max(before.width, piece.x + piece.width - before.x)
-                pieces[place] = BarPiece(piece.kind, before.x, round(width, 2), piece.label)
+                pieces[place] = BarPiece(piece.kind, before.x, round(width, 2), before.label)
             else:
                 last[piece.kind] = len(pieces)
                 pieces.append(piece)
-        return pieces
+        return sorted(pieces, key=lambda piece: 0 if piece.kind in CALLS else 2 if piece.kind == "failed" else 1)
 
     def _piece(self, kind: str, at_unix_ms: int, took_ms: int | None, what: str = "") -> BarPiece:
         span = self.until_unix_ms - self.began_unix_ms
@@ -416,6 +416,15 @@ def _name_plan(plan: Json, *, is_only: bool) -> str:
     if plan["origin"] == "adopted":
         return "Run of an outside agent"
     return "Plan" if is_only else f"Plan {plan['version']}"
+
+
+def _covers(wait: Json, call: TreeNode) -> bool:
+    """True if a call did nothing but wait."""
+    if wait["kind"] == "retried" or wait["at_unix_ms"] > call.began_unix_ms:
+        return False
+    return wait["took_ms"] is None or (
+        call.took_ms is not None and wait["at_unix_ms"] + wait["took_ms"] >= call.began_unix_ms + call.took_ms
+    )
 
 
 def _falls_into(wait: Json, attempt: Json) -> bool:

@@ -70,6 +70,17 @@ def test_the_run_of_an_outside_agent_is_told_by_what_it_asked_and_got() -> None:
     ]  # fmt: skip
 
 
+def test_a_call_that_only_waited_is_no_call_in_any_bar_and_a_failure_is_in_all_above() -> None:
+    wait = {"kind": "budget", "at_unix_ms": 1_000, "took_ms": None, "what": "the task's ceiling"}
+    held = call("c1", 1_000) | {"kind": "model", "took_ms": None, "waits": [wait]}
+    failed = call("c2", 3_000) | {"outcome": "failed"}
+    step = large_story()["steps"][0] | {"calls": [held, failed]}
+    tree = TaskTree(large_story() | {"steps": [step]}, 0, has_ended=True)
+    plan, of_step, *calls = (row.bar for row in tree.visible_rows(set(tree.nodes), ""))
+    assert [piece.kind for bar in calls for piece in bar] == ["budget", "failed"]
+    assert all([piece.kind for piece in bar] == ["span", "budget", "failed"] for bar in (plan, of_step))
+
+
 def test_a_bar_of_many_calls_has_no_more_pieces_than_a_person_can_tell_apart() -> None:
     step = large_story()["steps"][0]
     step |= {"calls": [call(f"c{place}", 1_000 + place) for place in range(CALLS)]}
