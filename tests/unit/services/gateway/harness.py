@@ -19,6 +19,7 @@ from bulkhead.bus.port import BusUnavailable, LiveMessage, PubAck, PublishRefuse
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
+from bulkhead.prompts.files import Prompts
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context, ServiceIdentity, make_context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -27,6 +28,7 @@ from bulkhead.runtime.halts.operator import HaltRequest, change_of, judge_reques
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts import subjects
+from bulkhead_contracts.approval import ApprovalGrant, SignatureReplied, SignatureRequested, SignedKind
 from bulkhead_contracts.budget import (
     CallsReplied,
     CallsRequested,
@@ -70,6 +72,7 @@ from bulkhead_services.budget.queries import spending, task_journal
 from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.gateway.app import GatewayService
 from bulkhead_services.gateway.settings import Settings
+from bulkhead_services.registry.effects import PromptRegistry
 from bulkhead_services.tool_executor.boundary.policy_trials import PolicyFiles, PolicyTrials
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import POLICY_DIR
@@ -168,6 +171,8 @@ class InProcessBus:
         self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
+        self.registry: PromptRegistry | None = None
+        self.signed: SignatureRequested | None = None
         self.chunks = DocumentChunksReplied()
         self.searched = DocumentSearchReplied()
         self.searches: list[tuple[str, str, DocumentSearchRequested]] = []
@@ -320,6 +325,31 @@ class InProcessBus:
         asked = kind.model_validate_json(body)
         return await rpc[kind](ReceivedMessage(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
 
+    async def _registered(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
+        """The registry's own answer, by the word that the signer was last asked for."""
+        if self.registry is None:  # Not sooner: its broker's clock is the loop's.
+            parts = {"bus": MemoryBus(MemoryBroker.for_mesh(), "registry"), "verifier": self, "clock": lambda: 1}
+            context = SimpleNamespace(**parts, message_key=b"r" * 32)
+            self.registry = PromptRegistry(context, Prompts(), 600_000)  # type: ignore[arg-type]
+        [kind] = [kind for kind in self.registry.rpc if kind.ce_type() == headers["ce-type"]]
+        head, at = Envelope(id=headers["ce-id"], type=headers["ce-type"], source="gateway", time_unix_ms=1), subject
+        asked = kind.model_validate_json(body)
+        message = ReceivedMessage(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1)
+        return await self.registry.rpc[kind](message)
+
+    def verify_approval(self, token: str, *, tenant: str, task: str, kind: SignedKind) -> ApprovalGrant:
+        """The word, as the signer would have signed it."""
+        assert self.signed is not None
+        return ApprovalGrant(
+            tenant=tenant,
+            task=task,
+            person=self.signed.requester.person,
+            role=self.signed.requester.role,
+            via=self.signed.requester.via,
+            decided_unix_ms=1,
+            **self.signed.model_dump(include={"kind", "approval_id", "arguments_sha256", "decision", "reason"}),
+        )
+
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> LiveMessage:
@@ -378,12 +408,18 @@ class InProcessBus:
             ruled = await self._ruled(subject, body, dict(headers or {}))
             return LiveMessage("reply", {"ce-type": ruled.ce_type()}, ruled.encode())
         if subject.startswith("rpc.gateway.registry."):
-            raise BusUnavailable("nobody answers")
+            registered = await self._registered(subject, body, dict(headers or {}))
+            return LiveMessage("reply", {"ce-type": registered.ce_type()}, registered.encode())
         assert subject.startswith("rpc.gateway.signer.")
         if (headers or {}).get("ce-type") == VouchRequested.ce_type():
             self.vouched.append(VouchRequested.model_validate_json(body))
             vouched = VouchReplied(voucher="signed.voucher")
             return LiveMessage("reply", {"ce-type": vouched.ce_type()}, vouched.encode())
+        if (headers or {}).get("ce-type") == SignatureRequested.ce_type():
+            self.signed = SignatureRequested.model_validate_json(body)
+            return LiveMessage(
+                "reply", {"ce-type": SignatureReplied.ce_type()}, SignatureReplied(token="signed.word").encode()
+            )
         ask = GrantRequested.model_validate_json(body)
         self.asked.append(ask)
         reply = self.refusal or GrantReplied(granted=True, token="signed.task.grant", limits=ask.limits)
