@@ -12,19 +12,25 @@ from markupsafe import Markup, escape
 from bulkhead.text.plain_text import escape_controls
 
 MAX_COLOURED_CHARS = 100_000
-"""A longer document is shown as it stands."""
+"""A document that is longer, or would be once indented, is shown as it stands."""
 TOKENS = re.compile(
     r'(?P<name>"(?:[^"\\]|\\.)*")(?=:)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<value>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)'
 )
 
 
 def indent_json(text: str) -> str:
-    """JSON over lines, for eyes; as it stands where it is none."""
+    """JSON over lines, for eyes; as it stands where it is none, or would be too long: depth multiplies the indent."""
+    pieces, size = list[str](), 0
     try:
         document: Any = json.loads(text)
+        for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(document):
+            size += len(piece)
+            if size >= MAX_COLOURED_CHARS:
+                return text
+            pieces.append(piece)
     except (ValueError, RecursionError):
         return text
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return "".join(pieces)
 
 
 def render_block(text: str, label: str = "") -> Markup:
@@ -42,7 +48,7 @@ def _colour_json(text: str) -> Markup:
     for match in TOKENS.finditer(text):
         pieces += [
             escape(text[end : match.start()]),
-            Markup('<span class="{}">{}</span>').format(match.lastgroup, match[0]),
+            Markup(f'<span class="{match.lastgroup}">{escape(match[0])}</span>'),
         ]
         end = match.end()
     return Markup().join([*pieces, escape(text[end:])])
