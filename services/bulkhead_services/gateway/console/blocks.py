@@ -16,6 +16,8 @@ MAX_COLOURED_CHARS = 100_000
 TOKENS = re.compile(
     r'(?P<name>"(?:[^"\\]|\\.)*")(?=:)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<value>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)'
 )
+SPANS = {kind: Markup('<span class="{}">').format(kind) for kind in TOKENS.groupindex}
+SPAN_END = Markup("</span>")
 
 
 def indent_json(text: str) -> str:
@@ -46,9 +48,6 @@ def render_block(text: str, label: str = "") -> Markup:
 def _colour_json(text: str) -> Markup:
     pieces, end = list[str](), 0
     for match in TOKENS.finditer(text):
-        pieces += [
-            escape(text[end : match.start()]),
-            Markup(f'<span class="{match.lastgroup}">{escape(match[0])}</span>'),
-        ]
+        pieces += [escape(text[end : match.start()]), SPANS[match.lastgroup or ""], escape(match[0]), SPAN_END]
         end = match.end()
     return Markup().join([*pieces, escape(text[end:])])
