@@ -30,6 +30,7 @@ from bulkhead_services.budget.queries.spending import (
     count_message,
     was_unused,
 )
+from bulkhead_services.budget.queries.turns import in_turns
 from bulkhead_services.budget.readers import MAY_READ, check_reader
 
 EVERY_ROLE = ("operator", "auditor", "approver", "submitter")
@@ -63,7 +64,7 @@ class TimedAttempt(NamedTuple):
 # Pure
 
 
-def list_calls(
+async def list_calls(
     tally: SpendTally,
     requests: Mapping[str, ToolRequest],
     since_unix_ms: int,
@@ -73,13 +74,13 @@ def list_calls(
     """Every call of models and tools since then. requests: by the key of their calls; lapsed_unix_ms, ended_tasks: as
     in `build_report`."""
     attempts: dict[str, list[TimedAttempt]] = {}
-    for key, reservation in tally.calls.items():
+    async for key, reservation in in_turns(tally.calls.items()):
         is_over = reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks
         if reservation.service not in KINDS or was_unused(tally, key, is_over):
             continue
         attempts.setdefault(reservation.call, []).append(TimedAttempt(reservation, tally.settled.get(key), is_over))
-    rows = [_row_of_attempts(parts) for parts in attempts.values()]
-    rows += [_row_of_request(request) for key, request in requests.items() if key not in attempts]
+    rows = [_row_of_attempts(parts) async for parts in in_turns(attempts.values())]
+    rows += [_row_of_request(request) async for key, request in in_turns(requests.items()) if key not in attempts]
     return [row for row in rows if row.asked_unix_ms >= since_unix_ms]
 
 
@@ -201,7 +202,7 @@ class TenantCallQuery:
         await self._reader.read_facts(tenant, since, tally, lambda fact: count_message(tally, fact, "tool"))
         lapsed = self._clock() - self._lease_ms
         ended_tasks = await self._reader.find_ended_tasks(tally, tenant, lapsed)
-        rows, more = choose_calls(list_calls(tally, requests, since, lapsed, ended_tasks), body)
+        rows, more = choose_calls(await list_calls(tally, requests, since, lapsed, ended_tasks), body)
         return CallsReplied(since_unix_ms=since, until_unix_ms=until, rows=rows, more=more)
 
     async def _list_tasks(self, tenant: str, body: CallsRequested) -> CallsReplied:
