@@ -436,12 +436,16 @@ class SpendFactReader:
         """Tasks with unsettled calls that ended a while ago. Raises BusError."""
         unsettled = (call for key, call in tally.calls.items() if key not in tally.settled)
         tasks = dict.fromkeys(call.task for call in unsettled if call.at_unix_ms > lapsed_unix_ms)
-        settled_by_unix_ms, ended_tasks = self._clock() - SETTLING_MS, set()
-        for task in list(tasks)[:MAX_ENDS_READ]:
+        return await self.read_ends(list(tasks)[:MAX_ENDS_READ], tenant, self._clock() - SETTLING_MS)
+
+    async def read_ends(self, tasks: Iterable[str], tenant: str, until_unix_ms: int) -> set[str]:
+        """Those of the tasks that ended before then. Raises BusError."""
+        ended_tasks = set[str]()
+        for task in tasks:
             subject, after = subjects.mesh_subject("planner", "gateway", tenant, task), 0
             while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
                 ends = (stored for stored in page if stored.ce_type == TaskEnded.ce_type())
-                if any(stored.time_unix_ms < settled_by_unix_ms for stored in ends):
+                if any(stored.time_unix_ms < until_unix_ms for stored in ends):
                     ended_tasks.add(task)
                 after = page[-1].sequence
         return ended_tasks
