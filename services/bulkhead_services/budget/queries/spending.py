@@ -439,7 +439,7 @@ class SpendFactReader:
         return await self.read_ends(list(tasks)[:MAX_ENDS_READ], tenant, self._clock() - SETTLING_MS)
 
     async def read_ends(self, tasks: Iterable[str], tenant: str, until_unix_ms: int) -> set[str]:
-        """Those of the tasks that ended before then. Raises BusError."""
+        """Tasks among these that ended before then. Raises BusError."""
         ended_tasks = set[str]()
         for task in tasks:
             subject, after = subjects.mesh_subject("planner", "gateway", tenant, task), 0
