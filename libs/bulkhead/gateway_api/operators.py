@@ -234,8 +234,8 @@ class CallListQuery(
 ):
     """List calls of models and tools of all tasks, each with its attempts, time and cost; for operators and auditors.
 
-    A call whose attempts all failed has the code of the last one in `failed`; one that was refused, or waits, before
-    any attempt has `not_made`.
+    A call whose attempts all failed has the code of the last one in `failed`; one without an attempt has `waits` while
+    its task goes on, and then `not_made`: it was refused, or its task ended before.
     """
 
     since: Annotated[Period, Field(min_length=2, description="Age of the oldest call, at most 31d")] = "1h"

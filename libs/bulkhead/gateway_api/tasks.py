@@ -120,12 +120,13 @@ class TaskCounts(Contract):
 
 class TaskPage(Contract):
     """Tasks in the order of the query; `next` leads to the next page and is null on the last one. total: of all that
-    are listed, whatever the filters."""
+    are listed, whatever the filters. note: what may be missing, why, and what to do; "" where nothing is."""
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
     total: Count = 0
     counts: TaskCounts | None = None
+    note: str = ""
 
 
 class QueueDocument(Contract):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead_services.budget.queries import calls
 from bulkhead_services.gateway.console.api import ApiRefused
 from bulkhead_services.gateway.console.operate.tools import trial_body
 from tests.integration.console.browsing import browsing, form
@@ -39,7 +40,9 @@ async def test_a_person_tries_a_call_and_reads_the_rules(tmp_path: Path) -> None
         assert (await aud.get("/tools/http_get")).status_code == 404
 
 
-async def test_a_tool_is_halted_and_lifted_on_its_page_and_shows_its_calls(tmp_path: Path) -> None:
+async def test_a_tool_is_halted_and_lifted_on_its_page_and_shows_its_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with stage(tmp_path, rule=None, executor=policies(tmp_path)) as on, browsing(on, OPERATOR) as olga:
         on.model.will(
             plan({"id": "a", "tools": ["calculate"]}), a=[use(call("calculate", expression="2 + 3")), says("It is 5.")]
@@ -54,6 +57,11 @@ async def test_a_tool_is_halted_and_lifted_on_its_page_and_shows_its_calls(tmp_p
         assert "halted" in (await olga.get("/tools")).text
         lifted = await olga.post("/tools/calculate/resume", data=form(halted.text, "Let it go on") | {"reason": "seen"})
         assert "It is not halted" in lifted.text
+
+        monkeypatch.setattr(calls, "MAX_WAITING", 0)
+        unsure = (await olga.get("/tools/counter_increment")).text
+        assert "others ask for calls at the same time" in unsure and "All tasks that called it" in unsure
+        assert "others ask for calls at the same time" in (await olga.get("/tasks?tool=counter_increment")).text
 
 
 def test_a_form_becomes_the_request_of_a_trial() -> None:

@@ -35,8 +35,8 @@ class CallRow(Contract):
 
     name: of the model or tool; asked_unix_ms: admission of its first attempt, or its request where none was admitted.
     took_ms: from the first attempt to the end of the last; 0 while that is not known. attempts: 0 of a call that was
-    refused before one, or waits for it. failed: the code of its last attempt where none brought an answer, `not_made`
-    without an attempt. open: an attempt is under way.
+    refused before one, or waits for it. failed: the code of its last attempt where none brought an answer; without an
+    attempt `waits` while the task goes on, then `not_made`. open: an attempt is under way.
     """
 
     call_id: Token

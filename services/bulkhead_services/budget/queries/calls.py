@@ -20,6 +20,7 @@ from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.queries.spending import (
     AT_ONCE,
     HALTED,
+    MAX_ENDS_READ,
     MAX_NAME_CHARS,
     MAX_WAITING,
     RESOURCE_SERVICES,
@@ -30,11 +31,15 @@ from bulkhead_services.budget.queries.spending import (
     count_message,
     was_unused,
 )
+from bulkhead_services.budget.queries.turns import in_turns
 from bulkhead_services.budget.readers import MAY_READ, check_reader
 
 EVERY_ROLE = ("operator", "auditor", "approver", "submitter")
 KINDS: dict[str, CallKind] = {RESOURCE_SERVICES["model"]: "model", RESOURCE_SERVICES["tool"]: "tool"}
-NOT_MADE = "not_made"
+NOT_MADE, WAITS = "not_made", "waits"
+"""Of a call without an attempt: its task has ended, or goes on, and the call may still be made."""
+
+NO_END_UNIX_MS = 2**53
 
 
 class ToolRequest(NamedTuple):
@@ -63,23 +68,28 @@ class TimedAttempt(NamedTuple):
 # Pure
 
 
-def list_calls(
+async def list_calls(
     tally: SpendTally,
     requests: Mapping[str, ToolRequest],
     since_unix_ms: int,
     lapsed_unix_ms: int = 0,
     ended_tasks: Collection[str] = (),
+    open_tasks: Collection[str] = (),
 ) -> list[CallRow]:
     """Every call of models and tools since then. requests: by the key of their calls; lapsed_unix_ms, ended_tasks: as
-    in `build_report`."""
+    in `build_report`. open_tasks: those that go on: their calls without an attempt may still be made."""
     attempts: dict[str, list[TimedAttempt]] = {}
-    for key, reservation in tally.calls.items():
+    async for key, reservation in in_turns(tally.calls.items()):
         is_over = reservation.at_unix_ms <= lapsed_unix_ms or reservation.task in ended_tasks
         if reservation.service not in KINDS or was_unused(tally, key, is_over):
             continue
         attempts.setdefault(reservation.call, []).append(TimedAttempt(reservation, tally.settled.get(key), is_over))
-    rows = [_row_of_attempts(parts) for parts in attempts.values()]
-    rows += [_row_of_request(request) for key, request in requests.items() if key not in attempts]
+    rows = [_row_of_attempts(parts) async for parts in in_turns(attempts.values())]
+    rows += [
+        _row_of_request(request, request.task in open_tasks)
+        async for key, request in in_turns(requests.items())
+        if key not in attempts
+    ]
     return [row for row in rows if row.asked_unix_ms >= since_unix_ms]
 
 
@@ -88,7 +98,9 @@ def choose_calls(rows: Iterable[CallRow], body: CallsRequested) -> tuple[tuple[C
     fitting = [
         row
         for row in rows
-        if body.kind in ("", row.kind) and body.name in ("", row.name) and (row.failed or not body.failed)
+        if body.kind in ("", row.kind)
+        and body.name in ("", row.name)
+        and (row.failed not in ("", WAITS) or not body.failed)
     ]
     keys: dict[str, Callable[[CallRow], int]] = {
         "newest": lambda row: row.asked_unix_ms,
@@ -137,7 +149,7 @@ def _cost_of(attempt: TimedAttempt) -> int:
     return attempt.settled.usage.cost_usd_micros
 
 
-def _row_of_request(request: ToolRequest) -> CallRow:
+def _row_of_request(request: ToolRequest, may_be_made: bool) -> CallRow:
     return CallRow(
         call_id=request.call_id,
         task=request.task,
@@ -145,7 +157,7 @@ def _row_of_request(request: ToolRequest) -> CallRow:
         kind="tool",
         name=request.tool,
         asked_unix_ms=request.asked_unix_ms,
-        failed=NOT_MADE,
+        failed=WAITS if may_be_made else NOT_MADE,
     )
 
 
@@ -201,8 +213,20 @@ class TenantCallQuery:
         await self._reader.read_facts(tenant, since, tally, lambda fact: count_message(tally, fact, "tool"))
         lapsed = self._clock() - self._lease_ms
         ended_tasks = await self._reader.find_ended_tasks(tally, tenant, lapsed)
-        rows, more = choose_calls(list_calls(tally, requests, since, lapsed, ended_tasks), body)
+        open_tasks = await self._find_open_tasks(tally, requests, tenant)
+        rows, more = choose_calls(await list_calls(tally, requests, since, lapsed, ended_tasks, open_tasks), body)
         return CallsReplied(since_unix_ms=since, until_unix_ms=until, rows=rows, more=more)
+
+    async def _find_open_tasks(
+        self, tally: SpendTally, requests: Mapping[str, ToolRequest], tenant: str
+    ) -> Collection[str]:
+        """Tasks that go on and have calls without an attempt, of the newest such tasks. Raises BusError."""
+        attempted = {reservation.call for reservation in tally.calls.values()}
+        unmade = [request for key, request in requests.items() if key not in attempted]
+        newest_first = sorted(unmade, key=lambda request: -request.asked_unix_ms)
+        tasks = list(dict.fromkeys(request.task for request in newest_first))[:MAX_ENDS_READ]
+        ended_tasks = await self._reader.read_ends(tasks, tenant, NO_END_UNIX_MS)
+        return {task for task in tasks if task not in ended_tasks}
 
     async def _list_tasks(self, tenant: str, body: CallsRequested) -> CallsReplied:
         until = self._clock()

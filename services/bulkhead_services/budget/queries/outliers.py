@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulkhead_contracts.budget import SpendOutlier
+from bulkhead_services.budget.queries.turns import in_turns
 
 FACTOR, FEWEST_PEERS = 10, 5
 """An outlier has FACTOR times the median of its kind or more; fewer than FEWEST_PEERS have no median worth the name."""
@@ -41,10 +42,10 @@ class MeasuredUnit:
     resource: str = ""
 
 
-def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutlier, ...]:
+async def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutlier, ...]:
     """At most `top` outliers by cost and by the time of their calls. Amounts of zero have no part in a median."""
     sums: dict[Kind, dict[MeasuredUnit, list[int]]] = {}
-    for attempt in attempts:
+    async for attempt in in_turns(attempts):
         for measured in _units_of(attempt):
             amounts = sums.setdefault(measured.kind, {}).setdefault(measured, [0, 0])
             amounts[0] += attempt.cost_usd_micros
@@ -52,7 +53,11 @@ def find_outliers(attempts: Iterable[CallAttempt], top: int) -> tuple[SpendOutli
     outliers: list[SpendOutlier] = []
     for by_unit in sums.values():
         for position, (unit, least) in enumerate(UNITS):
-            amounts_of = {measured: amounts[position] for measured, amounts in by_unit.items() if amounts[position]}
+            amounts_of = {
+                measured: amounts[position]
+                async for measured, amounts in in_turns(by_unit.items())
+                if amounts[position]
+            }
             if len(amounts_of) < FEWEST_PEERS:
                 continue
             median = max(1, round(statistics.median(amounts_of.values())))

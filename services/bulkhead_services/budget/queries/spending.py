@@ -30,6 +30,7 @@ from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, S
 from bulkhead_services.budget.ledger.replies import EDGES, settlements_in
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.queries.outliers import CallAttempt, find_outliers
+from bulkhead_services.budget.queries.turns import in_turns
 
 log = Log("budget.spending")
 
@@ -159,7 +160,7 @@ def count_message(tally: SpendTally, message: ReceivedMessage, grouping: str) ->
         tally.settled.setdefault(key, body)
 
 
-def build_report(
+async def build_report(
     tally: SpendTally,
     grouping: str,
     since_unix_ms: int,
@@ -175,12 +176,12 @@ def build_report(
     was reserved before, or of such a task, and is not settled counts as spent in full: its doer was killed. What was
     held ahead and not used is no call. outliers: so many are named, at most.
     """
-    retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
+    retry_delays_ms, spent_by_name = await _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
     call_times = _CallTimes()
     parts, call_parts, width_ms = [0] * slices, [0] * slices, max(1, until_unix_ms - since_unix_ms)
     attempts: list[CallAttempt] = []
-    for key, reservation in tally.calls.items():
+    async for key, reservation in in_turns(tally.calls.items()):
         if reservation.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
             by_name = spent_by_name
@@ -206,17 +207,17 @@ def build_report(
     rows = [
         SpendRow(
             name=name,
-            spent=_sum_spend(spent_by_name.get(name, ())),
-            held=_sum_spend(held_by_name.get(name, ())),
+            spent=await _sum_spend(spent_by_name.get(name, ())),
+            held=await _sum_spend(held_by_name.get(name, ())),
             p50_ms=percentile(took_ms_by_name.get(name, ()), 50) or 0,
             p95_ms=percentile(took_ms_by_name.get(name, ()), 95) or 0,
         )
-        for name in {**spent_by_name, **held_by_name}
+        async for name in in_turns({**spent_by_name, **held_by_name})
     ]
     rows.sort(key=lambda one: (-one.spent.cost_usd_micros - one.held.cost_usd_micros, -one.spent.tokens, one.name))
     older = [
         _settled_spend(body, reserved_call.ask if reserved_call is not None else model.NOTHING)
-        for key, body in tally.settled.items()
+        async for key, body in in_turns(tally.settled.items())
         if (reserved_call := tally.calls.get(key)) is None or reserved_call.at_unix_ms < since_unix_ms
     ]
     kept_since_ms = max(0, until_unix_ms - TASK_KEPT_MS)
@@ -226,13 +227,13 @@ def build_report(
         until_unix_ms=until_unix_ms,
         kept_unix_ms=kept_since_ms if since_unix_ms < kept_since_ms else 0,
         rows=tuple(rows[skip : skip + top]),
-        rest=_sum_rows(rows[skip + top :]),
+        rest=await _sum_rows(rows[skip + top :]),
         rest_rows=len(rows[skip + top :]),
-        total=_sum_rows(rows),
-        late=_sum_spend(older),
+        total=await _sum_rows(rows),
+        late=await _sum_spend(older),
         slices=tuple(parts),
         call_slices=tuple(call_parts),
-        outliers=find_outliers(attempts, outliers),
+        outliers=await find_outliers(attempts, outliers),
     )
 
 
@@ -256,12 +257,16 @@ def was_unused(tally: SpendTally, key: str, is_over: bool) -> bool:
     return is_over and before in tally.calls and before not in tally.settled
 
 
-def _retry_delays_ms(tally: SpendTally) -> dict[str, int]:
+async def _retry_delays_ms(tally: SpendTally) -> dict[str, int]:
     """Time from each attempt at a call to the next one: its own, and the pause that a provider wants."""
     attempts: dict[str, list[tuple[int, str]]] = {}
-    for key, reservation in tally.calls.items():
+    async for key, reservation in in_turns(tally.calls.items()):
         attempts.setdefault(reservation.call, []).append((reservation.at_unix_ms, key))
-    return {key: later - earlier for rows in attempts.values() for (earlier, key), (later, _) in pairwise(sorted(rows))}
+    return {
+        key: later - earlier
+        async for rows in in_turns(attempts.values())
+        for (earlier, key), (later, _) in pairwise(sorted(rows))
+    }
 
 
 def _settled_spend(settled: Settled, ask: model.UnitSums, retry_delay_ms: int = 0) -> Spent:
@@ -289,9 +294,12 @@ def _held_spend(ask: model.UnitSums) -> Spent:
     return Spent(calls=1, **ask._replace(wall_ms=0)._asdict())
 
 
-def _sum_spend(parts: Iterable[Spent]) -> Spent:
-    parts = tuple(parts)
-    return Spent(**{unit: sum(getattr(part, unit) for part in parts) for unit in _UNITS})
+async def _sum_spend(parts: Iterable[Spent]) -> Spent:
+    sums = dict.fromkeys(_UNITS, 0)
+    async for part in in_turns(parts):
+        for unit in _UNITS:
+            sums[unit] += getattr(part, unit)
+    return Spent(**sums)
 
 
 def _account_row(task: str, balance: model.Balance) -> SpendRow:
@@ -300,8 +308,8 @@ def _account_row(task: str, balance: model.Balance) -> SpendRow:
     return SpendRow(name=task, spent=spent_now, held=Spent(**reserved.model_dump()))
 
 
-def _sum_rows(rows: list[SpendRow]) -> SpendRow:
-    return SpendRow(spent=_sum_spend(one.spent for one in rows), held=_sum_spend(one.held for one in rows))
+async def _sum_rows(rows: list[SpendRow]) -> SpendRow:
+    return SpendRow(spent=await _sum_spend(one.spent for one in rows), held=await _sum_spend(one.held for one in rows))
 
 
 def check_requester(body: SpendRequested, tenant: str) -> Failure | None:
@@ -367,7 +375,7 @@ class SpendQuery:
         except (Fenced, *RedisFailure) as error:
             return _failed_reply("unavailable", f"the ledger does not answer: {error}", "ask again in a moment")
         rows = [_account_row(task, balance) for task, balance in zip(tasks, balances, strict=True)]
-        return SpendReplied(by="task", until_unix_ms=self._clock(), rows=tuple(rows), total=_sum_rows(rows))
+        return SpendReplied(by="task", until_unix_ms=self._clock(), rows=tuple(rows), total=await _sum_rows(rows))
 
     async def _sum_streams(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()
@@ -381,7 +389,7 @@ class SpendQuery:
         await self._reader.read_facts(tenant, since, tally, count_fact)
         lapsed = self._clock() - self._lease_ms
         ended_tasks = await self._reader.find_ended_tasks(tally, tenant, lapsed)
-        return build_report(
+        return await build_report(
             tally, body.by, since, until, body.top, body.slices, lapsed, body.skip, ended_tasks, body.outliers
         )
 
@@ -428,12 +436,16 @@ class SpendFactReader:
         """Tasks with unsettled calls that ended a while ago. Raises BusError."""
         unsettled = (call for key, call in tally.calls.items() if key not in tally.settled)
         tasks = dict.fromkeys(call.task for call in unsettled if call.at_unix_ms > lapsed_unix_ms)
-        settled_by_unix_ms, ended_tasks = self._clock() - SETTLING_MS, set()
-        for task in list(tasks)[:MAX_ENDS_READ]:
+        return await self.read_ends(list(tasks)[:MAX_ENDS_READ], tenant, self._clock() - SETTLING_MS)
+
+    async def read_ends(self, tasks: Iterable[str], tenant: str, until_unix_ms: int) -> set[str]:
+        """Tasks among these that ended before then. Raises BusError."""
+        ended_tasks = set[str]()
+        for task in tasks:
             subject, after = subjects.mesh_subject("planner", "gateway", tenant, task), 0
             while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
                 ends = (stored for stored in page if stored.ce_type == TaskEnded.ce_type())
-                if any(stored.time_unix_ms < settled_by_unix_ms for stored in ends):
+                if any(stored.time_unix_ms < until_unix_ms for stored in ends):
                     ended_tasks.add(task)
                 after = page[-1].sequence
         return ended_tasks

@@ -12,19 +12,27 @@ from markupsafe import Markup, escape
 from bulkhead.text.plain_text import escape_controls
 
 MAX_COLOURED_CHARS = 100_000
-"""A longer document is shown as it stands."""
+"""A document that is longer, or would be once indented, is shown as it stands."""
 TOKENS = re.compile(
     r'(?P<name>"(?:[^"\\]|\\.)*")(?=:)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<value>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)'
 )
+SPANS = {kind: Markup('<span class="{}">').format(kind) for kind in TOKENS.groupindex}
+SPAN_END = Markup("</span>")
 
 
 def indent_json(text: str) -> str:
-    """JSON over lines, for eyes; as it stands where it is none."""
+    """JSON over lines, for eyes; as it stands where it is none, or would be too long: depth multiplies the indent."""
+    pieces, size = list[str](), 0
     try:
         document: Any = json.loads(text)
+        for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(document):
+            size += len(piece)
+            if size >= MAX_COLOURED_CHARS:
+                return text
+            pieces.append(piece)
     except (ValueError, RecursionError):
         return text
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return "".join(pieces)
 
 
 def render_block(text: str, label: str = "") -> Markup:
@@ -40,9 +48,6 @@ def render_block(text: str, label: str = "") -> Markup:
 def _colour_json(text: str) -> Markup:
     pieces, end = list[str](), 0
     for match in TOKENS.finditer(text):
-        pieces += [
-            escape(text[end : match.start()]),
-            Markup('<span class="{}">{}</span>').format(match.lastgroup, match[0]),
-        ]
+        pieces += [escape(text[end : match.start()]), SPANS[match.lastgroup or ""], escape(match[0]), SPAN_END]
         end = match.end()
     return Markup().join([*pieces, escape(text[end:])])

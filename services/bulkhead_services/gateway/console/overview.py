@@ -25,7 +25,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
         """Routes of the overview."""
         return [
             self.factory.get_route("/", self.show_overview, shared=True),
-            self.factory.get_route("/overview/spending", self.show_spending),
+            self.factory.get_route("/overview/spending", self.show_spending, shared=True),
         ]
 
     async def show_overview(self, visit: Visit) -> Response:

@@ -290,13 +290,13 @@ class InProcessBus:
             ReceivedMessage(head, ask, ask.requester.tenant, ask.task, "gateway", 0, 1, 1)
         )
 
-    def _summed(self, ask: SpendRequested) -> SpendReplied:
+    async def _summed(self, ask: SpendRequested) -> SpendReplied:
         """As budget answers, of a tenant that has spent nothing."""
         failure = spending.check_requester(ask, ask.requester.tenant)
         return (
             SpendReplied(failure=failure)
             if failure
-            else spending.build_report(spending.SpendTally(), ask.by, 1, 2, ask.top)
+            else await spending.build_report(spending.SpendTally(), ask.by, 1, 2, ask.top)
         )
 
     def _doubtful(self, task: str) -> WritesReplied:
@@ -363,7 +363,7 @@ class InProcessBus:
                 given = await self._topped_up(TopUpRequested.model_validate_json(body), dict(headers or {})["ce-id"])
                 return LiveMessage("reply", {"ce-type": given.ce_type()}, given.encode())
             if (headers or {}).get("ce-type") == SpendRequested.ce_type():
-                told = self._summed(SpendRequested.model_validate_json(body))
+                told = await self._summed(SpendRequested.model_validate_json(body))
                 return LiveMessage("reply", {"ce-type": told.ce_type()}, told.encode())
             if (headers or {}).get("ce-type") == ResetRequested.ce_type():
                 reset = await self._reset(ResetRequested.model_validate_json(body))

@@ -86,7 +86,6 @@ class ConsoleToolRoutes(ConsoleRoutes):
             spec=spec,
             parameters=indent_json(spec["parameters_json"]),
             output=indent_json(spec.get("output_json", "")),
-            calls=calls,
             may_try=visit.claim.role in OVERSEERS.names,
             form=dict.fromkeys(TRIAL_FIELDS, "") | form,
             spoken=SPOKEN,
@@ -94,6 +93,7 @@ class ConsoleToolRoutes(ConsoleRoutes):
             max_chars=bounds.MAX_TRIAL_SOURCE_CHARS,
             **(ruling or {"ruling": None, "refused_trial": None}),
             **state,
+            **calls,
         )
 
 
@@ -168,10 +168,11 @@ async def _read_state(visit: Visit) -> Json:
     }
 
 
-async def _read_calls(visit: Visit) -> list[Json]:
-    """Its calls in the newest tasks whose results rest on it, the newest first, each with its task."""
+async def _read_calls(visit: Visit) -> Json:
+    """Its calls in the newest tasks that called it, the newest first, each with its task, and what may be missing."""
     tool = _tool_name(visit)
-    tasks = (await visit.get_or("/v1/tasks", {"tasks": []}, {"tool": tool, "limit": RECENT_TASKS}))["tasks"]
+    page = await visit.get_or("/v1/tasks", {"tasks": [], "note": ""}, {"tool": tool, "limit": RECENT_TASKS})
+    tasks = page["tasks"]
     stories = await asyncio.gather(
         *(visit.get_or(f"/v1/tasks/{task['task_id']}/why", {"story": {"steps": []}}) for task in tasks)
     )
@@ -183,7 +184,11 @@ async def _read_calls(visit: Visit) -> list[Json]:
         if call["kind"] != "model"
         and (call["name"] == tool or (tool == "search_documents" and call["kind"] == "search"))
     ]
-    return sorted(calls, key=lambda call: -call["asked_unix_ms"])[:RECENT_CALLS]
+    return {
+        "calls": sorted(calls, key=lambda call: -call["asked_unix_ms"])[:RECENT_CALLS],
+        "calls_note": page["note"],
+        "calls_refused": page.get("refused"),
+    }
 
 
 def _tool_name(visit: Visit) -> str:

@@ -78,7 +78,7 @@ class ConsoleSpendRoutes(ConsoleRoutes):
         return [
             self.factory.get_route("/spend", self.show_spend),
             self.factory.get_route("/spend/outliers", self.show_outliers),
-            self.factory.get_route("/spend/today", self.show_today),
+            self.factory.get_route("/spend/today", self.show_today, shared=True),
             self.factory.get_route("/spend.json", self.download_sums),
             self.factory.get_route("/spend.csv", self.download_sums),
             self.factory.post_route("/spend/limits", self.set_limit),

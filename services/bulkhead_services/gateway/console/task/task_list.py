@@ -119,6 +119,7 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
             tasks=page["tasks"],
             counts=page["counts"],
             total=page["total"],
+            note=page["note"],
             next=urlencode(chosen | {"cursor": page["next"]}) if page["next"] else "",
             cursor=cursor,
             filters=filters,

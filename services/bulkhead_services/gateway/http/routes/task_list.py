@@ -38,7 +38,7 @@ from bulkhead_services.gateway.read_model.changes import ChangeWatchers, UnseenC
 from bulkhead_services.gateway.read_model.feeds import InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
 from bulkhead_services.gateway.read_model.task_rows import AT_ONCE, ListedTask, TaskRow, TaskRows
-from bulkhead_services.gateway.read_model.tool_callers import ToolCallers
+from bulkhead_services.gateway.read_model.tool_callers import CallingTasks, ToolCallers
 from bulkhead_services.gateway.settings import Settings
 
 MAX_LOOKED = 500
@@ -155,7 +155,8 @@ class TaskListRoutes:
     async def list_tasks(self, claim: RequesterClaim, query: TaskListQuery) -> TaskPage:
         """Tasks that fit the query, in its order."""
         position = cursor_of(query.cursor)
-        filters = _filters_of(query, self._context.clock(), await self._find_callers(claim, query))
+        callers = await self._find_callers(claim, query)
+        filters = _filters_of(query, self._context.clock(), callers.tasks)
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
         most, opener = self._settings.listed_tasks, query.opened_by
         page = await self._listing.list_page(claim.tenant, senders, 0, most, opener)
@@ -180,12 +181,13 @@ class TaskListRoutes:
             next=to_cursor(following) if following else None,
             total=page.total,
             counts=self._count_tasks(claim.tenant, listed, filters.without_states()) if query.counts else None,
+            note=callers.note,
         )
 
-    async def _find_callers(self, claim: RequesterClaim, query: TaskListQuery) -> frozenset[str]:
-        """Tasks that called the tool that is asked for, none where none is. Raises Problem."""
+    async def _find_callers(self, claim: RequesterClaim, query: TaskListQuery) -> CallingTasks:
+        """Tasks that called the tool that is asked for, none where none is."""
         if not query.tool:
-            return frozenset()
+            return CallingTasks()
         now_unix_ms = self._context.clock()
         age_ms = now_unix_ms - to_unix_ms(query.since, now_unix_ms) if query.since else bounds.MAX_SPEND_S * 1_000
         since_s = min(max(1, -(-age_ms // 1_000)), bounds.MAX_SPEND_S)

@@ -7,9 +7,9 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import CallsReplied, CallsRequested, Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
-from bulkhead_services.budget.queries.calls import NOT_MADE, TenantCallQuery
+from bulkhead_services.budget.queries.calls import NOT_MADE, WAITS, TenantCallQuery
 from tests.unit.services.budget.queries.test_spending import NOW, Streams, fact, settled, wrapped
 
 
@@ -27,6 +27,11 @@ class Calls(Streams):
         publisher = Publisher("worker", MemoryBus(self.broker, "worker"), b"k", lambda: self.now)
         body, place = message.body, {"tenant": message.tenant, "task": message.task}
         await publisher.send("tool_executor", body, **place, cause="c", index=body.call_id)  # type: ignore[attr-defined]
+
+    async def end_task(self, task: str) -> None:
+        planner = Publisher("planner", MemoryBus(self.broker, "planner"), b"k", lambda: self.now)
+        body = TaskEnded(status="failed", ended_unix_ms=self.now)
+        await planner.send("gateway", body, tenant="acme", task=task, cause="c", index="ended")
 
     async def ask_calls(self, role: str = "operator", of: str = "acme", **wish: object) -> CallsReplied:
         claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
@@ -46,6 +51,8 @@ async def world() -> Calls:
     await world.request(requested("c2", "t2"))
     await world.request(requested("c3", "t3", tool="other"))
     await world.request(requested("c4", "t4", tenant="bolt"))
+    await world.end_task("t2")
+    await world.end_task("t3")
     await world.say(fact(9, task="t1", at=NOW + 1_000, call="c9"))
     await world.say(settled(9, 40, task="t1"))
     return world
@@ -64,6 +71,15 @@ async def test_filters_bound_the_rows_and_say_how_many_more_fit(world: Calls) ->
     reply = await world.ask_calls(failed=True, name="m1", top=1)
     assert [row.name for row in reply.rows] == ["m1"] and reply.more == 1
     assert (await world.ask_calls(order="dearest")).rows[0].call_id == "c9"
+
+
+async def test_a_call_that_waits_has_not_failed_while_its_task_goes_on(world: Calls) -> None:
+    await world.request(requested("c5", "t5"))
+    failed_by_id = {row.call_id: row.failed for row in (await world.ask_calls(kind="tool")).rows}
+    assert (failed_by_id["c2"], failed_by_id["c5"]) == (NOT_MADE, WAITS)
+    assert {row.call_id for row in (await world.ask_calls(failed=True)).rows} == {"c1", "c2", "c3"}
+    await world.end_task("t5")
+    assert "c5" in {row.call_id for row in (await world.ask_calls(failed=True)).rows}
 
 
 async def test_every_role_of_a_tenant_hears_which_tasks_called_a_tool_and_overseers_alone_of_calls(

@@ -19,7 +19,9 @@ from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_services.budget.ledger.model import UnitSums
 from bulkhead_services.budget.queries import spending
+from bulkhead_services.budget.queries.calls import list_calls
 from bulkhead_services.budget.queries.spending import SpendQuery, SpendTally, build_report, count_message
+from bulkhead_services.budget.queries.turns import TURN
 
 NOW, HOUR_MS = 1_795_231_204_272, 3_600_000
 BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task")
@@ -97,7 +99,7 @@ CALLS = st.lists(
 
 
 @given(calls=CALLS, by=st.sampled_from(BYS), top=st.integers(1, 4), seed=st.randoms(use_true_random=False))
-def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed: random.Random) -> None:
+async def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed: random.Random) -> None:
     messages: list[ReceivedMessage] = []
     wanted = {"tokens": 0, "cost": 0, "held": 0, "late": 0}
     for number, (agent, task, usage, done, estimated, before, service) in enumerate(calls):
@@ -113,7 +115,7 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
     tally = SpendTally()
     for message in messages:
         count_message(tally, message, by)
-    found = build_report(tally, by, NOW, NOW + HOUR_MS, top)
+    found = await build_report(tally, by, NOW, NOW + HOUR_MS, top)
     SpendReplied.model_validate_json(found.encode())
     total = found.total
     assert (total.spent.tokens, total.spent.cost_usd_micros, total.held.tokens, found.late.tokens) == (
@@ -142,24 +144,24 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
         ("task", "t1"),
     ],
 )
-def test_a_call_counts_under_its_name(by: str, name: str) -> None:
+async def test_a_call_counts_under_its_name(by: str, name: str) -> None:
     tally = SpendTally()
     count_message(tally, fact(1), by)
     count_message(tally, settled(1, 5), by)
-    (row,) = build_report(tally, by, NOW, NOW, 9).rows
+    (row,) = (await build_report(tally, by, NOW, NOW, 9)).rows
     assert row.name == name and (row.spent.calls, row.spent.input_tokens, row.spent.output_tokens) == (1, 5, 1)
 
 
-def test_what_nobody_settled_within_its_lease_is_spent_and_held_no_longer() -> None:
+async def test_what_nobody_settled_within_its_lease_is_spent_and_held_no_longer() -> None:
     tally = SpendTally()
     for number, at in enumerate((NOW, NOW + HOUR_MS)):
         count_message(tally, fact(number, at=at), "task")
-    total = build_report(tally, "task", NOW, NOW + HOUR_MS, 9, lapsed_unix_ms=NOW).total
+    total = (await build_report(tally, "task", NOW, NOW + HOUR_MS, 9, lapsed_unix_ms=NOW)).total
     assert (total.spent.calls, total.spent.estimated, total.held.calls) == (1, 1, 1)
     assert total.spent.estimated_tokens == total.spent.tokens == total.held.tokens > 0
 
 
-def test_estimates_and_failed_attempts_stand_apart() -> None:
+async def test_estimates_and_failed_attempts_stand_apart() -> None:
     tally, usage = SpendTally(), Usage(input_tokens=30, output_tokens=10, cost_usd_micros=70, model_calls=1)
     bodies = [
         Settled(reservation_id="r0", call_id="c", usage=usage, wall_ms=5),
@@ -170,7 +172,7 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
     for number, body in enumerate(bodies):
         count_message(tally, fact(number, at=NOW + 8_000 * max(0, number - 2)), "model")
         count_message(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
-    (row,) = build_report(tally, "model", NOW, NOW, 9).rows
+    (row,) = (await build_report(tally, "model", NOW, NOW, 9)).rows
     found = row.spent
     assert (found.calls, found.cost_usd_micros, found.tokens) == (4, 70 + 70 + 100, 40 + 40 + 100)
     assert (found.estimated, found.estimated_usd_micros, found.estimated_tokens) == (2, 70 + 100, 40 + 100)
@@ -179,33 +181,33 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
     )
 
 
-def test_a_row_has_the_percentiles_of_what_its_settled_calls_took() -> None:
+async def test_a_row_has_the_percentiles_of_what_its_settled_calls_took() -> None:
     tally = SpendTally()
     for number, wall_ms in enumerate((*range(10, 200, 10), 9_000, 0)):
         body = Settled(reservation_id=f"r{number}", call_id=f"c{number}", usage=Usage(tool_calls=1), wall_ms=wall_ms)
         count_message(tally, fact(number, service="tool_executor", call=f"c{number}"), "tool")
         count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", body), "tool")
-    (row,) = build_report(tally, "tool", NOW, NOW, 9).rows
+    (row,) = (await build_report(tally, "tool", NOW, NOW, 9)).rows
     assert (row.name, row.p50_ms, row.p95_ms) == ("m1", 100, 190)
-    assert build_report(tally, "model", NOW, NOW, 9).rest.p50_ms == 0
+    assert (await build_report(tally, "model", NOW, NOW, 9)).rest.p50_ms == 0
 
 
-def test_a_call_that_failed_three_times_takes_the_time_of_all_three_and_a_halt_is_nobodys() -> None:
+async def test_a_call_that_failed_three_times_takes_the_time_of_all_three_and_a_halt_is_nobodys() -> None:
     tally = SpendTally()
     for number, (later_ms, failed) in enumerate(((0, "http_status"), (250, "http_status"), (627, "http_status"))):
         body = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(tool_calls=1), wall_ms=5, failed=failed)
         count_message(tally, fact(number, at=NOW + later_ms, service="tool_executor"), "tool")
         count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", body), "tool")
-    (row,) = build_report(tally, "tool", NOW, NOW, 9).rows
+    (row,) = (await build_report(tally, "tool", NOW, NOW, 9)).rows
     assert (row.spent.calls, row.spent.failed_calls, row.p50_ms, row.p95_ms) == (3, 3, 632, 632)
     cut = Settled(reservation_id="r3", call_id="c", usage=Usage(), wall_ms=9, failed=spending.HALTED)
     count_message(tally, fact(3, at=NOW - HOUR_MS, service="tool_executor"), "tool")
     count_message(tally, wrapped("tool_executor", "budget", "acme", "t1", cut), "tool")
-    (row,) = build_report(tally, "tool", NOW - 2 * HOUR_MS, NOW, 9).rows
+    (row,) = (await build_report(tally, "tool", NOW - 2 * HOUR_MS, NOW, 9)).rows
     assert row.p95_ms == 632
 
 
-def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -> None:
+async def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -> None:
     tally = SpendTally()
     for number in range(2):
         usage = Usage(
@@ -214,23 +216,23 @@ def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -
         body = Settled(reservation_id=f"r{number}", call_id="c", usage=usage)
         count_message(tally, fact(number), "model")
         count_message(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
-    shown = build_report(tally, "model", NOW, NOW, 9).rows[0].spent.model_dump()
+    shown = (await build_report(tally, "model", NOW, NOW, 9)).rows[0].spent.model_dump()
     assert (shown["cache_write_tokens"], shown["cache_write_1h_tokens"], shown["reasoning_tokens"]) == (40, 10, 14)
     assert "input_audio_tokens" not in shown
 
 
-def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
+async def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
     tally = SpendTally()
     count_message(tally, fact(1, service="tool_executor"), "model")
     count_message(tally, settled(1, 5), "model")
-    found = build_report(tally, "model", NOW, NOW, 9)
+    found = await build_report(tally, "model", NOW, NOW, 9)
     assert [(one.name, one.spent.calls, one.held.calls) for one in found.rows] == [("", 0, 1)] and found.late.calls == 1
 
 
-def test_what_may_have_been_purged_is_said() -> None:
+async def test_what_may_have_been_purged_is_said() -> None:
     tally, kept = SpendTally(), NOW - spending.TASK_KEPT_MS
-    assert build_report(tally, "agent", kept, NOW, 9).kept_unix_ms == 0
-    assert build_report(tally, "agent", kept - 1, NOW, 9).kept_unix_ms == kept
+    assert (await build_report(tally, "agent", kept, NOW, 9)).kept_unix_ms == 0
+    assert (await build_report(tally, "agent", kept - 1, NOW, 9)).kept_unix_ms == kept
 
 
 class Told(MachineClock):
@@ -370,31 +372,45 @@ async def test_budget_judges_who_may_see_it(role: str, of: str, may: bool) -> No
     assert (failure is None) is may and (failure is None or failure.code == "forbidden")
 
 
-def test_tokens_from_providers_caches_are_summed():
+async def test_tokens_from_providers_caches_are_summed():
     tally = SpendTally()
     for number in (1, 2):
         usage = Usage(input_tokens=100, cached_input_tokens=30 * number, output_tokens=1, model_calls=1)
         tally.calls[str(number)] = spending.CountedReservation("a", "t", spending.model.NOTHING, 5)
         tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
-    assert build_report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
+    assert (await build_report(tally, "agent", 0, 10, 5)).total.spent.cached_input_tokens == 90
 
 
-def test_the_time_is_told_in_equal_parts_that_sum_to_the_total():
+async def test_the_time_is_told_in_equal_parts_that_sum_to_the_total():
     tally = SpendTally()
     for number, at in enumerate((NOW - HOUR_MS, NOW - HOUR_MS // 2 - 1, NOW - 1, NOW + 5), 1):
         count_message(tally, fact(number, at=at), "agent")
     count_message(tally, settled(1, 4), "agent")
-    told = build_report(tally, "agent", NOW - HOUR_MS, NOW, 20, slices=4)
+    told = await build_report(tally, "agent", NOW - HOUR_MS, NOW, 20, slices=4)
     assert told.slices == (8, 100, 0, 200), "what has not settled counts as it is held; a clock may be ahead"
     assert sum(told.slices) == told.total.spent.cost_usd_micros + told.total.held.cost_usd_micros
-    assert build_report(tally, "agent", NOW - HOUR_MS, NOW, 20).slices == ()
+    assert (await build_report(tally, "agent", NOW - HOUR_MS, NOW, 20)).slices == ()
 
 
-def test_the_rows_beyond_a_page_come_by_the_next_one():
+async def test_the_rows_beyond_a_page_come_by_the_next_one():
     tally = SpendTally()
     for number in range(7):
         ask = UnitSums(tokens=10, cost_usd_micros=100 - number)
         tally.calls[f"c{number}"] = spending.CountedReservation(f"user-{number}", "t", ask, 5)
-    pages = [build_report(tally, "user", 0, 10, 3, skip=skip) for skip in (0, 3, 6)]
+    pages = [await build_report(tally, "user", 0, 10, 3, skip=skip) for skip in (0, 3, 6)]
     assert [row.name for page in pages for row in page.rows] == [f"user-{number}" for number in range(7)]
     assert [page.rest_rows for page in pages] == [4, 1, 0] and len({page.total.held.tokens for page in pages}) == 1
+
+
+async def test_admissions_have_their_turn_while_many_calls_are_summed_and_listed():
+    tally, many = SpendTally(), 10 * TURN
+    for number in range(many):
+        tally.calls[f"c{number}"] = spending.CountedReservation(
+            f"user-{number}", "t", UnitSums(), 5, f"c{number}", "tool_executor", call_id=f"c{number}", resource="m1"
+        )
+    for answer in (build_report(tally, "user", 0, 10, 3, outliers=3), list_calls(tally, {}, 0)):
+        answering, turns = asyncio.ensure_future(answer), 0
+        while not answering.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await answering and turns >= many / TURN

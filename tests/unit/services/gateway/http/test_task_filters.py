@@ -99,9 +99,28 @@ async def test_a_tool_is_looked_for_among_calls_that_failed_or_were_refused(mesh
         ("counter", True, 31 * 24 * 3600),
         ("counter", True, 3600),
     ]
-    mesh.bus.calls = CallsReplied(failure=Failure.from_text("too_much", "more than 100,000 messages", "less"))
-    answer = await http.get("/v1/tasks", params={"tool": "other"}, headers=AUTH)
-    assert answer.status_code == 422 and "since" in answer.json()["hint"]
+
+
+async def test_a_list_by_tool_says_what_budget_cannot_tell(mesh, http):
+    done = await ended(http, mesh, "done", 10, tool="counter")
+    mesh.bus.calls = CallsReplied(failure=Failure.from_text("too_much", "more than 100,000 messages", "a shorter time"))
+    for _ in range(2):
+        page = await page_of(http, tool="counter")
+        assert [row["task_id"] for row in page["tasks"]] == [done]
+        assert "more than 100,000 messages" in page["note"] and "a shorter time" in page["note"]
+    assert len(mesh.bus.asked_calls) == 1, "a failure is kept"
+    mesh.bus.calls = CallsReplied(tasks=("elsewhere",), more=7)
+    assert "7 older tasks" in (await page_of(http, tool="other"))["note"]
+    assert (await page_of(http))["note"] == ""
+
+
+async def test_those_who_ask_for_a_tool_at_once_or_a_moment_later_are_one_request(mesh, http):
+    await ended(http, mesh, "done", 10)
+    now_unix_s = mesh.gateways[0].http.task_list._context.clock() / 1_000
+    earlier, later = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_unix_s - age)) for age in (3_590, 3_570))
+    await asyncio.gather(*(page_of(http, tool="counter", since=earlier) for _ in range(20)))
+    await page_of(http, tool="counter", since=later)
+    assert [ask.since_s for ask in mesh.bus.asked_calls] == [3_600]
 
 
 async def test_a_period_begins_and_ends(mesh, http):
