@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.drift import package_version
 from bulkhead.evaluation.on_mesh import MeshRunner
+from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.evaluation.reports.html import render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
 from bulkhead.evaluation.reports.junit import render_junit
@@ -103,14 +104,15 @@ def _open_folder(
     target: GatewayTarget, data: Path, request: EvaluationRequest, cases: tuple[EvaluationCase, ...]
 ) -> RunFolder:
     digests = digest_cases(cases)
+    # Before anything is paid: a check that cannot be loaded judges nothing.
+    load_python_checks(cases)
     if request.resume:
         folder = RunFolder.open(find_run(data, request.resume), may_write=True)
-        if folder.manifest.digests != digests:
+        try:
+            _go_on(folder, request, cases, digests)
+        except BaseException:
             folder.close()
-            raise CaseError(
-                f"{request.case_file} is not what run {folder.manifest.run} was begun with",
-                "resume with the same set, tags, documents and Python checks, or start a new run",
-            )
+            raise
         return folder
     now_s = time.time()
     run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now_s))}-{secrets.token_hex(2)}"
@@ -126,9 +128,27 @@ def _open_folder(
         deadline_s=request.deadline_s,
         check=request.check,
         cases=cases,
-        digests=digests,
+        digests=digests.wholes,
+        inputs=digests.inputs,
     )
     return RunFolder.create(request.out or data / EVALS / run, manifest)
+
+
+def _go_on(
+    folder: RunFolder, request: EvaluationRequest, cases: tuple[EvaluationCase, ...], digests: CaseDigests
+) -> None:
+    """Hold a run that began before to the request, and judge by its checks. Raises CaseError for another's inputs."""
+    manifest = folder.manifest
+    if manifest.inputs != digests.inputs:
+        raise CaseError(
+            f"{request.case_file} is not what run {manifest.run} was begun with",
+            "resume with the same cases, inputs, documents, references and tags, or start a new run; only checks may "
+            "be changed",
+        )
+    update = {"cases": cases, "digests": digests.wholes}
+    count = folder.judge_again(manifest.model_copy(update=update))
+    if count:
+        err.print(f"the checks were changed: {format_count(count, 'run')} judged again", markup=False)
 
 
 async def _run_folder(
@@ -146,7 +166,12 @@ async def _run_folder(
     async with target.mesh_client() as mesh:
         await add_case_documents(mesh, cases, verbose=verbose)
         runner = MeshRunner(
-            mesh, feature=FEATURE, deadline_s=manifest.deadline_s, check=manifest.check, leaves_running=True
+            mesh,
+            feature=FEATURE,
+            deadline_s=manifest.deadline_s,
+            check=manifest.check,
+            leaves_running=True,
+            reads_calls=True,
         )
         await run_through(
             runner,

@@ -12,7 +12,7 @@ from typing import Any
 from bulkhead.client import Mesh, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.production import build_case, sample_tasks
-from bulkhead.evaluation.python_checks import load_python_check
+from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.models.running import read_cases
@@ -42,8 +42,7 @@ def check_set(path: Path, *, as_json: bool) -> Exit:
     cases = read_cases(path)
     try:
         digest_cases(cases)
-        for place in dict.fromkeys(check.python for case in cases for check in case.checks if check.python):
-            load_python_check(place)
+        load_python_checks(cases)
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
     kinds = Counter(check.kind for case in cases for check in case.checks)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -183,8 +184,17 @@ def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:
     return case.model_copy(update={"documents": documents, "checks": checks})
 
 
-def digest_cases(cases: Iterable[EvaluationCase]) -> dict[str, str]:
-    """SHA-256 of each case by its name, with the contents of the files that it names; where they lie says nothing.
+@dataclass(frozen=True, slots=True)
+class CaseDigests:
+    """SHA-256 of each case by its name. wholes: of all that is judged; inputs: without the checks, which may be changed
+    after a task has run, and be judged anew."""
+
+    wholes: dict[str, str]
+    inputs: dict[str, str]
+
+
+def digest_cases(cases: Iterable[EvaluationCase]) -> CaseDigests:
+    """Digests of the cases, with the contents of the files that they name; where they lie says nothing.
     Raises CaseError for a file that cannot be read."""
     contents: dict[str, str] = {}
 
@@ -198,16 +208,22 @@ def digest_cases(cases: Iterable[EvaluationCase]) -> dict[str, str]:
                 ) from error
         return contents[name]
 
-    digests = {}
+    digests = CaseDigests({}, {})
     for case in cases:
         row = case.model_dump(mode="json", exclude_unset=True, exclude={"documents", "tags", "origin"})
         row["documents"] = [[Path(name).name, digest_file(name)] for name in case.documents]
+        inputs = {field: value for field, value in row.items() if field != "checks"}
         for check in row["checks"]:
             if code := check.get("python"):
                 path, _, function = code.rpartition(":")
                 check["python"] = [digest_file(path), function]
-        digests[case.name] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+        digests.wholes[case.name] = _digest_row(row)
+        digests.inputs[case.name] = _digest_row(inputs)
     return digests
+
+
+def _digest_row(row: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
 def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:

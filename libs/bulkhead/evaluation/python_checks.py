@@ -5,12 +5,12 @@ its rights: a set of others is to be read before it is run.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 from bulkhead.evaluation.answers import CaseAnswer
-from bulkhead.evaluation.cases import CaseError
+from bulkhead.evaluation.cases import CaseError, EvaluationCase
 
 SHOWN_CHARS = 200
 PythonCheck = Callable[[CaseAnswer], object]
@@ -26,11 +26,17 @@ def load_python_check(place: str) -> PythonCheck:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         function: PythonCheck = getattr(module, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"the check {place} cannot be loaded: {type(error).__name__}: {error}"
         hint = 'write `def check(answer): return "" if ... else "why"` into a file beside the set'
         raise CaseError(problem[:SHOWN_CHARS], hint) from error
     return function
+
+
+def load_python_checks(cases: Iterable[EvaluationCase]) -> None:
+    """Load the functions of all cases, before a task is paid that they are to judge. Raises CaseError."""
+    for place in dict.fromkeys(check.python for case in cases for check in case.checks if check.python):
+        load_python_check(place)
 
 
 def run_python_check(place: str, answer: CaseAnswer) -> str:

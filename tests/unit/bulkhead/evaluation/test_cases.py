@@ -78,14 +78,18 @@ def test_a_golden_set_has_inputs_and_its_digests_follow_what_is_judged(tmp_path:
 
     def digest(**changes: object) -> str:
         path.write_text(json.dumps(row | changes))
-        return digest_cases(load_cases(path))["late"]
+        digests = digest_cases(load_cases(path))
+        inputs.add(digests.inputs["late"])
+        return digests.wholes["late"]
 
+    inputs = set[str]()
     first = digest()
     assert first == digest(tags=["b"], origin="task 7") and first != digest(references=["40 EUR"])
     (tmp_path / "terms.md").write_text("50 EUR")
     second = digest()
     (tmp_path / "checks.py").write_text("def check(answer): return False\n")
     assert len({first, second, digest()}) == 3
+    assert len(inputs) == 3, "the checks are no input"
     (tmp_path / "terms.md").unlink()
     with pytest.raises(CaseError, match=r"terms\.md cannot be read"):
         digest()

@@ -97,6 +97,21 @@ def test_a_run_that_was_cut_off_is_paid_and_gets_another_key(tmp_path: Path) -> 
     assert folder.find_submission(SLOT) is None and folder.begin_run(SLOT, 200).key.endswith("/1")
 
 
+async def test_an_answer_outlives_a_check_that_breaks_and_is_judged_without_another_run(tmp_path: Path) -> None:
+    missing = CASES[0].model_copy(update={"checks": (Check(python=f"{tmp_path}/checks.py:check"),)})
+    runner, one_run = Crashing(), {"repeat": 1, "limit_usd_micros": 10**9, "at_once": 1}
+    folder = RunFolder.create(tmp_path / "run", MANIFEST)
+    with pytest.raises(CaseError, match="cannot be loaded"):
+        await run_all(runner, (missing,), ("",), record=folder, **one_run)
+    folder.close()
+    folder = RunFolder.open(tmp_path / "run", may_write=True)
+    assert folder.find_outcome(SLOT) and folder.runs.spent_usd_micros == 7 and not folder.finished
+    # Not even the money for another run is wanted.
+    runs = await run_all(runner, CASES[:1], ("",), record=folder, **(one_run | {"limit_usd_micros": 7}))
+    assert len(runner.tasks) == 1 and runs.is_complete and folder.finished[SLOT].has_passed
+    assert runs.spent_usd_micros == folder.runs.spent_usd_micros == 7 and not runner.repeated
+
+
 def test_only_one_process_writes_and_no_run_is_written_over(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", MANIFEST)
     with pytest.raises(CaseError, match="another process runs"):

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bulkhead.evaluation.answers import CaseAnswer
+from bulkhead.evaluation.run_folder import RunFolder
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome
 from bulkhead_cli.main import app
 from tests.paths import ROOT
 
@@ -61,3 +64,40 @@ def test_wrong_usage_is_told_before_anything_starts(
     (tmp_path / "cases.jsonl").write_text(json.dumps(ROW))
     done = bulkhead(tmp_path, *(str(tmp_path / "cases.jsonl") if word == "FILE" else word for word in words))
     assert done.exit_code == code and says in " ".join(done.stderr.split()), done.stderr
+
+
+def begin_run(folder: Path, row: dict[str, object], *words: str) -> Path:
+    """A run that was begun and has one answer, `x`, which passed."""
+    (folder / "cases.jsonl").write_text(json.dumps(row))
+    done = bulkhead(folder, "run", str(folder / "cases.jsonl"), "--out", str(folder / "run"), *words)
+    assert done.exit_code == 3, done.output
+    record = RunFolder.open(folder / "run", may_write=True)
+    outcome = CaseRunOutcome("t1", "succeeded", CaseAnswer("x", answered="yes"), 9, None, 7, 5)
+    record.finish_run(CaseRun("a", "", 0, outcome))
+    record.close()
+    return folder / "run"
+
+
+def resume_run(folder: Path, row: dict[str, object], *words: str):
+    (folder / "cases.jsonl").write_text(json.dumps(row))
+    return bulkhead(folder, "run", str(folder / "cases.jsonl"), "--resume", str(folder / "run"), *words)
+
+
+def test_a_check_that_cannot_be_loaded_is_told_before_a_run_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "checks.py").write_text("def other(answer): return True\n")
+    (tmp_path / "cases.jsonl").write_text(json.dumps(ROW | {"checks": [{"python": "checks.py:check"}]}))
+    done = bulkhead(tmp_path, "run", str(tmp_path / "cases.jsonl"), "--out", str(tmp_path / "run"))
+    assert done.exit_code == 2 and "cannot be loaded" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: Path) -> None:
+    path = begin_run(tmp_path, ROW)
+    spent = RunFolder.open(path).runs.spent_usd_micros
+    done = resume_run(tmp_path, ROW | {"checks": [{"contains": "y"}]}, "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["figures"]["passed"]["value"] == 0, done.output
+    after = RunFolder.open(path)
+    assert after.runs.spent_usd_micros == spent and str(after.manifest.cases[0].checks[0]) == "contains: y"
+    assert not [*after.finished.values()][0].has_passed
+    assert resume_run(tmp_path, ROW, "--min-pass", "1").exit_code == 0
+    done = resume_run(tmp_path, ROW | {"input": "another"})
+    assert done.exit_code == 2 and "only checks may be changed" in " ".join(done.stderr.split()), done.stderr
