@@ -171,8 +171,24 @@ def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several cases are called {', '.join(twice)}", "give each a name of its own")
-    beside = path.parent
-    return tuple(_with_paths(case, beside) for case in cases)
+    for case in cases:
+        _require_documents_beside(path, case)
+    return tuple(_with_paths(case, path.parent) for case in cases)
+
+
+def _require_documents_beside(path: Path, case: EvaluationCase) -> None:
+    """Documents are added to the tenant: a set of others must not name the user's own files. Raises CaseError."""
+    folder = path.parent
+    for document in case.documents:
+        try:
+            is_beside = (folder / document).resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError, ValueError):  # A circle of links, or a path that no file has.
+            is_beside = False
+        if Path(document).is_absolute() or not is_beside:
+            raise CaseError(
+                f"{path}, case {case.name}: the document {document!r} does not lie in the folder of the set",
+                "copy it there, and name it by its path from there",
+            )
 
 
 def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:

@@ -55,6 +55,21 @@ def test_what_does_not_fit_is_told_by_case_and_field(tmp_path: Path, text: str, 
     assert says in str(caught.value) and caught.value.hint
 
 
+@pytest.mark.parametrize("document", ["/etc/passwd", "../secret.md", "sub/../../secret.md", "link.md", "a\0b"])
+def test_documents_outside_the_folder_of_the_set_are_refused(tmp_path: Path, document: str) -> None:
+    (tmp_path / "secret.md").write_text("x")
+    folder = tmp_path / "set"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.md").symlink_to(tmp_path / "secret.md")
+    path = folder / "cases.jsonl"
+    path.write_text(json.dumps({**ROW, "documents": [document]}))
+    with pytest.raises(CaseError, match="does not lie in the folder of the set"):
+        load_cases(path)
+    (folder / "sub" / "terms.md").write_text("x")
+    path.write_text(json.dumps({**ROW, "documents": ["sub/../sub/terms.md"]}))
+    assert load_cases(path)
+
+
 def test_a_file_that_is_not_there_and_a_line_that_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"cannot be read.*No such file"):
         load_cases(tmp_path / "none.yaml")

@@ -97,7 +97,7 @@ def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: P
     assert done.exit_code == 0 and json.loads(done.stdout)["figures"]["passed"]["value"] == 0, done.output
     after = RunFolder.open(path)
     assert after.runs.spent_usd_micros == spent and str(after.manifest.cases[0].checks[0]) == "contains: y"
-    assert not [*after.finished.values()][0].has_passed
+    assert not next(iter(after.finished.values())).has_passed
     assert resume_run(tmp_path, ROW, "--min-pass", "1").exit_code == 0
     done = resume_run(tmp_path, ROW | {"input": "another"})
     assert done.exit_code == 2 and "only checks may be changed" in " ".join(done.stderr.split()), done.stderr
