@@ -12,7 +12,6 @@ from bulkhead_cli.options import Data, GatewayOptions, Json, Options, parse_doll
 from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.target import DEFAULT_DATA
 
-BUDGET_USD = 1.0
 MAX_CASES_OF_TASKS = 500
 
 eval_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -36,16 +35,26 @@ Parallel = Annotated[
 ]
 BudgetUsd = Annotated[
     float | None,
-    typer.Option("--budget-usd", metavar="USD", parser=parse_dollars, help="Maximum cost of all runs together."),
+    typer.Option(
+        "--budget-usd",
+        metavar="USD",
+        parser=parse_dollars,
+        help="Maximum cost of all runs together; --resume keeps the earlier one.",
+        show_default="1",
+    ),
 ]
 Resume = Annotated[
     str,
     typer.Option(
         "--resume",
         metavar="RUN",
-        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice.",
+        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice. Checks may "
+        "be changed: what is recorded is judged again.",
         show_default=False,
     ),
+]
+ForceMesh = Annotated[
+    bool, typer.Option("--force-mesh", help="Resume on another mesh, or as another tenant, than the run began with.")
 ]
 Baseline = Annotated[
     str, typer.Option("--baseline", metavar="RUN", help="Earlier run to compare with.", show_default=False)
@@ -94,9 +103,10 @@ def run(
     files: ReportOptions,
     repetitions: Repetitions = 1,
     parallel: Parallel = 4,
-    budget_usd: BudgetUsd = BUDGET_USD,
+    budget_usd: BudgetUsd = None,
     tag: Tags = None,
     resume: Resume = "",
+    force_mesh: ForceMesh = False,
     baseline: Baseline = "",
     min_pass: MinPass = None,
     out: Out = None,
@@ -130,6 +140,7 @@ def run(
         release=release,
         deadline_s=deadline_of(deadline),
         check=not no_check,
+        force_mesh=force_mesh,
     )
     target = at.gateway_target(may_make_key=True)
     return run_evaluation(target, at.data, request, ReportFiles(files.html, files.junit), as_json=at.as_json)

@@ -24,7 +24,8 @@ _OUTCOME = TypeAdapter(CaseRunOutcome)
 
 class RunManifest(BaseModel):
     """Settings of a run. cases: as they are judged; digests: of each with its files, by name; inputs: the same without
-    the checks. release: the label of the prompts that it is made under. made_by: version of the package."""
+    the checks. tenant: the one whose tasks they are, or its key's digest where that does not name it. release: the
+    label of the prompts that it is made under. made_by: version of the package."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -34,6 +35,8 @@ class RunManifest(BaseModel):
     began_unix_ms: int
     made_by: str = ""
     mesh: str = ""
+    tenant: str = ""
+    budget_usd_micros: int = 0
     release: str = ""
     route: str = ""
     repetitions: int
@@ -155,8 +158,8 @@ class RunFolder(RunRecord):
         self._append_row(_Began(slot=slot, key=key, limit_usd_micros=limit_usd_micros))
         return Submission(key, limit_usd_micros)
 
-    def judge_again(self, manifest: RunManifest) -> int:
-        """Judge the runs of cases that were changed by what they are now; count those that were judged. Raises
+    def change_manifest(self, manifest: RunManifest) -> int:
+        """Go on with other settings. Runs of cases whose checks were changed are judged anew; gives their number. Raises
         CaseError where it cannot be written."""
         by_name = {case.name: case for case in manifest.cases}
         changed = {name for name, digest in manifest.digests.items() if self.manifest.digests.get(name) != digest}

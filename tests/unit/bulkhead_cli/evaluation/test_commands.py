@@ -1,5 +1,6 @@
 """`bulkhead eval`: sets that are validated without a mesh, and wrong usage before anything starts."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.run_folder import RunFolder
 from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome
 from bulkhead_cli.main import app
+from bulkhead_cli.target import API_KEYS_FILE
 from tests.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "evaluation" / "cases.jsonl"
@@ -101,3 +103,32 @@ def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: P
     assert resume_run(tmp_path, ROW, "--min-pass", "1").exit_code == 0
     done = resume_run(tmp_path, ROW | {"input": "another"})
     assert done.exit_code == 2 and "only checks may be changed" in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.mark.parametrize("words", [("--url", "http://127.0.0.1:10"), ("--api-key", "other")])
+def test_a_run_is_not_resumed_on_another_mesh_or_as_another_tenant(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = begin_run(tmp_path, ROW)
+    done = resume_run(tmp_path, ROW, *words)
+    assert done.exit_code == 2 and "was begun on http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
+    assert resume_run(tmp_path, ROW, *words, "--force-mesh").exit_code == 0
+    assert resume_run(tmp_path, ROW, *words).exit_code == 0 and "k" != RunFolder.open(path).manifest.tenant
+    done = resume_run(tmp_path, ROW)
+    assert done.exit_code == 2 and "this is http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
+
+
+def test_a_resumed_run_keeps_its_budget_until_another_is_named(tmp_path: Path) -> None:
+    path = begin_run(tmp_path, ROW, "--budget-usd", "0.5")
+    budgets = []
+    for words in ((), ("--budget-usd", "2"), ()):
+        assert resume_run(tmp_path, ROW, *words).exit_code == 0
+        budgets.append(RunFolder.open(path).manifest.budget_usd_micros)
+    assert budgets == [500_000, 2_000_000, 2_000_000]
+
+
+def test_a_tenant_is_known_by_its_row_and_not_by_its_key(tmp_path: Path) -> None:
+    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "demo"} for key in ("k", "renewed")]
+    (tmp_path / API_KEYS_FILE).parent.mkdir(exist_ok=True)
+    (tmp_path / API_KEYS_FILE).write_text(json.dumps({"keys": rows}))
+    path = begin_run(tmp_path, ROW)
+    assert RunFolder.open(path).manifest.tenant == "demo"
+    assert resume_run(tmp_path, ROW, "--api-key", "renewed").exit_code == 0
