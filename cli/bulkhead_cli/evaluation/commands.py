@@ -48,8 +48,8 @@ Resume = Annotated[
     typer.Option(
         "--resume",
         metavar="RUN",
-        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice. Checks may "
-        "be changed: what is recorded is judged again.",
+        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice. Checks "
+        "may be changed: what is recorded is judged again.",
         show_default=False,
     ),
 ]
@@ -168,7 +168,8 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     A case has a name, an input, checks and, optionally, documents (paths beside the set), references, tags and an
     origin. It passes when it is answered and all checks hold. Each check is one of:
 
-    contains, not_contains, regex: a text that is in the answer, or not, whatever its case and blanks.
+    contains, not_contains: a text that is in the answer, or not, whatever its case and blanks. regex: a pattern of RE2
+    (no lookaround, no backreferences) that is found in it.
 
     entities, forbidden: names that all stand there as whole words; words of which none does.
 
@@ -186,7 +187,8 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
 
     python: file.py:function beside the set; given the answer (text, cited, tool_calls, answered, cost_usd_micros,
-    latency_ms) it returns True or "", or why it does not pass. It runs with your rights: read a set of others first.
+    latency_ms) it returns True or "", or why it does not pass, within 10 s. It runs with your
+    rights: read a set of others first.
 
     Examples: bulkhead eval check cases.jsonl
     """

@@ -35,8 +35,8 @@ SHOWN_CASES = 12
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """Request for an evaluation. budget_usd_micros: 0 where none is named. min_pass: share of the runs that has to pass.
-    force_mesh: go on where the run was not begun."""
+    """Request for an evaluation. budget_usd_micros: 0 where none is named. min_pass: share of the runs that has to
+    pass. force_mesh: go on where the run was not begun."""
 
     case_file: Path
     tags: tuple[str, ...]

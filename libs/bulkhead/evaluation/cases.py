@@ -6,12 +6,12 @@ the case and the field.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import re2
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -36,6 +36,13 @@ class CaseError(ValueError):
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
         self.hint = hint
+
+
+def compile_pattern(pattern: str) -> Any:
+    """A pattern of RE2, whose time grows with the text alone. Raises re2.error."""
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options)
 
 
 class ExpectedNumber(BaseModel):
@@ -70,8 +77,8 @@ class ExpectedCall(BaseModel):
 class Check(BaseModel):
     """One check of an answer: exactly one of the fields.
 
-    contains, not_contains: a text, whatever its case and blanks. regex: found anywhere. equals_number: one of the
-    numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's name.
+    contains, not_contains: a text, whatever its case and blanks. regex: of RE2, found anywhere. equals_number: one of
+    the numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's name.
     entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data: kinds that
     may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool that
     was not even asked for. max_cost_usd, max_latency_s: of the
@@ -106,9 +113,12 @@ class Check(BaseModel):
             raise ValueError(f"must have exactly one of {', '.join(Check.model_fields)}")
         if self.regex is not None:
             try:
-                re.compile(self.regex)
-            except re.error as error:
-                raise ValueError(f"regex {self.regex!r} is none: {error}") from error
+                compile_pattern(self.regex)
+            except re2.error as error:
+                reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
+                raise ValueError(
+                    f"regex {self.regex!r} is none: {reason}; RE2 has no lookaround and no backreferences"
+                ) from error
         if self.json_schema is not None:
             import jsonschema_rs
 
@@ -242,9 +252,19 @@ def _digest_row(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, few of which stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias, which a set may not have: write it out", mark)
+        return super().compose_node(parent, index)
+
+
 def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _PlainLoader)  # noqa: S506  # A SafeLoader.
     except (yaml.YAMLError, RecursionError) as error:
         raise CaseError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}", FORM) from error
     rows = document.get("cases") if isinstance(document, dict) else document

@@ -5,6 +5,8 @@ its rights: a set of others is to be read before it is run.
 """
 
 import importlib.util
+import queue
+import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,8 @@ from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
 
 SHOWN_CHARS = 200
+TIMEOUT_S = 10.0
+"""So long a function may take over one answer."""
 PythonCheck = Callable[[CaseAnswer], object]
 
 
@@ -41,14 +45,25 @@ def load_python_checks(cases: Iterable[EvaluationCase]) -> None:
 
 def run_python_check(place: str, answer: CaseAnswer) -> str:
     """The reason for which an answer does not pass; "" when it does. Raises CaseError for a function that is not
-    there; an error of its own is a reason."""
+    there; an error of its own is a reason, and so is that it takes too long."""
     function = load_python_check(place)
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # A daemon, which nobody waits for: there is no way to end a thread.
+    thread = threading.Thread(target=lambda: reasons.put(_call_check(function, answer)), daemon=True)
+    thread.start()
+    try:
+        return reasons.get(timeout=TIMEOUT_S)
+    except queue.Empty:
+        return f"it gave no verdict in {TIMEOUT_S:g} s"
+
+
+def _call_check(function: PythonCheck, answer: CaseAnswer) -> str:
     try:
         verdict = function(answer)
-    except Exception as error:
+        if isinstance(verdict, str):
+            return " ".join(verdict.split())[:SHOWN_CHARS]
+        if isinstance(verdict, bool):
+            return "" if verdict else "it does not hold"
+        return f"it returned {verdict!r}"[:SHOWN_CHARS]
+    except (Exception, SystemExit) as error:
         return f"it raised {type(error).__name__}: {error}"[:SHOWN_CHARS]
-    if isinstance(verdict, str):
-        return " ".join(verdict.split())[:SHOWN_CHARS]
-    return (
-        "" if verdict is True else "it does not hold" if verdict is False else f"it returned {verdict!r}"[:SHOWN_CHARS]
-    )

@@ -159,8 +159,8 @@ class RunFolder(RunRecord):
         return Submission(key, limit_usd_micros)
 
     def change_manifest(self, manifest: RunManifest) -> int:
-        """Go on with other settings. Runs of cases whose checks were changed are judged anew; gives their number. Raises
-        CaseError where it cannot be written."""
+        """Go on with other settings. Runs of cases whose checks were changed are judged anew; gives their number.
+        Raises CaseError where it cannot be written."""
         by_name = {case.name: case for case in manifest.cases}
         changed = {name for name, digest in manifest.digests.items() if self.manifest.digests.get(name) != digest}
         runs = [run for run in self._finished.values() if run.case in changed]

@@ -200,10 +200,15 @@ async def run_all(
     # Those that began before come first: their money is spent, or held by the mesh.
     pending = iter(sorted(order, key=lambda slot: is_new((slot[0].name, *slot[1:]))))
 
+    judging = asyncio.Lock()  # Functions of a set may share what is theirs: one judges at a time.
+
     async def judge(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> None:
-        runs.append(judge_run(case, slot, outcome))
-        record.finish_run(runs[-1])
-        on_run(runs[-1])
+        # A check of the set's author may take its time: the others' tasks are followed meanwhile.
+        async with judging:
+            run = await asyncio.to_thread(judge_run, case, slot, outcome)
+        runs.append(run)
+        record.finish_run(run)
+        on_run(run)
 
     async def run_pending() -> None:
         for case, route, repetition in pending:

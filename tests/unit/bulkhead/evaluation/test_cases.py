@@ -40,6 +40,8 @@ def test_yaml_and_jsonl_say_the_same_and_documents_lie_beside_the_file(tmp_path:
         (json.dumps([{**ROW, "checks": [{"contains": "x", "regex": "y"}]}]), "must have exactly one of contains"),
         (json.dumps([{**ROW, "checks": [{"contains": None}]}]), "must have exactly one of contains"),
         (json.dumps([{**ROW, "checks": [{"regex": "("}]}]), "regex '(' is none"),
+        (json.dumps([{**ROW, "checks": [{"regex": "(?=x)y"}]}]), "RE2 has no lookaround"),
+        ("a: &a [x]\ncases: [*a, *a]", "an alias, which a set may not have"),
         (json.dumps([{**ROW, "checks": [{"json_schema": {"type": "x"}}]}]), "json_schema is no schema"),
         (json.dumps([{**ROW, "name": "a b"}]), "name: must match"),
         (json.dumps([{**ROW, "checks": [{"reference_overlap": 0.5}]}]), "needs references"),

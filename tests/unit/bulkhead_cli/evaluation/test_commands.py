@@ -38,12 +38,14 @@ def test_the_example_set_is_valid(tmp_path: Path) -> None:
         ({"documents": ["none.md"]}, "none.md cannot be read"),
         ({"checks": [{"python": "none.py:check"}]}, "none.py cannot be read"),
         ({"checks": [{"python": "broken.py:check"}]}, "cannot be loaded: SyntaxError"),
+        ({"checks": [{"python": "leaves.py:check"}]}, "cannot be loaded: SystemExit"),
         ({"checks": [{"tool": "x"}]}, "unknown field"),
     ],
 )
 def test_what_is_wrong_with_a_set_is_told_without_a_run(tmp_path: Path, row: dict[str, object], says: str) -> None:
     (tmp_path / "cases.jsonl").write_text(json.dumps(ROW | row))
     (tmp_path / "broken.py").write_text("def check(")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
     done = bulkhead(tmp_path, "check", str(tmp_path / "cases.jsonl"))
     assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.stderr
 
@@ -111,7 +113,7 @@ def test_a_run_is_not_resumed_on_another_mesh_or_as_another_tenant(tmp_path: Pat
     done = resume_run(tmp_path, ROW, *words)
     assert done.exit_code == 2 and "was begun on http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
     assert resume_run(tmp_path, ROW, *words, "--force-mesh").exit_code == 0
-    assert resume_run(tmp_path, ROW, *words).exit_code == 0 and "k" != RunFolder.open(path).manifest.tenant
+    assert resume_run(tmp_path, ROW, *words).exit_code == 0 and RunFolder.open(path).manifest.tenant != "k"
     done = resume_run(tmp_path, ROW)
     assert done.exit_code == 2 and "this is http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
 
