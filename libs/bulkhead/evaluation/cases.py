@@ -79,12 +79,12 @@ class Check(BaseModel):
 
     contains, not_contains: a text, whatever its case and blanks. regex: of RE2, found anywhere. equals_number: one of
     the numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's
-    name. entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data: kinds
-    that may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool that
-    was not even asked for. max_cost_usd, max_latency_s: of the
-    task. answered: the mesh's own verdict, at least so good. reference_overlap: F1 of the words in common with the
-    nearest reference (Rajpurkar 2016). python: `file.py:function` beside the file of cases; the function takes a
-    CaseAnswer and returns True or "", or why the answer does not pass.
+    name. entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data:
+    kinds that may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool
+    that was not even asked for. max_cost_usd, max_latency_s: of the task. answered: the mesh's own verdict, at least
+    so good. reference_overlap: F1 of the words in common with the nearest reference (Rajpurkar 2016). python:
+    `file.py:function` beside the file of cases; the function takes a CaseAnswer and returns True or "", or why the
+    answer does not pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
