@@ -252,7 +252,7 @@ def _digest_row(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _AliasFreeLoader(yaml.SafeLoader):
     """YAML without aliases, few of which stand for more than any memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -264,7 +264,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:
     try:
-        document = yaml.load(text, _PlainLoader)  # noqa: S506  # A SafeLoader.
+        document = yaml.load(text, _AliasFreeLoader)  # noqa: S506  # A SafeLoader.
     except (yaml.YAMLError, RecursionError) as error:
         raise CaseError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}", FORM) from error
     rows = document.get("cases") if isinstance(document, dict) else document
