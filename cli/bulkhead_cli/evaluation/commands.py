@@ -12,7 +12,6 @@ from bulkhead_cli.options import Data, GatewayOptions, Json, Options, parse_doll
 from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.target import DEFAULT_DATA
 
-BUDGET_USD = 1.0
 MAX_CASES_OF_TASKS = 500
 
 eval_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -36,16 +35,26 @@ Parallel = Annotated[
 ]
 BudgetUsd = Annotated[
     float | None,
-    typer.Option("--budget-usd", metavar="USD", parser=parse_dollars, help="Maximum cost of all runs together."),
+    typer.Option(
+        "--budget-usd",
+        metavar="USD",
+        parser=parse_dollars,
+        help="Maximum cost of all runs together; --resume keeps the earlier one.",
+        show_default="1",
+    ),
 ]
 Resume = Annotated[
     str,
     typer.Option(
         "--resume",
         metavar="RUN",
-        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice.",
+        help="Go on with a run, as it was begun: what has ended is not run again, and no task is paid twice. Checks "
+        "may be changed: what is recorded is judged again.",
         show_default=False,
     ),
+]
+ForceMesh = Annotated[
+    bool, typer.Option("--force-mesh", help="Resume on another mesh, or as another tenant, than the run began with.")
 ]
 Baseline = Annotated[
     str, typer.Option("--baseline", metavar="RUN", help="Earlier run to compare with.", show_default=False)
@@ -94,9 +103,10 @@ def run(
     files: ReportOptions,
     repetitions: Repetitions = 1,
     parallel: Parallel = 4,
-    budget_usd: BudgetUsd = BUDGET_USD,
+    budget_usd: BudgetUsd = None,
     tag: Tags = None,
     resume: Resume = "",
+    force_mesh: ForceMesh = False,
     baseline: Baseline = "",
     min_pass: MinPass = None,
     out: Out = None,
@@ -130,6 +140,7 @@ def run(
         release=release,
         deadline_s=deadline_of(deadline),
         check=not no_check,
+        force_mesh=force_mesh,
     )
     target = at.gateway_target(may_make_key=True)
     return run_evaluation(target, at.data, request, ReportFiles(files.html, files.junit), as_json=at.as_json)
@@ -157,7 +168,8 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     A case has a name, an input, checks and, optionally, documents (paths beside the set), references, tags and an
     origin. It passes when it is answered and all checks hold. Each check is one of:
 
-    contains, not_contains, regex: a text that is in the answer, or not, whatever its case and blanks.
+    contains, not_contains: a text that is in the answer, or not, whatever its case and blanks. regex: a pattern of RE2
+    (no lookaround, no backreferences) that is found in it.
 
     entities, forbidden: names that all stand there as whole words; words of which none does.
 
@@ -175,7 +187,8 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
 
     python: file.py:function beside the set; given the answer (text, cited, tool_calls, answered, cost_usd_micros,
-    latency_ms) it returns True or "", or why it does not pass. It runs with your rights: read a set of others first.
+    latency_ms) it returns True or "", or why it does not pass, within 10 s. It runs with your
+    rights: read a set of others first.
 
     Examples: bulkhead eval check cases.jsonl
     """

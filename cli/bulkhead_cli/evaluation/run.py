@@ -3,15 +3,17 @@
 In: a target, a set, an earlier run. Out: files in the run's folder, a summary or JSON, an exit code.
 """
 
+import hashlib
 import json
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.drift import package_version
 from bulkhead.evaluation.on_mesh import MeshRunner
+from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.evaluation.reports.html import render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
 from bulkhead.evaluation.reports.junit import render_junit
@@ -22,16 +24,19 @@ from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.models.running import add_case_documents, read_cases, render_interval, render_money, run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
 from bulkhead_cli.screen import err, out
-from bulkhead_cli.target import GatewayTarget
+from bulkhead_cli.target import API_KEYS_FILE, GatewayTarget, read_json
 
 FEATURE = "eval"
 EVALS = "evals"
+BUDGET_USD_MICROS = 1_000_000
+"""Budget of a run whose request names none."""
 SHOWN_CASES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """Request for an evaluation. min_pass: share of the runs that has to pass."""
+    """Request for an evaluation. budget_usd_micros: 0 where none is named. min_pass: share of the runs that has to
+    pass. force_mesh: go on where the run was not begun."""
 
     case_file: Path
     tags: tuple[str, ...]
@@ -46,6 +51,7 @@ class EvaluationRequest:
     release: str
     deadline_s: float
     check: bool
+    force_mesh: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +109,16 @@ def _open_folder(
     target: GatewayTarget, data: Path, request: EvaluationRequest, cases: tuple[EvaluationCase, ...]
 ) -> RunFolder:
     digests = digest_cases(cases)
+    # Before anything is paid: a check that cannot be loaded judges nothing.
+    load_python_checks(cases)
+    tenant = _find_tenant(target, data)
     if request.resume:
         folder = RunFolder.open(find_run(data, request.resume), may_write=True)
-        if folder.manifest.digests != digests:
+        try:
+            _go_on(target, tenant, folder, request, cases, digests)
+        except BaseException:
             folder.close()
-            raise CaseError(
-                f"{request.case_file} is not what run {folder.manifest.run} was begun with",
-                "resume with the same set, tags, documents and Python checks, or start a new run",
-            )
+            raise
         return folder
     now_s = time.time()
     run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now_s))}-{secrets.token_hex(2)}"
@@ -120,15 +128,58 @@ def _open_folder(
         began_unix_ms=round(now_s * 1000),
         made_by=package_version(),
         mesh=target.url,
+        tenant=tenant,
+        budget_usd_micros=request.budget_usd_micros or BUDGET_USD_MICROS,
         release=request.release,
         route=request.route,
         repetitions=request.repetitions,
         deadline_s=request.deadline_s,
         check=request.check,
         cases=cases,
-        digests=digests,
+        digests=digests.wholes,
+        inputs=digests.inputs,
     )
     return RunFolder.create(request.out or data / EVALS / run, manifest)
+
+
+def _find_tenant(target: GatewayTarget, data: Path) -> str:
+    """The tenant of the key where DIR knows it; else the key's digest, and of tokens, which change, no more than that
+    it is one."""
+    digest = hashlib.sha256(target.api_key.encode()).hexdigest()
+    rows = read_json(data / API_KEYS_FILE).get("keys", ())
+    unnamed = "token" if target.api_key.count(".") == 2 else f"key {digest[:16]}"
+    return next((str(row["tenant"]) for row in rows if row["sha256"] == digest), unnamed)
+
+
+def _go_on(
+    target: GatewayTarget,
+    tenant: str,
+    folder: RunFolder,
+    request: EvaluationRequest,
+    cases: tuple[EvaluationCase, ...],
+    digests: CaseDigests,
+) -> None:
+    """Hold a run that began before to the request, and judge by its checks. Raises CaseError for other inputs, and for
+    another mesh or tenant, which knows none of its tasks and would be paid for them again."""
+    manifest = folder.manifest
+    begun, now = (manifest.mesh.rstrip("/"), manifest.tenant), (target.url.rstrip("/"), tenant)
+    if begun != now and not request.force_mesh:
+        places = [f"{url} as {name or 'an unknown tenant'}" for url, name in (begun, now)]
+        raise CaseError(
+            f"run {manifest.run} was begun on {places[0]}, and this is {places[1]}",
+            "name that mesh and tenant with --url, --api-key, --data and --tenant; --force-mesh goes on here, where "
+            "tasks that have not ended there are paid once more",
+        )
+    if manifest.inputs != digests.inputs:
+        raise CaseError(
+            f"{request.case_file} is not what run {manifest.run} was begun with",
+            "resume with the same cases, inputs, documents, references and tags, or start a new run; only checks may "
+            "be changed",
+        )
+    update: dict[str, object] = {"cases": cases, "digests": digests.wholes, "mesh": target.url, "tenant": tenant}
+    update["budget_usd_micros"] = request.budget_usd_micros or manifest.budget_usd_micros or BUDGET_USD_MICROS
+    if count := folder.change_manifest(manifest.model_copy(update=update)):
+        err.print(f"the checks were changed: {format_count(count, 'run')} judged again", markup=False)
 
 
 async def _run_folder(
@@ -146,14 +197,19 @@ async def _run_folder(
     async with target.mesh_client() as mesh:
         await add_case_documents(mesh, cases, verbose=verbose)
         runner = MeshRunner(
-            mesh, feature=FEATURE, deadline_s=manifest.deadline_s, check=manifest.check, leaves_running=True
+            mesh,
+            feature=FEATURE,
+            deadline_s=manifest.deadline_s,
+            check=manifest.check,
+            leaves_running=True,
+            reads_calls=True,
         )
         await run_through(
             runner,
             cases,
             (manifest.route,),
             repeat=manifest.repetitions,
-            limit_usd_micros=request.budget_usd_micros,
+            limit_usd_micros=manifest.budget_usd_micros,
             at_once=request.parallel,
             verbose=verbose,
             record=folder,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkhead.client import Mesh, request_checks
+from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.production import build_case, sample_tasks
-from bulkhead.evaluation.python_checks import load_python_check
+from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.models.running import read_cases
@@ -22,6 +22,7 @@ from bulkhead_cli.target import GatewayTarget
 
 MAX_TASKS_READ = 5_000
 PAGE = 100
+NOT_FOUND = 404
 ENDED = "succeeded,failed,cancelled,halted"
 
 
@@ -42,8 +43,7 @@ def check_set(path: Path, *, as_json: bool) -> Exit:
     cases = read_cases(path)
     try:
         digest_cases(cases)
-        for place in dict.fromkeys(check.python for case in cases for check in case.checks if check.python):
-            load_python_check(place)
+        load_python_checks(cases)
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
     kinds = Counter(check.kind for case in cases for check in case.checks)
@@ -65,7 +65,7 @@ async def write_task_cases(
     """Print the cases, or write them to a file that is not there yet. Raises CommandError."""
     async with target.mesh_client() as mesh:
         ids = selection.tasks or await _select_tasks(mesh, selection)
-        documents = [await mesh.task(task).show() for task in ids]
+        documents = [document for task in ids if (document := await _show_task(mesh, task)) is not None]
     try:
         cases = [case for document in documents if (case := build_case(document, tags)) is not None]
     except ValueError as error:
@@ -88,6 +88,17 @@ async def write_task_cases(
             f"{format_count(len(rows), 'case')} of {format_count(len(documents), 'task')}", style="dim", markup=False
         )
     return Exit.OK
+
+
+async def _show_task(mesh: Mesh, task: str) -> dict[str, Any] | None:
+    """A task; None, with a line about it, where the mesh has it no more: the others still make cases."""
+    try:
+        return await mesh.task(task).show()
+    except Refused as error:
+        if error.status != NOT_FOUND:
+            raise
+        err.print(f"{task} is left out: {error}", style="yellow", markup=False)
+        return None
 
 
 async def _select_tasks(mesh: Mesh, selection: TaskSelection) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ the case and the field.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import re2
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,6 +36,13 @@ class CaseError(ValueError):
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
         self.hint = hint
+
+
+def compile_pattern(pattern: str) -> Any:
+    """A pattern of RE2, whose time grows with the text alone. Raises re2.error."""
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options)
 
 
 class ExpectedNumber(BaseModel):
@@ -69,14 +77,14 @@ class ExpectedCall(BaseModel):
 class Check(BaseModel):
     """One check of an answer: exactly one of the fields.
 
-    contains, not_contains: a text, whatever its case and blanks. regex: found anywhere. equals_number: one of the
-    numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's name.
-    entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data: kinds that
-    may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool that
-    was not even asked for. max_cost_usd, max_latency_s: of the
-    task. answered: the mesh's own verdict, at least so good. reference_overlap: F1 of the words in common with the
-    nearest reference (Rajpurkar 2016). python: `file.py:function` beside the file of cases; the function takes a
-    CaseAnswer and returns True or "", or why the answer does not pass.
+    contains, not_contains: a text, whatever its case and blanks. regex: of RE2, found anywhere. equals_number: one of
+    the numbers in the answer. json_schema: of the answer as JSON, bare or in one fenced block. cites: a document's
+    name. entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data:
+    kinds that may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool
+    that was not even asked for. max_cost_usd, max_latency_s: of the task. answered: the mesh's own verdict, at least
+    so good. reference_overlap: F1 of the words in common with the nearest reference (Rajpurkar 2016). python:
+    `file.py:function` beside the file of cases; the function takes a CaseAnswer and returns True or "", or why the
+    answer does not pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,9 +113,12 @@ class Check(BaseModel):
             raise ValueError(f"must have exactly one of {', '.join(Check.model_fields)}")
         if self.regex is not None:
             try:
-                re.compile(self.regex)
-            except re.error as error:
-                raise ValueError(f"regex {self.regex!r} is none: {error}") from error
+                compile_pattern(self.regex)
+            except re2.error as error:
+                reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
+                raise ValueError(
+                    f"regex {self.regex!r} is none: {reason}; RE2 has no lookaround and no backreferences"
+                ) from error
         if self.json_schema is not None:
             import jsonschema_rs
 
@@ -170,8 +181,24 @@ def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several cases are called {', '.join(twice)}", "give each a name of its own")
-    beside = path.parent
-    return tuple(_with_paths(case, beside) for case in cases)
+    for case in cases:
+        _require_documents_beside(path, case)
+    return tuple(_with_paths(case, path.parent) for case in cases)
+
+
+def _require_documents_beside(path: Path, case: EvaluationCase) -> None:
+    """Documents are added to the tenant: a set of others must not name the user's own files. Raises CaseError."""
+    folder = path.parent
+    for document in case.documents:
+        try:
+            is_beside = (folder / document).resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError, ValueError):  # A circle of links, or a path that no file has.
+            is_beside = False
+        if Path(document).is_absolute() or not is_beside:
+            raise CaseError(
+                f"{path}, case {case.name}: the document {document!r} does not lie in the folder of the set",
+                "copy it there, and name it by its path from there",
+            )
 
 
 def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:
@@ -183,8 +210,17 @@ def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:
     return case.model_copy(update={"documents": documents, "checks": checks})
 
 
-def digest_cases(cases: Iterable[EvaluationCase]) -> dict[str, str]:
-    """SHA-256 of each case by its name, with the contents of the files that it names; where they lie says nothing.
+@dataclass(frozen=True, slots=True)
+class CaseDigests:
+    """SHA-256 of each case by its name. wholes: of all that is judged; inputs: without the checks, which may be changed
+    after a task has run, and be judged anew."""
+
+    wholes: dict[str, str]
+    inputs: dict[str, str]
+
+
+def digest_cases(cases: Iterable[EvaluationCase]) -> CaseDigests:
+    """Digests of the cases, with the contents of the files that they name; where they lie says nothing.
     Raises CaseError for a file that cannot be read."""
     contents: dict[str, str] = {}
 
@@ -198,21 +234,37 @@ def digest_cases(cases: Iterable[EvaluationCase]) -> dict[str, str]:
                 ) from error
         return contents[name]
 
-    digests = {}
+    digests = CaseDigests({}, {})
     for case in cases:
         row = case.model_dump(mode="json", exclude_unset=True, exclude={"documents", "tags", "origin"})
         row["documents"] = [[Path(name).name, digest_file(name)] for name in case.documents]
+        inputs = {field: value for field, value in row.items() if field != "checks"}
         for check in row["checks"]:
             if code := check.get("python"):
                 path, _, function = code.rpartition(":")
                 check["python"] = [digest_file(path), function]
-        digests[case.name] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+        digests.wholes[case.name] = _digest_row(row)
+        digests.inputs[case.name] = _digest_row(inputs)
     return digests
+
+
+def _digest_row(row: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+
+
+class _AliasFreeLoader(yaml.SafeLoader):
+    """YAML without aliases, few of which stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "an alias, which a set may not have: write it out", mark)
+        return super().compose_node(parent, index)
 
 
 def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _AliasFreeLoader)  # noqa: S506  # A SafeLoader.
     except (yaml.YAMLError, RecursionError) as error:
         raise CaseError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}", FORM) from error
     rows = document.get("cases") if isinstance(document, dict) else document

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
-from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, LengthBounds
+from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, LengthBounds, compile_pattern
 from bulkhead.evaluation.python_checks import run_python_check
 from bulkhead.grounding.personal_data import find_personal_data
 
@@ -28,7 +28,12 @@ def needs_tool_calls(checks: Iterable[Check]) -> bool:
 def failed_checks(checks: Iterable[Check], answer: CaseAnswer, references: Sequence[str] = ()) -> tuple[str, ...]:
     """Reason of each check that failed; () when the answer passes."""
     reasons = ((check, _failure_reason(check, answer, references)) for check in checks)
-    return tuple(f"{check} ({reason})" for check, reason in reasons if reason)
+    return tuple(escape_surrogates(f"{check} ({reason})") for check, reason in reasons if reason)
+
+
+def escape_surrogates(text: str) -> str:
+    """The text with halves of characters written out: no file and no pattern takes them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _failure_reason(check: Check, answer: CaseAnswer, references: Sequence[str]) -> str:
@@ -40,7 +45,7 @@ def _failure_reason(check: Check, answer: CaseAnswer, references: Sequence[str])
         case "not_contains":
             return "it stands in the answer" if _fold_text(check.not_contains) in _fold_text(text) else ""
         case "regex":
-            return "" if re.search(check.regex or "", text) else "nothing fits it"
+            return "" if compile_pattern(check.regex or "").search(escape_surrogates(text)) else "nothing fits it"
         case "equals_number":
             return _number_failure(check.equals_number, text)
         case "json_schema":
@@ -174,5 +179,8 @@ def _schema_failure(schema: object, text: str) -> str:
         document = json.loads(fenced[1] if fenced else text.strip())
     except (ValueError, RecursionError):
         return "the answer is no JSON"
-    error = next(iter(jsonschema_rs.validator_for(schema).iter_errors(document)), None)  # type: ignore[arg-type]
+    try:
+        error = next(iter(jsonschema_rs.validator_for(schema).iter_errors(document)), None)  # type: ignore[arg-type]
+    except (ValueError, RecursionError):  # Halves of characters, numbers without end, too deep.
+        return "the answer is JSON that no schema can judge"
     return "" if error is None else str(error.message)[:SHOWN_CHARS]

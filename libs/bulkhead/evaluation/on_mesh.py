@@ -31,7 +31,8 @@ class UnknownRoute(MeshError):
 
 class MeshRunner:
     """A `Runner`. plan_of: a plan in place of the planner's. check: whether the checker judges. leaves_running: a task
-    goes on when its run is given up, for a later run under the same key to collect."""
+    goes on when its run is given up, for a later run under the same key to collect. reads_calls: the calls of tools
+    are read whatever the checks are now, for others that come later."""
 
     def __init__(
         self,
@@ -42,9 +43,11 @@ class MeshRunner:
         plan_of: Callable[[EvaluationCase], Mapping[str, Any]] | None = None,
         check: bool = True,
         leaves_running: bool = False,
+        reads_calls: bool = False,
     ) -> None:
         self._mesh, self._feature, self._deadline_s = mesh, feature, deadline_s
         self._plan_of, self._check, self._leaves_running = plan_of, check, leaves_running
+        self._reads_calls = reads_calls
 
     async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
         """One task, to its end; it is cancelled when this is, unless it is left running. Raises MeshError."""
@@ -65,7 +68,8 @@ class MeshRunner:
             document = await task.show()
             if submission.repeated:
                 times.ended_ms, times.texts = document["duration_ms"], {}  # It began before this process.
-            calls = await _read_tool_calls(task) if needs_tool_calls(case.checks) else None
+            wants_calls = self._reads_calls or needs_tool_calls(case.checks)
+            calls = await _read_tool_calls(task) if wants_calls else None
             return _task_outcome(document, times, calls)
         except asyncio.CancelledError:
             if self._leaves_running:

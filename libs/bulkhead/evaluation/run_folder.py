@@ -13,16 +13,18 @@ from typing import IO, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.runs import CaseRun, CaseRuns, RunRecord, RunSlot, Submission
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, RunRecord, RunSlot, Submission, judge_run
 
 MANIFEST, ROWS = "run.json", "rows.jsonl"
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 MAX_ROW_CHARS = 8 * 1024 * 1024
 _RUN = TypeAdapter(CaseRun)
+_OUTCOME = TypeAdapter(CaseRunOutcome)
 
 
 class RunManifest(BaseModel):
-    """Settings of a run. cases: as they were at the start; digests: of each with its files, by name. release: the
+    """Settings of a run. cases: as they are judged; digests: of each with its files, by name; inputs: the same without
+    the checks. tenant: the one whose tasks they are, or its key's digest where that does not name it. release: the
     label of the prompts that it is made under. made_by: version of the package."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -33,6 +35,8 @@ class RunManifest(BaseModel):
     began_unix_ms: int
     made_by: str = ""
     mesh: str = ""
+    tenant: str = ""
+    budget_usd_micros: int = 0
     release: str = ""
     route: str = ""
     repetitions: int
@@ -40,6 +44,7 @@ class RunManifest(BaseModel):
     check: bool = True
     cases: tuple[EvaluationCase, ...]
     digests: dict[str, str]
+    inputs: dict[str, str] = {}
 
     @property
     def run_count(self) -> int:
@@ -54,6 +59,12 @@ class _Began(BaseModel):
     limit_usd_micros: int
 
 
+class _Answered(BaseModel):
+    kind: Literal["answered"] = "answered"
+    slot: RunSlot
+    outcome: dict[str, Any]
+
+
 class _Ended(BaseModel):
     kind: Literal["ended"] = "ended"
     run: dict[str, Any]
@@ -65,8 +76,8 @@ class _Dropped(BaseModel):
     cost_usd_micros: int
 
 
-_Row = Annotated[_Began | _Ended | _Dropped, Field(discriminator="kind")]
-_ROW: TypeAdapter[_Began | _Ended | _Dropped] = TypeAdapter(_Row)
+_AnyRow = _Began | _Answered | _Ended | _Dropped
+_ROW: TypeAdapter[_AnyRow] = TypeAdapter(Annotated[_AnyRow, Field(discriminator="kind")])
 
 
 class RunFolder(RunRecord):
@@ -77,6 +88,7 @@ class RunFolder(RunRecord):
         self._rows = rows
         self._finished: dict[RunSlot, CaseRun] = {}
         self._open: dict[RunSlot, Submission] = {}
+        self._unjudged: dict[RunSlot, CaseRunOutcome] = {}
         self._attempts: dict[RunSlot, int] = {}
         self._lost_usd_micros = 0
 
@@ -89,13 +101,7 @@ class RunFolder(RunRecord):
                 raise CaseError(f"{path} holds a run already", "resume it with --resume, or name another folder")
             # The rows first: a folder without a manifest is no run yet, and may be made again.
             rows = _open_rows(path, "ab")
-            fresh = path / f"{MANIFEST}.new"
-            with fresh.open("w") as file:
-                file.write(manifest.model_dump_json(exclude_unset=True, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path / MANIFEST)
-            _sync_folder(path)
+            _write_manifest(path, manifest)
         except OSError as error:
             problem = f"{path} cannot be written: {error.strerror}"
             raise CaseError(problem, "name a folder for the run with --out") from error
@@ -131,13 +137,13 @@ class RunFolder(RunRecord):
 
     @property
     def lost_usd_micros(self) -> int:
-        """See RunRecord."""
-        return self._lost_usd_micros
+        """See RunRecord. A run that is not judged yet is paid, too."""
+        return self._lost_usd_micros + sum(outcome.cost_usd_micros for outcome in self._unjudged.values())
 
     @property
     def runs(self) -> CaseRuns:
         """All runs on record."""
-        spent = sum(run.outcome.cost_usd_micros for run in self._finished.values()) + self._lost_usd_micros
+        spent = sum(run.outcome.cost_usd_micros for run in self._finished.values()) + self.lost_usd_micros
         return CaseRuns(tuple(self._finished.values()), self.manifest.run_count, spent)
 
     def find_submission(self, slot: RunSlot) -> Submission | None:
@@ -152,6 +158,31 @@ class RunFolder(RunRecord):
         self._append_row(_Began(slot=slot, key=key, limit_usd_micros=limit_usd_micros))
         return Submission(key, limit_usd_micros)
 
+    def change_manifest(self, manifest: RunManifest) -> int:
+        """Go on with other settings. Runs of cases whose checks were changed are judged anew; gives their number.
+        Raises CaseError where it cannot be written."""
+        by_name = {case.name: case for case in manifest.cases}
+        changed = {name for name, digest in manifest.digests.items() if self.manifest.digests.get(name) != digest}
+        runs = [run for run in self._finished.values() if run.case in changed]
+        for run in runs:
+            self.finish_run(judge_run(by_name[run.case], (run.case, run.route, run.repetition), run.outcome))
+        # The manifest last: until it is replaced a process that is killed leaves a run that is judged once more.
+        try:
+            _write_manifest(self.path, manifest)
+        except OSError as error:
+            problem = f"{self.path} cannot be written: {error.strerror}"
+            raise CaseError(problem, "make room there, or allow it, and resume again") from error
+        self.manifest = manifest
+        return len(runs)
+
+    def find_outcome(self, slot: RunSlot) -> CaseRunOutcome | None:
+        """See RunRecord."""
+        return self._unjudged.get(slot)
+
+    def keep_outcome(self, slot: RunSlot, outcome: CaseRunOutcome) -> None:
+        """See RunRecord."""
+        self._append_row(_Answered(slot=slot, outcome=_OUTCOME.dump_python(outcome, mode="json")))
+
     def finish_run(self, run: CaseRun) -> None:
         """See RunRecord."""
         self._append_row(_Ended(run=_RUN.dump_python(run, mode="json")))
@@ -160,21 +191,25 @@ class RunFolder(RunRecord):
         """See RunRecord."""
         self._append_row(_Dropped(slot=slot, cost_usd_micros=cost_usd_micros))
 
-    def _append_row(self, row: _Began | _Ended | _Dropped) -> None:
+    def _append_row(self, row: _AnyRow) -> None:
         assert self._rows is not None, "opened for reading"
         self._rows.write(row.model_dump_json().encode() + b"\n")
         self._rows.flush()
         os.fsync(self._rows.fileno())
         self._apply_row(row)
 
-    def _apply_row(self, row: _Began | _Ended | _Dropped) -> None:
+    def _apply_row(self, row: _AnyRow) -> None:
         match row:
             case _Began():
                 self._open[row.slot] = Submission(row.key, row.limit_usd_micros, repeated=True)
+            case _Answered():
+                self._unjudged[row.slot] = _OUTCOME.validate_python(row.outcome)
+                self._open.pop(row.slot, None)
             case _Ended():
                 run = _RUN.validate_python(row.run)
                 slot = (run.case, run.route, run.repetition)
                 self._finished[slot] = run
+                self._unjudged.pop(slot, None)
                 self._open.pop(slot, None)
             case _Dropped():
                 self._attempts[row.slot] = self._attempts.get(row.slot, 0) + 1
@@ -210,6 +245,17 @@ def _open_rows(path: Path, mode: str) -> IO[bytes]:
         rows.close()
         raise CaseError(f"another process runs {path}", "wait for it, or stop it") from error
     return rows
+
+
+def _write_manifest(path: Path, manifest: RunManifest) -> None:
+    """Replace the manifest in one step. Raises OSError."""
+    fresh = path / f"{MANIFEST}.new"
+    with fresh.open("w") as file:
+        file.write(manifest.model_dump_json(exclude_unset=True, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path / MANIFEST)
+    _sync_folder(path)
 
 
 def _sync_folder(path: Path) -> None:

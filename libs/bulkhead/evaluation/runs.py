@@ -98,8 +98,15 @@ class RunRecord:
         """Keep that a run is about to be submitted."""
         return Submission(str(uuid.uuid4()), limit_usd_micros)
 
+    def find_outcome(self, slot: RunSlot) -> CaseRunOutcome | None:
+        """The outcome of a run that has ended, and is not judged yet."""
+        return None
+
+    def keep_outcome(self, slot: RunSlot, outcome: CaseRunOutcome) -> None:
+        """Keep the outcome of a run before it is judged: what is paid is not lost to a check that breaks."""
+
     def finish_run(self, run: CaseRun) -> None:
-        """Keep a run that has ended."""
+        """Keep a run that is judged; one that was judged before is judged anew."""
 
     def drop_run(self, slot: RunSlot, cost_usd_micros: int) -> None:
         """Keep what a run has cost that was cut off; the next one of the slot is a new one."""
@@ -161,6 +168,13 @@ class EvaluationBudget:
         return not short
 
 
+def judge_run(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> CaseRun:
+    """The run of a slot, judged by the case's checks. Raises CaseError for a check that cannot be loaded."""
+    answer = outcome.answer
+    failed = checks.failed_checks(case.checks, answer, case.references) if answer is not None else ()
+    return CaseRun(*slot, outcome, failed)
+
+
 async def run_all(
     runner: Runner,
     cases: Sequence[EvaluationCase],
@@ -179,12 +193,30 @@ async def run_all(
     spent = sum(run.outcome.cost_usd_micros for run in runs) + record.lost_usd_micros
     purse = EvaluationBudget(limit_usd_micros, spent)
     order = [slot for slot in _run_order(cases, routes, repeat) if (slot[0].name, *slot[1:]) not in by_slot]
+
+    def is_new(slot: RunSlot) -> bool:
+        return record.find_outcome(slot) is None and record.find_submission(slot) is None
+
     # Those that began before come first: their money is spent, or held by the mesh.
-    pending = iter(sorted(order, key=lambda slot: record.find_submission((slot[0].name, *slot[1:])) is None))
+    pending = iter(sorted(order, key=lambda slot: is_new((slot[0].name, *slot[1:]))))
+
+    judging = asyncio.Lock()  # Functions of a set may share what is theirs: one judges at a time.
+
+    async def judge(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> None:
+        # A check of the set's author may take its time: the others' tasks are followed meanwhile.
+        async with judging:
+            run = await asyncio.to_thread(judge_run, case, slot, outcome)
+        runs.append(run)
+        record.finish_run(run)
+        on_run(run)
 
     async def run_pending() -> None:
         for case, route, repetition in pending:
-            slot, outcome = (case.name, route, repetition), None
+            slot = (case.name, route, repetition)
+            outcome = record.find_outcome(slot)
+            if outcome is not None:
+                await judge(case, slot, outcome)
+                continue
             submission = record.find_submission(slot)
             ceiling = await purse.reserve_run() if submission is None else purse.hold_again(submission.limit_usd_micros)
             if not ceiling:
@@ -197,12 +229,8 @@ async def run_all(
             if not counts:
                 record.drop_run(slot, outcome.cost_usd_micros)
                 continue
-            answer, failed = outcome.answer, tuple[str, ...]()
-            if answer is not None:
-                failed = checks.failed_checks(case.checks, answer, case.references)
-            runs.append(CaseRun(*slot, outcome, failed))
-            record.finish_run(runs[-1])
-            on_run(runs[-1])
+            record.keep_outcome(slot, outcome)
+            await judge(case, slot, outcome)
 
     tasks = [asyncio.create_task(run_pending()) for _ in range(at_once)]
     try:

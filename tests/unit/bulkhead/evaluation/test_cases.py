@@ -40,6 +40,8 @@ def test_yaml_and_jsonl_say_the_same_and_documents_lie_beside_the_file(tmp_path:
         (json.dumps([{**ROW, "checks": [{"contains": "x", "regex": "y"}]}]), "must have exactly one of contains"),
         (json.dumps([{**ROW, "checks": [{"contains": None}]}]), "must have exactly one of contains"),
         (json.dumps([{**ROW, "checks": [{"regex": "("}]}]), "regex '(' is none"),
+        (json.dumps([{**ROW, "checks": [{"regex": "(?=x)y"}]}]), "RE2 has no lookaround"),
+        ("a: &a [x]\ncases: [*a, *a]", "an alias, which a set may not have"),
         (json.dumps([{**ROW, "checks": [{"json_schema": {"type": "x"}}]}]), "json_schema is no schema"),
         (json.dumps([{**ROW, "name": "a b"}]), "name: must match"),
         (json.dumps([{**ROW, "checks": [{"reference_overlap": 0.5}]}]), "needs references"),
@@ -53,6 +55,21 @@ def test_what_does_not_fit_is_told_by_case_and_field(tmp_path: Path, text: str, 
     with pytest.raises(CaseError) as caught:
         load_cases(path)
     assert says in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize("document", ["/etc/passwd", "../secret.md", "sub/../../secret.md", "link.md", "a\0b"])
+def test_documents_outside_the_folder_of_the_set_are_refused(tmp_path: Path, document: str) -> None:
+    (tmp_path / "secret.md").write_text("x")
+    folder = tmp_path / "set"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.md").symlink_to(tmp_path / "secret.md")
+    path = folder / "cases.jsonl"
+    path.write_text(json.dumps({**ROW, "documents": [document]}))
+    with pytest.raises(CaseError, match="does not lie in the folder of the set"):
+        load_cases(path)
+    (folder / "sub" / "terms.md").write_text("x")
+    path.write_text(json.dumps({**ROW, "documents": ["sub/../sub/terms.md"]}))
+    assert load_cases(path)
 
 
 def test_a_file_that_is_not_there_and_a_line_that_is_no_json(tmp_path: Path) -> None:
@@ -78,14 +95,18 @@ def test_a_golden_set_has_inputs_and_its_digests_follow_what_is_judged(tmp_path:
 
     def digest(**changes: object) -> str:
         path.write_text(json.dumps(row | changes))
-        return digest_cases(load_cases(path))["late"]
+        digests = digest_cases(load_cases(path))
+        inputs.add(digests.inputs["late"])
+        return digests.wholes["late"]
 
+    inputs = set[str]()
     first = digest()
     assert first == digest(tags=["b"], origin="task 7") and first != digest(references=["40 EUR"])
     (tmp_path / "terms.md").write_text("50 EUR")
     second = digest()
     (tmp_path / "checks.py").write_text("def check(answer): return False\n")
     assert len({first, second, digest()}) == 3
+    assert len(inputs) == 3, "the checks are no input"
     (tmp_path / "terms.md").unlink()
     with pytest.raises(CaseError, match=r"terms\.md cannot be read"):
         digest()

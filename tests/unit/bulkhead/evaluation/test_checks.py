@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.evaluation import python_checks
 from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import CaseError, Check
 from bulkhead.evaluation.checks import failed_checks, find_numbers
@@ -22,6 +23,9 @@ TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"cons
         ({"not_contains": "free"}, "It costs 4.", True),
         ({"regex": r"^\d+$"}, "42", True),
         ({"regex": r"^\d+$"}, "It is 42", False),
+        ({"regex": "^(a+)+$"}, "a" * 60_000 + "!", False),
+        ({"regex": "x"}, "\ud800 x", True),
+        ({"json_schema": TOTAL}, r'"\ud800"', False),
         ({"equals_number": 1234.5}, "It is EUR 1,234.50.", True),
         ({"equals_number": 1234.5}, "Es sind 1.234,50 EUR.", True),
         ({"equals_number": 1234.5}, "C'est 1\u202f234,50 EUR.", True),
@@ -112,12 +116,17 @@ def test_a_check_of_what_the_task_did(
     assert not reasons if not says else says in reasons[0], reasons
 
 
-def test_a_check_in_python_tells_its_own_reason_and_its_own_errors(tmp_path: Path) -> None:
+def test_a_check_in_python_tells_its_own_reason_and_its_own_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "checks.py").write_text(
         "def holds(answer): return answer.text == 'a'\n"
         "def tells(answer): return 'no   word' if answer.cited else ''\n"
         "def breaks(answer): return 1 / 0\n"
         "def forgets(answer): pass\n"
+        "def leaves(answer): raise SystemExit(3)\n"
+        "def halves(answer): return '\\ud800'\n"
+        "def hangs(answer): __import__('threading').Event().wait()\n"
     )
 
     def reasons(name: str, answer: CaseAnswer) -> str:
@@ -127,5 +136,9 @@ def test_a_check_in_python_tells_its_own_reason_and_its_own_errors(tmp_path: Pat
     assert not reasons("tells", CaseAnswer("a")) and "(no word)" in reasons("tells", CaseAnswer("a", ("terms.md",)))
     assert "ZeroDivisionError" in reasons("breaks", CaseAnswer("a"))
     assert "it returned None" in reasons("forgets", CaseAnswer("a"))
+    assert "it raised SystemExit: 3" in reasons("leaves", CaseAnswer("a"))
+    assert r"(\ud800)" in reasons("halves", CaseAnswer("a"))
+    monkeypatch.setattr(python_checks, "TIMEOUT_S", 0.01)
+    assert "it gave no verdict in 0.01 s" in reasons("hangs", CaseAnswer("a"))
     with pytest.raises(CaseError, match="cannot be loaded"):
         reasons("absent", CaseAnswer("a"))

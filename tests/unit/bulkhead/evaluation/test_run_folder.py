@@ -8,8 +8,9 @@ import pytest
 
 from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import CaseError, Check, EvaluationCase
+from bulkhead.evaluation.python_checks import load_python_check
 from bulkhead.evaluation.run_folder import ROWS, RunFolder, RunManifest
-from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, Submission, run_all
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, RunRecord, RunSlot, Submission, run_all
 
 CASES = tuple(EvaluationCase(name=f"c{n}", objective="x", checks=(Check(contains="yes"),)) for n in range(3))
 MANIFEST = RunManifest(
@@ -95,6 +96,46 @@ def test_a_run_that_was_cut_off_is_paid_and_gets_another_key(tmp_path: Path) -> 
     folder = RunFolder.open(tmp_path / "run", may_write=True)
     assert folder.runs.spent_usd_micros == folder.lost_usd_micros == 90
     assert folder.find_submission(SLOT) is None and folder.begin_run(SLOT, 200).key.endswith("/1")
+
+
+async def test_an_answer_outlives_a_check_that_breaks_and_is_judged_without_another_run(tmp_path: Path) -> None:
+    missing = CASES[0].model_copy(update={"checks": (Check(python=f"{tmp_path}/checks.py:check"),)})
+    runner, one_run = Crashing(), {"repeat": 1, "limit_usd_micros": 10**9, "at_once": 1}
+    folder = RunFolder.create(tmp_path / "run", MANIFEST)
+    with pytest.raises(CaseError, match="cannot be loaded"):
+        await run_all(runner, (missing,), ("",), record=folder, **one_run)
+    folder.close()
+    folder = RunFolder.open(tmp_path / "run", may_write=True)
+    assert folder.find_outcome(SLOT) and folder.runs.spent_usd_micros == 7 and not folder.finished
+    # Not even the money for another run is wanted.
+    runs = await run_all(runner, CASES[:1], ("",), record=folder, **(one_run | {"limit_usd_micros": 7}))
+    assert len(runner.tasks) == 1 and runs.is_complete and folder.finished[SLOT].has_passed
+    assert runs.spent_usd_micros == folder.runs.spent_usd_micros == 7 and not runner.repeated
+
+
+async def test_runs_go_on_while_a_check_takes_its_time(tmp_path: Path) -> None:
+    # The check waits for the other case's task, which the runner submits meanwhile.
+    (tmp_path / "slow.py").write_text(
+        "import threading\nsubmitted = threading.Event()\ndef check(answer): return submitted.wait(5)\n"
+    )
+    slow = CASES[0].model_copy(update={"checks": (Check(python=f"{tmp_path}/slow.py:check"),)})
+    submitted = load_python_check(f"{tmp_path}/slow.py:check").__globals__["submitted"]
+    is_judging = asyncio.Event()
+
+    class Waiting(Crashing):
+        async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
+            if case is not slow:
+                await is_judging.wait()
+                submitted.set()
+            return await super().run(case, route, submission)
+
+    class Telling(RunRecord):
+        def keep_outcome(self, slot: RunSlot, outcome: CaseRunOutcome) -> None:
+            asyncio.get_running_loop().call_soon(is_judging.set)
+
+    how = {"repeat": 1, "limit_usd_micros": 10**9, "at_once": 2}
+    runs = await run_all(Waiting(), (slow, CASES[1]), ("",), record=Telling(), **how)
+    assert all(run.has_passed for run in runs.runs) and runs.is_complete
 
 
 def test_only_one_process_writes_and_no_run_is_written_over(tmp_path: Path) -> None:

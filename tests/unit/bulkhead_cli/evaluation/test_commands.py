@@ -1,12 +1,17 @@
 """`bulkhead eval`: sets that are validated without a mesh, and wrong usage before anything starts."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from bulkhead.evaluation.answers import CaseAnswer
+from bulkhead.evaluation.run_folder import RunFolder
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome
 from bulkhead_cli.main import app
+from bulkhead_cli.target import API_KEYS_FILE
 from tests.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "evaluation" / "cases.jsonl"
@@ -33,12 +38,14 @@ def test_the_example_set_is_valid(tmp_path: Path) -> None:
         ({"documents": ["none.md"]}, "none.md cannot be read"),
         ({"checks": [{"python": "none.py:check"}]}, "none.py cannot be read"),
         ({"checks": [{"python": "broken.py:check"}]}, "cannot be loaded: SyntaxError"),
+        ({"checks": [{"python": "leaves.py:check"}]}, "cannot be loaded: SystemExit"),
         ({"checks": [{"tool": "x"}]}, "unknown field"),
     ],
 )
 def test_what_is_wrong_with_a_set_is_told_without_a_run(tmp_path: Path, row: dict[str, object], says: str) -> None:
     (tmp_path / "cases.jsonl").write_text(json.dumps(ROW | row))
     (tmp_path / "broken.py").write_text("def check(")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
     done = bulkhead(tmp_path, "check", str(tmp_path / "cases.jsonl"))
     assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.stderr
 
@@ -61,3 +68,69 @@ def test_wrong_usage_is_told_before_anything_starts(
     (tmp_path / "cases.jsonl").write_text(json.dumps(ROW))
     done = bulkhead(tmp_path, *(str(tmp_path / "cases.jsonl") if word == "FILE" else word for word in words))
     assert done.exit_code == code and says in " ".join(done.stderr.split()), done.stderr
+
+
+def begin_run(folder: Path, row: dict[str, object], *words: str) -> Path:
+    """A run that was begun and has one answer, `x`, which passed."""
+    (folder / "cases.jsonl").write_text(json.dumps(row))
+    done = bulkhead(folder, "run", str(folder / "cases.jsonl"), "--out", str(folder / "run"), *words)
+    assert done.exit_code == 3, done.output
+    record = RunFolder.open(folder / "run", may_write=True)
+    outcome = CaseRunOutcome("t1", "succeeded", CaseAnswer("x", answered="yes"), 9, None, 7, 5)
+    record.finish_run(CaseRun("a", "", 0, outcome))
+    record.close()
+    return folder / "run"
+
+
+def resume_run(folder: Path, row: dict[str, object], *words: str):
+    (folder / "cases.jsonl").write_text(json.dumps(row))
+    return bulkhead(folder, "run", str(folder / "cases.jsonl"), "--resume", str(folder / "run"), *words)
+
+
+def test_a_check_that_cannot_be_loaded_is_told_before_a_run_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "checks.py").write_text("def other(answer): return True\n")
+    (tmp_path / "cases.jsonl").write_text(json.dumps(ROW | {"checks": [{"python": "checks.py:check"}]}))
+    done = bulkhead(tmp_path, "run", str(tmp_path / "cases.jsonl"), "--out", str(tmp_path / "run"))
+    assert done.exit_code == 2 and "cannot be loaded" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: Path) -> None:
+    path = begin_run(tmp_path, ROW)
+    spent = RunFolder.open(path).runs.spent_usd_micros
+    done = resume_run(tmp_path, ROW | {"checks": [{"contains": "y"}]}, "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["figures"]["passed"]["value"] == 0, done.output
+    after = RunFolder.open(path)
+    assert after.runs.spent_usd_micros == spent and str(after.manifest.cases[0].checks[0]) == "contains: y"
+    assert not next(iter(after.finished.values())).has_passed
+    assert resume_run(tmp_path, ROW, "--min-pass", "1").exit_code == 0
+    done = resume_run(tmp_path, ROW | {"input": "another"})
+    assert done.exit_code == 2 and "only checks may be changed" in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.mark.parametrize("words", [("--url", "http://127.0.0.1:10"), ("--api-key", "other")])
+def test_a_run_is_not_resumed_on_another_mesh_or_as_another_tenant(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = begin_run(tmp_path, ROW)
+    done = resume_run(tmp_path, ROW, *words)
+    assert done.exit_code == 2 and "was begun on http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
+    assert resume_run(tmp_path, ROW, *words, "--force-mesh").exit_code == 0
+    assert resume_run(tmp_path, ROW, *words).exit_code == 0 and RunFolder.open(path).manifest.tenant != "k"
+    done = resume_run(tmp_path, ROW)
+    assert done.exit_code == 2 and "this is http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
+
+
+def test_a_resumed_run_keeps_its_budget_until_another_is_named(tmp_path: Path) -> None:
+    path = begin_run(tmp_path, ROW, "--budget-usd", "0.5")
+    budgets = []
+    for words in ((), ("--budget-usd", "2"), ()):
+        assert resume_run(tmp_path, ROW, *words).exit_code == 0
+        budgets.append(RunFolder.open(path).manifest.budget_usd_micros)
+    assert budgets == [500_000, 2_000_000, 2_000_000]
+
+
+def test_a_tenant_is_known_by_its_row_and_not_by_its_key(tmp_path: Path) -> None:
+    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "demo"} for key in ("k", "renewed")]
+    (tmp_path / API_KEYS_FILE).parent.mkdir(exist_ok=True)
+    (tmp_path / API_KEYS_FILE).write_text(json.dumps({"keys": rows}))
+    path = begin_run(tmp_path, ROW)
+    assert RunFolder.open(path).manifest.tenant == "demo"
+    assert resume_run(tmp_path, ROW, "--api-key", "renewed").exit_code == 0
