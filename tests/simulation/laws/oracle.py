@@ -161,7 +161,7 @@ def _is(headers: dict[str, str], kind: str) -> bool:
 def _inboxes(record: Record) -> Iterator[str]:
     """What an inbox holds twice is the same thing twice; a service speaks only under its own name."""
     for inbox in (*SERVICES, "journal"):
-        if inbox == "signer":
+        if inbox in catalog.WITHOUT_INBOX:
             continue
         seen: dict[tuple[str, str], bytes] = {}
         for one in record.stored(f"INBOX_{inbox.upper()}"):

@@ -6,13 +6,14 @@ import pytest
 
 from bulkhead.health.sources.contract_bounds import is_within_bounds
 from bulkhead.health.sources.journal import JournalReader
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.paths import EXAMPLES
 
-FILES = sorted(EXAMPLES.glob("*.json"))
+JOURNALLED = {row.type for row in catalog.ROWS if row.plane == "mesh"}
+FILES = sorted(path for path in EXAMPLES.glob("*.json") if path.stem.rpartition(".v")[0] in JOURNALLED)
 CALL = {"call_id": "c1", "step_id": "s1", "attempt": 1, "tool": "look", "arguments_json": "{}"}
 ASK = {"ask_id": "a1", "step_id": "s1", "attempt": 1, "plan_version": 1, "targets": ["s2"], "question": "and?"}
 FAILED = {"call_id": "c1", "step_id": "s1", "outcome": "failed", "failure": {"code": "bad", "message": "no"}}

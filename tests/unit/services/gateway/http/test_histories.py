@@ -243,7 +243,7 @@ async def test_one_call_is_shown_with_what_it_was_given_its_answer_versions_atte
     told = (await http.get(f"/v1/tasks/{task}/calls/{judged}", headers=AUTH)).json()
     call = told["call"]
     assert (call["prompt_id"], call["model"], call["provider"]) == ("worker.step@1", "offline-rules-1", "openai")
-    assert not call["instruction"] and "registry" in call["instruction_note"], "here nobody keeps prompts"
+    assert call["instruction"].startswith("You carry out one step of a plan.") and not call["instruction_note"]
     assert len(call["prompt_digest"]) == 64 and call["price_digest"] and call["fingerprint"]
     kinds = {piece["kind"]: piece for piece in call["given"]}
     assert kinds["objective"]["text"].startswith("Tomasz Lindqvist bought") and "input" in kinds

@@ -193,7 +193,7 @@ async def test_foreign_tasks_do_not_exist(mesh, http):
         await http.get("/v1/tasks/*", headers=AUTH),
     ):
         problem(answer, 404, "not_found")
-    nothing = {"tasks": [], "next": None, "total": 0, "counts": None}
+    nothing = {"tasks": [], "next": None, "total": 0, "counts": None, "note": ""}
     assert (await http.get("/v1/tasks", headers=foreign)).json() == nothing
 
 
