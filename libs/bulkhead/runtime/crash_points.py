@@ -54,7 +54,8 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     # Its inbox has its own mark, at its start, and nothing of a task that succeeds.
     "budget": (*_ON_ARRIVAL, *_ON_REQUEST, *_ON_PUBLISH, "after_charge", *_ON_ACK),
     "signer": _ON_REQUEST,
-    # Such a task passes it by: it serves tasks of outside agents.
+    # Such a task passes them by: they serve people who change prompts, and tasks of outside agents.
+    "registry": (),
     "doors": (),
 }
 """What each service passes in a task that succeeds, halted meanwhile or not. tests/faults/test_standing.py holds that

@@ -110,7 +110,7 @@ async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(
                 task_id = (await client.submit(objective, tools=TOOLS)).id
             await arrived()
             pids = first.pids()
-            assert len(_alive(pids)) == len(pids) == 14, pids
+            assert len(_alive(pids)) == len(pids) == 15, pids
             for pid in pids:
                 # The kernel ends the children of a killed supervisor: some may be gone before their turn.
                 with contextlib.suppress(ProcessLookupError):
