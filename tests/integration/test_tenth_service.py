@@ -110,7 +110,7 @@ def test_everything_that_is_rendered_has_it(tree: Path) -> None:
 
 def test_it_answers_in_the_memory_mesh_beside_all_others(tree: Path, tmp_path: Path) -> None:
     said = _run(tree, "tests/integration/tenth_service/ask_in_memory.py", str(tmp_path))
-    assert said.splitlines()[-1] == "11 services, 11 run; heard: hello"
+    assert said.splitlines()[-1] == "12 services, 12 run; heard: hello"
 
 
 def test_it_answers_as_a_process_on_a_real_broker(tree: Path, tmp_path: Path) -> None:

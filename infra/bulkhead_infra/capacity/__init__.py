@@ -132,8 +132,9 @@ def capacity_rows(load: PlannedLoad) -> list[tuple[str, str]]:
 
 
 def unmeasured_services(task: TaskCosts) -> list[str]:
-    """Services that the figures leave out: what a task costs them was not measured. Doors has no part in it."""
-    return [name for name in SERVICES if name not in task.cpu_ms and name != "doors"]
+    """Services that the figures leave out: what a task costs them was not measured. Doors and the registry have no
+    part in it."""
+    return [name for name in SERVICES if name not in task.cpu_ms and name not in ("doors", "registry")]
 
 
 def store_gib(load: PlannedLoad) -> int:
