@@ -20,7 +20,7 @@ from tests.e2e.fixtures.world import TOOLS, WAITS, World, until, write_policy
 
 FOLDER = Path(__file__).parents[3] / "docs" / "images"
 VIEW = {"width": 1280, "height": 900}
-MAX_BYTES = 200_000
+MAX_BYTES = 300_000
 TENANT = "demo"
 LIVE = "#connection:text('live')"
 BOOKING = "booking:KX42-81"
