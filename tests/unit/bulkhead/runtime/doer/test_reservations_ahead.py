@@ -12,6 +12,7 @@ from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, 
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolCallReplied
+from tests.eventually import until
 from tests.settlements import settlements
 from tests.unit.bulkhead.runtime.consume.test_loop import mesh_messages
 from tests.unit.bulkhead.runtime.doer.test_handler import Purse, Recording, call, grant
@@ -78,8 +79,13 @@ class Steps:
             self.replies += 1
             await call(self.mesh, grant(self.mesh, task), call_id, self.replies, task=task)
             await mesh_messages(self.mesh, "INBOX_WORKER", "mesh.tool_executor.worker.>", self.replies)
-            # Of the loop's own time: an agent thinks, and the doer learns that its reply is stored.
-            await asyncio.sleep(0.01)
+            await until(self.is_learned, "the doer knows that its reply is stored")
+
+    def is_learned(self) -> bool:
+        """Nothing that a step asked for is open: what it does next is counted."""
+        replicas = [replica for (name, _), replica in self.mesh.running.items() if name == "tool_executor"]
+        steps = [step for replica in replicas for step in replica.service.handler.reserver.ahead._steps.values()]
+        return not any(step.unsettled for step in steps)
 
     async def learn(self, *call_ids: str) -> None:
         for number in range(reservations_ahead.MIN_STEPS):
