@@ -8,9 +8,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from bulkhead.bus.port import Bus, BusError, StoredMessage
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.edge.protocol import ReceivedMessage
-from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import CallKind, CallRow, CallsReplied, CallsRequested, Settled
@@ -23,12 +22,14 @@ from bulkhead_services.budget.queries.spending import (
     MAX_ENDS_READ,
     MAX_NAME_CHARS,
     MAX_WAITING,
+    READING_ERRORS,
     RESOURCE_SERVICES,
     CountedReservation,
     SpendFactReader,
     SpendTally,
     TooManySpendMessages,
     count_message,
+    explain_unread,
     was_unused,
 )
 from bulkhead_services.budget.queries.turns import in_turns
@@ -195,15 +196,8 @@ class TenantCallQuery:
             # Less than the asker waits, so that it hears why.
             async with asyncio.timeout(bounds.SPEND_TIMEOUT_MS / 1_000 * 0.8), self._places.hold_slot(tenant):
                 return await (self._list_tasks(tenant, body) if body.tasks_only else self._list_calls(tenant, body))
-        except (TooManySpendMessages, TimeoutError):
-            reason = f"more than {self._reader.max_messages:,} messages lie in that time, or they take too long to read"
-            return _failed_reply("too_much", reason, "ask for a shorter time")
-        except BusError as error:
-            return _failed_reply("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
-        except Unreadable as error:
-            return _failed_reply(
-                "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
-            )
+        except READING_ERRORS as error:
+            return CallsReplied(failure=explain_unread(error, self._reader.max_messages))
 
     async def _list_calls(self, tenant: str, body: CallsRequested) -> CallsReplied:
         until = self._clock()

@@ -114,6 +114,22 @@ class TooManySpendMessages(Exception):
     """More messages than one answer is made of."""
 
 
+READING_ERRORS = (TooManySpendMessages, TimeoutError, BusError, Unreadable)
+"""Reasons for which facts of a period cannot be read."""
+
+
+def explain_unread(error: Exception, max_messages: int) -> Failure:
+    """One of READING_ERRORS as the asker is told it. max_messages: that are read for one answer."""
+    match error:
+        case Unreadable():
+            reason = f"a fact cannot be read: {error.reason}"
+            return Failure.from_text("unavailable", reason, "start the newer version of budget")
+        case BusError():
+            return Failure.from_text("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
+    reason = f"more than {max_messages:,} messages lie in that time, or they take too long to read"
+    return Failure.from_text("too_much", reason, "ask for a shorter time")
+
+
 # Pure
 
 
@@ -357,15 +373,8 @@ class SpendQuery:
             # Less than the asker waits, so that it hears why.
             async with asyncio.timeout(SPEND_TIMEOUT_MS / 1_000 * 0.8), self._places.hold_slot(message.tenant):
                 return await self._sum_streams(message.tenant, body)
-        except (TooManySpendMessages, TimeoutError):
-            reason = f"more than {self._max_messages:,} messages lie in that time, or they take too long to read"
-            return _failed_reply("too_much", reason, "ask for a shorter time")
-        except BusError as error:
-            return _failed_reply("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
-        except Unreadable as error:
-            return _failed_reply(
-                "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
-            )
+        except READING_ERRORS as error:
+            return SpendReplied(failure=explain_unread(error, self._max_messages))
 
     async def _read_accounts(self, tenant: str, tasks: Sequence[str]) -> SpendReplied:
         """The accounts of tasks as the ledger has them."""

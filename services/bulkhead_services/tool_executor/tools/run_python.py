@@ -29,15 +29,20 @@ def run(arguments: Arguments, call: Call) -> Done | Failed:
         code, out_file, err_file = (Path(folder, name) for name in ("code.py", "out", "err"))
         code.write_text(arguments["code"], encoding="utf-8")
         stdin = arguments.get("input", "").encode()
-        with out_file.open("wb") as out, err_file.open("wb") as err:
-            finished = subprocess.run(  # noqa: S603 - behind the sandbox's walls
-                [sys.executable, "-I", "-c", DRIVER, str(code)],
-                input=stdin,
-                stdout=out,
-                stderr=err,
-                check=False,
-                cwd=folder,
-            )
+        try:
+            with out_file.open("wb") as out, err_file.open("wb") as err:
+                finished = subprocess.run(  # noqa: S603 - behind the sandbox's walls
+                    [sys.executable, "-I", "-c", DRIVER, str(code)],
+                    input=stdin,
+                    stdout=out,
+                    stderr=err,
+                    check=False,
+                    cwd=folder,
+                )
+        except BlockingIOError:
+            # All calls that run as the sandbox's user share its number of processes.
+            reason = "the sandbox's user has as many processes as it may; other calls hold them"
+            return Failed("sandbox_busy", reason, "try again in a moment", transient=True)
         text, cut = _read_bounded(out_file, call.max_output_bytes)
         if finished.returncode == 0:
             return Done(text, cut)
