@@ -48,23 +48,12 @@ class PromptRegistry(EdgeComponent):
         self._prompts = prompts
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
         self._labels = ReleaseLabels(context.bus)
-        self._following: asyncio.Task[None] | None = None
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
             PromptPublishRequested: self.on_publish_requested,
             ReleasesRequested: self.on_releases_requested,
             ReleaseMoveRequested: self.on_release_move_requested,
         }
-
-    async def start(self) -> None:
-        """Read what the labels stand for. Raises BusError."""
-        await self._labels.read_new()
-        self._following = self._context.background.start("labels", self._labels.follow_releases())
-
-    async def stop(self) -> None:
-        """End following."""
-        if self._following is not None:
-            self._following.cancel()
 
     async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
         """Make a version, or say why not."""
