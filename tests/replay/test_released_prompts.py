@@ -61,6 +61,7 @@ async def test_a_task_keeps_the_prompts_that_it_began_with(tmp_path):
         assert sum(all(text in body for text in named) for body in replies) == 2
 
 
+@pytest.mark.slow
 async def test_an_earlier_release_is_restored_and_the_shipped_prompt_too(tmp_path):
     async with stage(tmp_path) as on, people(on) as pia:
         await publish(pia)
@@ -78,6 +79,7 @@ async def test_an_earlier_release_is_restored_and_the_shipped_prompt_too(tmp_pat
         assert [row["number"] for row in history] == [3, 2, 1]
 
 
+@pytest.mark.slow
 async def test_a_canary_gets_its_share_and_is_promoted(tmp_path):
     async with stage(tmp_path) as on, people(on) as pia:
         await publish(pia)
@@ -169,6 +171,7 @@ async def test_an_act_is_done_once_and_its_key_is_good_for_no_other(tmp_path):
         assert (await pia.post("/v1/releases/production", json=change, headers=once)).json() == moved.json()
 
 
+@pytest.mark.slow
 async def test_a_prompt_is_not_changed_all_day_and_can_always_be_taken_back(tmp_path, monkeypatch):
     monkeypatch.setattr(bounds, "MAX_PROMPT_ACTS_A_DAY", 2)
     async with stage(tmp_path) as on, people(on) as pia:
@@ -238,6 +241,7 @@ async def test_each_call_names_its_version_and_tells_its_text_to_who_may_read_it
         assert drafted["prompt_id"] == "planner.draft@2" and drafted["instruction"] == system
 
 
+@pytest.mark.slow
 async def test_every_version_can_be_read_shipped_ones_too(tmp_path):
     async with stage(tmp_path) as on, people(on) as pia:
         await publish(pia)

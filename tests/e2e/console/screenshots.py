@@ -171,7 +171,7 @@ async def pictures(folder: Path) -> None:
         async with visitor(
             browser, world.mesh.url, scene.key, viewport=VIEW, color_scheme="light", device_scale_factor=1
         ) as looked:
-            await _take(looked, "overview", "/", LIVE, "#spending :text('Ceiling of the day')", "#needs")
+            await _take(looked, "overview", "/", LIVE, "#spending .spark", "#needs")
             await _take(looked, "task", f"/tasks/{solved.id}", "#tree [role=treeitem]", ".answer")
             await _take(looked, "approval", f"/approvals/{waiting}", ".acts:has-text('Grant')")
             await _take(looked, "coordination", "/coordination", LIVE, "svg.graph")

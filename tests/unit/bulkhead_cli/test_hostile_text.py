@@ -24,7 +24,8 @@ HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil\u2028\u200b \ud800 \x08\x00"
 LINE = '{"agent":"a","action":"b"%s}\n'
 
 
-def test_nothing_that_is_printed_commands_the_terminal() -> None:
+def test_nothing_that_is_printed_commands_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     text = io.StringIO()
     screen = SafeConsole(file=text, force_terminal=True, width=500)
     table, tree = Table("head"), Tree(HOSTILE)

@@ -94,6 +94,7 @@ def test_a_check_that_cannot_be_loaded_is_told_before_a_run_is_begun(tmp_path: P
     assert done.exit_code == 2 and "cannot be loaded" in done.stderr and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: Path) -> None:
     path = begin_run(tmp_path, ROW)
     spent = RunFolder.open(path).runs.spent_usd_micros
@@ -107,6 +108,7 @@ def test_a_run_whose_checks_were_changed_is_resumed_and_judged_again(tmp_path: P
     assert done.exit_code == 2 and "only checks may be changed" in " ".join(done.stderr.split()), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--url", "http://127.0.0.1:10"), ("--api-key", "other")])
 def test_a_run_is_not_resumed_on_another_mesh_or_as_another_tenant(tmp_path: Path, words: tuple[str, ...]) -> None:
     path = begin_run(tmp_path, ROW)
@@ -118,6 +120,7 @@ def test_a_run_is_not_resumed_on_another_mesh_or_as_another_tenant(tmp_path: Pat
     assert done.exit_code == 2 and "this is http://127.0.0.1:9 as key " in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_budget_until_another_is_named(tmp_path: Path) -> None:
     path = begin_run(tmp_path, ROW, "--budget-usd", "0.5")
     budgets = []
@@ -127,6 +130,7 @@ def test_a_resumed_run_keeps_its_budget_until_another_is_named(tmp_path: Path) -
     assert budgets == [500_000, 2_000_000, 2_000_000]
 
 
+@pytest.mark.slow
 def test_a_tenant_is_known_by_its_row_and_not_by_its_key(tmp_path: Path) -> None:
     rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "demo"} for key in ("k", "renewed")]
     (tmp_path / API_KEYS_FILE).parent.mkdir(exist_ok=True)

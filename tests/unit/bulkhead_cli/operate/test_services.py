@@ -510,7 +510,8 @@ def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, docume
     assert [one.split(":")[0] for one in backup._left_out(manifest)] == ["not in it", *lacks]
 
 
-def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
+def test_how_far_something_is_stands_on_a_line_that_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     text = io.StringIO()
     screen.SafeConsole(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
     assert text.getvalue() == "3 tasks replayed\r"
