@@ -96,7 +96,7 @@ async def test_a_task_is_one_trace_over_all_services_which_drain_when_they_are_t
 def _one_trace(collector: Collector, demo: Demo, task: Task, prompts: bool) -> None:
     spans = [span for span in collector.spans if span.get("bulkhead.task") == task.id]
     assert len({span["trace"] for span in spans}) == 1
-    assert {span["service"] for span in spans} >= set(catalog.SERVICES) - {"signer", "doors"}
+    assert {span["service"] for span in spans} >= set(catalog.SERVICES) - {*catalog.WITHOUT_INBOX, "doors"}
     known = {span["id"]: span for span in collector.spans}
     edges = {(known[span["parent"]]["service"], span["service"]) for span in spans if span["parent"] in known}
     for edge in (
