@@ -87,6 +87,14 @@ class Steps:
         steps = [step for replica in replicas for step in replica.service.handler.reserver.ahead._steps.values()]
         return not any(step.unsettled for step in steps)
 
+    def describe_counted_calls(self) -> str:
+        """What the doer has counted, and when, for a failure's message."""
+        [replica] = [replica for (name, _), replica in self.mesh.running.items() if name == "tool_executor"]
+        ahead = replica.service.handler.reserver.ahead
+        rows = [(row.call.resource if row.call else "", row.times, row.arrived) for row in ahead._next_calls.values()]
+        steps = [(place.task, step.path is not None, round(step.last_s, 2)) for place, step in ahead._steps.items()]
+        return f"at {asyncio.get_running_loop().time():.2f} s: next calls {rows}, steps {steps}"
+
     async def learn(self, *call_ids: str) -> None:
         for number in range(reservations_ahead.MIN_STEPS):
             await self.take(f"before{number}", *call_ids)
@@ -132,9 +140,11 @@ async def test_a_step_that_does_what_steps_do_asks_once(steps):
 
 async def test_what_steps_did_differently_is_not_foreseen(steps):
     await steps.take("other", "add_40", "look_20", "add_40_b")
+    counted = steps.describe_counted_calls()
     steps.purse.asks.clear()
     await steps.take("t1", *CALLS)
-    assert [len(ask.ahead) for ask in steps.purse.asks] == [1, 0], "the second is the same in all, the third is not"
+    # The second is the same in all, the third is not.
+    assert [len(ask.ahead) for ask in steps.purse.asks] == [1, 0], counted
 
 
 async def test_what_a_step_does_not_use_is_given_back_by_one_message(steps):
