@@ -14,6 +14,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import DECIDERS, decode_body
 from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
+from bulkhead_contracts.lease import LeaseQueued
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, list_facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
@@ -21,7 +22,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_infra.demo.corpus import generate_demo
 from tests.replay import next_logic
 from tests.replay.stage import OPERATOR, TENANT, Stage, accept, call, plan, reject, silent, use
-from tests.unit.services.model_gateway.scripted_provider import Exchange, fails, says
+from tests.unit.services.model_gateway.scripted_provider import Exchange, Script, fails, says
 
 Scene = Callable[[Stage], Awaitable[str]]
 PASSAGE = re.compile(r"\[\[part kind=passage id=(\w+)[^\n]*\n([^.\n]+\.[\d]*[^.]*\.)")
@@ -248,13 +249,25 @@ async def put_off(on: Stage) -> str:
 
 
 async def leased(on: Stage) -> str:
-    """Two steps want one resource: the second waits until the first gives it back; one keeps it to its end."""
+    """Two steps want one resource: the holder lets go, or ends, once the other waits for it."""
+
+    def once_queued(turn: Script) -> Script:
+        async def wait(x: Exchange) -> None:
+            while not any(
+                message.headers["ce-type"].startswith(LeaseQueued.TYPE)
+                for message in await on.mesh.messages("INBOX_WORKER", "mesh.planner.worker.>")
+            ):
+                await asyncio.sleep(0.01)
+            await turn(x)
+
+        return wait
+
     get, back = call("acquire_lease", resource="crm:account:42"), call("release_lease", resource="crm:account:42")
     steps = [{"id": name, "tools": ["acquire_lease", "release_lease"]} for name in ("a", "b")]
     on.model.will(
         plan(*steps, {"id": "c", "inputs": ["a", "b"]}),
-        a=[use(get), use(back), says("A is booked.")],
-        b=[use(get), says("B is booked.")],
+        a=[use(get), once_queued(use(back)), says("A is booked.")],
+        b=[use(get), once_queued(says("B is booked."))],
         c=[says("Both are booked.")],
     )
     return (await on.run(tools=["acquire_lease", "release_lease"]))["task_id"]
