@@ -9,13 +9,11 @@ from typing import Any
 
 from bulkhead.evaluation.answers import MARKER
 from bulkhead.evaluation.cases import MAX_CHECKS, Check, EvaluationCase
+from bulkhead.gateway_api.ratings import OF_EVALUATIONS
 from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_time
 from bulkhead_contracts import bounds
-
-OF_EVALUATIONS = ("compare", "eval", "probe")
-"""Features of tasks that are evaluations themselves."""
 
 
 def sample_tasks(rows: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:

@@ -15,6 +15,8 @@ QualityBy = Literal["feature", "prompt", "model"]
 PEOPLE = AllowedRoles(EVERY_ROLE.names - {"evaluator"}, "submitter")
 EXPORTERS = AllowedRoles(frozenset({"operator", "evaluator"}), "operator or evaluator")
 """They take labels, with the texts that were labelled, out of the mesh."""
+OF_EVALUATIONS = ("compare", "eval", "probe")
+"""Features of tasks that are evaluations themselves."""
 MAX_QUEUE = 20
 MAX_EXPORT_ROWS = 20
 MAX_EXPORT_DOCUMENTS = 16
@@ -74,8 +76,8 @@ class LabelledDocument(Contract):
 
 
 class LabelledAnswer(Contract):
-    """An answer with its labels, as `bulkhead eval calibrate` reads it. documents: what it cites. model: the models
-    that it rests on; release: of the prompts."""
+    """An answer with its labels, as `bulkhead eval calibrate` reads it. documents: what it cites. model:
+    `provider/model` that wrote it. release: of its prompts."""
 
     id: str
     question: str

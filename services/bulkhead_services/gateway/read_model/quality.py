@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from bulkhead.evaluation.production import OF_EVALUATIONS
 from bulkhead.evaluation.statistics import wilson_interval
 from bulkhead.gateway_api.ratings import (
+    OF_EVALUATIONS,
     QualityBy,
     QualityFigures,
     QualityPage,

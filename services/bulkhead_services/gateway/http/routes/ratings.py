@@ -5,6 +5,7 @@ inbox, beside those of its task; queue and quality are read from the rows of the
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 from starlette.requests import Request
@@ -28,6 +29,7 @@ from bulkhead.gateway_api.ratings import (
 )
 from bulkhead.gateway_api.tasks import CitationListQuery, CitationQuery
 from bulkhead.grounding.personal_data import mask_personal_data
+from bulkhead.journal.quality import NO_ANSWER, answering_model
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.redaction import without_keys
 from bulkhead_contracts import bounds
@@ -51,6 +53,8 @@ from bulkhead_services.gateway.read_model.task_rows import TaskRow
 MAX_BODY_BYTES = 16 * 1024
 TITLE = "The rating does not count"
 JUDGE_ROLE = "evaluator"
+NO_LABELLER = re.compile(r"[^A-Za-z0-9_.-]")
+"""What names of labellers do not have in files of labelled answers."""
 
 
 class RatingRoutes:
@@ -154,18 +158,19 @@ class RatingRoutes:
             answer = await self._context.blobs.get_text(feed.tenant, feed.view.result.content)
         except (BlobMissing, BlobCorrupt):
             return None
+        model = answering_model(feed.view.result)
         page = await self._citations.list_citations(claim, CitationListQuery(task_id=feed.task))
-        documents = []
+        passages: dict[str, list[str]] = {}
         for cited in [cited for cited in page.citations if cited.kind != "unknown"][:MAX_EXPORT_DOCUMENTS]:
             source = await self._citations.show_citation(claim, CitationQuery(task_id=feed.task, marker=cited.marker))
-            documents.append(LabelledDocument(name=cited.source, text=source.text or ""))
+            passages.setdefault(cited.source, []).append(source.text or "")
         return LabelledAnswer(
             id=feed.task,
             question=feed.view.request.objective,
-            documents=tuple(documents),
+            documents=tuple(LabelledDocument(name=name, text="\n\n".join(texts)) for name, texts in passages.items()),
             answer=answer,
-            labels=labels_of(feed.view.ratings),
-            model=", ".join(row.summary.models),
+            labels={NO_LABELLER.sub("_", person): score for person, score in labels_of(feed.view.ratings).items()},
+            model="" if model == NO_ANSWER else model,
             release=row.summary.release,
         )
 

@@ -37,8 +37,8 @@ async def answered_task(http: httpx.AsyncClient, mesh: Mesh, key: str, *, end: d
     task = str((await http.post("/v1/tasks", json=body, headers=headers)).json()["task_id"])
     await mesh.pump()
     await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), task)
-    label = Label(sha256="a" * 64, kind="model_reply", source="openai/m1", observed_by="model_gateway")
     content = await mesh.blob("worker", f"250 euros, says {key}")
+    label = Label(sha256=content.sha256, kind="model_reply", source="openai/m1", observed_by="model_gateway")
     result = Result(content=content, summary="250", provenance=(label,), answered="yes")
     await mesh.say(
         "planner", StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result), task
@@ -164,7 +164,7 @@ async def test_labels_are_exported_with_what_was_labelled_to_operators_and_evalu
             "documents": [],
             "answer": "250 euros, says a",
             "labels": {"sue": "bad"},
-            "model": "m1",
+            "model": "openai/m1",
             "release": "",
         }
     assert (await http.get("/v1/labels/export", headers=as_(SUBMITTER))).status_code == 403
