@@ -71,5 +71,5 @@ def _print_judged(judged: JudgedTask, *, as_json: bool) -> None:
     elif verdict is None:
         out.print(f"{judged.task} waits: the money of the day is spent", style="yellow", markup=False)
     else:
-        word = {True: "good", False: "bad", None: "abstains"}[verdict.passed]
-        out.print(f"{judged.task} {word}: {verdict.reason}", markup=False)
+        outcome = {True: "good", False: "bad", None: "abstains"}[verdict.passed]
+        out.print(f"{judged.task} {outcome}: {verdict.reason}", markup=False)

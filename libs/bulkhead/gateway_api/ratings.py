@@ -24,8 +24,8 @@ MAX_SLICES = 100
 
 
 class RatingCounts(Contract):
-    """Numbers of ratings: `good` and `bad` of people, `judged_*` of judges, and of blind labels, whose word shows in
-    their export alone."""
+    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of judges. labels: blind ones,
+    whose word shows in their export alone."""
 
     good: Count = 0
     bad: Count = 0
@@ -43,7 +43,7 @@ class TaskRatings(RatingCounts):
 
 
 class LabelAgreement(Contract):
-    """How far two people agree about the answers that both have labelled. kappa: Cohen's; null where both gave one
+    """Agreement of two people about the answers that both have labelled. kappa: Cohen's; null where both gave one
     label only, so that chance explains it all."""
 
     people: tuple[str, str]
@@ -53,10 +53,10 @@ class LabelAgreement(Contract):
 
 
 class LabelQueue(Contract):
-    """What is to be labelled. tasks: those that the caller has next, at most 20. sampled: answers in the sample;
-    labelled: those with all labels that they want. own: those that the caller has labelled. doubled: answers that two
-    people label, of which doubled_done are done. agreement: for operators and auditors, once all of these are done.
-    unread: tasks that the gateway has not read yet; ask again."""
+    """Answers that are to be labelled. tasks: those that the caller has next, at most 20. sampled: answers of the
+    sample; labelled: those with all labels that they want. own: those that the caller has labelled. doubled: answers
+    that two people label, of which doubled_done are done. agreement: for operators and auditors, once all of these are
+    done. unread: tasks that the gateway has not read yet; ask again."""
 
     tasks: Annotated[tuple[str, ...], Field(max_length=MAX_QUEUE)]
     sampled: Count
@@ -76,8 +76,8 @@ class LabelledDocument(Contract):
 
 
 class LabelledAnswer(Contract):
-    """An answer with its labels, as `bulkhead eval calibrate` reads it. documents: what it cites. model:
-    `provider/model` that wrote it. release: of its prompts."""
+    """An answer with its labels, as `bulkhead eval calibrate` reads it. documents: what it cites. labels:
+    by person. model: `provider/model` that wrote it. release: of its prompts."""
 
     id: str
     question: str
@@ -96,7 +96,7 @@ class LabelExport(Contract):
     unread: Count = 0
 
 
-class Share(Contract):
+class QualityShare(Contract):
     """A share, and its interval of 95 % (Wilson)."""
 
     value: float
@@ -120,9 +120,9 @@ class QualityFigures(Contract):
     cost_usd_micros: Count
     per_good_usd_micros: Count | None
     ratings: RatingCounts
-    good_share: Share | None
-    rated: Share | None
-    judged: Share | None
+    good_share: QualityShare | None
+    rated: QualityShare | None
+    judged: QualityShare | None
 
 
 class QualityRow(QualityFigures):

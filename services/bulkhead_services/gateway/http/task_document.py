@@ -27,7 +27,7 @@ from bulkhead_contracts.result import LabelKind
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
-from bulkhead_services.gateway.read_model.ratings import count_ratings, describe_ratings, verdict_of
+from bulkhead_services.gateway.read_model.ratings.standing import count_ratings, describe_ratings, verdict_of
 from bulkhead_services.gateway.read_model.task_view import (
     ENDED,
     TaskView,

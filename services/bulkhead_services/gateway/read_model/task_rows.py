@@ -17,7 +17,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import SpendRow
 from bulkhead_contracts.rating import Score
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
-from bulkhead_services.gateway.read_model.ratings import labels_of
+from bulkhead_services.gateway.read_model.ratings.standing import labels_of
 
 MAX_ROWS = 20_000
 """Of all tenants together, beyond those of the tenant that was asked for last."""

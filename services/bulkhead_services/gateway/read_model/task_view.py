@@ -44,7 +44,7 @@ from bulkhead_contracts.task import (
     TaskReleased,
     TaskRequested,
 )
-from bulkhead_services.gateway.read_model.ratings import Ratings, apply_rated
+from bulkhead_services.gateway.read_model.ratings.standing import Ratings, apply_rated
 
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 KNOWS_CALLERS = frozenset({"gateway", subjects.DOORS})

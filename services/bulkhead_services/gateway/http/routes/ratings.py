@@ -44,17 +44,17 @@ from bulkhead_services.gateway.http.routes.citations import CitationRoutes
 from bulkhead_services.gateway.http.routes.task_list import TaskListRoutes
 from bulkhead_services.gateway.http.schemas import RatingSubmission
 from bulkhead_services.gateway.problems import Problem, not_stored
-from bulkhead_services.gateway.read_model import quality
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
-from bulkhead_services.gateway.read_model.labels import LabelledTask, build_queue
-from bulkhead_services.gateway.read_model.ratings import describe_ratings, labels_of, rating_id_of
+from bulkhead_services.gateway.read_model.ratings import quality
+from bulkhead_services.gateway.read_model.ratings.labels import LabelledTask, build_queue
+from bulkhead_services.gateway.read_model.ratings.standing import describe_ratings, labels_of, rating_id_of
 from bulkhead_services.gateway.read_model.task_rows import TaskRow
 
 MAX_BODY_BYTES = 16 * 1024
 TITLE = "The rating does not count"
 JUDGE_ROLE = "evaluator"
 NO_LABELLER = re.compile(r"[^A-Za-z0-9_.-]")
-"""What names of labellers do not have in files of labelled answers."""
+"""A character that names of labellers do not have in files of labelled answers."""
 
 
 class RatingRoutes:

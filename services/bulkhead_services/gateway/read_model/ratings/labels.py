@@ -28,15 +28,17 @@ def build_queue(
 ) -> LabelQueue:
     """The queue of a person. oversees: the role may see how far people agree, once all doubled answers are done."""
     sample = [task for task in tasks if _digest_number(f"sample/{task.task}") % 100 < share]
-    wanted = {task.task: _labels_wanted(task.task, double_every) for task in sample}
-    doubled = [task for task in sample if wanted[task.task] == 2]
+    label_counts = {task.task: _labels_wanted(task.task, double_every) for task in sample}
+    doubled = [task for task in sample if label_counts[task.task] == 2]
     doubled_done = [task for task in doubled if len(task.labels) >= 2]
-    own = [task.task for task in sample if person not in task.labels and len(task.labels) < wanted[task.task]]
-    own.sort(key=lambda task: _digest_number(f"order/{person}/{task}"))
+    unlabelled = [
+        task.task for task in sample if person not in task.labels and len(task.labels) < label_counts[task.task]
+    ]
+    unlabelled.sort(key=lambda task: _digest_number(f"order/{person}/{task}"))
     return LabelQueue(
-        tasks=tuple(own[:MAX_QUEUE]),
+        tasks=tuple(unlabelled[:MAX_QUEUE]),
         sampled=len(sample),
-        labelled=sum(len(task.labels) >= wanted[task.task] for task in sample),
+        labelled=sum(len(task.labels) >= label_counts[task.task] for task in sample),
         own=sum(person in task.labels for task in sample),
         doubled=len(doubled),
         doubled_done=len(doubled_done),

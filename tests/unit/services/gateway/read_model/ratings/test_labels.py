@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead_services.gateway.read_model.labels import LabelledTask, build_queue, cohens_kappa
+from bulkhead_services.gateway.read_model.ratings.labels import LabelledTask, build_queue, cohens_kappa
 
 
 def tasks_of(count: int, **labels: str) -> list[LabelledTask]:

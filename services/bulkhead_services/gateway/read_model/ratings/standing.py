@@ -65,7 +65,7 @@ def labels_of(ratings: Ratings) -> dict[str, Score]:
 
 
 def describe_ratings(ratings: Ratings, claim: RequesterClaim) -> TaskRatings:
-    """What this reader sees: the counts, the own ones, and of all but labels whose they are where the role oversees."""
+    """The ratings as a reader sees them: counts, the own ones, and everybody's but labels where the role oversees."""
     bodies = sorted((standing.body for standing in ratings.values()), key=lambda body: body.rated_unix_ms)
     named = [body for body in bodies if body.kind != "label"] if claim.role in OVERSEERS.names else []
     return TaskRatings(

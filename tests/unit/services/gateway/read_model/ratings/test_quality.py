@@ -4,7 +4,7 @@ from typing import Any
 
 from bulkhead.gateway_api.ratings import RatingCounts
 from bulkhead.gateway_api.tasks import TaskSummary
-from bulkhead_services.gateway.read_model.quality import measure_quality
+from bulkhead_services.gateway.read_model.ratings.quality import measure_quality
 
 
 def task(number: int, **changes: Any) -> TaskSummary:

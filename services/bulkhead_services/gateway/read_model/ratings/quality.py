@@ -15,9 +15,9 @@ from bulkhead.gateway_api.ratings import (
     QualityFigures,
     QualityPage,
     QualityRow,
+    QualityShare,
     QualitySlice,
     RatingCounts,
-    Share,
 )
 from bulkhead.gateway_api.tasks import TaskSummary
 
@@ -97,8 +97,8 @@ def _figures_of(tasks: Sequence[TaskSummary]) -> dict[str, Any]:
     }
 
 
-def _share_of(part: int, whole: int) -> Share | None:
+def _share_of(part: int, whole: int) -> QualityShare | None:
     if not whole:
         return None
     low, high = wilson_interval(part / whole, whole)
-    return Share(value=round(part / whole, 4), low=round(low, 4), high=round(high, 4))
+    return QualityShare(value=round(part / whole, 4), low=round(low, 4), high=round(high, 4))
