@@ -41,6 +41,7 @@ async def judged_by(judging: OnlineJudging, now_unix_ms: int = 0) -> list[Judged
     return [judged async for judged in judging.judge_ended(now_unix_ms)]
 
 
+@pytest.mark.slow
 async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, on.client() as ann, on.client(EVALUATOR) as judge:
         await ann.add_document(FARES.encode(), "fares.md")

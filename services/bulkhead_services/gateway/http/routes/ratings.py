@@ -4,6 +4,7 @@ In: requests of people, and of judges. Out: what stands, or problem details. A r
 inbox, beside those of its task; queue and quality are read from the rows of the task list.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -133,7 +134,10 @@ class RatingRoutes:
             for row in self._answered_rows(rows, query.feature, query.release, query.since)
         ]
         oversees = claim.role in OVERSEERS.names
-        queue = build_queue(tasks, claim.person, query.share, query.double_every, oversees=oversees)
+        # In a thread: of 10,000 tasks it takes a fifth of a second.
+        queue = await asyncio.to_thread(
+            build_queue, tasks, claim.person, query.share, query.double_every, oversees=oversees
+        )
         return queue.model_copy(update={"unread": unread})
 
     async def export_labels(self, claim: RequesterClaim, query: LabelExportQuery) -> LabelExport:
@@ -180,7 +184,9 @@ class RatingRoutes:
         now_unix_ms = self._context.clock()
         since_unix_ms = max(0, now_unix_ms - period_s(query.since) * 1_000)
         summaries = [row.summary for row in rows if not query.feature or row.summary.feature == query.feature]
-        page = quality.measure_quality(summaries, query.by, since_unix_ms, now_unix_ms, query.slices)
+        page = await asyncio.to_thread(
+            quality.measure_quality, summaries, query.by, since_unix_ms, now_unix_ms, query.slices
+        )
         return page.model_copy(update={"unread": unread})
 
     def _answered_rows(self, rows: Iterable[TaskRow], feature: str, release: str, since: str) -> Sequence[TaskRow]:
