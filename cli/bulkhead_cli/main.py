@@ -29,6 +29,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
         ),
         CommandRow("show", "tasks.commands:show", "Show a task: its steps, its answer and its cost."),
         CommandRow("cancel", "tasks.commands:cancel", "Cancel a task."),
+        CommandRow("rate", "tasks.commands:rate", "Say whether a task's answer is good."),
         CommandRow(
             "documents",
             "tasks.documents:documents_app",
@@ -72,6 +73,11 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "spend",
             "limits.commands:spend",
             "Sum up the cost of a tenant's calls by agent, step, user, model and more.",
+        ),
+        CommandRow(
+            "quality",
+            "inspect.quality:quality",
+            "Show how good answers are: by verdict, people and judges, by feature, prompt or model.",
         ),
         CommandRow("report", "inspect.commands:report", "Compare quality, cost and latency of models and features."),
         CommandRow(

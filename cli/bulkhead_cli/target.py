@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = Path(".bulkhead")
 API_KEYS_FILE = "api_keys.json"
-PREFERRED_ROLES = ("operator", "submitter", "auditor", "approver", "prompt_editor")
+PREFERRED_ROLES = ("operator", "submitter", "auditor", "approver", "prompt_editor", "evaluator")
 CONNECT_TIMEOUT_S = 5.0
 
 

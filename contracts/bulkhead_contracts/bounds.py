@@ -201,6 +201,10 @@ MAX_PUSH_URL_CHARS = 2_000
 MAX_PUSH_TOKEN_CHARS = 512
 MAX_PUSH_WAITING = 32  # for one receiver, of one task; then those between the first and the last are left out
 
+# Ratings
+MAX_RATERS = 100  # people and judges that rate one task, by kind
+MAX_RATING_CHANGES = 20  # of one of these
+
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask
 MAX_PEER_ANSWER_CHARS = 4_000

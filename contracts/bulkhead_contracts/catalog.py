@@ -26,6 +26,7 @@ from bulkhead_contracts import (
     plan,
     prompt,
     push,
+    rating,
     retrieval,
     step,
     subjects,
@@ -304,6 +305,8 @@ ROWS: tuple[Row, ...] = (
     Row(push.PushConfigDeleted, _edges_from("gateway", "gateway", "tool_executor"), "gateway"),
     Row(push.PushPostRequested, _edges_from("gateway", "tool_executor"), "gateway"),
     Row(push.PushEnded, _edges_from("tool_executor", "gateway"), "tool_executor"),
+    # Ratings
+    Row(rating.TaskRated, _edges_to("gateway", "gateway"), "gateway"),
     # Logins by workload identity
     Row(identity.LoginDecided, _edges_from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself

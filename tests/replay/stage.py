@@ -54,7 +54,7 @@ from tests.unit.services.model_gateway.scripted_provider import Exchange, Script
 TENANT, OTHER = "demo", "acme"
 OPERATOR, APPROVER = "bk_olga_of_demo", "bk_bob_of_demo"
 AUDITOR, OTHER_OPERATOR = "bk_aud_of_demo", "bk_otto_of_acme"
-EDITOR = "bk_pia_of_demo"
+EDITOR, EVALUATOR = "bk_pia_of_demo", "bk_eva_of_demo"
 KEYS = {
     "bk_ann_of_demo": (TENANT, "ann"),
     "bk_eve_of_acme": (OTHER, "eve"),
@@ -62,6 +62,7 @@ KEYS = {
     APPROVER: (TENANT, "bob"),
     AUDITOR: (TENANT, "aud"),
     EDITOR: (TENANT, "pia"),
+    EVALUATOR: (TENANT, "eva"),
     OTHER_OPERATOR: (OTHER, "otto"),
 }
 ROLES = {
@@ -69,6 +70,7 @@ ROLES = {
     APPROVER: "approver",
     AUDITOR: "auditor",
     EDITOR: "prompt_editor",
+    EVALUATOR: "evaluator",
     OTHER_OPERATOR: "operator",
 }
 TOOLS = (

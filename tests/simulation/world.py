@@ -30,7 +30,7 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested, id_ahead
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import TaskEnded, TaskRejected
+from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskRejected
 from bulkhead_infra.composition import Logics, composition_root
 from bulkhead_services.budget.app import Budget
 from bulkhead_services.gateway import app as gateway
@@ -366,7 +366,9 @@ class World:
             task = self.record.tasks.get(wish.name)
             if task is not None and task not in self.record.gone:
                 feed = await component.feeds.fresh_feed(wish.tenant, task)
-                seen = await describe_task(feed, component._context.blobs, component._settings.publishers)
+                reader = RequesterClaim(tenant=wish.tenant, person="looker", role="auditor", via="api_key")
+                blobs, policies = component._context.blobs, component._settings.publishers
+                seen = await describe_task(feed, blobs, policies, reader=reader)
                 self.record.views[task] = seen.model_dump(mode="json")
 
     async def _quiet(self) -> None:

@@ -213,6 +213,10 @@ def from_tasks(
             "--answered", metavar="A,B", help="Only tasks that are answered so: no, partly.", show_default=False
         ),
     ] = "",
+    rated: Annotated[
+        str,
+        typer.Option("--rated", metavar="A,B", help="Only tasks that people rate so: bad, good.", show_default=False),
+    ] = "",
     task: Annotated[
         list[str] | None, typer.Option("--task", metavar="TASK", help="This task; may be repeated.", show_default=False)
     ] = None,
@@ -228,7 +232,8 @@ def from_tasks(
 ) -> Work:
     """Turn tasks that have ended into cases, one JSON object a line, without keys and personal data.
 
-    An answer in full becomes a reference, and the documents that it cites become checks. Look through the cases
+    An answer in full becomes a reference, unless a person rates it bad, and the documents that it cites become checks.
+    A rating becomes a tag, and its comment stands in the origin. Look through the cases
     before they join a set: what no rule recognizes as personal data stays.
 
     Examples: bulkhead eval from-tasks --status failed --out failed.jsonl · bulkhead eval from-tasks --standing degraded
@@ -236,5 +241,54 @@ def from_tasks(
     """
     from bulkhead_cli.evaluation.sets import TaskSelection, write_task_cases
 
-    selection = TaskSelection(since, status, standing, answered, tuple(task or ()), sample)
+    selection = TaskSelection(since, status, standing, answered, rated, tuple(task or ()), sample)
     return write_task_cases(at.gateway_target(), selection, tuple(tag or ()), out, as_json=at.as_json)
+
+
+@eval_app.command("labels")
+def labels(
+    at: GatewayOptions,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File of the labelled answers, JSON Lines.")],
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Tasks that ended in this time: 7d.")] = "31d",
+    feature: Annotated[
+        str, typer.Option("--feature", metavar="NAME", help="Only tasks of this feature.", show_default=False)
+    ] = "",
+    release: Annotated[
+        str, typer.Option("--release", metavar="REF", help="Only tasks of this release.", show_default=False)
+    ] = "",
+) -> Work:
+    """Take answers that people have labelled in the console, with what they cite, into files for `eval calibrate`.
+
+    Beside FILE a folder gets the texts. Both hold what tasks said, also personal data. Needs the key of an operator or
+    an evaluator.
+
+    Examples: bulkhead eval labels --out labels.jsonl --since 7d
+    """
+    from bulkhead_cli.evaluation.sets import write_labels
+
+    query = {"since": since, "feature": feature, "release": release}
+    return write_labels(at.gateway_target(), query, out, as_json=at.as_json)
+
+
+@eval_app.command("online")
+def online(
+    at: GatewayOptions,
+    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="The judge.")] = "grounded",
+    share: Annotated[str, typer.Option("--share", metavar="PERCENT", help="Share of the tasks that end.")] = "5%",
+    budget_usd: Annotated[
+        str, typer.Option("--budget-usd", metavar="USD/day", help="Maximum cost of a day (UTC).")
+    ] = "1/day",
+    every: Annotated[str, typer.Option("--every", metavar="TIME", help="Between two looks at what has ended.")] = "30s",
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> Work:
+    """Judge a share of the tasks that end, and put each verdict as a rating.
+
+    The sample is drawn by the task's id. A task that is judged is judged no more, so that it may be stopped and started
+    again. Needs the key of an evaluator. `bulkhead quality` shows what comes of it.
+
+    Examples: bulkhead eval online --share 20% --budget-usd 2/day
+    """
+    from bulkhead_cli.evaluation.online import OnlineRequest, judge_online
+
+    request = OnlineRequest.parse(judge, share, budget_usd, every, once=once)
+    return judge_online(at.gateway_target(), request, as_json=at.as_json)

@@ -1,4 +1,4 @@
-"""`bulkhead eval check` and `from-tasks`: sets that are validated, and cases that are made of tasks.
+"""`bulkhead eval check`, `from-tasks` and `labels`: sets that are validated; cases and labels that come of tasks.
 
 In: a set, or a target and which of its tasks. Out: a summary, or cases as JSON Lines.
 """
@@ -11,8 +11,10 @@ from typing import Any
 
 from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.labels import build_label_files
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
+from bulkhead.gateway_api.ratings import LabelExportQuery
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.models.running import read_cases
@@ -34,6 +36,7 @@ class TaskSelection:
     status: str
     standing: str
     answered: str
+    rated: str
     tasks: tuple[str, ...]
     count: int
 
@@ -90,6 +93,33 @@ async def write_task_cases(
     return Exit.OK
 
 
+async def write_labels(target: GatewayTarget, query: dict[str, str], path: Path, *, as_json: bool) -> Exit:
+    """Write labelled answers and the texts that they cite, to files that are not there yet. Raises CommandError."""
+    rows: list[dict[str, Any]] = []
+    after: int | None = 0
+    unread = 0
+    async with target.mesh_client() as mesh:
+        while after is not None:
+            page = await mesh.read_json(request_checks.check_query(LabelExportQuery, {**query, "after": after}))
+            rows, after, unread = [*rows, *page["rows"]], page["next"], page["unread"]
+    try:
+        for name, text in build_label_files(rows, path.name).items():
+            file_path = path.parent / name
+            file_path.parent.mkdir(parents=True, exist_ok=True)
+            with file_path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        hint = "name a file that is not there yet: labels that are somewhere in use are not replaced"
+        raise CommandError(Exit.USAGE, f"{error.filename} cannot be written: {error.strerror}", hint) from error
+    if unread:
+        err.print(f"{format_count(unread, 'task')} not read yet by the gateway: take them again later", style="yellow")
+    if as_json:
+        print_json({"file": str(path), "answers": len(rows), "unread": unread})
+    else:
+        err.print(f"{format_count(len(rows), 'labelled answer')} in {path}", style="dim", markup=False)
+    return Exit.OK
+
+
 async def _show_task(mesh: Mesh, task: str) -> dict[str, Any] | None:
     """A task; None, with a line about it, where the mesh has it no more: the others still make cases."""
     try:
@@ -105,7 +135,7 @@ async def _select_tasks(mesh: Mesh, selection: TaskSelection) -> tuple[str, ...]
     rows: list[dict[str, Any]] = []
     cursor = ""
     filters = {"since": selection.since, "status": selection.status or ENDED, "kind": "planned", "limit": PAGE}
-    filters |= {"standing": selection.standing, "answered": selection.answered}
+    filters |= {"standing": selection.standing, "answered": selection.answered, "rated": selection.rated}
     while len(rows) < MAX_TASKS_READ:
         page = await mesh.read_json(request_checks.check_query(TaskListQuery, filters | {"cursor": cursor}))
         rows += page["tasks"]

@@ -1,7 +1,7 @@
 """`bulkhead watch`, `tasks`, `doors`, `show` and `cancel`: the arguments of each."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,12 @@ class TaskFilterOptions(Options):
             help="Only tasks that are answered so: yes, partly, no or unknown (nobody judged it), with commas between.",
         ),
     ] = ""
+    rated: Annotated[
+        str,
+        typer.Option(
+            "--rated", metavar="WORDS", help="Only tasks that people rate so: good, bad or none, with commas between."
+        ),
+    ] = ""
     code: Annotated[str, typer.Option("--code", metavar="CODE", help="Only tasks that ended with this error code.")] = (
         ""
     )
@@ -91,3 +97,21 @@ def cancel(task: TaskId, at: GatewayOptions, reason: CancelReason = "") -> Work:
     from bulkhead_cli.tasks.listing import cancel_task
 
     return cancel_task(at.gateway_target(), task, reason, as_json=at.as_json)
+
+
+def rate(
+    task: TaskId,
+    score: Annotated[Literal["good", "bad"], typer.Argument(metavar="good|bad", help="What the answer is.")],
+    at: GatewayOptions,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Reason; stored without keys.")] = "",
+) -> Work:
+    """Say whether a task's answer is good.
+
+    Your later word on a task replaces the one before. [bold]bulkhead quality[/bold] counts ratings, and
+    [bold]bulkhead eval from-tasks --rated bad[/bold] makes cases of them.
+
+    Examples: bulkhead rate t1 bad --comment "the excess is 250 euros since May"
+    """
+    from bulkhead_cli.tasks.listing import rate_task
+
+    return rate_task(at.gateway_target(), task, score, comment, as_json=at.as_json)

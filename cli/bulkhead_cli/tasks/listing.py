@@ -54,6 +54,18 @@ async def cancel_task(target: GatewayTarget, task: str, reason: str, *, as_json:
     out.print(f"asked to cancel {task}", markup=False)
 
 
+async def rate_task(target: GatewayTarget, task: str, score: str, comment: str, *, as_json: bool) -> None:
+    """Put a rating."""
+    async with target.mesh_client() as mesh:
+        ratings = await mesh.task(task).rate(score, comment)
+    if as_json:
+        print_json(ratings)
+        return
+    from bulkhead_cli.screen import out
+
+    out.print(f"{task} is rated {score}; people: {ratings['good']} good, {ratings['bad']} bad", markup=False)
+
+
 def tasks_table(found: list[dict[str, Any]]) -> "Table":
     """Tasks as GET /v1/tasks has them, for people."""
     from rich.markup import escape

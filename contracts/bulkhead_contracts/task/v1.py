@@ -309,6 +309,6 @@ class RequesterClaim(Contract):
 
     tenant: Token
     person: Name
-    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor"]
+    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator"]
     via: Literal["api_key", "jwt", "publisher"]
     agent: Annotated[bool, Field(exclude_if=operator.not_)] = False

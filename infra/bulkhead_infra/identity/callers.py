@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
-ROLES = ("submitter", "approver", "operator", "auditor", "prompt_editor")
+ROLES = ("submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator")
 WORKER = "worker"
 """Of a program that takes delegated steps at doors; no person has it."""
 AGENT_ROLES = ("submitter", "auditor")

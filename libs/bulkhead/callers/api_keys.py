@@ -30,7 +30,7 @@ class ApiKey(Contract):
     sha256: Sha256
     tenant: Token
     person: Name
-    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "worker"]
+    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator", "worker"]
     agent: bool = False
     made_unix_ms: UnixMs = 0
 

@@ -112,7 +112,7 @@ class CallerTokens:
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
             claim_name = "sub" if field == "person" else field
-            hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor, prompt_editor)"
+            hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor, prompt_editor, evaluator)"
             raise Unauthenticated(f"the token's claim {claim_name} is missing or does not fit", hint) from error
 
     async def _find_key(self, kid: str) -> jwt.PyJWK | None:

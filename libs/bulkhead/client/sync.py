@@ -100,6 +100,7 @@ class SyncTask(_SyncForm[Task]):
     cite = _block(Task.cite)
     cancel = _block(Task.cancel)
     top_up = _block(Task.top_up)
+    rate = _block(Task.rate)
     export = _block(Task.export)
     set_push = _block(Task.set_push)
     push_configs = _block(Task.push_configs)

@@ -135,6 +135,22 @@ class Task:
         checked_reason = request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
         await self._transport.request_json("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": checked_reason})
 
+    async def rate(
+        self, score: str, comment: str = "", *, kind: str = "rating", judge: str = "", certified: bool = False
+    ) -> dict[str, Any]:
+        """Say whether its answer is `good` or `bad`, and why; a later word replaces the one before. Returns the ratings
+        as they stand. kind: `label` for one that is given blind; `judge`, under the key of an evaluator, for a judge's,
+        whose `name@digest` is named. Raises Refused (409 before its end).
+        """
+        body = {
+            "score": score,
+            "comment": request_checks.check_text("comment", comment, bounds.MAX_REASON_CHARS, least=0),
+            "kind": kind,
+            "judge": judge,
+            "certified": certified,
+        }
+        return await self._transport.send("PUT", f"/v1/tasks/{self.id}/rating", str(uuid.uuid4()), json=body)
+
     async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
         """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
         body = {

@@ -30,7 +30,9 @@ class AllowedRoles:
     needed: str
 
 
-EVERY_ROLE = AllowedRoles(frozenset({"submitter", "operator", "auditor", "approver", "prompt_editor"}), "submitter")
+EVERY_ROLE = AllowedRoles(
+    frozenset({"submitter", "operator", "auditor", "approver", "prompt_editor", "evaluator"}), "submitter"
+)
 SUBMITTERS = AllowedRoles(frozenset({"submitter", "operator"}), "submitter or operator")
 APPROVERS = AllowedRoles(frozenset({"approver", "operator"}), "approver or operator")
 OVERSEERS = AllowedRoles(frozenset({"operator", "auditor"}), "operator")

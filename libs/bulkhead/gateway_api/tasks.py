@@ -20,8 +20,10 @@ from bulkhead.gateway_api.query import (
     Word,
     period_s,
 )
+from bulkhead.gateway_api.ratings import RatedAs, RatingCounts, TaskRatings
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
+from bulkhead_contracts.prompt import ReleaseRef
 from bulkhead_contracts.push import CONFIG_ID, Form
 from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
@@ -64,7 +66,8 @@ class TaskSummary(Contract):
     part of the cost that no provider told. duration_ms: until now, or until its end. model_calls, tool_calls: counted
     as the cost is. models, tools: of the results that its ended steps rest on. failure_code: of one that ended badly;
     `uncertain_effect` where a person must look. pause_code: why one that is `paused` waits. fork_of: the task that it
-    forks. result_summary: the first words of its result.
+    forks. result_summary: the first words of its result. citations: how many its result has. release: of the prompts
+    that it was given; "" for the shipped ones. rated: what people say of it: `bad` where one does.
     """
 
     task_id: str
@@ -91,6 +94,10 @@ class TaskSummary(Contract):
     pause_code: str = ""
     fork_of: Tag = ""
     result_summary: Summary = ""
+    citations: Count = 0
+    release: ReleaseRef = ""
+    rated: RatedAs = "none"
+    ratings: RatingCounts = RatingCounts()
 
 
 class TaskNames(Contract):
@@ -180,7 +187,8 @@ class TaskDocument(TaskOptions):
     task runs.
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
-    kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. Options are as submitted.
+    kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. release: of the prompts that it was
+    given; "" for the shipped ones, and while it runs. Options are as submitted.
     """
 
     task_id: str
@@ -218,6 +226,8 @@ class TaskDocument(TaskOptions):
     tools: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     fork_of: Tag = ""
     replan: Replan = "same_tools"
+    release: ReleaseRef = ""
+    ratings: TaskRatings = TaskRatings()
     events_url: str
 
 
@@ -393,6 +403,13 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
     min_cost_usd_micros: Annotated[Amount, Field(description="Only tasks that cost so much, settled and held")] = 0
     min_duration_ms: Annotated[Amount, Field(description="Only tasks that took, or have run, so long")] = 0
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
+    rated: Annotated[
+        tuple[RatedAs, ...],
+        Choices,
+        Field(description="Only tasks that people rate so; bad where one of them does"),
+        WithJsonSchema({"type": "array", "items": {"enum": list(get_args(RatedAs))}}),
+        Remedy(f"send one or several of {', '.join(get_args(RatedAs))}, with commas between"),
+    ] = ()
     sort: Annotated[
         TaskSort,
         Field(description="Order: begun last, changed last, dearest or longest first"),

@@ -38,6 +38,7 @@ tool_sensitive = _meter.create_counter(names.TOOL_SENSITIVE, description="Output
 logins = _meter.create_counter(names.LOGINS, description="Logins to the broker by token, by how they ended")
 findings = _meter.create_counter(names.FINDINGS, description="Findings of budget's watcher, by kind and level")
 writes_uncertain = _meter.create_counter(names.WRITES_UNCERTAIN, description="Writes that may have been done")
+ratings = _meter.create_counter(names.RATINGS, description="Ratings of answers, by kind and score")
 tasks_time = _meter.create_histogram(
     names.TASKS_TIME,
     description="Seconds from request to end, by how the task ended and what its answer is worth",

@@ -17,10 +17,11 @@ from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.process.main import main
-from bulkhead.telemetry import names
+from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.approval import DecideRequested
+from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import (
     PlaceReturned,
     PlacesGiven,
@@ -185,6 +186,9 @@ class GatewayService(EdgeComponent):
                 # A place may have become free, also while this one began to wait. Watchers need not wait for that.
                 self._pokes.announce_message(message.tenant, message.task, message.sequence)
                 await self.admission.fill_free_places(message.sequence)
+            case TaskRated() as rating:
+                if message.attempts == 1:
+                    metrics.ratings.add(1, {names.KIND: rating.kind, names.SCORE: rating.score})
             case _:
                 pass  # A fact: only watchers care.
         self._pokes.announce_message(message.tenant, message.task, message.sequence)

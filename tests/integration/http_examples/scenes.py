@@ -44,6 +44,7 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_documents(recorder, ann)
         task = await _record_task(recorder, on, ann, bob)
         await _record_history(recorder, ann, olga, task)
+        await _record_ratings(recorder, ann, olga, task)
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
         await _record_prompts(recorder, olga)
@@ -155,6 +156,27 @@ async def _record_history(
     await recorder.record_problem(ann, "cancelTask", 409, "already_ended", body={"reason": "late"}, task_id=task)
 
 
+async def _record_ratings(
+    recorder: ExampleRecorder, ann: httpx.AsyncClient, olga: httpx.AsyncClient, task: str
+) -> None:
+    word = {"score": "bad", "comment": "the fare has risen since May"}
+    await recorder.record(ann, "rateTask", body=word, task_id=task)
+    verdict = {"score": "good", "kind": "judge", "judge": "grounded@5c21f0a9d3e7"}
+    await recorder.record_problem(ann, "rateTask", 403, "rating_kind", body=verdict, task_id=task)
+    for number in range(bounds.MAX_RATING_CHANGES):
+        await olga.put(f"/v1/tasks/{task}/rating", json={"score": "good", "comment": f"look {number}"})
+    await recorder.record_problem(olga, "rateTask", 409, "rating_limit", body=word, task_id=task)
+    await recorder.record(ann, "showLabelQueue", feature="support", since="7d")
+    await ann.put(f"/v1/tasks/{task}/rating", json={"score": "good", "kind": "label"})
+    await until(lambda: _has_label(olga))
+    await recorder.record(olga, "exportLabels", since="31d")
+    await recorder.record(ann, "showQuality", by="feature", since="7d", slices=2)
+
+
+async def _has_label(olga: httpx.AsyncClient) -> bool:
+    return bool((await olga.get("/v1/labels/export")).json()["rows"])
+
+
 async def _record_ceiling(
     recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, olga: httpx.AsyncClient
 ) -> None:
@@ -170,6 +192,7 @@ async def _record_ceiling(
         return bool((await ann.get(f"/v1/tasks/{task}")).json()["status"] == "paused")
 
     await until(is_paused)
+    await recorder.record_problem(ann, "rateTask", 409, "nothing_to_rate", body={"score": "bad"}, task_id=task)
     await olga.put("/v1/limits", json=change | {"limit": {"cost_usd_micros": 5_000_000}})
     added = {"add": {"model_calls": 20}, "reason": "it is worth it"}
     await recorder.record(olga, "topUpTask", body=added, task_id=task)

@@ -1,5 +1,5 @@
 """Redaction of histories: grants and people's words keep their claims and lose their signatures; vouchers go,
-and tokens and paths of receivers.
+and tokens and paths of receivers, and whose ratings are.
 
 In: messages from the journal. Out: the same messages without signatures; their fold gives the same outputs.
 """
@@ -12,6 +12,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import envelope
 from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.push import PushConfigSet, PushPostRequested
+from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import TaskRequested
 
 GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
@@ -50,7 +51,7 @@ def _bare_body(ce_type: str, body: bytes) -> bytes:
     """The body. No decider reads what changes. What observers signed of a text stays: it is good for nothing
     but the same text in the same task, and what is decided rests on it."""
     kind = ce_type.rpartition(".v")[0]
-    if kind not in (TaskRequested.TYPE, ApprovalDecided.TYPE, *_OF_RECEIVERS):
+    if kind not in (TaskRequested.TYPE, ApprovalDecided.TYPE, TaskRated.TYPE, *_OF_RECEIVERS):
         return body
     try:
         fields = json.loads(body)
@@ -60,6 +61,9 @@ def _bare_body(ce_type: str, body: bytes) -> bytes:
     if kind in _OF_RECEIVERS:
         # Both are a client's own: who reads the file could post to its receiver in the mesh's name.
         fields |= {"token": "", "url": _origin_of(str(fields.get("url", "")))}
+    elif kind == TaskRated.TYPE:
+        # Whose word it is, operators and auditors read with the task; of a blind label nobody does.
+        fields |= {"person": "-", "comment": ""}
     elif kind == ApprovalDecided.TYPE and isinstance(token, str):
         fields["token"] = strip_signature(token)
     elif fields.pop("voucher", None) is None:

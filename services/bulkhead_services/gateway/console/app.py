@@ -25,6 +25,8 @@ from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRou
 from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
 from bulkhead_services.gateway.console.prompts.room import ConsolePromptRoutes
+from bulkhead_services.gateway.console.quality.labels import ConsoleLabelRoutes
+from bulkhead_services.gateway.console.quality.room import ConsoleQualityRoutes
 from bulkhead_services.gateway.console.search.room import ConsoleSearchRoutes
 from bulkhead_services.gateway.console.spend.room import ConsoleSpendRoutes
 from bulkhead_services.gateway.console.submit import ConsoleSubmissionRoutes
@@ -54,6 +56,8 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleModelRoutes,
     ConsoleToolRoutes,
     ConsolePromptRoutes,
+    ConsoleQualityRoutes,
+    ConsoleLabelRoutes,
     ConsoleIdentityRoutes,
     ConsoleCallRoutes,
     ConsoleSearchRoutes,

@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, Response
 
 from bulkhead.gateway_api.prompts import READERS as PROMPT_READERS
 from bulkhead.gateway_api.query import EVERY_ROLE, OVERSEERS, SUBMITTERS, AllowedRoles
+from bulkhead.gateway_api.ratings import PEOPLE
 from bulkhead.text import amounts
 from bulkhead.text.plain_text import cut_line, escape_controls
 from bulkhead_services.gateway.console.blocks import render_block
@@ -65,6 +66,7 @@ ROOM_GROUPS = (
             ("/prompts", "Prompts", "bot"),
         ),
     ),
+    ("Answers", (("/quality", "Quality", "gauge"), ("/labels", "Labels", "tags"))),
     ("Ask", (("/new-task", "New task", "plus"), ("/documents", "Documents", "files"))),
     (
         "Operate",
@@ -79,7 +81,7 @@ ROOM_GROUPS = (
 """What the menu lists: for each group address, name and icon of its rooms."""
 ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
     ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
-) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS}
+) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS, "/labels": PEOPLE}
 """Who may use a room; one that is not named here is everybody's."""
 CODE = re.compile(r"`([^`<>]+)`")
 WORD = re.compile(r"\w+")

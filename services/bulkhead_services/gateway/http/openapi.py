@@ -12,7 +12,18 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bulkhead.gateway_api import approvals, documents, histories, identities, operators, prompts, tasks, tools, writes
+from bulkhead.gateway_api import (
+    approvals,
+    documents,
+    histories,
+    identities,
+    operators,
+    prompts,
+    ratings,
+    tasks,
+    tools,
+    writes,
+)
 from bulkhead.gateway_api.query import Query
 from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
@@ -29,7 +40,7 @@ from bulkhead_services.gateway.read_model import events
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
-    for room in (tasks, histories, documents, approvals, writes, prompts, operators, tools, identities)
+    for room in (tasks, histories, documents, approvals, writes, prompts, operators, tools, identities, ratings)
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
@@ -256,6 +267,18 @@ _WRITES: Json = {
             description="A task that is halted at its ceiling goes on at once, and finished work is not repeated. The "
             "operator, the amount and the reason are kept as a fact.",
             body=body_of(schemas.TopUpSubmission),
+        )
+    },
+    "/v1/tasks/{task_id}/rating": {
+        "put": operation(
+            "rateTask",
+            "Say whether a task's answer is good",
+            {"200": answer_of(ratings.TaskRatings, "Ratings as they stand")},
+            (*CHANGE, 404),
+            _TASK,
+            description="For everybody who may read the task. A person has one rating of each kind: a later one "
+            "replaces it, and a repeat changes nothing. Of a comment keys and personal data are masked.",
+            body=body_of(schemas.RatingSubmission),
         )
     },
     "/v1/documents": {

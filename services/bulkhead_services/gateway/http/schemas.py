@@ -16,6 +16,7 @@ from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.prompt import PromptContent, ReleaseChange, StickyBy
 from bulkhead_contracts.push import Form, PushToken, PushUrl
+from bulkhead_contracts.rating import RatingKind, Score
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
@@ -268,6 +269,25 @@ class PushSubmission(Contract):
     url: PushUrl
     token: PushToken = ""
     form: Form = "1.0"
+
+
+class RatingSubmission(Contract):
+    """Body of PUT /v1/tasks/{task_id}/rating. comment: why. kind: `label` is blind, and shown to nobody; `judge` is a
+    judge model's, with its certificate's `name@digest`, and whether that holds now."""
+
+    model_config = STRICT
+
+    score: Score
+    comment: Annotated[Reason, BeforeValidator(one_line)] = ""
+    kind: RatingKind = "rating"
+    judge: Summary = ""
+    certified: bool = False
+
+    @model_validator(mode="after")
+    def _names_judge(self) -> Self:
+        if (self.kind == "judge") != bool(self.judge) or (self.certified and self.kind != "judge"):
+            raise PydanticCustomError("judge", "`judge` is named where kind is judge, and there alone")
+        return self
 
 
 class ResolutionSubmission(Contract):

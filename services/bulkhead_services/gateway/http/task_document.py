@@ -27,10 +27,12 @@ from bulkhead_contracts.result import LabelKind
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
+from bulkhead_services.gateway.read_model.ratings.standing import count_ratings, describe_ratings, verdict_of
 from bulkhead_services.gateway.read_model.task_view import (
     ENDED,
     TaskView,
     answer_of,
+    release_of,
     requester_of,
     spent_more,
     whole_cost,
@@ -56,6 +58,7 @@ def find_requester(feed: InboxFeed, policies: Policies) -> RequesterClaim | None
 def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
     """One row of a list."""
     view, claim, cost = feed.view, find_requester(feed, policies), whole_cost(feed.view)
+    ratings = count_ratings(view.ratings)
     return TaskSummary(
         task_id=feed.task,
         kind=view.kind,
@@ -81,6 +84,10 @@ def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
         pause_code=view.pause.code if view.pause else "",
         fork_of=_fork_of(view),
         result_summary=view.result.summary if view.result else "",
+        citations=len(view.result.citations) if view.result else 0,
+        release=release_of(view),
+        rated=verdict_of(ratings),
+        ratings=ratings,
     )
 
 
@@ -108,9 +115,11 @@ async def describe_task(
     queue: QueueDocument | None = None,
     doubtful: WritesReplied | None = NONE,
     spending: SpendingDocument | None = None,
+    *,
+    reader: RequesterClaim,
 ) -> TaskDocument:
     """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
-    been done, None where they cannot be told; spending: of a run that goes on. Raises BusError."""
+    been done, None where they cannot be told; spending: of a run that goes on; reader: who sees it. Raises BusError."""
     view, finding = feed.view, answer_of(feed.view)
     request = view.request
     answer = None
@@ -153,6 +162,8 @@ async def describe_task(
         uncertain_writes=doubtful.writes if doubtful is not None else None,
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         fork_of=_fork_of(view),
+        release=release_of(view),
+        ratings=describe_ratings(view.ratings, reader),
         events_url=f"/v1/tasks/{feed.task}/events",
         **(request.pick_options() if request else {}),
     )

@@ -7,15 +7,17 @@ background, the newest first, for as long as somebody asks.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
 from bulkhead.gateway_api.tasks import MAX_NAMES, TaskNames, TaskSummary
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import SpendRow
+from bulkhead_contracts.rating import Score
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
+from bulkhead_services.gateway.read_model.ratings.standing import labels_of
 
 MAX_ROWS = 20_000
 """Of all tenants together, beyond those of the tenant that was asked for last."""
@@ -32,14 +34,15 @@ ListedTask = tuple[int, str]
 
 @dataclass(slots=True)
 class TaskRow:
-    """One task. search_text: objective and id, casefolded. balance: of the ledger, as of balance_at_s, where calls are
-    under way or were when the task ended."""
+    """One task. search_text: objective and id, casefolded. labels: by person, which no summary tells. balance: of the
+    ledger, as of balance_at_s, where calls are under way or were when the task ended."""
 
     sequence: int
     summary: TaskSummary
     search_text: str
     has_ended: bool
     read_at_s: float
+    labels: Mapping[str, Score] = field(default_factory=dict)
     has_changed: bool = False
     balance: SpendRow | None = None
     balance_at_s: float = 0.0
@@ -187,7 +190,9 @@ class TaskRows:
             rows.pop(task, None)
             return
         search_text = f"{feed.view.request.objective} {task}".casefold()
-        row = TaskRow(sequence, self._describe(feed), search_text, feed.has_ended, asyncio.get_running_loop().time())
+        now_s = asyncio.get_running_loop().time()
+        labels = labels_of(feed.view.ratings)
+        row = TaskRow(sequence, self._describe(feed), search_text, feed.has_ended, now_s, labels)
         if before is not None:
             row.has_changed = before.has_changed  # Somebody may have said so while it was read.
             if row.has_open_cost:

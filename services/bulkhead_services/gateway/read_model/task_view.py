@@ -27,6 +27,7 @@ from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Answered, Failure, LabelKind, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import (
@@ -43,6 +44,7 @@ from bulkhead_contracts.task import (
     TaskReleased,
     TaskRequested,
 )
+from bulkhead_services.gateway.read_model.ratings.standing import Ratings, apply_rated
 
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 KNOWS_CALLERS = frozenset({"gateway", subjects.DOORS})
@@ -106,6 +108,7 @@ class TaskView:
     charged: TaskCharged | None = None
     ingested: DocumentIngested | None = None
     deleted: DocumentDeleted | None = None
+    ratings: Ratings = field(default_factory=dict)
 
     @property
     def kind(self) -> TaskKind:
@@ -118,6 +121,8 @@ def fold_message(view: TaskView, message: ReceivedMessage) -> TaskView:
     """The view after one more message. Early, late and repeated messages all have a place."""
     if isinstance(message.body, TaskCharged):
         return _apply_charged(view, message.body)  # What it cost, not what happened to it: its times stay.
+    if isinstance(message.body, TaskRated):
+        return replace(view, ratings=apply_rated(view.ratings, message.body))  # Nothing happened to it, either.
     after = _apply_message(view, message)
     if after.pause is not None and after.status == "running":
         after = replace(after, status="paused")  # Its other steps go on, or end, beside what is held back.
@@ -278,6 +283,11 @@ def answer_of(view: TaskView) -> ViewedAnswer:
     if view.status != "succeeded":
         return ViewedAnswer("no", view.failure.message if view.failure else "")
     return ViewedAnswer("unknown")
+
+
+def release_of(view: TaskView) -> str:
+    """The release whose prompts the task was given; "" for the shipped ones, and while it goes on."""
+    return getattr(view.ended, "release", "")
 
 
 def whole_cost(view: TaskView) -> Charge | None:

@@ -59,3 +59,17 @@ def test_the_same_tasks_are_drawn_at_every_call_and_an_objective_once() -> None:
     drawn = sample_tasks(rows, 10)
     assert drawn == sample_tasks(reversed(rows), 10) and len({row["objective"] for row in drawn}) == 10
     assert not sample_tasks([row | {"feature": "eval"} for row in rows], 10)
+
+
+def test_a_rating_becomes_a_tag_and_what_people_call_bad_is_no_reference() -> None:
+    row = {"kind": "rating", "score": "bad", "comment": "ada@example.org says 250 euros"}
+    others = [
+        row | {"rating_id": "r2", "kind": "label", "comment": "blind"},
+        row | {"rating_id": "r3", "score": "good", "comment": "fine"},
+    ]
+    ratings = {"bad": 1, "good": 1, "own": [row | {"rating_id": "r1"}], "named": [row | {"rating_id": "r1"}, *others]}
+    case = case_of(ratings=ratings)
+    assert case.tags == ("production", "rated-bad") and not case.references
+    assert case.origin.endswith("yes; bad: [masked] says 250 euros")
+    praised = case_of(ratings={"bad": 0, "good": 2, "own": [], "named": []})
+    assert praised.tags == ("production", "rated-good") and praised.references

@@ -26,6 +26,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
             self.factory.post_route("/tasks/{task_id}/reset", self.reset_breaker),
             self.factory.post_route("/tasks/{task_id}/topup", self.top_up),
             self.factory.post_route("/tasks/{task_id}/writes/{write_id}", self.resolve_write),
+            self.factory.post_route("/tasks/{task_id}/rating", self.rate_task),
             self.factory.post_route("/tasks/{task_id}/retry", self.retry_task),
             self.factory.get_route("/tasks/{task_id}/fork", self.fork_form),
             self.factory.post_route("/tasks/{task_id}/fork", self.submit_fork),
@@ -63,6 +64,13 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         body = {"happened": form.get("happened") == "yes", "reason": form.get("reason", "")}
         await visit.post(f"/v1/writes/{visit.request.path_params['write_id']}", body, form.get(KEY_FIELD, ""))
         return _render_done(visit, "Your word on the write is stored.")
+
+    async def rate_task(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/rating"""
+        form = await visit.read_form()
+        body = {"score": form.get("score", ""), "comment": form.get("comment", "")}
+        await visit.post(f"/v1/tasks/{_task_id(visit)}/rating", body, form.get(KEY_FIELD, ""), "PUT")
+        return redirect_to(visit.request, f"/tasks/{_task_id(visit)}", f"Your rating is stored: {body['score']}.")
 
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""

@@ -36,7 +36,7 @@ from bulkhead_services.gateway.read_model import feeds as inbox_feeds
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers, UnseenChanges
 from bulkhead_services.gateway.read_model.feeds import InboxFeeds
-from bulkhead_services.gateway.read_model.task_index import TaskIndex
+from bulkhead_services.gateway.read_model.task_index import TaskIndex, TaskIndexPage
 from bulkhead_services.gateway.read_model.task_rows import AT_ONCE, ListedTask, TaskRow, TaskRows
 from bulkhead_services.gateway.read_model.tool_callers import CallingTasks, ToolCallers
 from bulkhead_services.gateway.settings import Settings
@@ -157,9 +157,7 @@ class TaskListRoutes:
         position = cursor_of(query.cursor)
         callers = await self._find_callers(claim, query)
         filters = _filters_of(query, self._context.clock(), callers.tasks)
-        senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        most, opener = self._settings.listed_tasks, query.opened_by
-        page = await self._listing.list_page(claim.tenant, senders, 0, most, opener)
+        page = await self._list_all(claim, query.opened_by)
         listed: Sequence[ListedTask] = page.rows
         if query.counts or query.sort != "newest":
             await self.rows.read_for(claim.tenant, listed, READ_S)
@@ -170,7 +168,7 @@ class TaskListRoutes:
             places = await self._places() if filters.goes_on else None
             # The index forgets the oldest, which may go on for all that.
             below = listed[start:]
-            below = below if places is None or opener else _add_older(below, places, claim.tenant, position)
+            below = below if places is None or query.opened_by else _add_older(below, places, claim.tenant, position)
             chosen, following = await self._newest_tasks(claim.tenant, below, query.limit, filters, places)
         else:
             chosen, following = self._sorted_tasks(claim.tenant, listed, query, filters, position)
@@ -183,6 +181,18 @@ class TaskListRoutes:
             counts=self._count_tasks(claim.tenant, listed, filters.without_states()) if query.counts else None,
             note=callers.note,
         )
+
+    async def _list_all(self, claim: RequesterClaim, opened_by: str = "") -> TaskIndexPage:
+        senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
+        return await self._listing.list_page(claim.tenant, senders, 0, self._settings.listed_tasks, opened_by)
+
+    async def read_all_rows(self, claim: RequesterClaim) -> tuple[list[TaskRow], int]:
+        """The rows of the tenant's tasks as far as they are read, and how many are not yet: those are read in the
+        background. Raises BusError."""
+        listed = (await self._list_all(claim)).rows
+        await self.rows.read_for(claim.tenant, listed, READ_S)
+        rows = self.rows.known_rows(claim.tenant, listed)
+        return rows, len(listed) - len(rows)
 
     async def _find_callers(self, claim: RequesterClaim, query: TaskListQuery) -> CallingTasks:
         """Tasks that called the tool that is asked for, none where none is."""
@@ -333,6 +343,7 @@ def _filters_of(query: TaskListQuery, now_unix_ms: int, callers: frozenset[str])
         "answered": query.answered,
         "failure_code": query.code,
         "pause_code": query.pause,
+        "rated": query.rated,
     }
     exact |= {name: frozenset(values) for name, values in listed.items() if values}
     return _TaskFilters(

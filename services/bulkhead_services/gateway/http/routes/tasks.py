@@ -46,6 +46,7 @@ from bulkhead_services.gateway.http.routes.identities import IdentityRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
+from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.tools import ToolRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
@@ -99,6 +100,7 @@ class GatewayHttpApp:
         quotas = TenantQuotas(settings.tenants_file)
         self.push = PushConfigRoutes(context, auth, self._bodies, feeds, quotas, writes)
         self.tools = ToolRoutes(context, auth, self._bodies)
+        self.ratings = RatingRoutes(context, auth, self._bodies, feeds, writes, self.task_list, self.citations)
         self.identities = IdentityRoutes(auth, settings.publishers, settings.subscribers, quotas)
         self.started = False
 
@@ -117,6 +119,7 @@ class GatewayHttpApp:
             *self.citations.routes(),
             *self.histories.routes(),
             *self.push.routes(),
+            *self.ratings.routes(),
             *self.documents.routes(),
             *self.approvals.routes(),
             *self.writes.routes(),
@@ -173,7 +176,9 @@ class GatewayHttpApp:
         doubtful = await task_document.find_uncertain_writes(self._context, claim, feed)
         spending = await task_document.find_spending(self._context, claim, feed)
         policies = self._settings.publishers
-        return await task_document.describe_task(feed, self._context.blobs, policies, place, doubtful, spending)
+        return await task_document.describe_task(
+            feed, self._context.blobs, policies, place, doubtful, spending, reader=claim
+        )
 
     async def stream_events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""

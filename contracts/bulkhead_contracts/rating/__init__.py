@@ -1,0 +1,3 @@
+"""Latest version of the messages about ratings."""
+
+from .v1 import *

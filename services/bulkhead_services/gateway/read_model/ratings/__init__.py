@@ -1,0 +1,1 @@
+"""Words of people and judges about answers: which ratings stand, the queue of labels, quality."""

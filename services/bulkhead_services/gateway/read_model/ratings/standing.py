@@ -1,0 +1,77 @@
+"""Ratings of one task, pure: which stand, what they come to, and what a reader may see of them.
+
+In: `TaskRated` facts of the task, in stream order. Out: the rating that stands for each person, judge and kind.
+"""
+
+import base64
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from bulkhead.gateway_api.query import OVERSEERS
+from bulkhead.gateway_api.ratings import RatedAs, RatingCounts, TaskRatings
+from bulkhead_contracts.rating import RatingKind, Score, TaskRated
+from bulkhead_contracts.task import RequesterClaim
+
+
+class StandingRating(NamedTuple):
+    """The latest rating under its id. changes: how often one was stored under it."""
+
+    body: TaskRated
+    changes: int = 1
+
+
+Ratings = Mapping[str, StandingRating]
+"""By rating id."""
+
+
+def rating_id_of(key: bytes, task: str, person: str, kind: RatingKind) -> str:
+    """'r' and 25 base32 characters: the same for one person, task and kind. key: of the gateway, so that nobody finds
+    out by trying whose a label is."""
+    digest = hmac.digest(key, "\0".join(("rating", task, kind, person)).encode(), "sha256")
+    return "r" + base64.b32encode(digest).decode().lower()[:25]
+
+
+def apply_rated(ratings: Ratings, body: TaskRated) -> Ratings:
+    """The ratings after one more: it replaces the one before it under its id."""
+    earlier = ratings.get(body.rating_id)
+    return {**ratings, body.rating_id: StandingRating(body, earlier.changes + 1 if earlier else 1)}
+
+
+def count_ratings(ratings: Ratings) -> RatingCounts:
+    """Numbers of good and bad ones; labels are counted as such alone."""
+    bodies = [standing.body for standing in ratings.values()]
+
+    def count(kind: RatingKind, score: Score) -> int:
+        return sum(body.kind == kind and body.score == score for body in bodies)
+
+    return RatingCounts(
+        good=count("rating", "good"),
+        bad=count("rating", "bad"),
+        judged_good=count("judge", "good"),
+        judged_bad=count("judge", "bad"),
+        labels=sum(body.kind == "label" for body in bodies),
+    )
+
+
+def verdict_of(counts: RatingCounts) -> RatedAs:
+    """The word of people: one that says bad outweighs those that say good."""
+    return "bad" if counts.bad else "good" if counts.good else "none"
+
+
+def labels_of(ratings: Ratings) -> dict[str, Score]:
+    """Labels by person."""
+    return {standing.body.person: standing.body.score for standing in ratings.values() if standing.body.kind == "label"}
+
+
+def describe_ratings(ratings: Ratings, claim: RequesterClaim) -> TaskRatings:
+    """The ratings as a reader sees them: counts, the own ones, and everybody's but labels where the role oversees."""
+    bodies = sorted((standing.body for standing in ratings.values()), key=lambda body: body.rated_unix_ms)
+    named = [body for body in bodies if body.kind != "label"] if claim.role in OVERSEERS.names else []
+    return TaskRatings(
+        **count_ratings(ratings).model_dump(), own=tuple(_owned_by(claim.person, bodies)), named=tuple(named)
+    )
+
+
+def _owned_by(person: str, bodies: Iterable[TaskRated]) -> list[TaskRated]:
+    return [body for body in bodies if body.person == person]

@@ -1,0 +1,91 @@
+"""Ratings from code: a person's, a judge's over a share of what ended, and what becomes of them."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from bulkhead.blobs import reference
+from bulkhead.client import Refused, SyncMesh
+from bulkhead.evaluation.online import DayBudget, GroundingJudge, JudgedTask, OnlineJudging, OnlineVerdict, is_sampled
+from bulkhead.gateway_api.ratings import QualityQuery
+from bulkhead_cli.evaluation.sets import write_labels
+from bulkhead_cli.target import GatewayTarget
+from tests.replay.stage import EVALUATOR, OPERATOR, Stage, call, plan, stage, use
+from tests.unit.services.model_gateway.scripted_provider import says
+
+ANN = "bk_ann_of_demo"
+FARES = "The fare to Graz is EUR 12."
+MARKER = reference("rag", FARES.encode()).marker
+
+
+async def answer_task(on: Stage, answer: str, *, check: bool = True) -> str:
+    verdict = says(json.dumps({"verdict": "accept", "score": 1.0, "reasons": [], "answered": "yes"}))
+    search = use(call("search_documents", query="What is the fare to Graz?"))
+    step = {"id": "a", "tools": ["search_documents"]}
+    on.model.will(plan(step), a=[search, says(answer)], judges={"a": [verdict]})
+    return (await on.run("What is the fare to Graz?", feature="fares", check=check))["task_id"]
+
+
+class DearJudge:
+    """Each verdict costs a dollar."""
+
+    name, certified, limit_usd_micros = "dear@1", True, 1_000_000
+
+    async def judge(self, question: str, answer: str, documents: object) -> OnlineVerdict:
+        return OnlineVerdict(True, f"{question} {answer}", self.limit_usd_micros)
+
+
+async def judged_by(judging: OnlineJudging, now_unix_ms: int = 0) -> list[JudgedTask]:
+    return [judged async for judged in judging.judge_ended(now_unix_ms)]
+
+
+@pytest.mark.slow
+async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.client() as ann, on.client(EVALUATOR) as judge:
+        await ann.add_document(FARES.encode(), "fares.md")
+        good = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].")
+        bad = await answer_task(on, f"The fare to Graz is EUR 77 [#{MARKER}].", check=False)
+        first = await judged_by(OnlineJudging(judge, GroundingJudge(), 1.0, DayBudget(0)))
+        assert [(row.task, row.verdict and row.verdict.passed) for row in first] == [(good, True), (bad, False)]
+        assert not await judged_by(OnlineJudging(judge, GroundingJudge(), 1.0, DayBudget(0))), "after a restart, too"
+        seen = (await ann.task(bad).show())["ratings"]
+        assert (seen["judged_bad"], seen["bad"], seen["named"]) == (1, 0, [])
+        async with on.client(OPERATOR) as olga:
+            [rating] = (await olga.task(bad).show())["ratings"]["named"]
+        assert rating["judge"] == GroundingJudge().name and "77" in rating["comment"] and not rating["certified"]
+
+        judging = OnlineJudging(judge, DearJudge(), 1.0, DayBudget(1_500_000))
+        assert [bool(row.verdict) for row in await judged_by(judging)] == [True, False], "the money of the day is spent"
+        assert [bool(row.verdict) for row in await judged_by(judging, 86_400_000)] == [True], "the next day it goes on"
+        none = OnlineJudging(judge, GroundingJudge(), 1e-9, DayBudget(0))
+        assert not await judged_by(none)
+        page = await ann.read(QualityQuery(since="1h"))
+        assert page.total.judged is not None and page.total.ratings.judged_good == 2, "a later verdict replaces one"
+        with pytest.raises(Refused, match="gives no rating of the kind judge"):
+            await ann.task(bad).rate("good", kind="judge", judge="mine@1")
+
+
+def test_a_share_is_drawn_by_digest() -> None:
+    assert 150 < sum(is_sampled(f"t{number}", 0.2) for number in range(1_000)) < 250
+
+
+async def test_plain_programs_rate_and_labels_go_to_files(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.client() as ann:
+        await ann.add_document(FARES.encode(), "fares.md")
+        task = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].")
+
+        def rate_plainly() -> None:
+            with SyncMesh(on.url, ANN) as mesh:
+                assert mesh.task(task).rate("bad", "too dear")["bad"] == 1
+                assert mesh.task(task).rate("good")["good"] == 1
+                mesh.task(task).rate("bad", kind="label")
+
+        await asyncio.to_thread(rate_plainly)
+        path = tmp_path / "labels.jsonl"
+        target = GatewayTarget(on.url, OPERATOR)
+        assert await write_labels(target, {"since": "1h"}, path, as_json=True) == 0
+        [row] = [json.loads(line) for line in path.read_text().splitlines()]
+        assert row["id"] == task and row["labels"] == {"ann": "bad"} and row["model"]
+        assert (tmp_path / row["documents"][0]).read_text() == FARES
