@@ -1,6 +1,7 @@
-"""`bulkhead eval run`, `compare`, `check` and `from-tasks`: the arguments of each. `main` adds them to `bulkhead`."""
+"""`bulkhead eval run`, `compare`, `check`, `calibrate`, `from-tasks`: their arguments. `main` adds them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -186,6 +187,9 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
 
     max_cost_usd, max_latency_s: of the task. answered: yes or partly, the mesh's own verdict, at least.
 
+    judge: a judge of judges.yaml beside the set, or grounded, the shipped one, that passes the answer. Without a
+    certificate that holds (NAME.certificate.json beside the set) its verdict is advice, and fails no case.
+
     python: file.py:function beside the set; given the answer (text, cited, tool_calls, answered, cost_usd_micros,
     latency_ms) it returns True or "", or why it does not pass, within 10 s. It runs with your
     rights: read a set of others first.
@@ -195,6 +199,59 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     from bulkhead_cli.evaluation.sets import check_set
 
     return check_set(case_set, as_json=as_json)
+
+
+@eval_app.command("calibrate")
+def calibrate(
+    labelled: Annotated[
+        Path, typer.Argument(metavar="LABELLED", help="Labelled answers as JSON Lines.", show_default=False)
+    ],
+    at: GatewayOptions,
+    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="Judge to calibrate.")] = "grounded",
+    judges: Annotated[
+        Path | None,
+        typer.Option(
+            "--judges", metavar="FILE", help="File that declares judges.", show_default="judges.yaml beside LABELLED"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="CERT", help="Write the certificate here.", show_default=False)
+    ] = None,
+    min_good: Annotated[
+        float,
+        typer.Option("--min-good", min=0, max=1, help="Least lower bound of the share of good answers that pass."),
+    ] = 0.8,
+    min_bad: Annotated[
+        float, typer.Option("--min-bad", min=0, max=1, help="Least lower bound of the share of bad answers that fail.")
+    ] = 0.8,
+    parallel: Parallel = 4,
+    budget_usd: BudgetUsd = None,
+    resume: Resume = "",
+    deadline: Deadline = "",
+) -> Work:
+    """Hold a judge against answers that people have labelled, and write its certificate.
+
+    Each line has a case, a question, documents (paths beside the file), an answer, the model that wrote it and labels,
+    as in {"ann": "good", "bob": "bad"}. The judge is certified where the lower bounds (Clopper and Pearson, one-sided,
+    95 %) of both rates reach the gate; the exit code is 1 where they do not. An abstention is an error; answers whose
+    labellers differ count in no rate. Votes of models are tasks of the mesh under the feature "eval".
+
+    Examples: bulkhead eval calibrate labelled.jsonl --judge panel --out panel.certificate.json
+    """
+    from bulkhead_cli.evaluation.calibrate import CalibrationRequest, run_calibration
+
+    request = CalibrationRequest(
+        labelled,
+        judge=judge,
+        judges=judges or labelled.parent / "judges.yaml",
+        out=out,
+        gate=(min_good, min_bad),
+        parallel=parallel,
+        budget_usd_micros=ceiling_usd_micros(budget_usd),
+        resume=resume,
+        deadline_s=deadline_of(deadline),
+    )
+    return run_calibration(partial(at.gateway_target, may_make_key=True), at.data, request, as_json=at.as_json)
 
 
 @eval_app.command("from-tasks")

@@ -7,11 +7,16 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.drift import package_version
+from bulkhead.evaluation.jury import Jury, build_vote_plan
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.evaluation.reports.html import render_html
@@ -20,6 +25,7 @@ from bulkhead.evaluation.reports.junit import render_junit
 from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.text.amounts import format_count, format_duration, format_usd
+from bulkhead_cli.evaluation.sets import print_standings
 from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.models.running import add_case_documents, read_cases, render_interval, render_money, run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
@@ -108,14 +114,18 @@ def _tagged_cases(cases: tuple[EvaluationCase, ...], request: EvaluationRequest)
 def _open_folder(
     target: GatewayTarget, data: Path, request: EvaluationRequest, cases: tuple[EvaluationCase, ...]
 ) -> RunFolder:
-    digests = digest_cases(cases)
+    seats = seat_judges(request.case_file, cases, round(time.time() * 1000))
+    jurors = {juror.route for seat in seats.values() for juror in seat.judge.jury}
+    check_known(routes_of(target.data), tuple(sorted(jurors - {""})))
+    print_standings(seats.values(), err)
+    digests = digest_cases(cases, {name: seat.digest for name, seat in seats.items()})
     # Before anything is paid: a check that cannot be loaded judges nothing.
     load_python_checks(cases)
-    tenant = _find_tenant(target, data)
+    tenant = find_tenant(target, data)
     if request.resume:
         folder = RunFolder.open(find_run(data, request.resume), may_write=True)
         try:
-            _go_on(target, tenant, folder, request, cases, digests)
+            _go_on(target, tenant, folder, request, cases, digests, seats)
         except BaseException:
             folder.close()
             raise
@@ -138,11 +148,12 @@ def _open_folder(
         cases=cases,
         digests=digests.wholes,
         inputs=digests.inputs,
+        judges=tuple(seats.values()),
     )
     return RunFolder.create(request.out or data / EVALS / run, manifest)
 
 
-def _find_tenant(target: GatewayTarget, data: Path) -> str:
+def find_tenant(target: GatewayTarget, data: Path) -> str:
     """The tenant of the key where DIR knows it; else the key's digest, and of tokens, which change, no more than that
     it is one."""
     digest = hashlib.sha256(target.api_key.encode()).hexdigest()
@@ -158,6 +169,7 @@ def _go_on(
     request: EvaluationRequest,
     cases: tuple[EvaluationCase, ...],
     digests: CaseDigests,
+    seats: Mapping[str, SeatedJudge],
 ) -> None:
     """Hold a run that began before to the request, and judge by its checks. Raises CaseError for other inputs, and for
     another mesh or tenant, which knows none of its tasks and would be paid for them again."""
@@ -177,9 +189,10 @@ def _go_on(
             "be changed",
         )
     update: dict[str, object] = {"cases": cases, "digests": digests.wholes, "mesh": target.url, "tenant": tenant}
+    update["judges"] = tuple(seats.values())
     update["budget_usd_micros"] = request.budget_usd_micros or manifest.budget_usd_micros or BUDGET_USD_MICROS
     if count := folder.change_manifest(manifest.model_copy(update=update)):
-        err.print(f"the checks were changed: {format_count(count, 'run')} judged again", markup=False)
+        err.print(f"the checks were changed: {format_count(count, 'run')} to be judged again", markup=False)
 
 
 async def _run_folder(
@@ -213,7 +226,21 @@ async def _run_folder(
             at_once=request.parallel,
             verbose=verbose,
             record=folder,
+            judges=seat_jury(mesh, {seat.judge.name: seat for seat in manifest.judges}, manifest.deadline_s),
         )
+
+
+def seat_jury(mesh: Mesh, seats: Mapping[str, SeatedJudge], deadline_s: float) -> Jury:
+    """Judges whose votes are tasks of the mesh: neither a plan of the planner's nor the checker's judge is asked."""
+    runner = MeshRunner(
+        mesh,
+        feature=FEATURE,
+        deadline_s=deadline_s,
+        plan_of=partial(build_vote_plan, seats),
+        check=False,
+        leaves_running=True,
+    )
+    return Jury(seats, runner)
 
 
 def _report(

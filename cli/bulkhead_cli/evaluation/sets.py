@@ -4,19 +4,24 @@ In: a set, or a target and which of its tasks. Out: a summary, or cases as JSON 
 """
 
 import json
+import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.labels import build_label_files
+from bulkhead.evaluation.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.gateway_api.ratings import LabelExportQuery
 from bulkhead.gateway_api.tasks import TaskListQuery
-from bulkhead.text.amounts import format_count
+from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.models.running import read_cases
 from bulkhead_cli.output import CommandError, Exit, json_line, print_json
 from bulkhead_cli.screen import err, out
@@ -45,7 +50,8 @@ def check_set(path: Path, *, as_json: bool) -> Exit:
     """Validate a set. Raises CommandError for the first thing that does not fit."""
     cases = read_cases(path)
     try:
-        digest_cases(cases)
+        seats = seat_judges(path, cases, round(time.time() * 1000))
+        digest_cases(cases, {name: seat.digest for name, seat in seats.items()})
         load_python_checks(cases)
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
@@ -53,13 +59,25 @@ def check_set(path: Path, *, as_json: bool) -> Exit:
     tags = Counter(tag for case in cases for tag in case.tags)
     documents = len({document for case in cases for document in case.documents})
     if as_json:
-        print_json({"set": str(path), "cases": len(cases), "documents": documents, "checks": kinds, "tags": tags})
+        summary = {"set": str(path), "cases": len(cases), "documents": documents, "checks": kinds, "tags": tags}
+        print_json(summary | {"judges": {name: seat.advice or "certified" for name, seat in seats.items()}})
         return Exit.OK
     out.print(f"{path}: {format_count(len(cases), 'case')}, {format_count(documents, 'document')}", markup=False)
     for title, counts in (("checks", kinds), ("tags", tags)):
         names = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         out.print(f"{title}: {names or 'none'}", markup=False)
+    print_standings(seats.values(), out)
     return Exit.OK
+
+
+def print_standings(seats: Iterable[SeatedJudge], screen: Console) -> None:
+    """Print which judges may fail a case, until when, and why the others may not."""
+    for seat in seats:
+        if seat.advice:
+            screen.print(f"judge {seat.judge.name} is advice: {seat.advice}", style="yellow", markup=False)
+        elif seat.certificate is not None:
+            until = format_time(seat.certificate.expires_unix_ms)
+            screen.print(f"judge {seat.judge.name} is certified until {until}", markup=False)
 
 
 async def write_task_cases(

@@ -8,8 +8,8 @@ from typing import Any
 
 from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, load_cases
-from bulkhead.evaluation.on_mesh import MeshRunner, UnknownRoute
-from bulkhead.evaluation.runs import CaseRun, CaseRuns, RunRecord, run_all
+from bulkhead.evaluation.on_mesh import UnknownRoute
+from bulkhead.evaluation.runs import AnswerJudges, CaseRun, CaseRuns, Runner, RunRecord, run_all
 from bulkhead.evaluation.statistics import Estimate
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_cli.output import CommandError, Exit
@@ -26,7 +26,7 @@ def read_cases(path: Path) -> tuple[EvaluationCase, ...]:
 
 
 async def run_through(
-    runner: MeshRunner,
+    runner: Runner,
     cases: tuple[EvaluationCase, ...],
     routes: tuple[str, ...],
     *,
@@ -35,8 +35,10 @@ async def run_through(
     at_once: int,
     verbose: bool,
     record: RunRecord | None = None,
+    judges: AnswerJudges | None = None,
 ) -> CaseRuns:
-    """All runs, with a line for each that was not on record. Raises CommandError for an unknown route, MeshError."""
+    """All runs, with a line for each that was not on record. Raises CommandError for an unknown route and for cases
+    that cannot be judged, MeshError."""
     total, done = len(cases) * len(routes) * repeat, len(record.finished) if record is not None else 0
 
     def print_run(run: CaseRun) -> None:
@@ -60,7 +62,10 @@ async def run_through(
             at_once=at_once,
             on_run=print_run,
             record=record,
+            judges=judges,
         )
+    except CaseError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
     except UnknownRoute as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="unknown_route") from error
 

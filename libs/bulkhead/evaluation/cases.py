@@ -6,7 +6,7 @@ the case and the field.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -82,9 +82,10 @@ class Check(BaseModel):
     name. entities: names that all stand in the answer as whole words; forbidden: words that do not. personal_data:
     kinds that may stand in the answer. tool_called: a call that was made, and not refused; tool_not_called: a tool
     that was not even asked for. max_cost_usd, max_latency_s: of the task. answered: the mesh's own verdict, at least
-    so good. reference_overlap: F1 of the words in common with the nearest reference (Rajpurkar 2016). python:
-    `file.py:function` beside the file of cases; the function takes a CaseAnswer and returns True or "", or why the
-    answer does not pass.
+    so good. judge: the name of one in `judges.yaml` beside the file of cases, or `grounded`, the shipped one, which
+    passes the answer. reference_overlap: F1 of the words in common with the nearest reference (Rajpurkar 2016).
+    python: `file.py:function` beside the file of cases; the function takes a CaseAnswer and returns True or "", or why
+    the answer does not pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +105,7 @@ class Check(BaseModel):
     max_cost_usd: Positive | None = None
     max_latency_s: Positive | None = None
     answered: Literal["yes", "partly"] | None = None
+    judge: Label | None = None
     reference_overlap: Annotated[float, Field(gt=0, le=1)] | None = None
     python: Annotated[str, Field(pattern=r"^[^:]{1,400}\.py:[A-Za-z_]\w{0,99}$")] | None = None
 
@@ -162,41 +164,61 @@ class EvaluationCase(BaseModel):
             raise ValueError("reference_overlap needs references, and there are none")
         return self
 
+    @property
+    def wants_judge(self) -> bool:
+        """True when one of its checks is a judge's."""
+        return any(check.judge is not None for check in self.checks)
+
 
 FORM = 'write `- {name: late, objective: "What is refunded?", documents: [terms.md], checks: [{contains: "40 EUR"}]}`'
 
 
-def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
-    """The cases of a file, with the paths of their documents as they are from here. Raises CaseError."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CaseError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes", "split it")
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaseError(f"{path} cannot be read: {error}", "name a YAML or JSONL file of cases") from error
-    rows = _parse_json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _parse_yaml(path, text)
+def load_rows(path: Path) -> list[tuple[str, object]]:
+    """The rows of a file, each with its place in it: 1 to MAX_CASES. Raises CaseError."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = _parse_json_lines(path, _read_text(path))
+    else:
+        document = load_yaml(path)
+        listed = document.get("cases") if isinstance(document, dict) else document
+        if not isinstance(listed, list):
+            raise CaseError(f"{path} holds no list of cases", FORM)
+        rows = [(f"case {number}", row) for number, row in enumerate(listed, 1)]
     if not 1 <= len(rows) <= MAX_CASES:
         raise CaseError(f"{path} has {len(rows)} cases", f"give 1 to {MAX_CASES:,}; {FORM}")
-    cases = tuple(_parse_case(f"{path}, {where}", row) for where, row in rows)
+    return rows
+
+
+def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
+    """The cases of a file, with the paths of their documents as they are from here. Raises CaseError."""
+    cases = tuple(_parse_case(f"{path}, {where}", row) for where, row in load_rows(path))
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several cases are called {', '.join(twice)}", "give each a name of its own")
     for case in cases:
-        _require_documents_beside(path, case)
+        require_documents_beside(path, case.name, case.documents)
     return tuple(_with_paths(case, path.parent) for case in cases)
 
 
-def _require_documents_beside(path: Path, case: EvaluationCase) -> None:
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CaseError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes", "split it")
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaseError(f"{path} cannot be read: {error}", "name a YAML or JSONL file") from error
+
+
+def require_documents_beside(path: Path, name: str, documents: Iterable[str]) -> None:
     """Documents are added to the tenant: a set of others must not name the user's own files. Raises CaseError."""
     folder = path.parent
-    for document in case.documents:
+    for document in documents:
         try:
             is_beside = (folder / document).resolve().is_relative_to(folder.resolve())
         except (OSError, RuntimeError, ValueError):  # A circle of links, or a path that no file has.
             is_beside = False
         if Path(document).is_absolute() or not is_beside:
             raise CaseError(
-                f"{path}, case {case.name}: the document {document!r} does not lie in the folder of the set",
+                f"{path}, case {name}: the document {document!r} does not lie in the folder of the set",
                 "copy it there, and name it by its path from there",
             )
 
@@ -219,9 +241,9 @@ class CaseDigests:
     inputs: dict[str, str]
 
 
-def digest_cases(cases: Iterable[EvaluationCase]) -> CaseDigests:
-    """Digests of the cases, with the contents of the files that they name; where they lie says nothing.
-    Raises CaseError for a file that cannot be read."""
+def digest_cases(cases: Iterable[EvaluationCase], judges: Mapping[str, str]) -> CaseDigests:
+    """Digests of the cases, with the contents of the files that they name; where they lie says nothing. judges: digests
+    of their judges by name. Raises CaseError for a file that cannot be read."""
     contents: dict[str, str] = {}
 
     def digest_file(name: str) -> str:
@@ -243,6 +265,8 @@ def digest_cases(cases: Iterable[EvaluationCase]) -> CaseDigests:
             if code := check.get("python"):
                 path, _, function = code.rpartition(":")
                 check["python"] = [digest_file(path), function]
+            if name := check.get("judge"):
+                check["judge"] = [name, judges[name]]
         digests.wholes[case.name] = _digest_row(row)
         digests.inputs[case.name] = _digest_row(inputs)
     return digests
@@ -262,15 +286,12 @@ class _AliasFreeLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:
+def load_yaml(path: Path) -> object:
+    """The document of a YAML file without aliases. Raises CaseError."""
     try:
-        document = yaml.load(text, _AliasFreeLoader)  # noqa: S506  # A SafeLoader.
+        return yaml.load(_read_text(path), _AliasFreeLoader)  # noqa: S506  # A SafeLoader.
     except (yaml.YAMLError, RecursionError) as error:
         raise CaseError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}", FORM) from error
-    rows = document.get("cases") if isinstance(document, dict) else document
-    if not isinstance(rows, list):
-        raise CaseError(f"{path} holds no list of cases", FORM)
-    return [(f"case {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _parse_json_lines(path: Path, text: str) -> list[tuple[str, object]]:

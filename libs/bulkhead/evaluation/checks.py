@@ -26,8 +26,8 @@ def needs_tool_calls(checks: Iterable[Check]) -> bool:
 
 
 def failed_checks(checks: Iterable[Check], answer: CaseAnswer, references: Sequence[str] = ()) -> tuple[str, ...]:
-    """Reason of each check that failed; () when the answer passes."""
-    reasons = ((check, _failure_reason(check, answer, references)) for check in checks)
+    """Reason of each check that failed; () when the answer passes. Judges are asked elsewhere."""
+    reasons = ((check, _failure_reason(check, answer, references)) for check in checks if check.judge is None)
     return tuple(escape_surrogates(f"{check} ({reason})") for check, reason in reasons if reason)
 
 

@@ -13,7 +13,8 @@ from typing import IO, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, RunRecord, RunSlot, Submission, judge_run
+from bulkhead.evaluation.certificates import SeatedJudge
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, RunRecord, RunSlot, Submission
 
 MANIFEST, ROWS = "run.json", "rows.jsonl"
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
@@ -24,8 +25,8 @@ _OUTCOME = TypeAdapter(CaseRunOutcome)
 
 class RunManifest(BaseModel):
     """Settings of a run. cases: as they are judged; digests: of each with its files, by name; inputs: the same without
-    the checks. tenant: the one whose tasks they are, or its key's digest where that does not name it. release: the
-    label of the prompts that it is made under. made_by: version of the package."""
+    the checks. judges: those of the checks. tenant: the one whose tasks they are, or its key's digest where that does
+    not name it. release: the label of the prompts that it is made under. made_by: version of the package."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,6 +46,7 @@ class RunManifest(BaseModel):
     cases: tuple[EvaluationCase, ...]
     digests: dict[str, str]
     inputs: dict[str, str] = {}
+    judges: tuple[SeatedJudge, ...] = ()
 
     @property
     def run_count(self) -> int:
@@ -159,13 +161,12 @@ class RunFolder(RunRecord):
         return Submission(key, limit_usd_micros)
 
     def change_manifest(self, manifest: RunManifest) -> int:
-        """Go on with other settings. Runs of cases whose checks were changed are judged anew; gives their number.
+        """Go on with other settings. Runs of cases whose checks were changed are to be judged anew; gives their number.
         Raises CaseError where it cannot be written."""
-        by_name = {case.name: case for case in manifest.cases}
         changed = {name for name, digest in manifest.digests.items() if self.manifest.digests.get(name) != digest}
         runs = [run for run in self._finished.values() if run.case in changed]
         for run in runs:
-            self.finish_run(judge_run(by_name[run.case], (run.case, run.route, run.repetition), run.outcome))
+            self.keep_outcome((run.case, run.route, run.repetition), run.outcome)
         # The manifest last: until it is replaced a process that is killed leaves a run that is judged once more.
         try:
             _write_manifest(self.path, manifest)
@@ -205,6 +206,7 @@ class RunFolder(RunRecord):
             case _Answered():
                 self._unjudged[row.slot] = _OUTCOME.validate_python(row.outcome)
                 self._open.pop(row.slot, None)
+                self._finished.pop(row.slot, None)  # It is judged anew.
             case _Ended():
                 run = _RUN.validate_python(row.run)
                 slot = (run.case, run.route, run.repetition)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bulkhead.evaluation import checks
 from bulkhead.evaluation.answers import CaseAnswer
-from bulkhead.evaluation.cases import EvaluationCase
+from bulkhead.evaluation.cases import CaseError, EvaluationCase
+from bulkhead.evaluation.checks import escape_surrogates, failed_checks
+from bulkhead.evaluation.judges import JudgeVerdict
 from bulkhead_contracts import bounds
 
 
@@ -58,7 +59,7 @@ class Runner(Protocol):
 class CaseRun:
     """One run, judged. failed: the checks that it did not pass, with reasons; of a run without an answer all of them.
 
-    repetition: from 0.
+    repetition: from 0. verdicts: of judges, with those that are advice.
     """
 
     case: str
@@ -66,6 +67,7 @@ class CaseRun:
     repetition: int
     outcome: CaseRunOutcome
     failed: tuple[str, ...] = ()
+    verdicts: tuple[JudgeVerdict, ...] = ()
 
     @property
     def has_passed(self) -> bool:
@@ -141,13 +143,14 @@ class EvaluationBudget:
         self._held += limit_usd_micros
         return limit_usd_micros
 
-    async def reserve_run(self) -> int:
-        """The ceiling of one more run; 0 when there is not enough for one as dear as the dearest so far."""
+    async def reserve_run(self, most_usd_micros: int) -> int:
+        """The ceiling of one more run, which may cost so much at most; 0 when there is not enough for one as dear as
+        the dearest so far."""
         async with self._returned:
             while not self.over:
                 free = self._limit - self.spent - self._held
-                if free >= self._dearest:
-                    reservation = min(bounds.DEFAULT_TASK_COST_USD_MICROS, free)
+                if free >= min(self._dearest, most_usd_micros):
+                    reservation = min(most_usd_micros, free)
                     self._held += reservation
                     return reservation
                 if not self._held:
@@ -156,10 +159,10 @@ class EvaluationBudget:
                 await self._returned.wait()
         return 0
 
-    async def settle_run(self, given: int, outcome: CaseRunOutcome | None) -> bool:
+    async def settle_run(self, given: int, outcome: CaseRunOutcome | None, most_usd_micros: int) -> bool:
         """Settle a run with its cost. False: it was cut off for it had been given too little, and says nothing."""
         cost = outcome.cost_usd_micros if outcome is not None else 0
-        short = outcome is not None and outcome.at_ceiling and given < bounds.DEFAULT_TASK_COST_USD_MICROS
+        short = outcome is not None and outcome.at_ceiling and given < most_usd_micros
         async with self._returned:
             self._held -= given
             self.spent += cost
@@ -168,11 +171,59 @@ class EvaluationBudget:
         return not short
 
 
-def judge_run(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> CaseRun:
+class AnswerJudges(Protocol):
+    """Judges of answers, whose verdicts may cost money."""
+
+    async def judge_answer(
+        self, case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, budget: EvaluationBudget, record: RunRecord
+    ) -> tuple[JudgeVerdict, ...] | None:
+        """The verdicts that the case's checks ask for; None where the money does not suffice for them."""
+        ...
+
+
+def judge_run(
+    case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, verdicts: tuple[JudgeVerdict, ...] = ()
+) -> CaseRun:
     """The run of a slot, judged by the case's checks. Raises CaseError for a check that cannot be loaded."""
     answer = outcome.answer
-    failed = checks.failed_checks(case.checks, answer, case.references) if answer is not None else ()
-    return CaseRun(*slot, outcome, failed)
+    if answer is None:
+        return CaseRun(*slot, outcome)
+    failures = (escape_surrogates(verdict.failure) for verdict in verdicts if verdict.failure)
+    return CaseRun(*slot, outcome, (*failed_checks(case.checks, answer, case.references), *failures), verdicts)
+
+
+async def make_run(
+    runner: Runner,
+    case: EvaluationCase,
+    route: str,
+    slot: RunSlot,
+    budget: EvaluationBudget,
+    record: RunRecord,
+    most_usd_micros: int = bounds.DEFAULT_TASK_COST_USD_MICROS,
+) -> CaseRunOutcome | None:
+    """The outcome of a slot: that on record, or of a run that is made, or gone on with, and kept. None where the money
+    does not suffice. Raises what the runner raises."""
+    outcome = record.find_outcome(slot)
+    if outcome is not None:
+        return outcome
+    submission = record.find_submission(slot)
+    ceiling = (
+        await budget.reserve_run(most_usd_micros)
+        if submission is None
+        else budget.hold_again(submission.limit_usd_micros)
+    )
+    if not ceiling:
+        return None
+    submission = submission or record.begin_run(slot, ceiling)
+    try:
+        outcome = await runner.run(case, route, submission)
+    finally:
+        counts = await budget.settle_run(ceiling, outcome, most_usd_micros)
+    if not counts:
+        record.drop_run(slot, outcome.cost_usd_micros)
+        return None
+    record.keep_outcome(slot, outcome)
+    return outcome
 
 
 async def run_all(
@@ -185,8 +236,13 @@ async def run_all(
     at_once: int,
     on_run: Callable[[CaseRun], None] = lambda run: None,
     record: RunRecord | None = None,
+    judges: AnswerJudges | None = None,
 ) -> CaseRuns:
-    """Run every case on every route `repeat` times, except what the record has. Raises what the runner raises."""
+    """Run every case on every route `repeat` times, except what the record has. Raises what the runner raises, and
+    CaseError for cases that want judges where there are none."""
+    if judges is None and (case := next((case for case in cases if case.wants_judge), None)):
+        problem = f"case {case.name} has a judge, which this command does not ask"
+        raise CaseError(problem, "take the check out, or use `bulkhead eval run`")
     record = record or RunRecord()
     by_slot = dict(record.finished)
     runs = list(by_slot.values())
@@ -203,9 +259,14 @@ async def run_all(
     judging = asyncio.Lock()  # Functions of a set may share what is theirs: one judges at a time.
 
     async def judge(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> None:
+        verdicts: tuple[JudgeVerdict, ...] | None = ()
+        if judges is not None and case.wants_judge and outcome.answer is not None:
+            verdicts = await judges.judge_answer(case, slot, outcome, purse, record)
+        if verdicts is None:  # The answer is kept: with more money it is judged.
+            return
         # A check of the set's author may take its time: the others' tasks are followed meanwhile.
         async with judging:
-            run = await asyncio.to_thread(judge_run, case, slot, outcome)
+            run = await asyncio.to_thread(judge_run, case, slot, outcome, verdicts)
         runs.append(run)
         record.finish_run(run)
         on_run(run)
@@ -213,24 +274,9 @@ async def run_all(
     async def run_pending() -> None:
         for case, route, repetition in pending:
             slot = (case.name, route, repetition)
-            outcome = record.find_outcome(slot)
+            outcome = await make_run(runner, case, route, slot, purse, record)
             if outcome is not None:
                 await judge(case, slot, outcome)
-                continue
-            submission = record.find_submission(slot)
-            ceiling = await purse.reserve_run() if submission is None else purse.hold_again(submission.limit_usd_micros)
-            if not ceiling:
-                return
-            submission = submission or record.begin_run(slot, ceiling)
-            try:
-                outcome = await runner.run(case, route, submission)
-            finally:
-                counts = await purse.settle_run(ceiling, outcome)
-            if not counts:
-                record.drop_run(slot, outcome.cost_usd_micros)
-                continue
-            record.keep_outcome(slot, outcome)
-            await judge(case, slot, outcome)
 
     tasks = [asyncio.create_task(run_pending()) for _ in range(at_once)]
     try:

@@ -91,14 +91,14 @@ def quantile_estimate(values: Sequence[float], q: float) -> Estimate | None:
     if not n:
         return None
     value = ordered[min(n - 1, max(0, math.ceil(q * n) - 1))]
-    below = _binomial_cdf(n, q)
+    below = binomial_cdf(n, q)
     # Largest r with P(X < r) <= 2.5 %, smallest s with P(X < s) >= 97.5 %; X of n lie at or below the true quantile.
     low = max((r for r in range(1, n + 1) if below[r - 1] <= 0.025), default=0)
     high = min((s for s in range(1, n + 1) if below[s - 1] >= 0.975), default=0)
     return Estimate(value, ordered[low - 1] if low else None, ordered[high - 1] if high else None)
 
 
-def _binomial_cdf(n: int, q: float) -> list[float]:
+def binomial_cdf(n: int, q: float) -> list[float]:
     """P(X <= k) of Binomial(n, q), for k from 0 to n."""
     total, cumulative = 0.0, []
     for k in range(n + 1):
