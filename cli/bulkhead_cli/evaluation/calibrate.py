@@ -3,7 +3,6 @@
 In: labelled answers, a judge; a mesh where its jurors are models. Out: figures, a certificate, an exit code.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,11 @@ from bulkhead.evaluation.calibration import (
     ConfusionTable,
     LabelledAnswers,
     LabelledCase,
-    build_cases,
     calibrate_judge,
     digest_labelled,
     load_labelled,
 )
-from bulkhead.evaluation.cases import CaseError, digest_cases
+from bulkhead.evaluation.cases import CaseError
 from bulkhead.evaluation.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path
 from bulkhead.evaluation.drift import package_version
 from bulkhead.evaluation.judges import Judge, load_judges
@@ -63,8 +61,8 @@ async def run_calibration(
     try:
         labelled = load_labelled(request.labelled)
         judge = _find_judge(request)
-        dataset_sha256 = digest_labelled(request.labelled, labelled)
-        runs = await _judge_labelled(find_target, data, request, labelled, judge, verbose=not as_json)
+        dataset_sha256 = digest_labelled(labelled)
+        runs = await _judge_labelled(find_target, data, request, labelled, judge, dataset_sha256, verbose=not as_json)
         figures = calibrate_judge(labelled, {run.case: run.verdicts[0].passed for run in runs.runs if run.verdicts})
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
@@ -108,19 +106,18 @@ async def _judge_labelled(
     request: CalibrationRequest,
     labelled: Sequence[LabelledCase],
     judge: Judge,
+    dataset_sha256: str,
     *,
     verbose: bool,
 ) -> CaseRuns:
     """The verdicts: of the shipped judge here, of models over the mesh, kept in a folder."""
-    cases = build_cases(request.labelled, labelled, judge.name)
     seats = {judge.name: SeatedJudge(judge=judge, advice=UNDER_CALIBRATION)}
-    answers = LabelledAnswers(labelled)
+    answers = LabelledAnswers(labelled, judge.name)
     if not judge.jury:
-        cores = os.cpu_count() or 1
-        return await run_all(answers, cases, ("",), repeat=1, limit_usd_micros=1, at_once=cores, judges=Jury(seats))
+        jury = Jury(seats, find_texts=answers.find_texts)
+        return await run_all(answers, answers.cases, ("",), repeat=1, limit_usd_micros=1, at_once=1, judges=jury)
     target = find_target()
     check_known(routes_of(target.data), tuple(juror.route for juror in judge.jury if juror.route))
-    digests = digest_cases(cases, {judge.name: judge.digest})
     manifest = RunManifest(
         run=f"calibrate-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}",
         case_file=str(request.labelled),
@@ -132,9 +129,8 @@ async def _judge_labelled(
         repetitions=1,
         deadline_s=request.deadline_s,
         check=False,
-        cases=cases,
-        digests=digests.wholes,
-        inputs=digests.inputs,
+        cases=answers.cases,
+        digests={"labelled": dataset_sha256, "judge": judge.digest},
         judges=tuple(seats.values()),
     )
     folder = _open_folder(data, request, manifest)
@@ -144,14 +140,14 @@ async def _judge_labelled(
         async with target.mesh_client() as mesh:
             runs = await run_through(
                 answers,
-                cases,
+                answers.cases,
                 ("",),
                 repeat=1,
                 limit_usd_micros=folder.manifest.budget_usd_micros,
                 at_once=request.parallel,
                 verbose=verbose,
                 record=folder,
-                judges=seat_jury(mesh, seats, request.deadline_s),
+                judges=seat_jury(mesh, seats, request.deadline_s, answers.find_texts),
             )
     finally:
         folder.close()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.drift import package_version
-from bulkhead.evaluation.jury import Jury, build_vote_plan
+from bulkhead.evaluation.jury import Jury, build_vote_plan, read_documents
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.evaluation.reports.html import render_html
@@ -230,7 +230,12 @@ async def _run_folder(
         )
 
 
-def seat_jury(mesh: Mesh, seats: Mapping[str, SeatedJudge], deadline_s: float) -> Jury:
+def seat_jury(
+    mesh: Mesh,
+    seats: Mapping[str, SeatedJudge],
+    deadline_s: float,
+    find_texts: Callable[[EvaluationCase], Mapping[str, str]] = read_documents,
+) -> Jury:
     """Judges whose votes are tasks of the mesh: neither a plan of the planner's nor the checker's judge is asked."""
     runner = MeshRunner(
         mesh,
@@ -240,7 +245,7 @@ def seat_jury(mesh: Mesh, seats: Mapping[str, SeatedJudge], deadline_s: float) -
         check=False,
         leaves_running=True,
     )
-    return Jury(seats, runner)
+    return Jury(seats, runner, find_texts)
 
 
 def _report(
@@ -283,6 +288,10 @@ def _print_report(report: EvaluationReport, folder: Path, problems: list[str]) -
     for figures in report.by_tag:
         passed = render_interval(figures.passed, "{:.0%}".format)
         out.print(f"  {figures.name}: passed {passed} of {format_count(figures.runs, 'run')}", markup=False)
+    for judge in report.judges:
+        shares = [render_interval(share, "{:.0%}".format) for share in (judge.passed, judge.corrected)]
+        state = f"passed {shares[0]} of {format_count(judge.verdicts, 'answer')}, corrected for its errors {shares[1]}"
+        out.print(f"judge {judge.name}: {state}{' (advice)' if judge.advice else ''}", markup=False)
     if report.difference is not None:
         difference, test = report.difference, report.difference.test
         reason = f" ({test.name}, p = {test.p_value:.3g})" if test is not None else ": no case is the same in both"

@@ -91,17 +91,17 @@ def bootstrap_estimate(rows: Sequence[Row], figure: Callable[[Sequence[Row]], fl
     return Estimate(value, ordered[round(0.025 * last)], ordered[round(0.975 * last)])
 
 
-def corrected_share(passed: int, count: int, true_positive: RateBound, true_negative: RateBound) -> Estimate | None:
-    """The share of good answers behind `passed` verdicts of `count`, corrected for the judge's errors (Rogan and Gladen
-    1978), with the interval of Lang and Reiczigel (2014), which holds the errors of all three counts. None where the
-    judge is no better than chance."""
+def corrected_share(passed: float, count: float, true_positive: RateBound, true_negative: RateBound) -> Estimate | None:
+    """The share of good answers behind the share `passed` of `count` verdicts, corrected for the judge's errors (Rogan
+    and Gladen 1978), with the interval of Lang and Reiczigel (2014), which holds the errors of all three counts. None
+    where the judge is no better than chance."""
     youden = true_positive.value + true_negative.value - 1
     if not count or youden <= 0:
         return None
     z2 = Z * Z
-    value = (passed / count + true_negative.value - 1) / youden
+    value = (passed + true_negative.value - 1) / youden
     n, n_se, n_sp = count + z2, true_positive.count + 2, true_negative.count + 2
-    p = (passed + z2 / 2) / n
+    p = (count * passed + z2 / 2) / n
     se = (true_positive.count * true_positive.value + 1) / n_se
     sp = (true_negative.count * true_negative.value + 1) / n_sp
     slope = se + sp - 1

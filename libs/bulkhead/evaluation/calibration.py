@@ -22,6 +22,7 @@ from bulkhead.evaluation.agreement import (
 )
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import (
+    MAX_NAMES,
     MAX_TAGS,
     CaseError,
     Check,
@@ -29,6 +30,7 @@ from bulkhead.evaluation.cases import (
     Label,
     Words,
     load_rows,
+    read_texts,
     require_documents_beside,
 )
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
@@ -40,21 +42,30 @@ FORM = (
     'write `{"case": "late", "question": "What is refunded?", "documents": ["terms.md"], "answer": "40 EUR.", '
     '"model": "openai/gpt-5-mini", "labels": {"ann": "good", "bob": "bad"}}` on each line'
 )
-MAX_LABELLERS = 16
+MAX_LABELLERS, MAX_NAME_CHARS = 16, 200
+
+
+class LabelledDocument(BaseModel):
+    """A text that an answer may rest on."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+    text: str
 
 
 class LabelledCase(BaseModel):
-    """An answer that people have labelled. documents: paths beside the file. model: `provider/model` that wrote the
-    answer; "" where a person did. labels: by labeller, each given without seeing the others."""
+    """An answer that people have labelled. documents: texts, in a file also paths beside it. model: `provider/model`
+    that wrote the answer; "" where a person did. labels: by labeller, each given without seeing the others."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     case: Annotated[Label, Field(validation_alias=AliasChoices("case", "id"))]
     question: Words
-    documents: tuple[str, ...] = ()
+    documents: Annotated[tuple[str | LabelledDocument, ...], Field(max_length=MAX_NAMES)] = ()
     answer: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
-    model: Annotated[str, Field(max_length=200)] = ""
-    labels: Annotated[dict[Label, Literal["good", "bad"]], Field(min_length=1, max_length=MAX_LABELLERS)]
+    model: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
+    labels: Annotated[dict[str, Literal["good", "bad"]], Field(min_length=1, max_length=MAX_LABELLERS)]
     tags: Annotated[tuple[Label, ...], Field(max_length=MAX_TAGS)] = ()
 
     @property
@@ -69,53 +80,50 @@ class LabelledCase(BaseModel):
         good = sum(label == "good" for label in self.labels.values())
         return good, len(self.labels) - good
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The documents by name."""
+        return {row.name: row.text for row in self.documents if not isinstance(row, str)}
+
 
 def load_labelled(path: Path) -> tuple[LabelledCase, ...]:
-    """The labelled answers of a file. Raises CaseError."""
+    """The labelled answers of a file, with the texts of their documents. Raises CaseError."""
     cases: list[LabelledCase] = []
     for where, row in load_rows(path):
         try:
             case = LabelledCase.model_validate(row)
         except ValidationError as error:
             raise CaseError(f"{path}, {where}: {find_misfits(error, LabelledCase)[0]}", FORM) from error
-        require_documents_beside(path, case.case, case.documents)
-        cases.append(case)
+        names = [name for name in case.documents if isinstance(name, str)]
+        require_documents_beside(path, case.case, names)
+        read = [LabelledDocument(name=name, text=text) for name, text in read_texts(path.parent, names).items()]
+        inline = [row for row in case.documents if not isinstance(row, str)]
+        cases.append(case.model_copy(update={"documents": (*read, *inline)}))
     names = [case.case for case in cases]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several answers are called {', '.join(repeated)}", "give each a name of its own")
     return tuple(cases)
 
 
-def digest_labelled(path: Path, cases: Sequence[LabelledCase]) -> str:
-    """SHA-256 of the labelled answers and of what their documents hold. Raises CaseError."""
-    digest = hashlib.sha256("".join(case.model_dump_json() for case in cases).encode())
-    for name in sorted({name for case in cases for name in case.documents}):
-        try:
-            digest.update(hashlib.sha256((path.parent / name).read_bytes()).digest())
-        except OSError as error:
-            raise CaseError(f"{path.parent / name} cannot be read: {error.strerror}", "put it there") from error
-    return digest.hexdigest()
-
-
-def build_cases(path: Path, cases: Sequence[LabelledCase], judge: str) -> tuple[EvaluationCase, ...]:
-    """The labelled answers as cases that the judge alone checks."""
-    return tuple(
-        EvaluationCase(
-            name=case.case,
-            objective=case.question,
-            documents=tuple(str(path.parent / name) for name in case.documents),
-            checks=(Check(judge=judge),),
-            tags=case.tags,
-        )
-        for case in cases
-    )
+def digest_labelled(cases: Sequence[LabelledCase]) -> str:
+    """SHA-256 of the labelled answers and of what their documents hold."""
+    return hashlib.sha256("".join(case.model_dump_json() for case in cases).encode()).hexdigest()
 
 
 class LabelledAnswers:
-    """A `Runner` whose answers are those of the labelled set: they cost nothing."""
+    """A `Runner` whose answers are those of a labelled set: they cost nothing. cases: the set as cases that the judge
+    alone checks."""
 
-    def __init__(self, cases: Sequence[LabelledCase]) -> None:
+    def __init__(self, cases: Sequence[LabelledCase], judge: str) -> None:
         self._cases = {case.case: case for case in cases}
+        self.cases = tuple(
+            EvaluationCase(name=row.case, objective=row.question, checks=(Check(judge=judge),), tags=row.tags)
+            for row in cases
+        )
+
+    def find_texts(self, case: EvaluationCase) -> dict[str, str]:
+        """Texts of the documents of a case, by name."""
+        return self._cases[case.name].texts
 
     async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
         """The labelled answer."""

@@ -223,6 +223,18 @@ def require_documents_beside(path: Path, name: str, documents: Iterable[str]) ->
             )
 
 
+def read_texts(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Texts of the documents of a set, by their paths from a folder. Raises CaseError for one that is no text."""
+    texts = {}
+    for name in names:
+        try:
+            texts[name] = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "put it beside the file of cases, as UTF-8 text"
+            raise CaseError(f"judges cannot read {folder / name}: {type(error).__name__}", hint) from error
+    return texts
+
+
 def _with_paths(case: EvaluationCase, folder: Path) -> EvaluationCase:
     documents = tuple(str(folder / document) for document in case.documents)
     checks = tuple(

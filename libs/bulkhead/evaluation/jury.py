@@ -5,11 +5,11 @@ key is on the disk before it is submitted, so that after a crash it is collected
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.evaluation.cases import CaseError, Check, EvaluationCase
+from bulkhead.evaluation.cases import Check, EvaluationCase, read_texts
 from bulkhead.evaluation.certificates import SeatedJudge
 from bulkhead.evaluation.grounded_judge import judge_grounding
 from bulkhead.evaluation.judges import (
@@ -27,11 +27,22 @@ from bulkhead_contracts import bounds
 ACCEPTANCE = "it is the JSON object that the instruction asks for"
 
 
-class Jury:
-    """Judges of an evaluation, by name. runner: makes the votes of models; None where no judge asks one."""
+def read_documents(case: EvaluationCase) -> Mapping[str, str]:
+    """Texts of a case's documents by their names. Raises CaseError for one that is no text."""
+    return {Path(path).name: text for path, text in read_texts(Path(), case.documents).items()}
 
-    def __init__(self, judges: Mapping[str, SeatedJudge], runner: Runner | None = None) -> None:
-        self._judges, self._runner = judges, runner
+
+class Jury:
+    """Judges of an evaluation, by name. runner: makes the votes of models; None where no judge asks one. find_texts:
+    of a case's documents, by name."""
+
+    def __init__(
+        self,
+        judges: Mapping[str, SeatedJudge],
+        runner: Runner | None = None,
+        find_texts: Callable[[EvaluationCase], Mapping[str, str]] = read_documents,
+    ) -> None:
+        self._judges, self._runner, self._find_texts = judges, runner, find_texts
 
     async def judge_answer(
         self, case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, budget: EvaluationBudget, record: RunRecord
@@ -57,7 +68,7 @@ class Jury:
     ) -> list[JurorVote] | None:
         judge, answer = seat.judge, outcome.answer
         assert answer is not None
-        documents = read_documents(case)
+        documents = self._find_texts(case)
         if not judge.jury:
             vote = await asyncio.to_thread(judge_grounding, case.objective, documents, answer.plain_text)
             return [vote]
@@ -99,15 +110,3 @@ def build_vote_plan(judges: Mapping[str, SeatedJudge], case: EvaluationCase) -> 
     judge = judges[case.checks[0].judge or ""].judge
     instruction = f"Judge an answer.\n{judge.question}\n{VOTE_FORM}"
     return {"steps": [{"id": "vote", "title": "Vote", "instruction": instruction, "acceptance": ACCEPTANCE}]}
-
-
-def read_documents(case: EvaluationCase) -> dict[str, str]:
-    """Texts of a case's documents by their names. Raises CaseError for one that is no text."""
-    texts = {}
-    for path in map(Path, case.documents):
-        try:
-            texts[path.name] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            hint = "put it beside the file of cases, as UTF-8 text"
-            raise CaseError(f"judges cannot read {path}: {type(error).__name__}", hint) from error
-    return texts

@@ -40,6 +40,8 @@ def _add_case(suite: ET.Element, run: CaseRun, *, repeated: bool) -> None:
     name = f"{run.case}[{run.repetition}]" if repeated else run.case
     element = ET.SubElement(suite, "testcase", classname="bulkhead.eval", name=name)
     element.set("time", f"{run.outcome.latency_ms / 1000:.3f}")
+    if run.verdicts:
+        ET.SubElement(element, "system-out").text = _clean_text("\n".join(map(str, run.verdicts)))
     if run.has_passed:
         return
     if run.outcome.answer is None:

@@ -4,11 +4,13 @@ Only cases whose text, checks and files are the same in both runs are compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
+from bulkhead.evaluation.agreement import corrected_share
 from bulkhead.evaluation.cases import EvaluationCase
+from bulkhead.evaluation.certificates import SeatedJudge
 from bulkhead.evaluation.comparison import (
     GroupDifference,
     GroupFigures,
@@ -19,6 +21,7 @@ from bulkhead.evaluation.comparison import (
 )
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRun, CaseRuns
+from bulkhead.evaluation.statistics import Estimate, effective_runs, share_estimate
 
 Change = Literal["worse", "better", "same", "new"]
 _ORDER: dict[Change, int] = {"worse": 0, "new": 1, "same": 1, "better": 2}
@@ -56,6 +59,27 @@ class CaseReport:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeFigures:
+    """Verdicts of one judge. passed: their share, as the judge says it; corrected: for its errors, None where it has no
+    certificate of its definition, or is no better than chance. advice: why it fails no case."""
+
+    name: str
+    verdicts: int
+    abstained: int
+    advised: int
+    passed: Estimate | None
+    corrected: Estimate | None
+    advice: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        counts = {"verdicts": self.verdicts, "abstained": self.abstained, "advised": self.advised}
+        estimates = {"passed": self.passed, "corrected": self.corrected}
+        shares = {name: share.as_json() if share is not None else None for name, share in estimates.items()}
+        return {"name": self.name, "advice": self.advice} | counts | shares
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """A run. figures: None while it has no runs; by_tag: the same of each tag's cases. difference: from the baseline.
     incomparable: cases of both runs that are not the same in them."""
@@ -69,6 +93,7 @@ class EvaluationReport:
     difference: GroupDifference | None = None
     difference_by_tag: tuple[GroupDifference, ...] = ()
     incomparable: tuple[str, ...] = ()
+    judges: tuple[JudgeFigures, ...] = ()
 
 
 def build_report(folder: RunFolder, baseline: RunFolder | None = None) -> EvaluationReport:
@@ -93,6 +118,7 @@ def build_report(folder: RunFolder, baseline: RunFolder | None = None) -> Evalua
         group_figures(manifest.run, totals.runs) if totals.runs else None,
         tuple(group_figures(tag, runs) for tag, runs in groups if runs),
         tuple(reports),
+        judges=tuple(_judge_figures(seat, totals.runs) for seat in manifest.judges),
     )
     if baseline is None:
         return report
@@ -108,6 +134,28 @@ def build_report(folder: RunFolder, baseline: RunFolder | None = None) -> Evalua
         difference=group_difference(against, earlier_runs, manifest.run, totals.runs),
         difference_by_tag=tuple(difference_of_tag(tag, runs) for tag, runs in groups if runs),
         incomparable=incomparable,
+    )
+
+
+def _judge_figures(seat: SeatedJudge, runs: Sequence[CaseRun]) -> JudgeFigures:
+    verdicts = [(run.case, row) for run in runs for row in run.verdicts if row.judge == seat.judge.name]
+    by_case: dict[str, list[float]] = {}
+    for case, verdict in verdicts:
+        if verdict.passed is not None:
+            by_case.setdefault(case, []).append(float(verdict.passed))
+    passed, corrected = share_estimate(by_case) if by_case else None, None
+    certificate = seat.certificate
+    if passed is not None and certificate is not None and certificate.judge_sha256 == seat.judge.digest:
+        rates = certificate.figures.table.voting_rates
+        corrected = corrected_share(passed.value, effective_runs(by_case), *rates)
+    return JudgeFigures(
+        seat.judge.name,
+        len(verdicts),
+        sum(verdict.passed is None for _, verdict in verdicts),
+        sum(bool(verdict.advice) for _, verdict in verdicts),
+        passed,
+        corrected,
+        seat.advice,
     )
 
 
@@ -156,6 +204,7 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
         "difference": difference_json(report.difference) if report.difference is not None else None,
         "difference_by_tag": [difference_json(difference) for difference in report.difference_by_tag],
         "incomparable": list(report.incomparable),
+        "judges": [figures.as_json() for figures in report.judges],
         "cases": [_case_json(case) for case in report.cases],
     }
 
@@ -183,6 +232,7 @@ def run_json(run: CaseRun) -> dict[str, Any]:
         "code": outcome.code,
         "passed": run.has_passed,
         "failed": list(run.failed),
+        "verdicts": [asdict(verdict) for verdict in run.verdicts],
         "standing": outcome.standing,
         "latency_ms": outcome.latency_ms,
         "first_token_ms": outcome.first_token_ms,

@@ -95,7 +95,7 @@ def test_a_golden_set_has_inputs_and_its_digests_follow_what_is_judged(tmp_path:
 
     def digest(**changes: object) -> str:
         path.write_text(json.dumps(row | changes))
-        digests = digest_cases(load_cases(path))
+        digests = digest_cases(load_cases(path), {})
         inputs.add(digests.inputs["late"])
         return digests.wholes["late"]
 
