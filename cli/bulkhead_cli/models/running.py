@@ -48,9 +48,10 @@ async def run_through(
             outcome = run.outcome
             verdict = "passed" if run.has_passed else f"failed: {outcome.code or '; '.join(run.failed)}"
             took = f"{format_duration(outcome.latency_ms)}, {format_usd(outcome.cost_usd_micros)}, task {outcome.task}"
+            verdicts = "".join(f", {row.summary}" for row in run.verdicts)
             style = "dim" if run.has_passed else "yellow"
             name = f"{run.route} {run.case}".strip()
-            err.print(f"{done}/{total} {name}: {verdict} ({took})", style=style, markup=False)
+            err.print(f"{done}/{total} {name}: {verdict}{verdicts} ({took})", style=style, markup=False)
 
     try:
         return await run_all(

@@ -117,15 +117,20 @@ class JudgeVerdict:
         votes = [vote for vote in self.votes if not vote.passed] or self.votes
         return "; ".join(f"{vote.juror}: {vote.excluded or vote.reason}" for vote in votes)[: bounds.MAX_REASON_CHARS]
 
+    @property
+    def summary(self) -> str:
+        """Who says what, in a few words."""
+        word = {True: "passes it", False: "fails it", None: "gives no verdict"}[self.passed]
+        return f"judge {self.judge} {word}"
+
     def __str__(self) -> str:
-        word = {True: "passes", False: "fails", None: "gives no verdict"}[self.passed]
         note = f", advice: {self.advice}" if self.advice else ""
         votes = "; ".join(
             f"{vote.juror} {'abstains' if vote.passed is None else 'passes' if vote.passed else 'fails'} it"
             f"{f' ({vote.excluded})' if vote.excluded else ''}: {vote.reason}"
             for vote in self.votes
         )
-        return f"judge {self.judge} {word}{note}. {votes}"
+        return f"{self.summary}{note}. {votes}"
 
     @property
     def failure(self) -> str:

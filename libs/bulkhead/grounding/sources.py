@@ -123,7 +123,8 @@ class GroundingSources:
         best: dict[int, tuple[int, int]] = {}
         for index, count in shared.items():
             source = self.units[index].source
-            if source not in best or count > best[source][1]:
+            # Of equals the first unit: words come as a set, whose order differs between processes.
+            if source not in best or (count, -index) > (best[source][1], -best[source][0]):
                 best[source] = index, count
         return sorted(best.values(), key=lambda row: (-row[1], row[0]))
 
