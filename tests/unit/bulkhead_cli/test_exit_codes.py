@@ -95,6 +95,7 @@ NO_MESH = {
     "eval online": 3,
     "policy check": None,  # Need none.
     "eval check": None,
+    "eval calibrate": None,
     "eval compare": None,
     "tools list": None,
     "tools show": None,
@@ -157,6 +158,7 @@ WORDS = {
     "models probe": ["--baseline", "b.json", "--routes", "a"],
     "eval run": [__file__],
     "eval check": [__file__],
+    "eval calibrate": [__file__],
     "eval compare": ["before", "after"],
 }
 

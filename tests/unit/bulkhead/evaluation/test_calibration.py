@@ -18,6 +18,7 @@ from bulkhead.evaluation.certificates import (
     seat_judges,
 )
 from bulkhead.evaluation.judges import GROUNDED, Judge, Juror
+from tests.proof.judge import measure
 
 PANEL = Judge(name="panel", jury=(Juror(route="small"),))
 
@@ -132,3 +133,7 @@ def test_labelled_answers_name_texts_or_hold_them(tmp_path: Path) -> None:
     path.write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
     with pytest.raises(CaseError, match="several answers are called a"):
         load_labelled(path)
+
+
+def test_the_figures_of_the_shipped_judge_are_those_of_the_page() -> None:
+    assert not [figure for figure in measure() if not figure.holds]

@@ -189,3 +189,9 @@ def test_time_grows_with_the_length_of_text_and_source(piece):
     mark_sentences(hostile, answered)
     ground_text("The handling fee is 40 EUR.", GroundingSources((GroundingSource(PRICES, hostile),), ""))
     assert time.process_time() - began < 20
+
+
+def test_of_units_that_share_as_many_words_the_first_is_taken_whatever_order_words_come_in():
+    sources = GroundingSources([GroundingSource("0" * 12, "Cats sleep.\n\nDogs bark.\n\nHens lay.")])
+    for words in (["dog", "cat", "hen"], ["hen", "dog", "cat"], ["cat", "hen", "dog"]):
+        assert sources.best_units(words) == [(0, 1)], words

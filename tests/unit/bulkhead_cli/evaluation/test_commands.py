@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,40 @@ def test_a_tenant_is_known_by_its_row_and_not_by_its_key(tmp_path: Path) -> None
     path = begin_run(tmp_path, ROW)
     assert RunFolder.open(path).manifest.tenant == "demo"
     assert resume_run(tmp_path, ROW, "--api-key", "renewed").exit_code == 0
+
+
+LABELLED = {"question": "What is refunded?", "documents": [{"name": "terms.md", "text": "40 EUR are refunded."}]}
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    answers = {"good": "40 EUR are refunded.", "bad": "Dogs travel free of charge."}
+    rows = [LABELLED | {"case": label, "answer": text, "labels": {"ann": label}} for label, text in answers.items()]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "labelled.jsonl"
+
+
+def test_the_shipped_judge_is_calibrated_without_a_mesh(tmp_path: Path, labelled: Path) -> None:
+    certificate = tmp_path / "grounded.certificate.json"
+    done = bulkhead(tmp_path, "calibrate", str(labelled), "--out", str(certificate), "--json")
+    assert done.exit_code == 1 and json.loads(done.stdout)["rates"]["true_positive"]["value"] == 1.0, done.output
+    assert not json.loads(certificate.read_text())["is_certified"], "two answers show nothing"
+    done = bulkhead(
+        tmp_path, "calibrate", str(labelled), "--min-good", "0.05", "--min-bad", "0.05", "--out", str(certificate)
+    )
+    assert done.exit_code == 0 and "certified until" in done.stdout, done.output
+    (tmp_path / "terms.md").write_text("40 EUR are refunded.")
+    row = ROW | {"checks": [{"judge": "grounded"}], "documents": ["terms.md"]}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(row))
+    assert "judge grounded is certified until" in bulkhead(tmp_path, "check", str(tmp_path / "cases.jsonl")).stdout
+    old = json.loads(certificate.read_text()) | {"expires_unix_ms": 1}
+    certificate.write_text(json.dumps(old))
+    assert "past its date" in bulkhead(tmp_path, "check", str(tmp_path / "cases.jsonl")).stdout
+
+
+def test_a_calibration_says_what_it_lacks(tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = bulkhead(tmp_path, "calibrate", str(labelled), "--judge", "panel")
+    assert done.exit_code == 2 and "there are: grounded" in " ".join(done.stderr.split())
+    monkeypatch.setitem(sys.modules, "krippendorff", None)
+    done = bulkhead(tmp_path, "calibrate", str(labelled))
+    assert done.exit_code == 2 and "pip install 'bulkhead[evaluation]'" in " ".join(done.stderr.split())
