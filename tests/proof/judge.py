@@ -2,10 +2,10 @@
 
 import asyncio
 
-from bulkhead.evaluation.calibration import CalibrationFigures, LabelledAnswers, calibrate_judge, load_labelled
-from bulkhead.evaluation.certificates import GATE, SeatedJudge
-from bulkhead.evaluation.judges import GROUNDED, Judge
-from bulkhead.evaluation.jury import Jury
+from bulkhead.evaluation.judges.calibration import CalibrationFigures, LabelledAnswers, calibrate_judge, load_labelled
+from bulkhead.evaluation.judges.certificates import GATE, SeatedJudge
+from bulkhead.evaluation.judges.jury import Jury
+from bulkhead.evaluation.judges.panels import GROUNDED, Judge
 from bulkhead.evaluation.runs import run_all
 from bulkhead.evaluation.statistics import Estimate
 from tests.paths import ROOT

@@ -6,12 +6,14 @@ In: labelled answers, a judge; a mesh where its jurors are models. Out: figures,
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkhead.evaluation.agreement import RateBound
-from bulkhead.evaluation.calibration import (
+from bulkhead.evaluation.cases import CaseError
+from bulkhead.evaluation.drift import package_version
+from bulkhead.evaluation.judges.agreement import RateBound
+from bulkhead.evaluation.judges.calibration import (
     CalibrationFigures,
     ConfusionTable,
     LabelledAnswers,
@@ -20,11 +22,9 @@ from bulkhead.evaluation.calibration import (
     digest_labelled,
     load_labelled,
 )
-from bulkhead.evaluation.cases import CaseError
-from bulkhead.evaluation.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path
-from bulkhead.evaluation.drift import package_version
-from bulkhead.evaluation.judges import Judge, load_judges
-from bulkhead.evaluation.jury import Jury
+from bulkhead.evaluation.judges.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path
+from bulkhead.evaluation.judges.jury import Jury
+from bulkhead.evaluation.judges.panels import Judge, load_judges
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRuns, run_all
 from bulkhead.evaluation.statistics import Estimate
@@ -186,7 +186,7 @@ def _write_certificate(path: Path, certificate: Certificate) -> None:
 
 
 def _rates_json(table: ConfusionTable) -> Mapping[str, Any]:
-    return {"true_positive": table.true_positive.as_json(), "true_negative": table.true_negative.as_json()}
+    return {"true_positive": asdict(table.true_positive), "true_negative": asdict(table.true_negative)}
 
 
 def describe_calibration(figures: CalibrationFigures) -> list[str]:
@@ -213,9 +213,9 @@ def describe_calibration(figures: CalibrationFigures) -> list[str]:
     ]
     if figures.length is not None:
         bias = figures.length
-        shown = "a bias" if bias.is_shown else "no bias shown"
+        finding = "a bias" if bias.is_shown else "no bias shown"
         lines.append(
-            f"longer answers of the same label pass {bias.difference:+.1%}: {shown} (permutation test, "
+            f"longer answers of the same label pass {bias.difference:+.1%}: {finding} (permutation test, "
             f"p = {bias.p_value:.3f})"
         )
     for tag, row in figures.by_tag.items():

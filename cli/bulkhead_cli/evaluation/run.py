@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
-from bulkhead.evaluation.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.drift import package_version
-from bulkhead.evaluation.jury import Jury, build_vote_plan, read_documents
+from bulkhead.evaluation.judges.certificates import SeatedJudge, seat_judges
+from bulkhead.evaluation.judges.jury import Jury, build_vote_plan, read_documents
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.evaluation.reports.html import render_html

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
+from bulkhead.evaluation.judges.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.labels import build_label_files
-from bulkhead.evaluation.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.gateway_api.ratings import LabelExportQuery

@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.certificates import SeatedJudge
+from bulkhead.evaluation.judges.certificates import SeatedJudge
 from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, RunRecord, RunSlot, Submission
 
 MANIFEST, ROWS = "run.json", "rows.jsonl"

@@ -13,7 +13,7 @@ from typing import Protocol
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
 from bulkhead.evaluation.checks import escape_surrogates, failed_checks
-from bulkhead.evaluation.judges import JudgeVerdict
+from bulkhead.evaluation.judges.panels import PanelVerdict
 from bulkhead_contracts import bounds
 
 
@@ -67,7 +67,7 @@ class CaseRun:
     repetition: int
     outcome: CaseRunOutcome
     failed: tuple[str, ...] = ()
-    verdicts: tuple[JudgeVerdict, ...] = ()
+    verdicts: tuple[PanelVerdict, ...] = ()
 
     @property
     def has_passed(self) -> bool:
@@ -176,13 +176,13 @@ class AnswerJudges(Protocol):
 
     async def judge_answer(
         self, case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, budget: EvaluationBudget, record: RunRecord
-    ) -> tuple[JudgeVerdict, ...] | None:
+    ) -> tuple[PanelVerdict, ...] | None:
         """The verdicts that the case's checks ask for; None where the money does not suffice for them."""
         ...
 
 
 def judge_run(
-    case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, verdicts: tuple[JudgeVerdict, ...] = ()
+    case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, verdicts: tuple[PanelVerdict, ...] = ()
 ) -> CaseRun:
     """The run of a slot, judged by the case's checks. Raises CaseError for a check that cannot be loaded."""
     answer = outcome.answer
@@ -259,7 +259,7 @@ async def run_all(
     judging = asyncio.Lock()  # Functions of a set may share what is theirs: one judges at a time.
 
     async def judge(case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome) -> None:
-        verdicts: tuple[JudgeVerdict, ...] | None = ()
+        verdicts: tuple[PanelVerdict, ...] | None = ()
         if judges is not None and case.wants_judge and outcome.answer is not None:
             verdicts = await judges.judge_answer(case, slot, outcome, purse, record)
         if verdicts is None:  # The answer is kept: with more money it is judged.

@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-from bulkhead.evaluation.agreement import corrected_share
 from bulkhead.evaluation.cases import EvaluationCase
-from bulkhead.evaluation.certificates import SeatedJudge
 from bulkhead.evaluation.comparison import (
     GroupDifference,
     GroupFigures,
@@ -19,6 +17,8 @@ from bulkhead.evaluation.comparison import (
     group_difference,
     group_figures,
 )
+from bulkhead.evaluation.judges.agreement import corrected_share
+from bulkhead.evaluation.judges.certificates import SeatedJudge
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRun, CaseRuns
 from bulkhead.evaluation.statistics import Estimate, effective_runs, share_estimate
@@ -70,13 +70,6 @@ class JudgeFigures:
     passed: Estimate | None
     corrected: Estimate | None
     advice: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        counts = {"verdicts": self.verdicts, "abstained": self.abstained, "advised": self.advised}
-        estimates = {"passed": self.passed, "corrected": self.corrected}
-        shares = {name: share.as_json() if share is not None else None for name, share in estimates.items()}
-        return {"name": self.name, "advice": self.advice} | counts | shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +197,7 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
         "difference": difference_json(report.difference) if report.difference is not None else None,
         "difference_by_tag": [difference_json(difference) for difference in report.difference_by_tag],
         "incomparable": list(report.incomparable),
-        "judges": [figures.as_json() for figures in report.judges],
+        "judges": [asdict(figures) for figures in report.judges],
         "cases": [_case_json(case) for case in report.cases],
     }
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.grounded_judge import judge_grounding
-from bulkhead.evaluation.judges import (
+from bulkhead.evaluation.judges.grounded import judge_grounding
+from bulkhead.evaluation.judges.panels import (
     GROUNDED,
     Judge,
-    JudgeVerdict,
     Juror,
     JurorVote,
+    PanelVerdict,
     build_material,
     count_votes,
     find_family,
@@ -107,13 +107,13 @@ def test_a_digest_follows_the_whole_definition() -> None:
 
 def test_advice_fails_no_case_and_no_verdict_of_a_judge_that_may_does() -> None:
     failing = (JurorVote("small", False, "40 EUR are not said"),)
-    assert JudgeVerdict("p", False, failing).failure == "judge: p (small: 40 EUR are not said)"
+    assert PanelVerdict("p", False, failing).failure == "judge: p (small: 40 EUR are not said)"
     assert (
-        JudgeVerdict("p", None, (JurorVote("small", None, "no vote"),)).failure
+        PanelVerdict("p", None, (JurorVote("small", None, "no vote"),)).failure
         == "judge: p (no vote counts; small: no vote)"
     )
     assert (
-        not JudgeVerdict("p", False, failing, "no certificate").failure and not JudgeVerdict("p", True, failing).failure
+        not PanelVerdict("p", False, failing, "no certificate").failure and not PanelVerdict("p", True, failing).failure
     )
 
 

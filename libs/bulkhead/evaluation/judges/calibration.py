@@ -12,14 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from bulkhead.evaluation.agreement import (
-    LengthBias,
-    RateBound,
-    bootstrap_estimate,
-    cohen_kappa,
-    krippendorff_alpha,
-    length_bias,
-)
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import (
     MAX_NAMES,
@@ -32,6 +24,14 @@ from bulkhead.evaluation.cases import (
     load_rows,
     read_texts,
     require_documents_beside,
+)
+from bulkhead.evaluation.judges.agreement import (
+    LengthBias,
+    RateBound,
+    bootstrap_estimate,
+    cohen_kappa,
+    krippendorff_alpha,
+    length_bias,
 )
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
 from bulkhead.evaluation.statistics import Estimate
@@ -96,9 +96,9 @@ def load_labelled(path: Path) -> tuple[LabelledCase, ...]:
             raise CaseError(f"{path}, {where}: {find_misfits(error, LabelledCase)[0]}", FORM) from error
         names = [name for name in case.documents if isinstance(name, str)]
         require_documents_beside(path, case.case, names)
-        read = [LabelledDocument(name=name, text=text) for name, text in read_texts(path.parent, names).items()]
+        from_files = [LabelledDocument(name=name, text=text) for name, text in read_texts(path.parent, names).items()]
         inline = [row for row in case.documents if not isinstance(row, str)]
-        cases.append(case.model_copy(update={"documents": (*read, *inline)}))
+        cases.append(case.model_copy(update={"documents": (*from_files, *inline)}))
     names = [case.case for case in cases]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several answers are called {', '.join(repeated)}", "give each a name of its own")

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bulkhead.evaluation.calibration import CalibrationFigures
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.judges import FILE, GROUNDED, Judge, load_judges
+from bulkhead.evaluation.judges.calibration import CalibrationFigures
+from bulkhead.evaluation.judges.panels import FILE, GROUNDED, Judge, load_judges
 from bulkhead.text.amounts import format_time
 
 GATE = 0.8
@@ -53,15 +53,15 @@ class SeatedJudge(BaseModel):
 
     @property
     def digest(self) -> str:
-        """What a case's verdict rests on: the definition, and whether it may fail a case."""
+        """The basis of a verdict: the definition, and whether it may fail a case."""
         return f"{self.judge.digest} {'advice' if self.advice else 'certified'}"
 
     def find_advice(self, models: Iterable[str]) -> str:
-        """Why a verdict of these models fails no case; "" where it may."""
+        """The reason for which a verdict of these models fails no case; "" where it may."""
         if self.advice or self.certificate is None:
             return self.advice
-        others = sorted({*models} - {*self.certificate.models})
-        return f"{', '.join(others)} voted, which its certificate does not name" if others else ""
+        strangers = sorted({*models} - {*self.certificate.models})
+        return f"{', '.join(strangers)} voted, which its certificate does not name" if strangers else ""
 
 
 def certificate_path(folder: Path, judge: str) -> Path:
@@ -85,7 +85,7 @@ def read_certificate(path: Path) -> Certificate | None:
 
 
 def find_standing(judge: Judge, certificate: Certificate | None, now_unix_ms: int) -> str:
-    """Why a judge fails no case; "" for one that may."""
+    """The reason for which a judge fails no case; "" for one that may."""
     if certificate is None:
         return f"it has no certificate: {CALIBRATE}"
     if certificate.judge != judge.name or certificate.judge_sha256 != judge.digest:
@@ -104,10 +104,8 @@ def seat_judges(case_file: Path, cases: Iterable[EvaluationCase], now_unix_ms: i
     for case in cases:
         for name in (check.judge for check in case.checks if check.judge is not None):
             if name not in judges:
-                known = ", ".join(judges)
-                raise CaseError(
-                    f"case {case.name}: there is no judge {name}", f"declare it in {folder / FILE}; there are: {known}"
-                )
+                hint = f"declare it in {folder / FILE}; there are: {', '.join(judges)}"
+                raise CaseError(f"case {case.name}: there is no judge {name}", hint)
             if name == GROUNDED and not case.documents:
                 raise CaseError(f"case {case.name}: the judge {name} needs documents", "name those that it may rest on")
             if name not in seats:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bulkhead.evaluation.agreement import (
+from bulkhead.evaluation.judges.agreement import (
     RateBound,
     bootstrap_estimate,
     clopper_pearson_low,

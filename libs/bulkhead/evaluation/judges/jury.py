@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.evaluation.cases import Check, EvaluationCase, read_texts
-from bulkhead.evaluation.certificates import SeatedJudge
-from bulkhead.evaluation.grounded_judge import judge_grounding
-from bulkhead.evaluation.judges import (
+from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.grounded import judge_grounding
+from bulkhead.evaluation.judges.panels import (
     VOTE_FORM,
-    JudgeVerdict,
     JurorVote,
+    PanelVerdict,
     build_material,
     count_votes,
     find_family,
@@ -46,7 +46,7 @@ class Jury:
 
     async def judge_answer(
         self, case: EvaluationCase, slot: RunSlot, outcome: CaseRunOutcome, budget: EvaluationBudget, record: RunRecord
-    ) -> tuple[JudgeVerdict, ...] | None:
+    ) -> tuple[PanelVerdict, ...] | None:
         """A verdict for each judge of the case's checks; None where the money does not suffice for a vote. Raises
         CaseError for a document that cannot be read, and what the runner raises."""
         verdicts = []
@@ -98,11 +98,11 @@ def _read_outcome(juror: str, voted: CaseRunOutcome, judged: tuple[str, ...]) ->
     return JurorVote(juror, *read_vote(voted.answer.text), voted.models, excluded, voted.task)
 
 
-def _reach_verdict(seat: SeatedJudge, votes: list[JurorVote]) -> JudgeVerdict:
+def _reach_verdict(seat: SeatedJudge, votes: list[JurorVote]) -> PanelVerdict:
     advice = seat.find_advice(model for vote in votes for model in vote.models)
     if not advice and all(vote.excluded for vote in votes):
         advice = "each of its jurors is of the family that wrote the answer"
-    return JudgeVerdict(seat.judge.name, count_votes(seat.judge, votes), tuple(votes), advice)
+    return PanelVerdict(seat.judge.name, count_votes(seat.judge, votes), tuple(votes), advice)
 
 
 def build_vote_plan(judges: Mapping[str, SeatedJudge], case: EvaluationCase) -> dict[str, Any]:

@@ -35,10 +35,6 @@ class RateBound:
         """The share of hits; 0 of none, which shows nothing."""
         return cls(hits / count, clopper_pearson_low(hits, count, CONFIDENCE), count) if count else cls(0.0, 0.0, 0)
 
-    def as_json(self) -> dict[str, float | int]:
-        """For programs."""
-        return {"value": round(self.value, 6), "low": round(self.low, 6), "count": self.count}
-
 
 def clopper_pearson_low(hits: int, count: int, confidence: float) -> float:
     """The one-sided lower bound of a share: the share at which so many hits, or more, are 1 - `confidence` likely."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bulkhead.evaluation.calibration import CalibrationFigures, LabelledCase, calibrate_judge, load_labelled
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
-from bulkhead.evaluation.certificates import (
+from bulkhead.evaluation.judges.calibration import CalibrationFigures, LabelledCase, calibrate_judge, load_labelled
+from bulkhead.evaluation.judges.certificates import (
     DAY_MS,
     Certificate,
     SeatedJudge,
@@ -17,7 +17,7 @@ from bulkhead.evaluation.certificates import (
     read_certificate,
     seat_judges,
 )
-from bulkhead.evaluation.judges import GROUNDED, Judge, Juror
+from bulkhead.evaluation.judges.panels import GROUNDED, Judge, Juror
 from tests.proof.judge import measure
 
 PANEL = Judge(name="panel", jury=(Juror(route="small"),))

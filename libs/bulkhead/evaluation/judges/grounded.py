@@ -8,7 +8,7 @@ of what it speaks of, and it leaves out no part of the question.
 import hashlib
 from collections.abc import Mapping
 
-from bulkhead.evaluation.judges import GROUNDED, JurorVote
+from bulkhead.evaluation.judges.panels import GROUNDED, JurorVote
 from bulkhead.grounding.align import SUPPORTED, ground_text
 from bulkhead.grounding.questions import find_unanswered
 from bulkhead.grounding.sources import MAX_SOURCE_CHARS, GroundingSource, GroundingSources

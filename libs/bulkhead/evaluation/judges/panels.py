@@ -79,7 +79,7 @@ class Judge(BaseModel):
         """SHA-256 of the whole definition; of the shipped judge also of its rules' code."""
         text = self.model_dump_json() + VOTE_FORM
         if not self.jury:
-            files = [Path(__file__).with_name("grounded_judge.py")]
+            files = [Path(__file__).with_name("grounded.py")]
             files += sorted(Path(bulkhead.grounding.__file__).parent.glob("*.py"))
             text = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -103,7 +103,7 @@ class JurorVote:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeVerdict:
+class PanelVerdict:
     """A panel's verdict. passed: None where no vote counts. advice: why it fails no case; "" where it may."""
 
     judge: str
@@ -119,9 +119,9 @@ class JudgeVerdict:
 
     @property
     def summary(self) -> str:
-        """Who says what, in a few words."""
-        word = {True: "passes it", False: "fails it", None: "gives no verdict"}[self.passed]
-        return f"judge {self.judge} {word}"
+        """The verdict in a few words."""
+        verdict = {True: "passes it", False: "fails it", None: "gives no verdict"}[self.passed]
+        return f"judge {self.judge} {verdict}"
 
     def __str__(self) -> str:
         note = f", advice: {self.advice}" if self.advice else ""
@@ -171,7 +171,7 @@ def count_votes(judge: Judge, votes: Sequence[JurorVote]) -> bool | None:
 
 
 def build_material(case: EvaluationCase, documents: Mapping[str, str], answer: str) -> str:
-    """What a juror judges, as JSON, which no text in it can end."""
+    """The material of a vote as JSON, which no text in it can end."""
     material: dict[str, Any] = {"question": case.objective}
     material["documents"] = [{"name": name, "text": text} for name, text in documents.items()]
     if case.references:

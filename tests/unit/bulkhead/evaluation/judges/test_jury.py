@@ -9,9 +9,9 @@ import pytest
 
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import CaseError, Check, EvaluationCase
-from bulkhead.evaluation.certificates import SeatedJudge
-from bulkhead.evaluation.judges import GROUNDED, Judge, Juror
-from bulkhead.evaluation.jury import Jury, build_vote_plan
+from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.jury import Jury, build_vote_plan
+from bulkhead.evaluation.judges.panels import GROUNDED, Judge, Juror
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import CaseRunOutcome, CaseRuns, RunRecord, Submission, run_all
 
