@@ -37,6 +37,8 @@ class Umpire(ScriptedProvider):
             return (RIGHT if LATE in text else "At the moon."), ""
         self.votes += 1
         material = json.JSONDecoder().raw_decode(text, text.index('{"question"'))[0]
+        if "first" in material:
+            return json.dumps({"better": "first", "reason": "it stands there"}), ""
         passed = material["answer"].rstrip(".") in material["documents"][0]["text"]
         return json.dumps({"pass": passed, "reason": "the terms say so" if passed else "the terms say otherwise"}), ""
 
@@ -91,7 +93,7 @@ async def test_a_panel_that_is_killed_in_mid_calibration_votes_once_on_each_answ
     mesh: LocalMesh, umpire: Umpire, folder: Path
 ) -> None:
     calibrate = ("calibrate", str(folder / "labelled.jsonl"), "--judge", "panel", "--min-good", "0.75")
-    calibrate += ("--min-bad", "0.75", "--out", str(folder / "panel.certificate.json"))
+    calibrate += ("--min-bad", "0.75", "--out", str(folder / "panel.certificate.json"), "--pairs", "9")
     quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
     killed = await asyncio.create_subprocess_exec(*command_line(mesh, *calibrate), **quiet)
     evals = mesh.directory / "evals"
@@ -104,14 +106,17 @@ async def test_a_panel_that_is_killed_in_mid_calibration_votes_once_on_each_answ
     assert await killed.wait() == -signal.SIGKILL
     (begun,) = evals.glob("calibrate-*")
     certificate = await evaluate(mesh, *calibrate, "--resume", str(begun))
-    assert umpire.votes == LABELLED and certificate["is_certified"] and certificate["models"] == [f"openai/{UMPIRE}"]
+    assert certificate["position"] == {"pairs": 1, "right": 0, "wrong": 0, "first": 1, "second": 0}
+    assert (await evaluate(mesh, *calibrate, "--resume", str(begun)))["position"] == certificate["position"]
+    votes = LABELLED + 2
+    assert umpire.votes == votes and certificate["is_certified"] and certificate["models"] == [f"openai/{UMPIRE}"]
     assert certificate["rates"]["true_positive"]["count"] == LABELLED // 2
     assert json.loads((folder / "panel.certificate.json").read_text())["judge_sha256"] == certificate["judge_sha256"]
 
     run, cases = folder / "run", str(folder / "cases.jsonl")
     report = await evaluate(mesh, "run", cases, "--out", str(run), "--no-check", "--min-pass", "0.9", code=1)
     passed = {case["name"]: case["passed"] for case in report["cases"]}
-    assert passed == {"late": 1, "lost": 0} and umpire.votes == LABELLED + 2
+    assert passed == {"late": 1, "lost": 0} and umpire.votes == votes + 2
     (panel,) = report["judges"]
     assert panel["passed"]["value"] == 0.5 and panel["corrected"]["value"] == 0.5 and not panel["advice"]
     lost = next(case for case in report["cases"] if case["name"] == "lost")["runs"][0]
@@ -122,6 +127,6 @@ async def test_a_panel_that_is_killed_in_mid_calibration_votes_once_on_each_answ
     # Without its certificate the same votes are advice, and none is paid again.
     (folder / "panel.certificate.json").unlink()
     advised = await evaluate(mesh, "run", cases, "--resume", str(run))
-    assert all(case["passed"] == 1 for case in advised["cases"]) and umpire.votes == LABELLED + 2
+    assert all(case["passed"] == 1 for case in advised["cases"]) and umpire.votes == votes + 2
     assert "no certificate" in advised["judges"][0]["advice"] and advised["judges"][0]["corrected"] is None
     assert "judge panel fails it, advice: it has no certificate" in (run / "report.html").read_text()

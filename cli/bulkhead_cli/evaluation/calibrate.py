@@ -6,11 +6,12 @@ In: labelled answers, a judge; a mesh where its jurors are models. Out: figures,
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bulkhead.evaluation.cases import CaseError
+from bulkhead.evaluation.cases import CaseError, EvaluationCase
 from bulkhead.evaluation.drift import package_version
 from bulkhead.evaluation.judges.agreement import RateBound
 from bulkhead.evaluation.judges.calibration import (
@@ -24,12 +25,13 @@ from bulkhead.evaluation.judges.calibration import (
 )
 from bulkhead.evaluation.judges.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path
 from bulkhead.evaluation.judges.jury import Jury
+from bulkhead.evaluation.judges.pairs import PositionBias, build_pair_cases, build_pair_plan, find_position_bias
 from bulkhead.evaluation.judges.panels import Judge, load_judges
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
-from bulkhead.evaluation.runs import CaseRuns, run_all
+from bulkhead.evaluation.runs import AnswerJudges, CaseRuns, Runner, run_all
 from bulkhead.evaluation.statistics import Estimate
 from bulkhead.text.amounts import format_count, format_time, format_usd
-from bulkhead_cli.evaluation.run import BUDGET_USD_MICROS, EVALS, find_run, find_tenant, seat_jury
+from bulkhead_cli.evaluation.run import BUDGET_USD_MICROS, EVALS, find_run, find_tenant, seat_jury, vote_runner
 from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.models.running import render_interval, run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
@@ -52,6 +54,7 @@ class CalibrationRequest:
     budget_usd_micros: int
     resume: str
     deadline_s: float
+    pairs: int
 
 
 async def run_calibration(
@@ -61,8 +64,11 @@ async def run_calibration(
     try:
         labelled = load_labelled(request.labelled)
         judge = _find_judge(request)
-        dataset_sha256 = digest_labelled(labelled)
-        runs = await _judge_labelled(find_target, data, request, labelled, judge, dataset_sha256, verbose=not as_json)
+        seat = SeatedJudge(judge=judge, advice=UNDER_CALIBRATION)
+        if judge.jury:
+            runs, position = await _judge_on_mesh(find_target(), data, request, labelled, seat, verbose=not as_json)
+        else:
+            runs, position = await judge_here(labelled, seat), None
         figures = calibrate_judge(labelled, {run.case: run.verdicts[0].passed for run in runs.runs if run.verdicts})
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
@@ -72,12 +78,13 @@ async def run_calibration(
         judge=judge.name,
         judge_sha256=judge.digest,
         dataset=str(request.labelled),
-        dataset_sha256=dataset_sha256,
+        dataset_sha256=digest_labelled(labelled),
         is_certified=figures.reaches(*request.gate),
         gate_true_positive=request.gate[0],
         gate_true_negative=request.gate[1],
         models=tuple(sorted(models)),
         figures=figures,
+        position=position,
         made_unix_ms=now_ms,
         expires_unix_ms=now_ms + judge.valid_days * DAY_MS,
     )
@@ -91,6 +98,13 @@ async def run_calibration(
     return Exit.OK if certificate.is_certified else Exit.FAILED
 
 
+async def judge_here(labelled: Sequence[LabelledCase], seat: SeatedJudge) -> CaseRuns:
+    """The verdicts of a judge that asks no model."""
+    answers = LabelledAnswers(labelled, seat.judge.name)
+    jury = Jury({seat.judge.name: seat}, find_texts=answers.find_texts)
+    return await run_all(answers, answers.cases, ("",), repeat=1, limit_usd_micros=1, at_once=1, judges=jury)
+
+
 def _find_judge(request: CalibrationRequest) -> Judge:
     judges = load_judges(request.judges)
     if request.judge not in judges:
@@ -100,24 +114,20 @@ def _find_judge(request: CalibrationRequest) -> Judge:
     return judges[request.judge]
 
 
-async def _judge_labelled(
-    find_target: Callable[[], GatewayTarget],
+async def _judge_on_mesh(
+    target: GatewayTarget,
     data: Path,
     request: CalibrationRequest,
     labelled: Sequence[LabelledCase],
-    judge: Judge,
-    dataset_sha256: str,
+    seat: SeatedJudge,
     *,
     verbose: bool,
-) -> CaseRuns:
-    """The verdicts: of the shipped judge here, of models over the mesh, kept in a folder."""
-    seats = {judge.name: SeatedJudge(judge=judge, advice=UNDER_CALIBRATION)}
-    answers = LabelledAnswers(labelled, judge.name)
-    if not judge.jury:
-        jury = Jury(seats, find_texts=answers.find_texts)
-        return await run_all(answers, answers.cases, ("",), repeat=1, limit_usd_micros=1, at_once=1, judges=jury)
-    target = find_target()
-    check_known(routes_of(target.data), tuple(juror.route for juror in judge.jury if juror.route))
+) -> tuple[CaseRuns, PositionBias | None]:
+    """The verdicts of models, and what pairs show of their jurors: all votes in one folder, under one budget. Raises
+    CommandError where this does not suffice."""
+    judge, answers = seat.judge, LabelledAnswers(labelled, seat.judge.name)
+    routes = tuple(dict.fromkeys(juror.route for juror in judge.jury))
+    check_known(routes_of(target.data), tuple(filter(None, routes)))
     manifest = RunManifest(
         run=f"calibrate-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}",
         case_file=str(request.labelled),
@@ -130,33 +140,51 @@ async def _judge_labelled(
         deadline_s=request.deadline_s,
         check=False,
         cases=answers.cases,
-        digests={"labelled": dataset_sha256, "judge": judge.digest},
-        judges=tuple(seats.values()),
+        digests={"labelled": digest_labelled(labelled), "judge": judge.digest},
+        judges=(seat,),
     )
     folder = _open_folder(data, request, manifest)
+
+    async def make_runs(
+        runner: Runner, cases: tuple[EvaluationCase, ...], routes: tuple[str, ...], judges: AnswerJudges | None = None
+    ) -> CaseRuns:
+        runs = await run_through(
+            runner,
+            cases,
+            routes,
+            repeat=1,
+            limit_usd_micros=folder.manifest.budget_usd_micros,
+            at_once=request.parallel,
+            verbose=verbose,
+            record=folder,
+            judges=judges,
+        )
+        names = {case.name for case in cases}
+        wanted_runs = tuple(run for run in runs.runs if run.case in names)
+        if missing := runs.expected_count - len(wanted_runs):
+            hint = f"go on with --resume {folder.path} and more money in --budget-usd; what is voted is not paid again"
+            spent = format_usd(runs.spent_usd_micros)
+            problem = f"{format_count(missing, 'answer')} not judged: {spent} is spent"
+            raise CommandError(Exit.FAILED, problem, hint, name="evaluation")
+        return replace(runs, runs=wanted_runs)
+
     try:
         if verbose:
             err.print(f"votes are kept in {folder.path}; --resume {folder.path} goes on with them", markup=False)
         async with target.mesh_client() as mesh:
-            runs = await run_through(
-                answers,
-                answers.cases,
-                ("",),
-                repeat=1,
-                limit_usd_micros=folder.manifest.budget_usd_micros,
-                at_once=request.parallel,
-                verbose=verbose,
-                record=folder,
-                judges=seat_jury(mesh, seats, request.deadline_s, answers.find_texts),
+            seats = {judge.name: seat}
+            verdicts = await make_runs(
+                answers, answers.cases, ("",), seat_jury(mesh, seats, request.deadline_s, answers.find_texts)
             )
+            pairs = build_pair_cases(labelled, request.pairs)
+            if not pairs:
+                return verdicts, None
+            voters = vote_runner(mesh, partial(build_pair_plan, judge), request.deadline_s)
+            preferences = await make_runs(voters, pairs, routes)
+            bias = find_position_bias(preferences.runs)
+            return replace(verdicts, spent_usd_micros=preferences.spent_usd_micros), bias
     finally:
         folder.close()
-    if not runs.is_complete:
-        missing = format_count(runs.expected_count - len(runs.runs), "answer")
-        hint = f"go on with --resume {folder.path} and more money in --budget-usd; what is voted is not paid again"
-        spent = format_usd(runs.spent_usd_micros)
-        raise CommandError(Exit.FAILED, f"{missing} not judged: {spent} is spent", hint, name="evaluation")
-    return runs
 
 
 def _open_folder(data: Path, request: CalibrationRequest, manifest: RunManifest) -> RunFolder:
@@ -227,6 +255,13 @@ def _print_certificate(certificate: Certificate, runs: CaseRuns, path: Path | No
     out.print(f"judge {certificate.judge} ({certificate.judge_sha256[:12]})", markup=False)
     for line in describe_calibration(certificate.figures):
         out.print(line, markup=False)
+    if (bias := certificate.position) is not None:
+        undecided = bias.pairs - bias.right - bias.wrong - bias.first - bias.second
+        out.print(
+            f"{format_count(bias.pairs, 'pair')} in both orders: the good answer {bias.right} times, the bad one "
+            f"{bias.wrong}, the first place {bias.first}, the second {bias.second}, undecided {undecided}",
+            markup=False,
+        )
     if runs.spent_usd_micros:
         out.print(f"votes cost {format_usd(runs.spent_usd_micros)}", markup=False)
     gate = f"{certificate.gate_true_positive:.0%} and {certificate.gate_true_negative:.0%}"

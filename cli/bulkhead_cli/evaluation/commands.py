@@ -13,7 +13,7 @@ from bulkhead_cli.options import Data, GatewayOptions, Json, Options, parse_doll
 from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.target import DEFAULT_DATA
 
-MAX_CASES_OF_TASKS = 500
+MAX_CASES_OF_TASKS, MAX_PAIRS = 500, 500
 
 eval_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
@@ -224,6 +224,16 @@ def calibrate(
     min_bad: Annotated[
         float, typer.Option("--min-bad", min=0, max=1, help="Least lower bound of the share of bad answers that fail.")
     ] = 0.8,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            "--pairs",
+            metavar="N",
+            min=0,
+            max=MAX_PAIRS,
+            help="Also ask, in both orders, which of a good and a bad answer to one question is better.",
+        ),
+    ] = 0,
     parallel: Parallel = 4,
     budget_usd: BudgetUsd = None,
     resume: Resume = "",
@@ -250,6 +260,7 @@ def calibrate(
         budget_usd_micros=ceiling_usd_micros(budget_usd),
         resume=resume,
         deadline_s=deadline_of(deadline),
+        pairs=pairs,
     )
     return run_calibration(partial(at.gateway_target, may_make_key=True), at.data, request, as_json=at.as_json)
 

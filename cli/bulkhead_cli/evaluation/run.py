@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseDigests, CaseError, EvaluationCase, digest_cases
@@ -236,16 +237,13 @@ def seat_jury(
     deadline_s: float,
     find_texts: Callable[[EvaluationCase], Mapping[str, str]] = read_documents,
 ) -> Jury:
-    """Judges whose votes are tasks of the mesh: neither a plan of the planner's nor the checker's judge is asked."""
-    runner = MeshRunner(
-        mesh,
-        feature=FEATURE,
-        deadline_s=deadline_s,
-        plan_of=partial(build_vote_plan, seats),
-        check=False,
-        leaves_running=True,
-    )
-    return Jury(seats, runner, find_texts)
+    """Judges whose votes are tasks of the mesh."""
+    return Jury(seats, vote_runner(mesh, partial(build_vote_plan, seats), deadline_s), find_texts)
+
+
+def vote_runner(mesh: Mesh, plan_of: Callable[[EvaluationCase], Mapping[str, Any]], deadline_s: float) -> MeshRunner:
+    """A runner of votes, which neither the planner plans nor the checker judges."""
+    return MeshRunner(mesh, feature=FEATURE, deadline_s=deadline_s, plan_of=plan_of, check=False, leaves_running=True)
 
 
 def _report(

@@ -39,19 +39,21 @@ async def run_through(
 ) -> CaseRuns:
     """All runs, with a line for each that was not on record. Raises CommandError for an unknown route and for cases
     that cannot be judged, MeshError."""
-    total, done = len(cases) * len(routes) * repeat, len(record.finished) if record is not None else 0
+    names, finished = {case.name for case in cases}, record.finished.values() if record is not None else ()
+    total, done = len(cases) * len(routes) * repeat, sum(run.case in names for run in finished)
 
     def print_run(run: CaseRun) -> None:
         nonlocal done
         done += 1
         if verbose:
             outcome = run.outcome
-            verdict = "passed" if run.has_passed else f"failed: {outcome.code or '; '.join(run.failed)}"
+            words = ["passed" if run.has_passed else f"failed: {outcome.code or '; '.join(run.failed)}"]
+            words += [row.summary for row in run.verdicts]
             took = f"{format_duration(outcome.latency_ms)}, {format_usd(outcome.cost_usd_micros)}, task {outcome.task}"
-            verdicts = "".join(f", {row.summary}" for row in run.verdicts)
             style = "dim" if run.has_passed else "yellow"
             name = f"{run.route} {run.case}".strip()
-            err.print(f"{done}/{total} {name}: {verdict}{verdicts} ({took})", style=style, markup=False)
+            line = f"{done}/{total} {name}: {', '.join(words)}" + (f" ({took})" if outcome.task else "")
+            err.print(line, style=style, markup=False)
 
     try:
         return await run_all(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
 from bulkhead.evaluation.judges.calibration import CalibrationFigures
+from bulkhead.evaluation.judges.pairs import PositionBias
 from bulkhead.evaluation.judges.panels import FILE, GROUNDED, Judge, load_judges
 from bulkhead.text.amounts import format_time
 
@@ -24,7 +25,7 @@ CALIBRATE = "hold it against labelled answers with `bulkhead eval calibrate`"
 class Certificate(BaseModel):
     """A judge's certificate. judge_sha256: of its whole definition; dataset_sha256: of the labelled answers with their
     documents. models: those that voted, as `provider/model`. gate_true_positive, gate_true_negative: what the lower
-    bounds had to reach."""
+    bounds had to reach. position: the bias of its jurors, where pairs were asked."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -38,6 +39,7 @@ class Certificate(BaseModel):
     gate_true_negative: float
     models: tuple[str, ...] = ()
     figures: CalibrationFigures
+    position: PositionBias | None = None
     made_unix_ms: int
     expires_unix_ms: int
 

@@ -72,7 +72,7 @@ class Jury:
         if not judge.jury:
             vote = await asyncio.to_thread(judge_grounding, case.objective, documents, answer.plain_text)
             return [vote]
-        material = build_material(case, documents, answer.plain_text)
+        material = build_material(case.objective, documents, {"answer": answer.plain_text}, case.references)
         if len(material) > bounds.MAX_OBJECTIVE_CHARS:
             reason = f"the material has {len(material):,} characters; a juror reads {bounds.MAX_OBJECTIVE_CHARS:,}"
             return [JurorVote(juror.route or "default", None, reason) for juror in judge.jury]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import bulkhead.grounding
 from bulkhead.evaluation.answers import MARKER
-from bulkhead.evaluation.cases import CaseError, EvaluationCase, Label, Positive, load_yaml
+from bulkhead.evaluation.cases import CaseError, Label, Positive, load_yaml
 from bulkhead.flow import bounded
 from bulkhead.grounding.sentences import MARK
 from bulkhead.text.validation_errors import find_misfits
@@ -170,25 +170,32 @@ def count_votes(judge: Judge, votes: Sequence[JurorVote]) -> bool | None:
             return sum(passing) >= judge.threshold * sum(weight for weight, _ in counted)
 
 
-def build_material(case: EvaluationCase, documents: Mapping[str, str], answer: str) -> str:
-    """The material of a vote as JSON, which no text in it can end."""
-    material: dict[str, Any] = {"question": case.objective}
+def build_material(
+    question: str, documents: Mapping[str, str], answers: Mapping[str, str], references: Sequence[str] = ()
+) -> str:
+    """The material of a vote as JSON, which no text in it can end. answers: by the names that the vote's form has."""
+    material: dict[str, Any] = {"question": question}
     material["documents"] = [{"name": name, "text": text} for name, text in documents.items()]
-    if case.references:
-        material["references"] = list(case.references)
-    return json.dumps(material | {"answer": answer}, ensure_ascii=False)
+    if references:
+        material["references"] = list(references)
+    return json.dumps({**material, **answers}, ensure_ascii=False)
 
 
-def read_vote(text: str) -> tuple[bool | None, str]:
-    """A juror's vote and its reason; None where the text is not the object that was asked for, bare or in one fence."""
+def read_object(text: str) -> object:
+    """The JSON document that a juror wrote, bare or in one fence; None where it is none."""
     bare = MARK.sub("", MARKER.sub("", text)).strip()
     fenced = _WHOLE_FENCE.match(bare)
     try:
-        document = bounded.load_json(fenced[1] if fenced else bare, once=True)
+        return bounded.load_json(fenced[1] if fenced else bare, once=True)
     except ValueError:
-        return None, f"no vote: {' '.join(bare.split())[:120]!r} is no JSON"
+        return None
+
+
+def read_vote(text: str) -> tuple[bool | None, str]:
+    """A juror's vote and its reason; None where the text is not the object that was asked for."""
+    document = read_object(text)
     if not isinstance(document, dict) or {*document} != {"pass", "reason"}:
-        return None, "no vote: it is not the object {pass, reason}"
+        return None, f"no vote: {' '.join(text.split())[:120]!r} is not the object {{pass, reason}}"
     passed, reason = document["pass"], document["reason"]
     if not isinstance(passed, bool) or not isinstance(reason, str):
         return None, "no vote: `pass` is no boolean, or `reason` no text"

@@ -152,6 +152,7 @@ def labelled(tmp_path: Path) -> Path:
     return tmp_path / "labelled.jsonl"
 
 
+@pytest.mark.slow
 def test_the_shipped_judge_is_calibrated_without_a_mesh(tmp_path: Path, labelled: Path) -> None:
     certificate = tmp_path / "grounded.certificate.json"
     done = bulkhead(tmp_path, "calibrate", str(labelled), "--out", str(certificate), "--json")
