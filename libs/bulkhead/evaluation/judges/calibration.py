@@ -35,6 +35,7 @@ from bulkhead.evaluation.judges.agreement import (
 )
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
 from bulkhead.evaluation.statistics import Estimate
+from bulkhead.gateway_api.ratings import LabelledDocument
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 
@@ -43,15 +44,6 @@ FORM = (
     '"model": "openai/gpt-5-mini", "labels": {"ann": "good", "bob": "bad"}}` on each line'
 )
 MAX_LABELLERS, MAX_NAME_CHARS = 16, 200
-
-
-class LabelledDocument(BaseModel):
-    """A text that an answer may rest on."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: Annotated[str, Field(max_length=MAX_NAME_CHARS)]
-    text: str
 
 
 class LabelledCase(BaseModel):

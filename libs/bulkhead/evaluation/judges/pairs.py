@@ -76,5 +76,10 @@ def find_position_bias(runs: Sequence[CaseRun]) -> PositionBias | None:
         answer = run.outcome.answer
         orders.setdefault((pair, run.route), {})[order] = read_preference(answer.text) if answer is not None else None
     pairs = [(row["good-first"], row["bad-first"]) for row in orders.values() if len(row) == 2]
-    kinds = (("first", "second"), ("second", "first"), ("first", "first"), ("second", "second"))
+    kinds: tuple[tuple[Preference, Preference], ...] = (
+        ("first", "second"),
+        ("second", "first"),
+        ("first", "first"),
+        ("second", "second"),
+    )
     return PositionBias(len(pairs), *(pairs.count(kind) for kind in kinds)) if pairs else None
