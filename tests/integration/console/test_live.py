@@ -120,9 +120,12 @@ async def test_a_look_that_is_refused_is_told_and_made_again(on: Stage, browser:
         await looked.go(f"/tasks/{task.id}")
         goes_on.set()
         await asyncio.wait_for(refresh.made.wait(), 20)
+        # Both are looked for at once, and from before: after a second it is read again.
+        told = [looked.page.locator("#tree.stale"), looked.page.locator("#notice", has_text="is old")]
+        waits = asyncio.gather(*(place.wait_for() for place in told))
+        await asyncio.sleep(0)
         refresh.goes_on.set()
-        await looked.page.locator("#tree.stale").wait_for()
-        await looked.page.locator("#notice", has_text="is old").wait_for()
+        await waits
         await looked.page.locator("#tree [data-key='plan.1']").wait_for(timeout=NOT_LATE_MS)
         await looked.page.locator("#tree.stale").wait_for(state="detached")
         assert await looked.page.locator("#notice").inner_text() == ""
