@@ -342,6 +342,9 @@ def labels(
 def online(
     at: GatewayOptions,
     judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="The judge.")] = "grounded",
+    judges: Annotated[
+        Path, typer.Option("--judges", metavar="FILE", help="File that declares judges, beside their certificates.")
+    ] = Path("judges.yaml"),
     share: Annotated[str, typer.Option("--share", metavar="PERCENT", help="Share of the tasks that end.")] = "5%",
     budget_usd: Annotated[
         str, typer.Option("--budget-usd", metavar="USD/day", help="Maximum cost of a day (UTC).")
@@ -352,11 +355,12 @@ def online(
     """Judge a share of the tasks that end, and put each verdict as a rating.
 
     The sample is drawn by the task's id. A task that is judged is judged no more, so that it may be stopped and started
-    again. Needs the key of an evaluator. `bulkhead quality` shows what comes of it.
+    again. Votes of models are tasks under the feature "online-judge", which the day's money is counted by. Needs the
+    key of an evaluator. `bulkhead quality` shows what comes of it.
 
     Examples: bulkhead eval online --share 20% --budget-usd 2/day
     """
     from bulkhead_cli.evaluation.online import OnlineRequest, judge_online
 
-    request = OnlineRequest.parse(judge, share, budget_usd, every, once=once)
+    request = OnlineRequest.parse(judge, judges, share, budget_usd, every, once=once)
     return judge_online(at.gateway_target(), request, as_json=at.as_json)

@@ -7,33 +7,39 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Self
 
 from bulkhead.client import MeshError, Refused
-from bulkhead.evaluation.online import DayBudget, GroundingJudge, JudgedTask, OnlineJudge, OnlineJudging
+from bulkhead.evaluation.cases import CaseError
+from bulkhead.evaluation.judges.certificates import SeatedJudge, certificate_path, find_standing, read_certificate
+from bulkhead.evaluation.judges.jury import build_vote_plan
+from bulkhead.evaluation.judges.panels import load_judges
+from bulkhead.evaluation.on_mesh import MeshRunner
+from bulkhead.evaluation.online import DayBudget, JudgedTask, OnlineJudging, SeatedOnlineJudge
+from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES
 from bulkhead_cli.options import since_s
 from bulkhead_cli.output import CommandError, Exit, json_line
 from bulkhead_cli.screen import err, out
 from bulkhead_cli.target import GatewayTarget
 
-JUDGES: dict[str, type[GroundingJudge]] = {"grounded": GroundingJudge}
+DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineRequest:
     """Request for online judging. share: from 0 to 1. once: one look."""
 
-    judge: OnlineJudge
+    seat: SeatedJudge
     share: float
     budget_usd_micros: int
     every_s: int
     once: bool
 
     @classmethod
-    def parse(cls, judge: str, share: str, budget_usd: str, every: str, *, once: bool) -> Self:
-        """Parse what people write. Raises CommandError."""
-        if judge not in JUDGES:
-            raise CommandError(Exit.USAGE, f"there is no judge {judge[:64]}", f"name one of: {', '.join(JUDGES)}")
+    def parse(cls, judge: str, judges: Path, share: str, budget_usd: str, every: str, *, once: bool) -> Self:
+        """Parse what people write. judges: file that declares them, beside their certificates. Raises CommandError."""
         percent = re.fullmatch(r"(\d{1,3}(?:\.\d{1,4})?)%?", share)
         if percent is None or not 0 < float(percent[1]) <= 100:
             raise CommandError(Exit.USAGE, f"--share {share[:20]!r} is no share", "write a percentage, as in 5%")
@@ -41,14 +47,33 @@ class OnlineRequest:
         if amount is None:
             raise CommandError(Exit.USAGE, f"--budget-usd {budget_usd[:20]!r} is no amount", "write it as 1/day")
         budget_usd_micros = round(float(amount[1]) * 1_000_000)
-        return cls(JUDGES[judge](), float(percent[1]) / 100, budget_usd_micros, since_s(every), once)
+        return cls(_seat_judge(judge, judges), float(percent[1]) / 100, budget_usd_micros, since_s(every), once)
+
+
+def _seat_judge(name: str, path: Path) -> SeatedJudge:
+    try:
+        judges = load_judges(path)
+        if name not in judges:
+            raise CaseError(f"there is no judge {name[:64]}", f"declare it in {path}; there are: {', '.join(judges)}")
+        certificate = read_certificate(certificate_path(path.parent, name))
+    except CaseError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
+    advice = find_standing(judges[name], certificate, round(time.time() * 1000))
+    return SeatedJudge(judge=judges[name], certificate=certificate, advice=advice)
 
 
 async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json: bool) -> Exit:
     """Judge until it is stopped, or once. Raises CommandError, and MeshError at its first look."""
+    seat = request.seat
+    if seat.advice:
+        err.print(f"{seat.judge.name} is not certified: {seat.advice}", style="yellow", markup=False)
     async with target.mesh_client() as mesh:
-        budget = DayBudget(request.budget_usd_micros)
-        judging, first = OnlineJudging(mesh, request.judge, request.share, budget), True
+        plan_of = partial(build_vote_plan, {seat.judge.name: seat})
+        votes = MeshRunner(mesh, feature=OF_ONLINE_JUDGES, deadline_s=DEADLINE_S, plan_of=plan_of, check=False)
+        judge = SeatedOnlineJudge(seat, votes if seat.judge.jury else None)
+        judging, first = OnlineJudging(mesh, judge, request.share, DayBudget(request.budget_usd_micros)), True
+        if seat.judge.jury:
+            await judging.read_spent(round(time.time() * 1000))
         while True:
             try:
                 async for judged in judging.judge_ended(round(time.time() * 1000)):

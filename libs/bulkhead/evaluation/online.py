@@ -5,22 +5,22 @@ is kept here: the sample is drawn by digest, and a task whose own rating by this
 goes on after a crash where it was.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-import bulkhead.grounding
 from bulkhead.client import Mesh
 from bulkhead.client.request_checks import check_query
 from bulkhead.client.result import TaskResult
-from bulkhead.evaluation.answers import MARKER
-from bulkhead.gateway_api.ratings import OF_EVALUATIONS
+from bulkhead.evaluation.answers import MARKER, CaseAnswer
+from bulkhead.evaluation.cases import Check, EvaluationCase
+from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.jury import Jury
+from bulkhead.evaluation.runs import CaseRunOutcome, EvaluationBudget, Runner, RunRecord, RunSlot, Submission
+from bulkhead.gateway_api.ratings import OF_EVALUATIONS, OF_ONLINE_JUDGES
 from bulkhead.gateway_api.tasks import TaskListQuery
-from bulkhead.grounding.align import SUPPORTED, ground_text
-from bulkhead.grounding.sources import MAX_SOURCE_CHARS, GroundingSource, GroundingSources
 from bulkhead_contracts import bounds
 
 DAY_MS = 86_400_000
@@ -39,6 +39,17 @@ class OnlineVerdict(NamedTuple):
     cost_usd_micros: int = 0
 
 
+class AnsweredTask(NamedTuple):
+    """A task that has an answer, as a judge is shown it. documents: texts that it cites, by name. models: that it rests
+    on."""
+
+    task: str
+    question: str
+    answer: str
+    documents: Mapping[str, str]
+    models: tuple[str, ...] = ()
+
+
 class OnlineJudge(Protocol):
     """A judge. name: `name@digest`. certified: its certificate holds now. limit_usd_micros: the most that one verdict
     costs."""
@@ -47,8 +58,8 @@ class OnlineJudge(Protocol):
     certified: bool
     limit_usd_micros: int
 
-    async def judge(self, question: str, answer: str, documents: Mapping[str, str]) -> OnlineVerdict:
-        """The verdict on an answer. documents: texts that it may rest on, by name."""
+    async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
+        """The verdict on an answer."""
         ...
 
 
@@ -89,28 +100,39 @@ class OnlineJudging:
 
     async def judge_ended(self, now_unix_ms: int) -> AsyncIterator[JudgedTask]:
         """Judge tasks of the sample that are not judged yet, the oldest first. Raises MeshError."""
-        listed = await self._list_sample()
-        self._done &= set(listed)
-        for task in reversed(listed):
+        sample = await self._list_sample()
+        self._done &= set(sample)
+        for task in reversed(sample):
             if task in self._done or await self._is_judged(task):
                 self._done.add(task)
                 continue
             if not self._budget.has_room(self._judge.limit_usd_micros, now_unix_ms):
                 yield JudgedTask(task, None)
                 return
-            verdict = await self._judge_task(task)
+            verdict = await self._judge_task(task, sample[task])
             self._done.add(task)
             yield JudgedTask(task, verdict)
 
-    async def _list_sample(self) -> list[str]:
-        """Ids of answered tasks of the sample, the newest first."""
-        sample: list[str] = []
+    async def read_spent(self, now_unix_ms: int) -> None:
+        """Count the cost of today's votes that were paid before this began. Raises MeshError."""
+        today = datetime.fromtimestamp(now_unix_ms / 1000, UTC).strftime("%Y-%m-%d")
+        filters: dict[str, object] = {"feature": OF_ONLINE_JUDGES, "since": today, "limit": PAGE}
+        cursor: str | None = ""
+        self._budget.has_room(0, now_unix_ms)
+        while cursor is not None:
+            page = await self._mesh.read_json(check_query(TaskListQuery, filters | {"cursor": cursor}))
+            self._budget.spent_usd_micros += sum(row["cost_usd_micros"] for row in page["tasks"])
+            cursor = page.get("next")
+
+    async def _list_sample(self) -> dict[str, tuple[str, ...]]:
+        """Answered tasks of the sample, the newest first, each with the models that it rests on."""
+        sample: dict[str, tuple[str, ...]] = {}
         cursor, looked = "", 0
         while looked < MAX_TASKS:
             filters = {"since": SPAN, "status": "succeeded", "kind": "planned", "limit": PAGE, "cursor": cursor}
             page = await self._mesh.read_json(check_query(TaskListQuery, filters))
             looked += len(page["tasks"])
-            sample += [row["task_id"] for row in page["tasks"] if self._is_wanted(row)]
+            sample |= {row["task_id"]: tuple(row["models"]) for row in page["tasks"] if self._is_wanted(row)}
             cursor = page.get("next") or ""
             if not cursor:
                 break
@@ -124,11 +146,12 @@ class OnlineJudging:
         ratings = (await self._mesh.task(task).show())["ratings"]["own"]
         return any(rating["kind"] == "judge" and rating["judge"] == self._judge.name for rating in ratings)
 
-    async def _judge_task(self, task: str) -> OnlineVerdict:
+    async def _judge_task(self, task: str, models: tuple[str, ...]) -> OnlineVerdict:
         """Judge one task, and put the rating unless the judge abstains."""
         result = await self._mesh.task(task).result()
         answer = MARKER.sub("", result.answer or "")
-        verdict = await self._judge.judge(result.objective, answer, cited_texts(result))
+        answered = AnsweredTask(task, result.objective, answer, cited_texts(result), models)
+        verdict = await self._judge.judge(answered)
         self._budget.spent_usd_micros += verdict.cost_usd_micros
         if verdict.passed is not None:
             await self._mesh.task(task).rate(
@@ -150,33 +173,34 @@ def cited_texts(result: TaskResult) -> dict[str, str]:
     return {name: "\n\n".join(passages) for name, passages in texts.items()}
 
 
-class GroundingJudge:
-    """The judge `grounded`: an answer is good when each of its sentences has a source among what it cites. It asks no
-    model, and has no certificate."""
+class SeatedOnlineJudge:
+    """A judge of `bulkhead.evaluation.judges`: the shipped one by plain rules, or a panel whose votes are tasks of the
+    mesh. runner: makes those; None for a judge that asks no model."""
 
-    certified = False
-    limit_usd_micros = 0
+    def __init__(self, seat: SeatedJudge, runner: Runner | None = None) -> None:
+        self._seat, self._runner = seat, runner
+        self.name = f"{seat.judge.name}@{seat.judge.digest[:12]}"
+        self.certified = not seat.advice
+        self.limit_usd_micros = seat.judge.limit_usd_micros * len(seat.judge.jury)
 
-    def __init__(self) -> None:
-        rules = sorted(Path(bulkhead.grounding.__file__).parent.glob("*.py"))
-        code = b"".join(path.read_bytes() for path in rules)
-        self.name = f"grounded@{hashlib.sha256(code).hexdigest()[:12]}"
+    async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
+        """The verdict of all votes."""
+        name = self._seat.judge.name
+        case = EvaluationCase(name=answered.task, objective=answered.question, checks=(Check(judge=name),))
+        answer = CaseAnswer(answered.answer)
+        outcome = CaseRunOutcome(answered.task, "succeeded", answer, 0, None, 0, 0, models=answered.models)
+        budget = EvaluationBudget(max(1, self.limit_usd_micros))
+        jury = Jury({name: self._seat}, self._runner, lambda _: answered.documents)
+        slot = (answered.task, "online", 0)
+        verdicts = await jury.judge_answer(case, slot, outcome, budget, _VoteKeys())
+        if not verdicts:
+            return OnlineVerdict(None, "the money of the verdict does not suffice", budget.spent)
+        return OnlineVerdict(verdicts[0].passed, verdicts[0].reason, budget.spent)
 
-    async def judge(self, question: str, answer: str, documents: Mapping[str, str]) -> OnlineVerdict:
-        """The verdict; an abstention without documents."""
-        return await asyncio.to_thread(_judge_grounding, question, answer, documents)
 
+class _VoteKeys(RunRecord):
+    """Votes under keys that follow from task, judge and juror: one that began before a crash is collected, and not paid
+    again."""
 
-def _judge_grounding(question: str, answer: str, documents: Mapping[str, str]) -> OnlineVerdict:
-    if not documents or sum(map(len, documents.values())) > MAX_SOURCE_CHARS:
-        return OnlineVerdict(None, "it cites nothing that can be read" if not documents else "it cites too much")
-    rows = [
-        GroundingSource(hashlib.sha256(name.encode()).hexdigest()[:12], text, document=name)
-        for name, text in documents.items()
-    ]
-    sentences = ground_text(answer, GroundingSources(rows, question))
-    if flaws := dict.fromkeys(flaw.message for sentence in sentences for flaw in sentence.flaws):
-        return OnlineVerdict(False, "; ".join(flaws))
-    if not any(sentence.status in SUPPORTED for sentence in sentences):
-        return OnlineVerdict(False, "it claims nothing that its sources say")
-    return OnlineVerdict(True, "each sentence has a source")
+    def begin_run(self, slot: RunSlot, limit_usd_micros: int) -> Submission:
+        return Submission("/".join(map(str, slot)), limit_usd_micros)

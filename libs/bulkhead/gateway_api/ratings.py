@@ -15,7 +15,9 @@ QualityBy = Literal["feature", "prompt", "model"]
 PEOPLE = AllowedRoles(EVERY_ROLE.names - {"evaluator"}, "submitter")
 EXPORTERS = AllowedRoles(frozenset({"operator", "evaluator"}), "operator or evaluator")
 """They take labels, with the texts that were labelled, out of the mesh."""
-OF_EVALUATIONS = ("compare", "eval", "probe")
+OF_ONLINE_JUDGES = "online-judge"
+"""Feature of the votes of judges that judge what ends."""
+OF_EVALUATIONS = ("compare", "eval", "probe", OF_ONLINE_JUDGES)
 """Features of tasks that are evaluations themselves."""
 MAX_QUEUE = 20
 MAX_EXPORT_ROWS = 20

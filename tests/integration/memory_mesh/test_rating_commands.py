@@ -29,7 +29,7 @@ async def test_an_answer_is_rated_judged_counted_and_made_a_case(tmp_path: Path)
         assert task in await run(on, "tasks", "--rated", "bad")
         assert task not in await run(on, "tasks", "--rated", "good,none")
         online = ("eval", "online", "--share", "100%", "--budget-usd", "1/day", "--once")
-        assert f"{task} good: each sentence has a source" in await run(on, *online, key=EVALUATOR)
+        assert f"{task} good: grounded: each sentence has a source" in await run(on, *online, key=EVALUATOR)
         assert await run(on, *online, key=EVALUATOR) == "", "it is judged once"
         assert "gives no rating of the kind judge" in await run(on, *online, "--json", code=4)
         assert "write a percentage" in await run(on, "eval", "online", "--share", "lots", code=2)

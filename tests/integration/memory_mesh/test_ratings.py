@@ -2,14 +2,25 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.client import Refused, SyncMesh
-from bulkhead.evaluation.online import DayBudget, GroundingJudge, JudgedTask, OnlineJudging, OnlineVerdict, is_sampled
-from bulkhead.gateway_api.ratings import QualityQuery
+from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.panels import Judge
+from bulkhead.evaluation.online import (
+    AnsweredTask,
+    DayBudget,
+    JudgedTask,
+    OnlineJudging,
+    OnlineVerdict,
+    SeatedOnlineJudge,
+    is_sampled,
+)
+from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES, QualityQuery
 from bulkhead_cli.evaluation.sets import write_labels
 from bulkhead_cli.target import GatewayTarget
 from tests.replay.stage import EVALUATOR, OPERATOR, Stage, call, plan, stage, use
@@ -17,15 +28,16 @@ from tests.unit.services.model_gateway.scripted_provider import says
 
 ANN = "bk_ann_of_demo"
 FARES = "The fare to Graz is EUR 12."
+GROUNDED = SeatedOnlineJudge(SeatedJudge(judge=Judge(name="grounded"), advice="it has no certificate"))
 MARKER = reference("rag", FARES.encode()).marker
 
 
-async def answer_task(on: Stage, answer: str, *, check: bool = True) -> str:
+async def answer_task(on: Stage, answer: str, *, check: bool = True, feature: str = "fares") -> str:
     verdict = says(json.dumps({"verdict": "accept", "score": 1.0, "reasons": [], "answered": "yes"}))
     search = use(call("search_documents", query="What is the fare to Graz?"))
     step = {"id": "a", "tools": ["search_documents"]}
     on.model.will(plan(step), a=[search, says(answer)], judges={"a": [verdict]})
-    return (await on.run("What is the fare to Graz?", feature="fares", check=check))["task_id"]
+    return (await on.run("What is the fare to Graz?", feature=feature, check=check))["task_id"]
 
 
 class DearJudge:
@@ -33,8 +45,8 @@ class DearJudge:
 
     name, certified, limit_usd_micros = "dear@1", True, 1_000_000
 
-    async def judge(self, question: str, answer: str, documents: object) -> OnlineVerdict:
-        return OnlineVerdict(True, f"{question} {answer}", self.limit_usd_micros)
+    async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
+        return OnlineVerdict(True, answered.answer, self.limit_usd_micros)
 
 
 async def judged_by(judging: OnlineJudging, now_unix_ms: int = 0) -> list[JudgedTask]:
@@ -47,19 +59,25 @@ async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(
         await ann.add_document(FARES.encode(), "fares.md")
         good = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].")
         bad = await answer_task(on, f"The fare to Graz is EUR 77 [#{MARKER}].", check=False)
-        first = await judged_by(OnlineJudging(judge, GroundingJudge(), 1.0, DayBudget(0)))
+        first = await judged_by(OnlineJudging(judge, GROUNDED, 1.0, DayBudget(0)))
         assert [(row.task, row.verdict and row.verdict.passed) for row in first] == [(good, True), (bad, False)]
-        assert not await judged_by(OnlineJudging(judge, GroundingJudge(), 1.0, DayBudget(0))), "after a restart, too"
+        assert not await judged_by(OnlineJudging(judge, GROUNDED, 1.0, DayBudget(0))), "after a restart, too"
         seen = (await ann.task(bad).show())["ratings"]
         assert (seen["judged_bad"], seen["bad"], seen["named"]) == (1, 0, [])
         async with on.client(OPERATOR) as olga:
             [rating] = (await olga.task(bad).show())["ratings"]["named"]
-        assert rating["judge"] == GroundingJudge().name and "77" in rating["comment"] and not rating["certified"]
+        assert rating["judge"] == GROUNDED.name and "77" in rating["comment"] and not rating["certified"]
 
         judging = OnlineJudging(judge, DearJudge(), 1.0, DayBudget(1_500_000))
         assert [bool(row.verdict) for row in await judged_by(judging)] == [True, False], "the money of the day is spent"
         assert [bool(row.verdict) for row in await judged_by(judging, 86_400_000)] == [True], "the next day it goes on"
-        none = OnlineJudging(judge, GroundingJudge(), 1e-9, DayBudget(0))
+        vote = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].", feature=OF_ONLINE_JUDGES)
+        budget = DayBudget(1_500_000)
+        judging = OnlineJudging(judge, DearJudge(), 1.0, budget)
+        await judging.read_spent(round(time.time() * 1000))
+        assert budget.spent_usd_micros == (await ann.task(vote).show())["usage"]["cost_usd_micros"] > 0
+        assert not await judged_by(judging), "a vote is not judged itself"
+        none = OnlineJudging(judge, GROUNDED, 1e-9, DayBudget(0))
         assert not await judged_by(none)
         page = await ann.read(QualityQuery(since="1h"))
         assert page.total.judged is not None and page.total.ratings.judged_good == 2, "a later verdict replaces one"

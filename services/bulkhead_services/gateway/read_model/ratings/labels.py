@@ -6,10 +6,12 @@ the same time seldom have the same answer before them.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from bulkhead.evaluation.judges.agreement import cohen_kappa
 from bulkhead.gateway_api.ratings import MAX_QUEUE, LabelAgreement, LabelQueue
 from bulkhead_contracts.rating import Score
 
@@ -57,20 +59,16 @@ def measure_agreement(tasks: Sequence[LabelledTask]) -> tuple[LabelAgreement, ..
             people=people,
             tasks=len(labels),
             agreed=sum(first == second for first, second in labels),
-            kappa=cohens_kappa(labels),
+            kappa=_kappa_of(labels),
         )
         for people, labels in pairs.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.tasks, row.people))[:MAX_PAIRS])
 
 
-def cohens_kappa(labels: Sequence[tuple[Score, Score]]) -> float | None:
-    """Agreement beyond chance (Cohen 1960), 1 where all agree; None where chance alone explains all of it."""
-    count = len(labels)
-    agreed = sum(first == second for first, second in labels) / count
-    first_good, second_good = (sum(pair[place] == "good" for pair in labels) / count for place in (0, 1))
-    by_chance = first_good * second_good + (1 - first_good) * (1 - second_good)
-    return None if by_chance == 1 else round((agreed - by_chance) / (1 - by_chance), 4)
+def _kappa_of(labels: Sequence[tuple[Score, Score]]) -> float | None:
+    kappa = cohen_kappa([(first == "good", second == "good") for first, second in labels])
+    return None if math.isnan(kappa) else round(kappa, 4)
 
 
 def _labels_wanted(task: str, double_every: int) -> int:

@@ -1,0 +1,47 @@
+"""A panel that judges online: votes under keys that a restart finds again, and what they cost."""
+
+from bulkhead.evaluation.answers import CaseAnswer
+from bulkhead.evaluation.cases import EvaluationCase
+from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.panels import Judge, Juror
+from bulkhead.evaluation.online import AnsweredTask, DayBudget, SeatedOnlineJudge
+from bulkhead.evaluation.runs import CaseRunOutcome, Submission
+
+DAY_MS = 86_400_000
+PANEL = Judge(name="panel", jury=(Juror(route="small"), Juror(route="large"), Juror()), limit_usd=0.03)
+ANSWERED = AnsweredTask("t1", "What is the fare?", "EUR 12.", {"fares.md": "It is EUR 12."}, ("m1",))
+
+
+class ScriptedRunner:
+    """Votes that are told, each for a tenth of a cent."""
+
+    def __init__(self, *passed: bool) -> None:
+        self._passed = list(passed)
+        self.submissions: list[Submission] = []
+
+    async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
+        self.submissions.append(submission)
+        vote = f'{{"pass": {str(self._passed.pop(0)).lower()}, "reason": "says {route or "default"}"}}'
+        return CaseRunOutcome("v1", "succeeded", CaseAnswer(vote), 1, None, 1_000, 10, models=("openai/juror",))
+
+
+async def test_a_panel_votes_under_keys_that_follow_from_the_task() -> None:
+    first, again = ScriptedRunner(True, False, False), ScriptedRunner(True, True, False)
+    judge = SeatedOnlineJudge(SeatedJudge(judge=PANEL, advice="it has no certificate"), first)
+    verdict = await judge.judge(ANSWERED)
+    assert (verdict.passed, verdict.cost_usd_micros) == (False, 3_000) and "large: says large" in verdict.reason
+    assert judge.limit_usd_micros == 30_000 and not judge.certified and judge.name.startswith("panel@")
+    assert (await SeatedOnlineJudge(SeatedJudge(judge=PANEL), again).judge(ANSWERED)).passed is True
+    keys = [submission.key for submission in first.submissions]
+    assert keys == [submission.key for submission in again.submissions] and len(set(keys)) == 3
+    other = ScriptedRunner(True, True, True)
+    await SeatedOnlineJudge(SeatedJudge(judge=PANEL), other).judge(ANSWERED._replace(task="t2"))
+    assert not {submission.key for submission in other.submissions} & set(keys)
+
+
+def test_the_money_of_a_day_is_whole_again_on_the_next() -> None:
+    budget = DayBudget(100)
+    assert budget.has_room(100, 5 * DAY_MS) and not budget.has_room(101, 5 * DAY_MS)
+    budget.spent_usd_micros += 60
+    assert not budget.has_room(41, 6 * DAY_MS - 1) and budget.has_room(40, 6 * DAY_MS - 1)
+    assert budget.has_room(100, 6 * DAY_MS)
