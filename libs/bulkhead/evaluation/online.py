@@ -9,18 +9,16 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import bulkhead.grounding
 from bulkhead.client import Mesh
 from bulkhead.client.request_checks import check_query
 from bulkhead.client.result import TaskResult
 from bulkhead.evaluation.answers import MARKER
+from bulkhead.evaluation.judges.grounded import judge_grounding
+from bulkhead.evaluation.judges.panels import GROUNDED, Judge
 from bulkhead.gateway_api.ratings import OF_EVALUATIONS
 from bulkhead.gateway_api.tasks import TaskListQuery
-from bulkhead.grounding.align import SUPPORTED, ground_text
-from bulkhead.grounding.sources import MAX_SOURCE_CHARS, GroundingSource, GroundingSources
 from bulkhead_contracts import bounds
 
 DAY_MS = 86_400_000
@@ -151,32 +149,15 @@ def cited_texts(result: TaskResult) -> dict[str, str]:
 
 
 class GroundingJudge:
-    """The judge `grounded`: an answer is good when each of its sentences has a source among what it cites. It asks no
-    model, and has no certificate."""
+    """The shipped judge on what an answer cites. It asks no model, and has no certificate."""
 
     certified = False
     limit_usd_micros = 0
 
     def __init__(self) -> None:
-        rules = sorted(Path(bulkhead.grounding.__file__).parent.glob("*.py"))
-        code = b"".join(path.read_bytes() for path in rules)
-        self.name = f"grounded@{hashlib.sha256(code).hexdigest()[:12]}"
+        self.name = f"{GROUNDED}@{Judge(name=GROUNDED).digest[:12]}"
 
     async def judge(self, question: str, answer: str, documents: Mapping[str, str]) -> OnlineVerdict:
         """The verdict; an abstention without documents."""
-        return await asyncio.to_thread(_judge_grounding, question, answer, documents)
-
-
-def _judge_grounding(question: str, answer: str, documents: Mapping[str, str]) -> OnlineVerdict:
-    if not documents or sum(map(len, documents.values())) > MAX_SOURCE_CHARS:
-        return OnlineVerdict(None, "it cites nothing that can be read" if not documents else "it cites too much")
-    rows = [
-        GroundingSource(hashlib.sha256(name.encode()).hexdigest()[:12], text, document=name)
-        for name, text in documents.items()
-    ]
-    sentences = ground_text(answer, GroundingSources(rows, question))
-    if flaws := dict.fromkeys(flaw.message for sentence in sentences for flaw in sentence.flaws):
-        return OnlineVerdict(False, "; ".join(flaws))
-    if not any(sentence.status in SUPPORTED for sentence in sentences):
-        return OnlineVerdict(False, "it claims nothing that its sources say")
-    return OnlineVerdict(True, "each sentence has a source")
+        vote = await asyncio.to_thread(judge_grounding, question, documents, answer)
+        return OnlineVerdict(vote.passed, vote.reason)
