@@ -8,6 +8,7 @@ of what it speaks of, and it leaves out no part of the question.
 import hashlib
 from collections.abc import Mapping
 
+from bulkhead.evaluation.checks import escape_surrogates
 from bulkhead.evaluation.judges.panels import GROUNDED, JurorVote
 from bulkhead.grounding.align import SUPPORTED, ground_text
 from bulkhead.grounding.questions import find_unanswered
@@ -18,7 +19,7 @@ from bulkhead_contracts import bounds
 def judge_grounding(question: str, documents: Mapping[str, str], answer: str) -> JurorVote:
     """The vote. An abstention without documents, and of more text than is read."""
     if not documents:
-        return JurorVote(GROUNDED, None, "the case names no documents")
+        return JurorVote(GROUNDED, None, "there are no documents that the answer may rest on")
     if sum(map(len, documents.values())) > MAX_SOURCE_CHARS:
         return JurorVote(GROUNDED, None, f"the documents have more than {MAX_SOURCE_CHARS:,} characters")
     if len(answer) > bounds.MAX_ANSWER_CHARS:
@@ -33,7 +34,7 @@ def judge_grounding(question: str, documents: Mapping[str, str], answer: str) ->
     rows = ground_text(answer, sources)
     flaws = [flaw for row in rows for flaw in row.flaws] + list(find_unanswered(question, rows, sources))
     if flaws:
-        messages = "; ".join(dict.fromkeys(flaw.message for flaw in flaws))
+        messages = escape_surrogates("; ".join(dict.fromkeys(flaw.message for flaw in flaws)))
         return JurorVote(GROUNDED, False, messages[: bounds.MAX_SUMMARY_CHARS])
     if not any(row.status in SUPPORTED for row in rows):
         return JurorVote(GROUNDED, False, "it claims nothing that the documents say")
