@@ -276,3 +276,4 @@ MAX_PROMPT_ACTS_A_DAY = 200  # of one prompt, and of one label, of one tenant
 MAX_RELEASE_BYTES = 64 * 1024
 MAX_PROMPT_PAGE = 20  # versions that are listed at once
 MAX_RELEASE_PAGE = 50
+MAX_DRIFT_ALARMS = 50

@@ -41,6 +41,9 @@ Marker = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_NAME_CHARS)]
 MediaType = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_MEDIA_TYPE_CHARS)]
 Summary = Annotated[str, StringConstraints(max_length=bounds.MAX_SUMMARY_CHARS)]
+ReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
+"""A release of prompts, or the canary beside it: `production.12`, `production.12.canary`; "" for those that are
+shipped."""
 Title = Annotated[str, StringConstraints(max_length=bounds.MAX_TITLE_CHARS)]
 Reason = Annotated[str, StringConstraints(max_length=bounds.MAX_REASON_CHARS)]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]

@@ -209,14 +209,22 @@ async def roll_back_label(
 
 @prompts_app.command("canary")
 async def end_canary(
-    act: Annotated[str, typer.Argument(metavar="promote|drop|N", help="Give it to all, to nobody, or to N percent.")],
+    act: Annotated[
+        str,
+        typer.Argument(
+            metavar="status|promote|drop|N", help="See how it does; give it to all, to nobody, or to N percent."
+        ),
+    ],
     at: GatewayOptions,
     label: Label = PRODUCTION,
     reason: Why = "",
 ) -> None:
-    """End the canary of a label, or change its share."""
+    """See how the canary of a label does beside the rest, end it, or change its share."""
+    if act == "status":
+        await _print_canary(at, label)
+        return
     if act not in ("promote", "drop") and not (act.isdecimal() and 1 <= int(act) <= 50):
-        raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of promote, drop, 1 to 50", "write one of them")
+        raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of status, promote, drop, 1 to 50", "write one of them")
     async with at.gateway_target().mesh_client() as mesh:
         fields = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
         await _move_label(mesh, at, label, reason, fields)
@@ -312,6 +320,38 @@ async def _move_label(mesh: Mesh, at: GatewayOptions, label: str, reason: str, m
         print_json(release)
     else:
         _print_release(release)
+
+
+async def _print_canary(at: GatewayOptions, label: str) -> None:
+    """The canary that stands; without one, the one that was rolled back last, if nobody has moved the label since."""
+    async with at.gateway_target().mesh_client() as mesh:
+        page = await mesh.releases(label)
+    standing = page["releases"][0] if page["releases"] else {}
+    watch = next(iter(page["canaries"]), None) or standing.get("rolled_back")
+    if at.as_json:
+        print_json({"canary": watch, "release": standing.get("number", 0)})
+        return
+    if watch is None:
+        out.print(f"{label} has no canary", markup=False)
+        return
+    verdict = {"regressed": "rolled back", "better": "does better", "no_worse": "does no worse"}.get(watch["verdict"])
+    line = f"the canary of {label} since release {watch['began']}: {verdict or 'running'}"
+    out.print(one_line(f"{line}{': ' if watch['reason'] else ''}{watch['reason']}"), markup=False)
+    arms = watch["canary"], watch["rest"]
+    rows = {
+        "tasks": [str(arm["tasks"]) for arm in arms],
+        "with a full answer": [str(arm["good"]) for arm in arms],
+        "failed": [str(arm["errors"]) for arm in arms],
+        "tokens of a task": [amounts.format_tokens(arm["tokens"]) for arm in arms],
+        "cost of a task": [amounts.format_usd_short(arm["cost_usd_micros"]) for arm in arms],
+        "median time": [amounts.format_duration(arm["latency_ms"]) for arm in arms],
+        "rated bad": [f"{arm['rated_bad']} of {arm['rated']}" for arm in arms],
+    }
+    for name, figures in {"": ["canary", "rest"], **rows}.items():
+        out.print(f"  {name:20} {figures[0]:>12} {figures[1]:>12}", markup=False)
+    out.print(f"  evidence that it is worse, of {watch['bound']:,.0f} at which it is rolled back:", markup=False)
+    for row in watch["evidence"]:
+        out.print(f"    {row['metric']:18} {row['worse']:>12,.1f}", markup=False)
 
 
 def _print_release(release: dict[str, Any]) -> None:

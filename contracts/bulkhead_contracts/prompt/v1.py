@@ -12,7 +12,8 @@ from bulkhead_contracts import bounds
 
 from ..result import Failure
 from ..task.v1 import RequesterClaim
-from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
+from ..types import ReleaseRef as ReleaseRef
 
 PromptId = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=bounds.MAX_PROMPT_ID_CHARS)]
 """`worker.step`."""
@@ -20,9 +21,10 @@ VersionMark = Annotated[str, StringConstraints(pattern=r"^r?[1-9][0-9]{0,8}$")]
 """A version of a prompt: `r3` of the tenant's own, `2` of the shipped ones."""
 ReleaseLabel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """An environment: `production`."""
-ReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
-"""A release, or the canary beside it: `production.12`, `production.12.canary`; "" for the prompts that are shipped."""
 StickyBy = Literal["task", "person"]
+CanaryMetric = Literal["quality", "errors", "tokens", "cost", "latency", "ratings", "judges"]
+REGISTRY = "registry"
+"""Person and role of a release that the registry made by itself; no person has the role."""
 PRODUCTION = "production"
 """The label that tasks are given where they name none."""
 _PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
@@ -132,11 +134,58 @@ class Canary(Contract):
     began: Count = 0
 
 
+class CanaryArm(Contract):
+    """Tasks that ended on one side of a canary. tasks: number of them. good: those that succeeded with a full answer.
+    errors: those that failed. tokens: of a task, on average. cost_usd_micros: of a task, on average. latency_ms: time
+    of half of the last tasks at most. rated: tasks that people rated. rated_bad: those that they rated bad."""
+
+    tasks: Count = 0
+    good: Count = 0
+    errors: Count = 0
+    tokens: TokenCount = 0
+    cost_usd_micros: UsdMicros = 0
+    latency_ms: Count = 0
+    rated: Count = 0
+    rated_bad: Count = 0
+
+
+class CanaryEvidence(Contract):
+    """One metric of a canary. metric: its name. worse: stake of who bet 1 that the canary is worse; at the watch's
+    bound that is taken for true. better: stake of who bet that it is better. canary_bad: the canary's tasks that were
+    bad by it. canary_tasks: of so many. rest_bad: other tasks that were bad by it. rest_tasks: of so many."""
+
+    metric: CanaryMetric
+    worse: Annotated[float, Field(ge=0)] = 1.0
+    better: Annotated[float, Field(ge=0)] = 1.0
+    canary_bad: Count = 0
+    canary_tasks: Count = 0
+    rest_bad: Count = 0
+    rest_tasks: Count = 0
+
+
+class CanaryWatch(Contract):
+    """A canary beside the rest. began: number of the release that began it. canary: its tasks. rest: all others.
+    evidence: by metric. bound: stake at which a difference is taken for true. verdict: `regressed` ends it; `better`
+    and `no_worse` propose to promote it. metric: that decided, "" of none. tasks: of the canary, when it was decided.
+    reason: of the verdict, with figures."""
+
+    label: ReleaseLabel
+    began: Count
+    canary: CanaryArm = CanaryArm()
+    rest: CanaryArm = CanaryArm()
+    evidence: Annotated[tuple[CanaryEvidence, ...], Field(max_length=16)] = ()
+    bound: Annotated[float, Field(ge=1)]
+    verdict: Literal["running", "regressed", "better", "no_worse"] = "running"
+    metric: CanaryMetric | Literal[""] = ""
+    tasks: Count = 0
+    reason: Reason = ""
+
+
 class PromptRelease(Contract):
     """Versions that a label stands for since a moment; it never changes: the next one has the next number.
 
     prompts: those that are not the shipped ones. restores: number of the earlier release that this one equals, 0 of a
-    new one.
+    new one. rolled_back: the canary that the registry dropped by making this release.
     """
 
     label: ReleaseLabel
@@ -144,6 +193,7 @@ class PromptRelease(Contract):
     prompts: Annotated[tuple[ReleasedPrompt, ...], Field(max_length=bounds.MAX_RELEASED_PROMPTS)] = ()
     canary: Annotated[Canary | None, Field(exclude_if=operator.not_)] = None
     restores: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    rolled_back: Annotated[CanaryWatch | None, Field(exclude_if=operator.not_)] = None
     reason: Reason
     person: Name
     role: Name
@@ -298,11 +348,29 @@ class ReleasesRequested(Body, type="mesh.prompt.releases_requested"):
     before: Count = 0
 
 
+class DriftAlarm(Contract):
+    """Something about a feature's tasks moved away from what it was. signal: what moved. before: the average of earlier
+    tasks. after: that of the last ones. task: that showed it. raised_unix_ms: end of that task, in milliseconds since
+    1970 (UTC)."""
+
+    feature: Tag = ""
+    signal: Literal["not_answered", "refused", "citations", "length", "cost"]
+    before: Annotated[float, Field(ge=0)]
+    after: Annotated[float, Field(ge=0)]
+    task: Token
+    raised_unix_ms: UnixMs
+
+
 class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
-    """Releases, the newest first."""
+    """Releases, the newest first. canaries: of the labels that were asked for, as they stand now. drifts: alarms of the
+    last day."""
 
     releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)] = ()
     more: bool = False
+    canaries: Annotated[
+        tuple[CanaryWatch, ...], Field(max_length=bounds.MAX_RELEASE_LABELS, exclude_if=operator.not_)
+    ] = ()
+    drifts: Annotated[tuple[DriftAlarm, ...], Field(max_length=bounds.MAX_DRIFT_ALARMS, exclude_if=operator.not_)] = ()
     failure: Failure | None = None
 
 

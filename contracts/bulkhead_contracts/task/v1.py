@@ -14,7 +14,7 @@ from ..result import ContentRef, Failure, Label, Result, Usage
 from ..step.v1 import StepInput
 from ..task_options import Replan, is_default_replan
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Name, Reason, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
+from ..types import Body, Contract, Count, Name, Reason, ReleaseRef, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
 
@@ -173,7 +173,8 @@ class TaskPaused(Body, type="mesh.task.paused"):
 class TaskEnded(Body, type="mesh.task.ended"):
     """The task is over: always said, exactly once, with a reason that a person can act on.
 
-    ended_steps: attempts that ended with it, told in the same message; they come before the end.
+    ended_steps: attempts that ended with it, told in the same message; they come before the end. release, feature: of
+    its grant. began_unix_ms: of a task with a release, when it was submitted.
     """
 
     status: TaskStatus
@@ -185,6 +186,9 @@ class TaskEnded(Body, type="mesh.task.ended"):
     plan_versions: Count = 0
     ended_unix_ms: UnixMs = 0
     ended_steps: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+    release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
+    feature: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
+    began_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 RUN_ENDED = "run_ended"

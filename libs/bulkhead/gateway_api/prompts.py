@@ -7,6 +7,8 @@ from pydantic import Field, WithJsonSchema
 from bulkhead.gateway_api.query import AllowedRoles, Id, Query, Remedy, Whole
 from bulkhead_contracts import bounds
 from bulkhead_contracts.prompt import (
+    CanaryWatch,
+    DriftAlarm,
     PromptRelease,
     PromptSummary,
     PromptVariable,
@@ -62,10 +64,13 @@ class PromptVersionDocument(Contract):
 
 
 class ReleasePage(Contract):
-    """Releases, the newest first. more: there are older ones."""
+    """Releases, the newest first. more: there are older ones. canaries: those that stand, beside the rest. drifts: of
+    all labels, alarms of the last day."""
 
     releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)]
     more: bool = False
+    canaries: Annotated[tuple[CanaryWatch, ...], Field(max_length=bounds.MAX_RELEASE_LABELS)] = ()
+    drifts: Annotated[tuple[DriftAlarm, ...], Field(max_length=bounds.MAX_DRIFT_ALARMS)] = ()
 
 
 class PromptListQuery(

@@ -34,6 +34,10 @@ class ReleaseLabels:
         """The newest release of each of a tenant's labels, by label."""
         return [self._newest[key] for key in sorted(self._newest) if key[0] == tenant]
 
+    def list_standing(self) -> list[tuple[tuple[str, str], PromptRelease]]:
+        """The newest release of all labels, by tenant and label."""
+        return sorted(self._newest.items(), key=lambda row: row[0])
+
     async def follow_releases(self) -> None:
         """Follow the releases until cancelled."""
         await asyncio.gather(self._follow_live(), self._reread_often())

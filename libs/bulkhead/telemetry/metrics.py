@@ -37,6 +37,7 @@ tool_calls = _meter.create_counter(names.TOOL_CALLS, description="Calls of tools
 tool_sensitive = _meter.create_counter(names.TOOL_SENSITIVE, description="Outputs of tools with keys or personal data")
 logins = _meter.create_counter(names.LOGINS, description="Logins to the broker by token, by how they ended")
 findings = _meter.create_counter(names.FINDINGS, description="Findings of budget's watcher, by kind and level")
+canary_rollbacks = _meter.create_counter(names.CANARY_ROLLBACKS, description="Canaries rolled back, by metric")
 writes_uncertain = _meter.create_counter(names.WRITES_UNCERTAIN, description="Writes that may have been done")
 ratings = _meter.create_counter(names.RATINGS, description="Ratings of answers, by kind and score")
 tasks_time = _meter.create_histogram(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
 from bulkhead.flow.answered import DoneStep, settle_task_answer
+from bulkhead_contracts.grant import task_claims
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
@@ -30,6 +31,8 @@ def end_task(
     result = None
     if status == "succeeded" and state.steps:
         result = _result_of_task(state)
+    claims = task_claims(state.grant)
+    release = claims.release if claims is not None else ""
     ended = TaskEnded(
         status=status,
         failure=failure,
@@ -39,6 +42,9 @@ def end_task(
         steps_total=len(state.steps),
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=message.time_unix_ms,
+        release=release,
+        feature=claims.feature if claims is not None else "",
+        began_unix_ms=state.latest_unix_ms - state.limits.lifetime_ms if release else 0,
     )
     if failure is not None and failure.code not in HALTED_BY_BUDGET:
         # Streams in flight still cost money, and nobody waits for them any more.

@@ -9,7 +9,7 @@ from bulkhead_services.registry.settings import Settings
 
 def build(context: Context, settings: Settings) -> PromptRegistry:
     """The edge. Raises PromptError, PackError (both ValueError)."""
-    return PromptRegistry(context, Prompts(packs=settings.packs), settings.max_age_ms)
+    return PromptRegistry(context, Prompts(packs=settings.packs), settings.max_age_ms, settings.canary_tasks)
 
 
 if __name__ == "__main__":

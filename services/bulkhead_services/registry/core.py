@@ -1,15 +1,19 @@
 """Decisions of the registry, pure: what a label stands for after a move, and what may become a version.
 
-In: an act that a person signed, what stands now. Out: the next release or version, or why not.
+In: an act that a person signed, or a canary that has regressed; what stands now. Out: the next release or version, or
+why not.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.prompt import (
+    REGISTRY,
     Canary,
+    CanaryWatch,
     PromptPublishRequested,
     PromptRelease,
     PromptVersion,
@@ -100,6 +104,26 @@ def plan_release(
         reason = f"the release takes {size:,} bytes, of {bounds.MAX_RELEASE_BYTES:,}"
         return Failure.from_text("release_too_large", reason, "set fewer and shorter values")
     return release
+
+
+def plan_rollback(standing: PromptRelease, watch: CanaryWatch, now_unix_ms: int) -> PromptRelease:
+    """The next release of a label whose canary has regressed: what stood beside the canary, and nothing else."""
+    cause = f"{watch.label}/{watch.began}/{standing.number}/regressed"
+    names = ", ".join(_version_names(standing.canary.prompts)) if standing.canary is not None else ""
+    release = PromptRelease(
+        label=standing.label,
+        number=standing.number + 1,
+        prompts=standing.prompts,
+        rolled_back=watch,
+        reason=f"the canary of {names} does worse: {watch.reason}"[: bounds.MAX_REASON_CHARS],
+        person=REGISTRY,
+        role=REGISTRY,
+        act=f"canary-{standing.number}",
+        act_sha256=hashlib.sha256(cause.encode()).hexdigest(),
+        moved_unix_ms=now_unix_ms,
+    )
+    is_too_large = len(release.model_dump_json().encode()) > bounds.MAX_RELEASE_BYTES
+    return release.model_copy(update={"rolled_back": None}) if is_too_large else release
 
 
 def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested) -> Failure | None:

@@ -1,7 +1,8 @@
 """The registry's edge: checks the signer's word on an act, stores what `core` makes of it, tells what is stored.
 
 In: acts and questions (rpc, from the gateway alone). Out: versions and releases, each written once. Nobody but this
-identity may write them: the word of a person that the signer signed is what moves a label, not the gateway's.
+identity may write them: the word of a person that the signer signed is what moves a label, not the gateway's. By itself
+it only drops a canary that does worse (`watch`).
 """
 
 import asyncio
@@ -14,10 +15,13 @@ from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
+from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.prompt import (
+    CanaryWatch,
     PromptPublishReplied,
     PromptPublishRequested,
     PromptRelease,
@@ -31,7 +35,15 @@ from bulkhead_contracts.prompt import (
     ReleasesRequested,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_services.registry.core import judge_content, judge_rate, judge_repeat, make_version, plan_release
+from bulkhead_services.registry.core import (
+    judge_content,
+    judge_rate,
+    judge_repeat,
+    make_version,
+    plan_release,
+    plan_rollback,
+)
+from bulkhead_services.registry.watch.reader import CanaryWatcher
 
 log = Log("registry")
 TRIES = 5
@@ -43,17 +55,32 @@ Stored = TypeVar("Stored", PromptVersion, PromptRelease)
 class PromptRegistry(EdgeComponent):
     """The edge. It has no inbox."""
 
-    def __init__(self, context: Context, prompts: Prompts, max_age_ms: int) -> None:
+    def __init__(self, context: Context, prompts: Prompts, max_age_ms: int, canary_tasks: int) -> None:
         self._context, self._max_age_ms = context, max_age_ms
         self._prompts = prompts
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
         self._labels = ReleaseLabels(context.bus)
+        self._watcher = CanaryWatcher(
+            context.bus, self._labels, context.clock, self._read_release, self._drop_canary, canary_tasks
+        )
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
             PromptPublishRequested: self.on_publish_requested,
             ReleasesRequested: self.on_releases_requested,
             ReleaseMoveRequested: self.on_release_move_requested,
         }
+
+    async def start(self) -> None:
+        """Watch over canaries."""
+        self._watcher.start(self._context.background)
+
+    async def stop(self) -> None:
+        """End the watch."""
+        await self._watcher.stop()
+
+    def gauges(self) -> dict[str, ReadGauge]:
+        """Metrics of canaries and drift."""
+        return self._watcher.gauges()
 
     async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
         """Make a version, or say why not."""
@@ -149,10 +176,11 @@ class PromptRegistry(EdgeComponent):
         if (refusal := _check_tenant(request.requester.tenant, tenant)) is not None:
             return ReleasesReplied(failure=refusal)
         try:
-            await self._labels.read_new()
+            await self._watcher.match_canaries()
             standing = self._labels.of_tenant(tenant)
             if not request.label:
-                return ReleasesReplied(releases=tuple(_cut_page(standing)))
+                canaries, drifts = self._watcher.list_canaries(tenant), self._watcher.list_drifts(tenant)
+                return ReleasesReplied(releases=tuple(_cut_page(standing)), canaries=canaries, drifts=drifts)
             newest = next((release.number for release in standing if release.label == request.label), 0)
             first = min(newest, (request.before or newest + 1) - 1)
             numbers = range(first, max(0, first - bounds.MAX_RELEASE_PAGE), -1)
@@ -160,7 +188,20 @@ class PromptRegistry(EdgeComponent):
         except BusError as error:
             return ReleasesReplied(failure=_broker_unavailable(error))
         rows = tuple(_cut_page(release for release in releases if release is not None))
-        return ReleasesReplied(releases=rows, more=bool(rows) and rows[-1].number > 1)
+        canaries = self._watcher.list_canaries(tenant, request.label)
+        return ReleasesReplied(releases=rows, more=bool(rows) and rows[-1].number > 1, canaries=canaries)
+
+    async def _drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
+        """Let what stands beside a canary that has regressed stand alone. Where another move is first, or another
+        replica, the next look shows what is left to do. Raises BusError."""
+        standing = self._labels.find_newest(tenant, watch.label)
+        if standing is None or standing.canary is None or standing.canary.began != watch.began:
+            return
+        release = plan_rollback(standing, watch, self._context.clock())
+        subject = subjects.release_subject(tenant, release.label, release.number)
+        if await self._put_once(subject, release.model_dump_json().encode(), release.act):
+            metrics.canary_rollbacks.add(1, {names.LABEL: release.label, names.KIND: watch.metric})
+            log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
 
     def _check_word(
         self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested

@@ -42,6 +42,9 @@ async def test_a_prompt_goes_from_a_file_to_a_label_and_back(tmp_path):
             on, "promote", "worker.step", "--percent", "10", "--value", "tone=formal", "--reason", "try it"
         )
         assert "canary, 10 % of tasks: worker.step@r1" in begun
+        shown = await run(on, "canary", "status")
+        assert "the canary of production since release 1: running" in shown and "rolled back:" in shown
+        assert json.loads(await run(on, "canary", "status", "--json"))["canary"]["verdict"] == "running"
         assert "canary, 20 %" in await run(on, "canary", "20", "--reason", "it does well")
         assert "production 3" in await run(on, "canary", "promote", "--reason", "it is better")
         assert "production: r1" in await run(on, "list")

@@ -4,11 +4,14 @@ In: visits. Out: a page that is read anew when something changes.
 """
 
 import asyncio
+import time
 
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.prompts import READERS
 from bulkhead.gateway_api.query import OVERSEERS
+from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.mesh import room as mesh
 from bulkhead_services.gateway.console.spend.forecast import draw_sparks, read_forecast
 from bulkhead_services.gateway.console.task.parties import PartyNames
@@ -39,6 +42,10 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             visit.get("/v1/tasks", status="requested,queued,running,paused", limit=SHOWN),
             visit.get("/v1/tasks", status=ENDED, limit=8),
         )
+        releases: Json = {"releases": [], "canaries": []}
+        if visit.claim.role in READERS.names:
+            releases = await visit.get_or("/v1/releases", releases)
+        yesterday_unix_ms = (time.time() - 24 * 3600) * 1000
         parts = (approvals, writes, halts, breakers, limits)
         return visit.render_page(
             "overview/overview.html",
@@ -46,6 +53,12 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             writes=writes,
             halts=halts["halts"],
             breakers=[row for row in breakers["breakers"] if row["phase"] != "closed"],
+            proposed=[watch for watch in releases["canaries"] if watch["verdict"] in ("better", "no_worse")],
+            rolled_back=[
+                release
+                for release in releases["releases"]
+                if release.get("rolled_back") and release["moved_unix_ms"] > yesterday_unix_ms
+            ],
             alerts=limits["alerts"][:SHOWN],
             tasks=tasks,
             ended=ended["tasks"],

@@ -6,6 +6,7 @@ run nothing but the console's own files.
 
 import gzip
 import hashlib
+import math
 import re
 import time
 from collections import Counter
@@ -129,6 +130,11 @@ def _format_relative(unix_ms: int) -> str:
     return _to_datetime(unix_ms).strftime("%Y-%m-%d")
 
 
+def _share_of_bound(evidence: float, bound: float) -> float:
+    """Share of the way of evidence to its bound, from 0 to 1: each factor counts alike."""
+    return max(0.0, min(1.0, math.log(max(evidence, 1.0)) / math.log(bound)))
+
+
 def _fold_repeats(reasons: str) -> str:
     """Reasons that a step each gave, with how often where one stands there more than once."""
     counts = Counter(reasons.split("; "))
@@ -192,6 +198,7 @@ def _build_environment() -> Environment:
         "tokens": amounts.format_tokens,
         "counted": amounts.format_count,
         "block": render_block,
+        "evidence": _share_of_bound,
         "fold_repeats": _fold_repeats,
         "code": mark_code,
         "mark": _mark_words,

@@ -58,7 +58,11 @@ class ConsolePromptRoutes(ConsoleRoutes):
         """GET /prompts"""
         prompts, releases = await asyncio.gather(visit.get("/v1/prompts"), visit.get("/v1/releases"))
         return visit.render_page(
-            "prompts/list.html", prompts=prompts["prompts"], releases=releases["releases"], may=_may_change(visit)
+            "prompts/list.html",
+            prompts=prompts["prompts"],
+            releases=releases["releases"],
+            drifts=releases["drifts"],
+            may=_may_change(visit),
         )
 
     async def show_prompt(self, visit: Visit) -> Response:
@@ -138,15 +142,20 @@ class ConsolePromptRoutes(ConsoleRoutes):
         if not standing["releases"]:
             reason = f"nobody has moved a label {label}: tasks have the shipped prompts"
             raise ApiRefused(404, {"title": "There is no such label", "detail": reason, "hint": "open Prompts"})
-        return visit.render_page(
+        newest = standing["releases"][0]
+        response = visit.render_page(
             "prompts/label.html",
             label=label,
-            standing=standing["releases"][0],
+            standing=newest,
+            watch=next(iter(standing["canaries"]), None),
             releases=page["releases"],
             more=page["more"],
             here=_label_path(label),
             may=_may_change(visit),
         )
+        if visit.query_value("live") and not newest.get("canary"):
+            response.headers["HX-Refresh"] = "true"  # The canary has ended: the acts on it go, too.
+        return response
 
     async def submit_move(self, visit: Visit) -> Response:
         """POST /prompts/by-label/{label}/{act}: restore, promote, drop or share"""

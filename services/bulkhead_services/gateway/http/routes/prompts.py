@@ -89,13 +89,13 @@ class PromptRoutes:
     async def list_releases(self, claim: RequesterClaim, _: reads.ReleaseListQuery) -> reads.ReleasePage:
         """The newest release of each label."""
         reply = await ask_registry(self._context, ReleasesReplied, claim, ReleasesRequested(requester=claim))
-        return reads.ReleasePage(releases=reply.releases)
+        return reads.ReleasePage(releases=reply.releases, canaries=reply.canaries, drifts=reply.drifts)
 
     async def show_label(self, claim: RequesterClaim, query: reads.LabelQuery) -> reads.ReleasePage:
         """All releases of a label."""
         ask = _build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
         reply = await ask_registry(self._context, ReleasesReplied, claim, ask)
-        return reads.ReleasePage(releases=reply.releases, more=reply.more)
+        return reads.ReleasePage(releases=reply.releases, more=reply.more, canaries=reply.canaries)
 
     async def publish_version(self, request: Request) -> Response:
         """POST /v1/prompts/{prompt}"""

@@ -1,0 +1,1 @@
+"""Watches over canaries and over what drifts, from what the gateway is told of tasks that ended."""

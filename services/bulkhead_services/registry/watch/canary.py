@@ -1,0 +1,279 @@
+"""The comparison of a canary with the rest, as a fold over tasks that ended and over what was said of them, pure.
+
+In: beginnings and ends of tasks that began while the canary stood; ratings of them. Out: both sides in figures, and a
+verdict: the canary has regressed, does better, or does no worse after enough tasks. It is the same for the same
+messages, so that all replicas come to the same one.
+
+Tasks count in the order in which they began: of a canary that is quicker than the rest more would be known first, its
+bad ones too, and it would look worse for that alone.
+"""
+
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, get_args
+
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead_contracts.prompt import CanaryArm, CanaryEvidence, CanaryMetric, CanaryWatch, StickyBy
+from bulkhead_contracts.task import TaskEnded
+from bulkhead_services.registry.watch.sequential import RunningQuantile, SequentialTest
+
+METRICS: tuple[CanaryMetric, ...] = get_args(CanaryMetric)
+FALSE_ALARM = 0.005
+"""Chance at most that a canary without a difference is ever taken for a regressed one, over all metrics together."""
+BOUND = len(METRICS) / FALSE_ALARM
+MEASURED: tuple[CanaryMetric, ...] = ("tokens", "cost", "latency")
+BAD: dict[CanaryMetric, str] = {
+    "quality": "tasks without a full answer",
+    "errors": "tasks that failed",
+    "tokens": "tasks that used many tokens",
+    "cost": "tasks that cost much",
+    "latency": "tasks that took long",
+    "ratings": "answers that people rated bad",
+    "judges": "answers that judges found bad",
+}
+MAX_TASKS = 20_000
+"""Tasks that are remembered: a rating of an older one is not counted."""
+MAX_PEOPLE = 20_000
+MEDIAN_OF = 1_000
+PATIENCE_FIRST_MS, PATIENCE_LEAST_MS, PATIENCE_MEDIANS = 60_000, 5_000, 4
+"""A task that runs holds back the count of those that began after it for so many medians of time."""
+MARGIN = 1.1
+"""By so much tokens, cost and time may differ before it counts."""
+
+
+def is_good(ended: TaskEnded) -> bool:
+    """Check whether a task gave in full what was asked for."""
+    result = ended.result
+    if ended.status != "succeeded" or result is None:
+        return False
+    return result.standing == "ok" and result.answered in (None, "yes")
+
+
+class ComparedTask(NamedTuple):
+    """A task of the comparison. share: of the canary, from 0 to 1, when it began."""
+
+    task: str
+    person: str
+    in_canary: bool
+    share: float
+
+
+class _Outcome(NamedTuple):
+    is_good: bool
+    is_error: bool
+    values: tuple[int, int, int]
+    """Of `MEASURED`, in that order."""
+
+
+@dataclass(slots=True)
+class _ArmSums:
+    tasks: int = 0
+    good: int = 0
+    errors: int = 0
+    tokens: int = 0
+    cost_usd_micros: int = 0
+    rated: int = 0
+    rated_bad: int = 0
+    latencies: deque[int] = field(default_factory=lambda: deque(maxlen=MEDIAN_OF))
+
+    def as_arm(self) -> CanaryArm:
+        return CanaryArm(
+            tasks=self.tasks,
+            good=self.good,
+            errors=self.errors,
+            tokens=self.tokens // max(1, self.tasks),
+            cost_usd_micros=self.cost_usd_micros // max(1, self.tasks),
+            latency_ms=int(statistics.median(self.latencies)) if self.latencies else 0,
+            rated=self.rated,
+            rated_bad=self.rated_bad,
+        )
+
+
+class CanaryFold:
+    """One canary. began: number of the release that began it; propose_after: tasks of the canary without a regression
+    after which it is proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
+
+    def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
+        self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
+        self.shares: dict[int, float] = {}
+        self._tests = {metric: SequentialTest() for metric in METRICS}
+        self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
+        self._arms = _ArmSums(), _ArmSums()
+        self._tasks = BoundedDict[str, ComparedTask](2 * MAX_TASKS)
+        self._running: dict[str, int] = {}
+        self._outcomes: dict[str, _Outcome] = {}
+        self._rated = BoundedDict[tuple[str, str], None](MAX_TASKS)
+        self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
+        self._decided: CanaryWatch | None = None
+
+    def add_begin(self, task: str, now_unix_ms: int) -> None:
+        """Expect the end of a task that began. now_unix_ms: of the message that tells it."""
+        if len(self._running) < MAX_TASKS and task not in self._tasks:
+            self._running.setdefault(task, now_unix_ms)
+
+    def add_end(self, compared: ComparedTask, ended: TaskEnded, now_unix_ms: int) -> None:
+        """Count a task that ended, when those that began before it are known; what a person cancelled says nothing, and
+        what comes again is not counted."""
+        if compared.task in self._tasks:
+            return
+        self._tasks[compared.task] = compared
+        if ended.status == "cancelled":
+            self.drop_task(compared.task, now_unix_ms)
+            return
+        usage, took_ms = ended.usage, max(0, ended.ended_unix_ms - ended.began_unix_ms)
+        values = usage.input_tokens + usage.output_tokens, usage.cost_usd_micros, took_ms
+        outcome = _Outcome(is_good(ended), ended.status != "succeeded", values)
+        if compared.task in self._running:
+            self._outcomes[compared.task] = outcome
+            self._count_known(now_unix_ms)
+        else:
+            self._count_task(compared, outcome)
+
+    def drop_task(self, task: str, now_unix_ms: int) -> None:
+        """Expect it no more: it is none of this comparison."""
+        self._running.pop(task, None)
+        self._count_known(now_unix_ms)
+
+    def _count_known(self, now_unix_ms: int) -> None:
+        """Count in order, up to a task that may end soon; one that takes much longer than most is left to itself."""
+        took = [took_ms for arm in self._arms for took_ms in arm.latencies]
+        patience_ms = max(PATIENCE_LEAST_MS, PATIENCE_MEDIANS * statistics.median(took)) if took else PATIENCE_FIRST_MS
+        while self._running:
+            task, began_unix_ms = next(iter(self._running.items()))
+            outcome = self._outcomes.pop(task, None)
+            if outcome is None and now_unix_ms - began_unix_ms < patience_ms:
+                return
+            del self._running[task]
+            if outcome is not None:
+                self._count_task(self._tasks[task], outcome)
+
+    def _count_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
+        if self.has_regressed:
+            return
+        arm = self._arms[0 if compared.in_canary else 1]
+        tokens, cost_usd_micros, took_ms = outcome.values
+        arm.tasks += 1
+        arm.good += outcome.is_good
+        arm.errors += outcome.is_error
+        arm.tokens += tokens
+        arm.cost_usd_micros += cost_usd_micros
+        arm.latencies.append(took_ms)
+        self._add_fact("quality", compared, not outcome.is_good)
+        self._add_fact("errors", compared, outcome.is_error)
+        for metric, value in zip(MEASURED, outcome.values, strict=True):
+            self._add_value(metric, compared, value)
+        self._decide_verdict()
+
+    def add_rating(self, task: str, metric: CanaryMetric, is_bad: bool) -> None:
+        """Count the first rating of a task, by people (`ratings`) or by certified judges (`judges`)."""
+        compared = self._tasks.get(task)
+        if compared is None or (task, metric) in self._rated or self.has_regressed:
+            return
+        self._rated[task, metric] = None
+        if metric == "ratings":
+            arm = self._arms[0 if compared.in_canary else 1]
+            arm.rated += 1
+            arm.rated_bad += is_bad
+        self._add_fact(metric, compared, is_bad)
+        self._decide_verdict()
+
+    @property
+    def has_regressed(self) -> bool:
+        """True once the canary is to be rolled back; nothing is counted any more."""
+        return self._decided is not None and self._decided.verdict == "regressed"
+
+    def report_watch(self) -> CanaryWatch:
+        """Both sides, the evidence and the verdict, now."""
+        if self.has_regressed:
+            assert self._decided is not None
+            return self._decided
+        watch = self._build_watch()
+        if self._decided is None:
+            return watch
+        decision = {name: getattr(self._decided, name) for name in ("verdict", "metric", "tasks", "reason")}
+        return watch.model_copy(update=decision)
+
+    def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int) -> None:
+        threshold = self._quantiles[metric].threshold_for(compared.share)
+        self._quantiles[metric].add_value(value)
+        if threshold is not None:
+            # The canary counts as worse where it is so by more than the margin alone, and as better likewise.
+            in_favour, against = (value / MARGIN, value * MARGIN) if compared.in_canary else (value, value)
+            self._add_fact(metric, compared, in_favour > threshold, against > threshold)
+
+    def _add_fact(
+        self, metric: CanaryMetric, compared: ComparedTask, is_bad: bool, is_bad_against: bool | None = None
+    ) -> None:
+        """Bet on a task's side, and count it. is_bad_against: for the bet that the canary is better, where it is
+        another fact."""
+        test, side, share = self._tests[metric], compared.in_canary, compared.share
+        against = is_bad if is_bad_against is None else is_bad_against
+        if self._may_bet(metric, compared, is_bad):
+            test.bet_worse(is_bad, side, share)
+        if self._may_bet(f"{metric} against", compared, against):
+            test.bet_better(against, side, share)
+        test.count_task(is_bad, side)
+
+    def _may_bet(self, name: str, compared: ComparedTask, is_bad: bool) -> bool:
+        """Check whether a task's side is not known yet. A person's second task is on the side of the first one: each
+        is bet on once, when a task of theirs is bad for the first time, which does not depend on the side where the
+        canary makes no difference."""
+        if self._sticky_by == "task":
+            return True
+        if not is_bad or (compared.person, name) in self._bet_on:
+            return False
+        self._bet_on[compared.person, name] = None
+        return True
+
+    def _decide_verdict(self) -> None:
+        worst = max(METRICS, key=lambda metric: self._tests[metric].worse_stake)
+        if self._tests[worst].worse_stake >= BOUND:
+            self._decided = self._build_watch("regressed", worst)
+        elif self._decided is None:
+            best = max(METRICS, key=lambda metric: self._tests[metric].better_stake)
+            if self._tests[best].better_stake >= BOUND:
+                self._decided = self._build_watch("better", best)
+            elif self._arms[0].tasks >= self._propose_after:
+                self._decided = self._build_watch("no_worse")
+
+    def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
+        return CanaryWatch(
+            label=self.label,
+            began=self.began,
+            canary=self._arms[0].as_arm(),
+            rest=self._arms[1].as_arm(),
+            evidence=tuple(self._list_evidence()),
+            bound=BOUND,
+            verdict=verdict,  # type: ignore[arg-type]
+            metric=metric or "",
+            tasks=self._arms[0].tasks,
+            reason=self._explain_verdict(verdict, metric),
+        )
+
+    def _list_evidence(self) -> Iterator[CanaryEvidence]:
+        for metric, test in self._tests.items():
+            if sum(test.tasks):
+                yield CanaryEvidence(
+                    metric=metric,
+                    worse=float(f"{test.worse_stake:.4g}"),
+                    better=float(f"{test.better_stake:.4g}"),
+                    canary_bad=test.bad[0],
+                    canary_tasks=test.tasks[0],
+                    rest_bad=test.bad[1],
+                    rest_tasks=test.tasks[1],
+                )
+
+    def _explain_verdict(self, verdict: str, metric: CanaryMetric | None) -> str:
+        if verdict == "no_worse":
+            return f"{self._arms[0].tasks} tasks of the canary have ended, and none of its metrics is worse"
+        if metric is None:
+            return ""
+        test = self._tests[metric]
+        comparison = "more" if verdict == "regressed" else "fewer"
+        return (
+            f"{comparison} {BAD[metric]}: {test.bad[0]} of {test.tasks[0]} in the canary, "
+            f"{test.bad[1]} of {test.tasks[1]} beside it; "
+            f"without a difference so much is seen in one of {round(BOUND):,} canaries at most"
+        )

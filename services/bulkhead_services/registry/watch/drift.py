@@ -1,0 +1,112 @@
+"""Alarms when the tasks of a feature are no longer what they were, pure: Page and Hinkley's test of a mean.
+
+In: tasks that ended, in order. Out: alarms, each with the averages before and after. Page, "Continuous inspection
+schemes", 1954; Hinkley, "Inference about the change-point from cumulative sum tests", 1971.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead_contracts import bounds
+from bulkhead_contracts.prompt import DriftAlarm
+from bulkhead_contracts.task import TaskEnded
+
+TOLERANCE = 0.25
+"""Standard deviations by which a mean may wander."""
+THRESHOLD = 25.0
+"""Of the sum of deviations beyond that: a mean that moves by one standard deviation is told after some 35 tasks; one
+that stands still in one of some millions of tasks."""
+LEAST_TASKS = 50
+"""Tasks from which the mean is known."""
+MOST_DEVIATIONS = 4.0
+"""So far out counts one task at most: a few rare ones in a row are no drift."""
+MAX_FEATURES = 500
+DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(slots=True)
+class PageHinkley:
+    """One signal. direction: 1 for a rise, -1 for a fall, 0 for both."""
+
+    direction: int
+    count: int = 0
+    mean: float = 0.0
+    _squares: float = 0.0
+    _sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=LEAST_TASKS // 2))
+
+    def add_value(self, value: float) -> tuple[float, float] | None:
+        """The averages before and after, where this value shows that the mean has moved; it is then learned anew."""
+        self._recent.append(value)
+        if self.count >= LEAST_TASKS:
+            # Of signals that hardly ever differ a floor: one odd task is no drift.
+            spread = max((self._squares / self.count) ** 0.5, 0.05 * abs(self.mean), 0.05)
+            deviation = max(-MOST_DEVIATIONS, min(MOST_DEVIATIONS, (value - self.mean) / spread))
+            for place, sign in enumerate((1, -1)):
+                if self.direction in (0, sign):
+                    self._sums[place] = max(0.0, self._sums[place] + sign * deviation - TOLERANCE)
+            if max(self._sums) > THRESHOLD:
+                moved = self.mean, sum(self._recent) / len(self._recent)
+                self.count, self.mean, self._squares, self._sums = 0, 0.0, 0.0, [0.0, 0.0]
+                return moved
+        self.count += 1
+        off = value - self.mean
+        self.mean += off / self.count
+        self._squares += off * (value - self.mean)
+        return None
+
+
+class DriftFold:
+    """All features of all tenants."""
+
+    def __init__(self) -> None:
+        self._signals = BoundedDict[tuple[str, str], dict[str, PageHinkley]](MAX_FEATURES)
+        self._alarms = BoundedDict[tuple[str, str, str], DriftAlarm](MAX_FEATURES)
+
+    def add_end(self, tenant: str, task: str, ended: TaskEnded) -> list[DriftAlarm]:
+        """Alarms that this task raises. What a person cancelled says nothing."""
+        if ended.status == "cancelled":
+            return []
+        feature = tenant, ended.feature
+        signals = self._signals.get_refreshed(feature)
+        if signals is None:
+            rises = {name: PageHinkley(1) for name in ("not_answered", "refused", "cost")}
+            signals = self._signals[feature] = {**rises, "citations": PageHinkley(-1), "length": PageHinkley(0)}
+        raised = []
+        for name, value in _values_of(ended).items():
+            moved = signals[name].add_value(value)
+            if moved is not None:
+                before, after = (round(average, 3) for average in moved)
+                alarm = DriftAlarm(
+                    feature=ended.feature,
+                    signal=name,  # type: ignore[arg-type]
+                    before=before,
+                    after=after,
+                    task=task,
+                    raised_unix_ms=ended.ended_unix_ms,
+                )
+                self._alarms[tenant, ended.feature, name] = alarm
+                raised.append(alarm)
+        return raised
+
+    def list_standing(self, tenant: str, now_unix_ms: int) -> list[DriftAlarm]:
+        """A tenant's alarms of the last day, the newest first; `*` for all tenants."""
+        rows = [alarm for (named, _, _), alarm in self._alarms.items() if tenant in (named, "*")]
+        recent = [alarm for alarm in rows if now_unix_ms - alarm.raised_unix_ms < DAY_MS]
+        return sorted(recent, key=lambda alarm: -alarm.raised_unix_ms)[: bounds.MAX_DRIFT_ALARMS]
+
+
+def _values_of(ended: TaskEnded) -> dict[str, float]:
+    """Signals of one task. Citations and length are those of an answer."""
+    result = ended.result
+    refused = result is not None and result.answered == "no"
+    values: dict[str, float] = {
+        "not_answered": ended.status != "succeeded" or result is None,
+        "refused": refused,
+        "cost": ended.usage.cost_usd_micros,
+    }
+    if result is not None and not refused:
+        values["citations"] = len(result.citations)
+        values["length"] = result.content.size_bytes if result.content is not None else 0
+    return values

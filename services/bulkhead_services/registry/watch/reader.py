@@ -1,0 +1,227 @@
+"""The reader of task ends: folds them, and what is said of them, into the canaries that stand and into drift alarms.
+
+In: the gateway's inbox, where the planner tells how tasks ended and the gateway how they were rated; releases. Out: how
+each canary stands; a canary that has regressed is handed to the registry, which drops it. Nothing is stored: whoever
+starts anew reads from the beginning of the oldest canary on, and every replica comes to the same verdict.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from bulkhead.bus.port import Bus, BusError, StoredMessage
+from bulkhead.prompts.labels import ReleaseLabels
+from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.errors import Unreadable
+from bulkhead.telemetry import names
+from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts, ReadGauge
+from bulkhead_contracts import subjects
+from bulkhead_contracts.prompt import CanaryMetric, CanaryWatch, DriftAlarm, PromptRelease
+from bulkhead_contracts.rating import TaskRated
+from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
+from bulkhead_contracts.types import Body
+from bulkhead_services.registry.watch.canary import CanaryFold, ComparedTask
+from bulkhead_services.registry.watch.drift import DAY_MS, DriftFold
+
+log = Log("registry.watch")
+
+INBOX = subjects.inbox_stream("gateway")
+ENDS, RATINGS = "mesh.planner.gateway.>", "mesh.gateway.gateway.>"
+PROGRESSED = Progressed.ce_type()
+BEGINS = frozenset({TaskAccepted.ce_type(), PROGRESSED})
+ACCEPTED_FIELD = b'"accepted":{'
+POLL_S, IDLE_POLL_S, RETRY_S = 1.0, 5.0, 2.0
+"""Between two looks while a canary stands, without one, and after an error."""
+CLOCKS_MS = 60_000
+"""By which the broker's clock may be behind the registry's."""
+
+ReadRelease = Callable[[str, str, int], Awaitable[PromptRelease | None]]
+DropCanary = Callable[[str, CanaryWatch], Awaitable[None]]
+
+
+class CanaryWatcher:
+    """One replica's reader. read_release: of a tenant and label, by number; drop_canary: roll back what regressed."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        labels: ReleaseLabels,
+        clock: Callable[[], int],
+        read_release: ReadRelease,
+        drop_canary: DropCanary,
+        propose_after: int,
+    ) -> None:
+        self._bus, self._labels, self._clock = bus, labels, clock
+        self._read_release, self._drop_canary, self._propose_after = read_release, drop_canary, propose_after
+        self._canaries: dict[tuple[str, str], CanaryFold] = {}
+        self._drift = DriftFold()
+        self._after: int | None = None
+        self._rated_after = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, background: BackgroundTasks) -> None:
+        """Begin; returns at once. An error in it ends neither the service nor its answers."""
+        self._task = background.keep_running("reader of task ends", self._watch_ends, self._on_reader_broke)
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            await cancel_tasks(self._task)
+
+    def list_canaries(self, tenant: str, label: str = "") -> tuple[CanaryWatch, ...]:
+        """Canaries of a tenant as they stand now, of one label or of all."""
+        rows = sorted(self._canaries.items())
+        return tuple(canary.report_watch() for (owner, name), canary in rows if owner == tenant and label in ("", name))
+
+    def list_drifts(self, tenant: str) -> tuple[DriftAlarm, ...]:
+        """Drift alarms of the last day."""
+        return tuple(self._drift.list_standing(tenant, self._clock()))
+
+    def gauges(self) -> dict[str, ReadGauge]:
+        """Metrics of canaries, by label, and of drift, by feature and signal; over all tenants."""
+        return {
+            names.CANARY_TASKS: self._count_tasks,
+            names.CANARY_EVIDENCE: self._read_evidence,
+            names.DRIFTS: self._count_drifts,
+        }
+
+    def _count_tasks(self) -> Counts:
+        counts: dict[tuple[tuple[str, str], ...], float] = {}
+        for (_, label), canary in list(self._canaries.items()):
+            watch = canary.report_watch()
+            for side, arm in (("canary", watch.canary), ("rest", watch.rest)):
+                key = (names.LABEL, label), (names.STATE, side)
+                counts[key] = counts.get(key, 0) + arm.tasks
+        return counts
+
+    def _read_evidence(self) -> Counts:
+        highest: dict[tuple[tuple[str, str], ...], float] = {}
+        for (_, label), canary in list(self._canaries.items()):
+            for row in canary.report_watch().evidence:
+                key = (names.LABEL, label), (names.KIND, row.metric)
+                highest[key] = max(row.worse, highest.get(key, 0))
+        return highest
+
+    def _count_drifts(self) -> Counts:
+        counts: dict[tuple[tuple[str, str], ...], float] = {}
+        for alarm in self._drift.list_standing("*", self._clock()):
+            key = (names.FEATURE, alarm.feature), (names.KIND, alarm.signal)
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    async def _watch_ends(self) -> None:
+        """Until it is cancelled, or raises what is a bug: then it is begun anew."""
+        while True:
+            try:
+                await self.match_canaries()
+                if self._after is None:
+                    self._after = self._rated_after = await self._find_start()
+                await self._read_on()
+                for (tenant, _), canary in list(self._canaries.items()):
+                    if canary.has_regressed:
+                        await self._drop_canary(tenant, canary.report_watch())
+                pause_s = POLL_S if self._canaries else IDLE_POLL_S
+            except BusError as error:
+                pause_s = RETRY_S
+                log.warning("task_ends_unread", reason=str(error), retry_s=pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _on_reader_broke(self, error: BaseException) -> None:
+        """A bug: all is folded anew."""
+        log.error("reader_broke", reason=repr(error), retry_s=RETRY_S)
+        self._canaries, self._drift, self._after = {}, DriftFold(), None
+        await asyncio.sleep(RETRY_S)
+
+    async def match_canaries(self) -> None:
+        """Watch the canaries that stand now, and no others. Raises BusError."""
+        await self._labels.read_new()
+        standing = {key: release for key, release in self._labels.list_standing() if release.canary is not None}
+        for key in self._canaries.keys() - standing.keys():
+            del self._canaries[key]
+        for key, release in standing.items():
+            assert release.canary is not None
+            watched = self._canaries.get(key)
+            if watched is None or watched.began != release.canary.began:
+                watched = CanaryFold(release.label, release.canary.began, release.canary.sticky_by, self._propose_after)
+                self._canaries[key] = watched
+            for number in range(max(watched.shares, default=watched.began - 1) + 1, release.number + 1):
+                earlier = await self._read_release(*key, number)
+                if earlier is not None and earlier.canary is not None:
+                    watched.shares[number] = earlier.canary.percent / 100
+
+    async def _find_start(self) -> int:
+        """The last sequence before all that is watched, by the broker's clock. Raises BusError."""
+        since_unix_ms = self._clock() - DAY_MS
+        for key, canary in self._canaries.items():
+            first = await self._read_release(*key, canary.began)
+            if first is not None:
+                since_unix_ms = min(since_unix_ms, first.moved_unix_ms - CLOCKS_MS)
+        newest = await self._bus.last(INBOX, "mesh.>")
+        low, high = 0, newest.sequence if newest is not None else 0
+        while low < high:
+            middle = (low + high) // 2
+            page = await self._bus.read(INBOX, "mesh.>", after=middle, limit=1)
+            if page and page[0].time_unix_ms < since_unix_ms:
+                low = page[0].sequence
+            else:
+                high = middle
+        log.info("watch_begins", after=low, canaries=len(self._canaries))
+        return low
+
+    async def _read_on(self) -> None:
+        """Fold up to the end of the inbox. Raises BusError."""
+        assert self._after is not None
+        while page := await self._bus.read(INBOX, ENDS, after=self._after):
+            for stored in page:
+                if stored.ce_type == TaskEnded.ce_type():
+                    await self._fold_end(stored)
+                elif stored.ce_type in BEGINS and (stored.ce_type != PROGRESSED or ACCEPTED_FIELD in stored.body):
+                    for fold in self._folds_of(stored.tenant):
+                        fold.add_begin(stored.task, stored.time_unix_ms)
+                self._after = stored.sequence
+        while page := await self._bus.read(INBOX, RATINGS, after=self._rated_after):
+            for stored in page:
+                if stored.ce_type == TaskRated.ce_type() and (rated := _read_body(stored)) is not None:
+                    self._fold_rating(stored, rated)
+                self._rated_after = stored.sequence
+
+    def _fold_rating(self, stored: StoredMessage, rated: Body) -> None:
+        """A rating of people, or of a certified judge: one that is not certified is advice."""
+        assert isinstance(rated, TaskRated)
+        if rated.kind == "judge" and not rated.certified:
+            return
+        metric: CanaryMetric = "judges" if rated.kind == "judge" else "ratings"
+        for fold in self._folds_of(stored.tenant):
+            fold.add_rating(stored.task, metric, rated.score == "bad")
+
+    async def _fold_end(self, stored: StoredMessage) -> None:
+        if (ended := _read_body(stored)) is None:
+            return
+        assert isinstance(ended, TaskEnded)
+        tenant, task, now_unix_ms = stored.tenant, stored.task, stored.time_unix_ms
+        for alarm in self._drift.add_end(tenant, task, ended):
+            log.warning("drift", tenant=tenant, task=task, feature=alarm.feature, signal=alarm.signal)
+        label, number, canary = (*ended.release.split("."), "", "")[:3]
+        key = tenant, label
+        if number and ((newest := self._labels.find_newest(*key)) is None or int(number) > newest.number):
+            await self.match_canaries()  # It was released after the last look.
+        for fold in self._folds_of(tenant):
+            share = fold.shares.get(int(number)) if number and fold.label == label else None
+            if share is None:
+                fold.drop_task(task, now_unix_ms)
+                continue
+            person = stored.actor or task
+            fold.add_end(ComparedTask(task, person, bool(canary), share), ended, now_unix_ms)
+
+    def _folds_of(self, tenant: str) -> list[CanaryFold]:
+        return [fold for (owner, _), fold in self._canaries.items() if owner == tenant]
+
+
+def _read_body(stored: StoredMessage) -> Body | None:
+    """The body of a message; None of what cannot be read, which is passed over."""
+    try:
+        return inbound.read_message(stored, stored.receiver).body
+    except Unreadable as error:
+        log.warning("message_unreadable", subject=stored.subject, reason=error.reason)
+        return None

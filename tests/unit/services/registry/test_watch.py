@@ -1,0 +1,268 @@
+"""Canaries and drift, folded from tasks that ended: what counts, what is bet on, and what follows."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import subjects
+from bulkhead_contracts.prompt import Canary, PromptRelease, ReleasesReplied, ReleasesRequested
+from bulkhead_contracts.rating import TaskRated
+from bulkhead_contracts.result import Citation, Result, Usage
+from bulkhead_contracts.task import RequesterClaim, TaskAccepted, TaskEnded
+from bulkhead_services.registry import app as registry
+from bulkhead_services.registry.core import plan_rollback
+from bulkhead_services.registry.settings import Settings
+from bulkhead_services.registry.watch import reader
+from bulkhead_services.registry.watch.canary import BOUND, MARGIN, CanaryFold, ComparedTask
+from bulkhead_services.registry.watch.drift import LEAST_TASKS, DriftFold
+from bulkhead_services.registry.watch.sequential import SequentialTest
+from tests.eventually import until
+from tests.proof.canary import measure_false_alarms, measure_regressions
+from tests.unit.services.registry.test_core import CANARY, FIRST, SECOND, WHO
+
+TENANT = "demo"
+HALF = CANARY.model_copy(update={"canary": Canary(prompts=(SECOND,), percent=50, began=4)})
+
+
+def ended(good: bool = True, **fields: Any) -> TaskEnded:
+    usual = {"status": "succeeded", "result": Result(answered="yes" if good else "no"), "began_unix_ms": 1}
+    return TaskEnded(**(usual | {"ended_unix_ms": 1_001} | fields))
+
+
+def fold_of(sticky_by: Any = "task", propose_after: int = 200) -> CanaryFold:
+    return CanaryFold("production", 4, sticky_by, propose_after)
+
+
+def compared(number: int, in_canary: bool, person: str = "ann") -> ComparedTask:
+    return ComparedTask(f"t{number}", person, in_canary, 0.5)
+
+
+def fill(fold: CanaryFold, tasks: int, **canary: Any) -> None:
+    """So many tasks, every second one in the canary."""
+    for number in range(tasks):
+        end = ended(**canary) if number % 2 else ended()
+        fold.add_end(compared(number, number % 2 == 1, f"p{number}"), end, 0)
+
+
+def evidence(fold: CanaryFold, metric: str) -> Any:
+    return next(row for row in fold.report_watch().evidence if row.metric == metric)
+
+
+def test_a_bet_is_fair_whatever_is_known():
+    """The expectation of each factor is 1 where the side has nothing to do with the fact."""
+    for share in (0.01, 0.1, 0.5):
+        for is_bad in (True, False):
+            expected = {"worse": 0.0, "better": 0.0}
+            for in_canary, chance in ((True, share), (False, 1 - share)):
+                test = SequentialTest()
+                test.add_fact(is_bad, in_canary, share)
+                expected = {name: total + chance * getattr(test, f"{name}_stake") for name, total in expected.items()}
+            assert expected == pytest.approx({"worse": 1.0, "better": 1.0})
+
+
+@pytest.mark.slow
+def test_canaries_without_a_change_stay_and_worse_ones_go():
+    figures = [*measure_false_alarms(16), *measure_regressions(3)]
+    assert all(figure.holds for figure in figures), figures
+
+
+def test_a_regression_is_told_with_the_figures_of_both_sides_and_counts_no_more():
+    fold = fold_of()
+    fill(fold, 200, good=False)
+    watch = fold.report_watch()
+    assert (watch.verdict, watch.metric, watch.canary.good) == ("regressed", "quality", 0)
+    assert watch.reason.startswith(
+        f"more tasks without a full answer: {watch.tasks} of {watch.tasks} in the canary, 0 of"
+    )
+    assert evidence(fold, "quality").worse >= BOUND
+    before = watch.canary.tasks
+    fold.add_end(compared(999, True), ended(), 0)
+    assert fold.report_watch().canary.tasks == before < 40
+
+
+def test_what_comes_again_or_was_cancelled_is_not_counted():
+    fold = fold_of()
+    for _ in range(3):
+        fold.add_end(compared(1, True), ended(), 0)
+    fold.add_end(compared(2, True), ended(status="cancelled", result=None), 0)
+    assert fold.report_watch().canary.tasks == 1
+
+
+def test_tokens_count_beyond_the_margin_alone():
+    for factor, verdict in ((MARGIN - 0.02, "running"), (MARGIN + 0.05, "regressed")):
+        fold = fold_of(propose_after=10_000)
+        for number in range(300):
+            tokens = int(1_000 * (factor if number % 2 else 1))
+            end = ended(usage=Usage(input_tokens=tokens))
+            fold.add_end(compared(number, number % 2 == 1), end, 0)
+        assert (fold.report_watch().verdict, fold.report_watch().metric) == (
+            verdict,
+            "tokens" if verdict == "regressed" else "",
+        )
+
+
+def test_a_canary_is_proposed_when_it_is_better_or_no_worse_and_can_still_regress():
+    fold = fold_of(propose_after=20)
+    fill(fold, 60)
+    assert (fold.report_watch().verdict, fold.report_watch().tasks) == ("no_worse", 20)
+    for number in range(100, 200):
+        fold.add_end(compared(number, True), ended(good=False), 0)
+    assert fold.report_watch().verdict == "regressed"
+    better = fold_of(propose_after=10_000)
+    for number in range(200):
+        better.add_end(compared(number, number % 2 == 1), ended(good=number % 2 == 1), 0)
+    assert (better.report_watch().verdict, better.report_watch().metric) == ("better", "quality")
+
+
+def test_a_person_is_bet_on_once_where_people_are_shared_out():
+    fold = fold_of("person")
+    for number in range(200):
+        fold.add_end(compared(number, True, "ann"), ended(good=False), 0)
+    assert fold.report_watch().verdict == "no_worse" and evidence(fold, "quality").worse <= 2
+    assert evidence(fold, "quality").canary_bad == 200, "all are shown"
+
+
+def test_tasks_count_in_the_order_in_which_they_began_unless_one_takes_very_long():
+    fold = fold_of()
+    for number in range(3):
+        fold.add_begin(f"t{number}", 1_000 * number)
+    fold.add_end(compared(1, True), ended(), 2_500)
+    assert fold.report_watch().canary.tasks == 0, "t0 began before it"
+    fold.add_end(compared(0, False), ended(), 2_600)
+    assert (fold.report_watch().rest.tasks, fold.report_watch().canary.tasks) == (1, 1)
+    fold.add_begin("t3", 3_000)
+    fold.add_end(compared(3, True), ended(), 4_000)
+    assert fold.report_watch().canary.tasks == 1, "t2 runs"
+    fold.drop_task("none", 40_000)
+    assert fold.report_watch().canary.tasks == 2
+    fold.add_end(compared(2, True), ended(), 50_000)
+    assert fold.report_watch().canary.tasks == 3
+
+
+def test_the_first_rating_of_a_task_of_the_comparison_counts():
+    fold = fold_of()
+    fold.add_end(compared(1, True), ended(), 0)
+    for task in ("t1", "t1", "unknown"):
+        fold.add_rating(task, "ratings", is_bad=True)
+    assert (fold.report_watch().canary.rated, fold.report_watch().canary.rated_bad) == (1, 1)
+
+
+def test_the_registrys_own_release_goes_back_to_what_stood():
+    fold = fold_of()
+    fill(fold, 200, good=False)
+    release = plan_rollback(HALF, fold.report_watch(), 7)
+    assert (release.number, release.prompts, release.canary) == (5, (FIRST,), None)
+    assert (release.person, release.role) == ("registry", "registry") and release.rolled_back == fold.report_watch()
+    assert "the canary of worker.step@r2 does worse: more tasks without a full answer" in release.reason
+
+
+def test_drift_is_told_when_answers_become_refusals_and_not_before():
+    fold, citation = (
+        DriftFold(),
+        Citation(marker="a" * 12, document="d", document_sha256="0" * 64, chunk_id="c", start=0, end=1),
+    )
+    good = ended(feature="chat", result=Result(answered="yes", citations=(citation,)))
+    raised = [alarm for number in range(500) for alarm in fold.add_end(TENANT, f"t{number}", good)]
+    assert not raised
+    refusing = [fold.add_end(TENANT, f"r{number}", ended(good=False, feature="chat")) for number in range(LEAST_TASKS)]
+    [alarm] = [alarm for alarms in refusing for alarm in alarms]
+    assert (alarm.feature, alarm.signal) == ("chat", "refused") and alarm.before < 0.05 < 0.2 < alarm.after
+    assert fold.list_standing(TENANT, alarm.raised_unix_ms) == [alarm]
+    assert not fold.list_standing("other", alarm.raised_unix_ms)
+
+
+class Watched:
+    """Two replicas of the registry over the memory bus, beside a planner."""
+
+    def __init__(self, mesh: MemoryMesh) -> None:
+        self.mesh, self._count = mesh, 0
+
+    async def store(self, release: PromptRelease) -> None:
+        subject = subjects.release_subject(TENANT, release.label, release.number)
+        await self.mesh.context("registry").bus.publish(subject, release.model_dump_json().encode(), {}, release.ref)
+
+    async def end(self, release: str, **fields: Any) -> None:
+        self._count += 1
+        send, place = self.mesh.context("planner").publisher.send, {"tenant": TENANT, "task": f"t{self._count}"}
+        now_unix_ms = self.mesh.context("planner").clock()
+        await send("gateway", TaskAccepted(deadline_unix_ms=now_unix_ms), cause="begin", index="1", **place)
+        body = ended(release=release, **fields).model_copy(update={"ended_unix_ms": now_unix_ms})
+        await send("gateway", body, cause="end", index="2", **place)
+
+    async def label(self) -> ReleasesReplied:
+        claim = RequesterClaim(tenant=TENANT, person="pia", role="prompt_editor", via="api_key")
+        ask = ReleasesRequested(requester=claim, label="production")
+        publisher = self.mesh.context("gateway").publisher
+        self._count += 1
+        reply = await publisher.request("registry", ask, tenant=TENANT, task="prompts", index=f"ask/{self._count}")
+        assert isinstance(reply, ReleasesReplied)
+        return reply
+
+
+@pytest.fixture
+async def watched(tmp_path, monkeypatch):
+    for name in ("POLL_S", "IDLE_POLL_S", "RETRY_S"):
+        monkeypatch.setattr(reader, name, 0.01)
+    builds = {"registry": lambda context: registry.build(context, Settings(data_dir=tmp_path))}
+    async with MemoryMesh(builds) as mesh:
+        await mesh.start("registry", "1")
+        yield Watched(mesh)
+
+
+async def test_replicas_roll_back_once_after_a_restart_and_a_change_of_share(watched: Watched):
+    standing = PromptRelease(label="production", number=3, prompts=(FIRST,), reason="ok", moved_unix_ms=1, **WHO)
+    await watched.store(standing)
+    await watched.end("production.3", good=False)  # Of the time before the canary.
+    await watched.store(HALF)
+    for _ in range(4):
+        await watched.end("production.4.canary", good=False)
+        await watched.end("production.4")
+    await until(lambda: is_counted(watched, 4))
+    for instance in ("0", "1"):
+        watched.mesh.kill_replica("registry", instance)
+        await watched.mesh.start("registry", instance)
+    await until(lambda: is_counted(watched, 4))
+    await watched.store(HALF.model_copy(update={"number": 5}))
+    for _ in range(12):
+        await watched.end("production.5.canary", good=False)
+        await watched.end("production.5")
+
+    async def is_rolled_back() -> bool:
+        return (await watched.label()).releases[0].number == 6
+
+    await until(is_rolled_back)
+    await watched.end("production.5.canary")
+    await asyncio.sleep(0.1)  # Time for a second rollback, which must not come.
+    reply = await watched.label()
+    assert [row.number for row in reply.releases] == [6, 5, 4, 3] and not reply.canaries
+    assert reply.releases[0].role == "registry" and reply.releases[0].rolled_back is not None
+    assert reply.releases[0].rolled_back.rest.good == reply.releases[0].rolled_back.rest.tasks
+
+
+async def test_ratings_of_people_and_of_certified_judges_count(watched: Watched):
+    await watched.store(HALF)
+    for _ in range(2):
+        await watched.end("production.4.canary")
+    fields = {"score": "bad", "person": "ann", "role": "submitter", "rated_unix_ms": 1}
+    rows = [("t1", "rating", False), ("t1", "judge", False), ("t2", "judge", True), ("t9", "rating", False)]
+    for number, (task, kind, certified) in enumerate(rows):
+        rated = TaskRated(rating_id=f"r{number}", kind=kind, certified=certified, **fields)
+        send = watched.mesh.context("gateway").publisher.send
+        await send("gateway", rated, tenant=TENANT, task=task, cause=f"r{number}")
+
+    async def counts() -> dict[str, tuple[int, int]]:
+        canaries = (await watched.label()).canaries
+        return {row.metric: (row.canary_bad, row.canary_tasks) for watch in canaries for row in watch.evidence}
+
+    async def are_counted() -> bool:
+        return {"ratings", "judges"} <= (await counts()).keys()
+
+    await until(are_counted)
+    assert ((await counts())["ratings"], (await counts())["judges"]) == ((1, 1), (1, 1))
+
+
+async def is_counted(watched: Watched, tasks: int) -> bool:
+    canaries = (await watched.label()).canaries
+    return bool(canaries) and (canaries[0].canary.tasks, canaries[0].rest.tasks) == (tasks, tasks)
