@@ -11,6 +11,8 @@ from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, Models, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def abandoned(here, found: list[str]) -> tuple[LiveSubscription, "asyncio.Task[None]"]:
     """Listen for notices as a model gateway does."""
