@@ -5,7 +5,8 @@ TWINS: honest runs paired with loops that look like them. Loops of families that
 fresh tokens, empty pages, fresh agents) are not part of them.
 """
 
+from tests.health_set.runs.coined_words import Parallel
 from tests.health_set.runs.traces import Register
 
 DAILY = Register("daily")
-TWINS = Register("twins")
+TWINS = Register("twins", Parallel)

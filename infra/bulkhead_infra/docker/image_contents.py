@@ -65,11 +65,6 @@ def _service_contents(where: str) -> dict[str, ImageContents]:
     return contents
 
 
-def registry_name(name: str) -> str:
-    """The name of an image in a registry."""
-    return name.replace("_", "-")
-
-
 SERVICES: Mapping[str, ImageContents] = _service_contents("everywhere")
 IN_KUBERNETES: Mapping[str, ImageContents] = _service_contents("kubernetes")
 """Services that no other mesh has."""

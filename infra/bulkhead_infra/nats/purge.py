@@ -253,15 +253,13 @@ async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> A
 
 async def _unused_resources(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
     """Leased resources (see lease.book) without a message since then: nobody holds them."""
-    inbox, after = subjects.inbox_stream("planner"), 0
+    inbox = subjects.inbox_stream("planner")
     resources: dict[Task, None] = {}
-    while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE_SIZE):
-        for stored in page:
-            if stored.time_unix_ms <= until_unix_ms and any(_is_message_of(stored, kind) for kind in LEASES):
-                resources[_task_of_subject(stored.subject)] = None
-        after = page[-1].sequence
-        if page[-1].time_unix_ms > until_unix_ms:
-            break
+    async for stored in stored_messages(bus, inbox, "mesh.worker.planner.>"):
+        if stored.time_unix_ms > until_unix_ms:
+            break  # Later ones are younger.
+        if any(_is_message_of(stored, kind) for kind in LEASES):
+            resources[_task_of_subject(stored.subject)] = None
     for task in resources:
         last = await bus.last(inbox, _subjects_of_task(task)[inbox][0])
         if last is not None and last.time_unix_ms <= until_unix_ms:
@@ -270,21 +268,20 @@ async def _unused_resources(bus: JetStreamBus, until_unix_ms: int) -> AsyncItera
 
 async def _abandoned_since_unix_ms(bus: JetStreamBus, task: Task) -> int:
     """When the last message of what never was a task was stored; 0 when it is one, ended or not, or nothing is left."""
-    last, after = 0, 0
+    last_unix_ms = 0
     requests: set[int] = set()
     rejected: set[int] = set()
-    filters = _subjects_of_task(task)[GATEWAY]
-    while filters and (page := await bus.read(GATEWAY, filters[0], after=after, limit=PAGE_SIZE)):
-        for stored in page:
+    for subject in _subjects_of_task(task)[GATEWAY]:
+        async for stored in stored_messages(bus, GATEWAY, subject):
             if _is_end(stored) or stored.sender == "planner":
                 return 0  # What began is over when its end is told, and then it was found by that.
             if task[0] and _is_message_of(stored, TaskRequested):
                 requests.add(stored.sequence)
             elif _is_message_of(stored, MessageRejected) and stored.sender == "gateway":
                 rejected.add(int(json.loads(stored.body).get("sequence", 0)))
-        last, after = page[-1].time_unix_ms, page[-1].sequence
+            last_unix_ms = stored.time_unix_ms
     # However old: a request that nobody could handle yet (the signer is away, the mesh was off) is a promise.
-    return 0 if requests - rejected else last
+    return 0 if requests - rejected else last_unix_ms
 
 
 def _is_end(stored: StoredMessage) -> bool:

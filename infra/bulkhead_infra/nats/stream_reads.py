@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import BusError, BusUnavailable, StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import subjects
@@ -67,13 +68,9 @@ class StreamReads:
     async def drop_journal(self) -> None:
         await self._request_api(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
 
-    async def read_all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[StoredMessage]:
+    def read_all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[StoredMessage]:
         """Every message of a subject after a number, page by page."""
-        after = max(0, after)
-        while page := await self.reader.read(stream, subject, after=after):
-            for stored in page:
-                yield stored
-            after = page[-1].sequence
+        return stored_messages(self.reader, stream, subject, after=max(0, after))
 
     async def is_trimming(self) -> bool:
         """True once JOURNAL has begun to drop its oldest. Asked after counting, since it stays full from then on."""

@@ -181,10 +181,8 @@ async def _needed_checkpoints(reader: Bus) -> list[tuple[StoredMessage, LedgerCh
 
 
 async def _read_seals(reader: Bus) -> list[tuple[StoredMessage, LedgerCheckpointed]]:
-    seals: list[tuple[StoredMessage, LedgerCheckpointed]] = []
-    while page := await reader.read(JOURNAL_INBOX, SEALS, after=seals[-1][0].sequence if seals else 0):
-        seals += [(stored, LedgerCheckpointed.model_validate_json(stored.body)) for stored in page]
-    return seals
+    stored_seals = stored_messages(reader, JOURNAL_INBOX, SEALS)
+    return [(stored, LedgerCheckpointed.model_validate_json(stored.body)) async for stored in stored_seals]
 
 
 async def _is_whole_checkpoint(reader: Bus, seal: LedgerCheckpointed) -> bool:

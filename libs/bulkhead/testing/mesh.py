@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.memory.clock import Clock
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import StoredMessage
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.context import Context, ServiceIdentity, make_context, unix_ms
@@ -110,11 +111,7 @@ class MemoryMesh:
 
     async def messages(self, stream: str, subject: str = ">") -> list[StoredMessage]:
         """Everything stored on a subject filter."""
-        bus, after, stored = self.context("gateway").bus, 0, []
-        while page := await bus.read(stream, subject, after=after):
-            stored += page
-            after = page[-1].sequence
-        return stored
+        return [stored async for stored in stored_messages(self.context("gateway").bus, stream, subject)]
 
     def _new_bus(self, name: str) -> MemoryBus:
         """The bus of one more replica."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
@@ -139,12 +140,10 @@ class RunFinisher:
         of_planner = f"mesh.planner.{SERVICE}.>"
         last = await self._context.bus.last(INBOX, of_planner)
         after = max(0, last.sequence - LOOK_BACK) if last is not None else 0
-        while page := await self._context.bus.read(INBOX, of_planner, after=after):
-            for stored in page:
-                if stored.ce_type == StepAssigned.ce_type():
-                    self._watched.setdefault((stored.tenant, stored.task), RunIdleWatch(self._context.clock()))
-                    self._places.note_activity(stored.tenant, stored.task)
-            after = page[-1].sequence
+        async for stored in stored_messages(self._context.bus, INBOX, of_planner, after=after):
+            if stored.ce_type == StepAssigned.ce_type():
+                self._watched.setdefault((stored.tenant, stored.task), RunIdleWatch(self._context.clock()))
+                self._places.note_activity(stored.tenant, stored.task)
 
     async def _finish_if_idle(self, tenant: str, task: str, watched: RunIdleWatch) -> None:
         # A call may be in flight at another replica, which has just begun to use this run.

@@ -3,7 +3,7 @@
 In: a claim. Out: a place, or a DoorRefusal (429, 503) that an SDK may repeat.
 """
 
-from collections.abc import Callable
+from contextlib import ExitStack
 
 from bulkhead.callers.shares import Shares
 from bulkhead.runtime.component import Pool
@@ -42,18 +42,14 @@ class CallPlaces:
         if (full := self._shares.first_full_share(claim.tenant, claim.person)) is not None:
             raise refusals.too_many_calls(full, self._kind, self._hint)
 
-    def take_place(self, claim: RequesterClaim) -> Callable[[], None]:
-        """Take a free place; the returned function gives it back, once. Raises DoorRefusal."""
+    def take_place(self, claim: RequesterClaim) -> ExitStack:
+        """Take a free place; the end of the returned context gives it back. Raises DoorRefusal."""
         self.check_place(claim)
         return self.hold_place(claim)
 
-    def hold_place(self, claim: RequesterClaim) -> Callable[[], None]:
-        """Take a place, free or not; the returned function gives it back, once."""
+    def hold_place(self, claim: RequesterClaim) -> ExitStack:
+        """Take a place, free or not; the end of the returned context gives it back."""
         self._shares.hold_amount(claim.tenant, claim.person)
-        unreleased = [(claim.tenant, claim.person)]
-
-        def release() -> None:
-            if unreleased:
-                self._shares.release_amount(*unreleased.pop())
-
-        return release
+        place = ExitStack()
+        place.callback(self._shares.release_amount, claim.tenant, claim.person)
+        return place

@@ -252,7 +252,7 @@ class CallsInFlight(Generic[CallT]):
         self._calls_by_run[key[:2]] += 1
         work = asyncio.create_task(call.run_to_end())
         self._work.add(work)
-        work.add_done_callback(partial(self._on_work_done, key, self._places.hold_place(claim)))
+        work.add_done_callback(partial(self._on_work_done, key, self._places.hold_place(claim).close))
 
     def _on_work_done(self, key: CallKey, release: Callable[[], None], work: "asyncio.Task[Any]") -> None:
         self._work.discard(work)
@@ -264,18 +264,15 @@ class CallsInFlight(Generic[CallT]):
         """The call of this id that is in flight here; None for none."""
         return self._calls.get((tenant, task, call_id))
 
-    def known_calls(self, feed: RunFeed) -> set[str]:
-        """Ids of the run's calls that are on record, or in flight here."""
-        in_flight = {call_id for tenant, task, call_id in self._calls if (tenant, task) == (feed.tenant, feed.task)}
-        return in_flight | set(feed.calls)
-
     def is_known_call(self, feed: RunFeed, call_id: str) -> bool:
         """True when a call of this id is on record, or in flight here."""
         return call_id in feed.calls or self.find_call(feed.tenant, feed.task, call_id) is not None
 
     def check_key(self, feed: RunFeed, call_id: str) -> None:
         """Refuse a key under which another call of this run was made: the second half of the id. Raises DoorRefusal."""
-        if any(known_id.endswith(call_id[-HALF_CHARS:]) and known_id != call_id for known_id in self.known_calls(feed)):
+        in_flight = {known_id for *run, known_id in self._calls if run == [feed.tenant, feed.task]}
+        known_ids = in_flight | set(feed.calls)
+        if any(known_id.endswith(call_id[-HALF_CHARS:]) and known_id != call_id for known_id in known_ids):
             message = "another call was made under this idempotency key, of something else or with other contents"
             raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new call")
 

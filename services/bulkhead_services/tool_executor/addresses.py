@@ -34,15 +34,9 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class HostAddresses:
-    """Lookups of one event loop. Each has a thread of its own: names that no server answers for hold up no other."""
-
-    def __init__(self) -> None:
-        self._lookup = HostLookup()
-
-    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
-        """IP addresses of a host; none when there is no such host."""
-        try:
-            return tuple(dict.fromkeys(await self._lookup.resolve_host(host, port, LOOKUP_TIMEOUT_S)))
-        except HostUnknown:
-            return ()
+async def resolve_addresses(lookup: HostLookup, host: str, port: int) -> tuple[str, ...]:
+    """IP addresses of a host; none when there is no such host."""
+    try:
+        return tuple(dict.fromkeys(await lookup.resolve_host(host, port, LOOKUP_TIMEOUT_S)))
+    except HostUnknown:
+        return ()

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import ValidationError
 
+from bulkhead.bus.jetstream.dns_cache import HostLookup
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, ReportProgress, Response, Run, Unanswered
@@ -25,7 +26,7 @@ from bulkhead.tools.results import SecretGuard, judge_result
 from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
-from bulkhead_services.tool_executor.addresses import HostAddresses
+from bulkhead_services.tool_executor.addresses import resolve_addresses
 from bulkhead_services.tool_executor.credentials.store import CredentialStore
 from bulkhead_services.tool_executor.process_pool import ToolProcessPool
 from bulkhead_services.tool_executor.registry import HaltEvent, RegisteredTool, StartRefusal
@@ -91,7 +92,7 @@ class ToolRunner:
         self._processes = ToolProcessPool(settings.tool_processes, self.sandbox)
         # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
         self.process_slots = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
-        self._addresses = HostAddresses()
+        self._lookup = HostLookup()
         self.loop_slots = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
         self._http = httpx.AsyncClient(
             trust_env=False,
@@ -244,7 +245,7 @@ class ToolRunner:
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
-        return await self._addresses.resolve(host, port)
+        return await resolve_addresses(self._lookup, host, port)
 
     async def get(
         self, url: str, address: str, max_bytes: int, progress: AnswerProgress | None = None

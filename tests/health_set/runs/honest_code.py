@@ -18,8 +18,8 @@ def tests_output(rng: Random, failing: int, of: int) -> str:
 
 
 @DAILY.honest(35, "edit, test, fix: fewer tests fail from round to round")
-def edit_test_fix(rng: Random) -> Trace:
-    trace, failing, file = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 9), words.path(rng)
+def edit_test_fix(trace: Trace, rng: Random) -> None:
+    failing, file = rng.randint(3, 9), words.path(rng)
     trace.call("coder", "read_file", {"path": file}, words.document(rng))
     while failing >= 0:
         trace.call("coder", "edit", {"path": file, "old": words.sentence(rng), "new": words.sentence(rng)}, "edited")
@@ -27,12 +27,11 @@ def edit_test_fix(rng: Random) -> Trace:
         if rng.random() < 0.4:
             trace.call("coder", "read_file", {"path": file}, words.document(rng))
         failing -= rng.choice((0, 1, 1, 2)) if failing else 1
-    return trace.ends()
 
 
 @DAILY.honest(30, "a stubborn bug: three to five different fixes with the same failure, then the right one")
-def stubborn_bug(rng: Random) -> Trace:
-    trace, file = Trace(rng, timed=rng.random() < 0.6), words.path(rng)
+def stubborn_bug(trace: Trace, rng: Random) -> None:
+    file = words.path(rng)
     failure = "E   AssertionError: assert 3 == 4\nFAILED tests/test_core.py::test_sum"
     for _ in range(rng.randint(3, 5)):
         if rng.random() < 0.5:
@@ -53,12 +52,11 @@ def stubborn_bug(rng: Random) -> Trace:
         )
     trace.call("coder", "edit", {"path": file, "old": words.sentence(rng), "new": words.sentence(rng)}, "edited")
     trace.call("coder", "bash", {"command": "pytest -q tests/test_core.py"}, "1 passed in 0.12s")
-    return trace.ends()
 
 
 @DAILY.honest(25, "one instruction read again now and then, because the context was compacted")
-def rereading_the_brief(rng: Random) -> Trace:
-    trace, brief = Trace(rng, timed=rng.random() < 0.6), words.document(rng)
+def rereading_the_brief(trace: Trace, rng: Random) -> None:
+    brief = words.document(rng)
     for _ in range(rng.randint(4, 8)):
         trace.call("coder", "read_file", {"path": "TASK.md"}, brief)
         for _ in range(rng.randint(6, 14)):
@@ -68,12 +66,10 @@ def rereading_the_brief(rng: Random) -> Trace:
                 {"command": f"sed -n {rng.randint(1, 900)},+40p {words.path(rng)}"},
                 words.document(rng, 6),
             )
-    return trace.ends()
 
 
 @DAILY.honest(25, "git status, the list of todos or the quota after each act: the same again and again, beside news")
-def housekeeping(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def housekeeping(trace: Trace, rng: Random) -> None:
     check = rng.choice(
         (
             ("bash", {"command": "git status --short"}, ""),
@@ -92,12 +88,11 @@ def housekeeping(rng: Random) -> Trace:
         )
         if rng.random() < 0.3:
             trace.call("coder", "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited")
-    return trace.ends()
 
 
-@DAILY.honest(25, "a debugger steps through a loop of the program: lines come back, variables change")
-def debugger(rng: Random) -> Trace:
-    trace, first, value = Trace(rng, timed=rng.random() < 0.5), rng.randint(10, 200), rng.randint(1, 50)
+@DAILY.honest(25, "a debugger steps through a loop of the program: lines come back, variables change", timed=0.5)
+def debugger(trace: Trace, rng: Random) -> None:
+    first, value = rng.randint(10, 200), rng.randint(1, 50)
     trace.call("debugger", "gdb", {"command": f"break main.c:{first}"}, "Breakpoint 1 at 0x401136")
     for number in range(rng.randint(4, 9)):
         for line in range(3):
@@ -106,12 +101,11 @@ def debugger(rng: Random) -> Trace:
             )
         value += rng.randint(1, 90)
         trace.call("debugger", "gdb", {"command": "print total"}, f"${number + 1} = {value}")
-    return trace.ends()
 
 
 @DAILY.honest(25, "keys pressed on a screen: the same key, another picture each time, known by its digest")
-def screen(rng: Random) -> Trace:
-    trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(("blob", "sha256", "url"))
+def screen(trace: Trace, rng: Random) -> None:
+    form = rng.choice(("blob", "sha256", "url"))
     for _ in range(rng.randint(4, 9)):
         key = rng.choice(("Tab", "Down", "PageDown"))
         for _ in range(rng.randint(3, 7)):
@@ -122,24 +116,20 @@ def screen(rng: Random) -> Trace:
             }[form]
             trace.call("driver", "press_key", {"key": key}, shot, pause=rng.uniform(1, 4))
         trace.call("driver", "type", {"text": words.query(rng)}, {"ok": True})
-    return trace.ends()
 
 
 @DAILY.honest(20, "wrong guesses at a name before the right one: errors that resemble each other")
-def looking_for_a_file(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def looking_for_a_file(trace: Trace, rng: Random) -> None:
     for _ in range(rng.randint(2, 4)):
         for _ in range(rng.randint(1, 4)):
             guess = words.path(rng)
             trace.call("coder", "read_file", {"path": guess}, error=f"[Errno 2] No such file or directory: '{guess}'")
         trace.call("coder", "bash", {"command": f"find . -name '*{rng.choice(words.VERBS)}*'"}, words.path(rng))
         trace.call("coder", "read_file", {"path": words.path(rng)}, words.document(rng))
-    return trace.ends()
 
 
 @DAILY.honest(20, "a suite run three times to see whether a test is flaky")
-def flaky(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def flaky(trace: Trace, rng: Random) -> None:
     for _ in range(rng.randint(2, 4)):
         for number in range(3):
             trace.call(
@@ -150,12 +140,11 @@ def flaky(rng: Random) -> Trace:
             )
         trace.call("coder", "edit", {"path": "src/race.py", "new": words.sentence(rng)}, "edited")
         trace.call("coder", "bash", {"command": f"git diff {words.path(rng)}"}, words.document(rng, 5))
-    return trace.ends()
 
 
-@DAILY.honest(20, "moves of a game: short words, positions that differ in a few marks")
-def game(rng: Random) -> Trace:
-    trace, board = Trace(rng, timed=rng.random() < 0.5), ["."] * 64
+@DAILY.honest(20, "moves of a game: short words, positions that differ in a few marks", timed=0.5)
+def game(trace: Trace, rng: Random) -> None:
+    board = ["."] * 64
     for number in range(rng.randint(15, 40)):
         field = rng.randrange(64)
         board[field] = "XO"[number % 2]
@@ -166,4 +155,3 @@ def game(rng: Random) -> Trace:
             {"to": name},
             "\n".join("".join(board[at : at + 8]) for at in range(0, 64, 8)),
         )
-    return trace.ends()

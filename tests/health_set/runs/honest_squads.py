@@ -29,29 +29,27 @@ def scripted(rng: Random, lines: tuple[str, ...]) -> list[str]:
 
 
 @DAILY.honest(30, "two or three agents discuss, every message adds something, and they agree; now and then a look-up")
-def converging_discussion(rng: Random) -> Trace:
-    trace, names = Trace(rng, timed=rng.random() < 0.6), ["ann", "ben", "cid"][: rng.randint(2, 3)]
+def converging_discussion(trace: Trace, rng: Random) -> None:
+    names = ["ann", "ben", "cid"][: rng.randint(2, 3)]
     for number, line in enumerate(scripted(rng, DEBATE)):
         speaker = names[number % len(names)]
         if rng.random() < 0.25:
             trace.call(speaker, "look_up", {"q": words.query(rng)}, words.paragraph(rng))
         trace.say(speaker, line, names[(number + 1) % len(names)])
     trace.call(names[0], "write_file", {"path": "decision.md", "text": words.paragraph(rng)}, "written")
-    return trace.ends()
 
 
-@DAILY.honest(25, "the same without any tool: talk alone, 12 to 17 messages, and a result")
-def debate_without_tools(rng: Random) -> Trace:
-    trace, names = Trace(rng, timed=rng.random() < 0.5), ["ann", "ben", "cid", "dot"][: rng.randint(2, 4)]
+@DAILY.honest(25, "the same without any tool: talk alone, 12 to 17 messages, and a result", timed=0.5)
+def debate_without_tools(trace: Trace, rng: Random) -> None:
+    names = ["ann", "ben", "cid", "dot"][: rng.randint(2, 4)]
     for number, line in enumerate(scripted(rng, DEBATE)):
         trace.say(names[number % len(names)], line, names[(number + 1) % len(names)])
     trace.say(names[0], words.paragraph(rng))
-    return trace.ends()
 
 
 @DAILY.honest(25, "two agents look for a date: one proposal after the other in nearly the same words, calendars asked")
-def negotiation(rng: Random) -> Trace:
-    trace, days = Trace(rng, timed=rng.random() < 0.6), ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
+def negotiation(trace: Trace, rng: Random) -> None:
+    days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
     slots = [(day, hour) for day in days for hour in range(9, 17)]
     for number, (day, hour) in enumerate(rng.sample(slots, rng.randint(4, 10))):
         one, other = ("kim", "lou")[:: 1 if number % 2 == 0 else -1]
@@ -60,12 +58,11 @@ def negotiation(rng: Random) -> Trace:
         trace.call(other, "calendar", {"day": day, "hour": hour}, f"busy: {words.sentence(rng)[:40]}")
         trace.say(other, f"Sorry, {day} at {hour}:00 is taken.", one)
     trace.say("kim", "Then Saturday at 10:00, and we are done.", "lou")
-    return trace.ends()
 
 
 @DAILY.honest(25, "a chain of delegation 4 to 9 deep; work is done at the end, the answer goes back up")
-def deep_delegation(rng: Random) -> Trace:
-    trace, names = Trace(rng, timed=rng.random() < 0.6), [f"level-{n}" for n in range(rng.randint(4, 9))]
+def deep_delegation(trace: Trace, rng: Random) -> None:
+    names = [f"level-{n}" for n in range(rng.randint(4, 9))]
     task = words.sentence(rng)
     for one, other in pairwise(names):
         trace.say(one, f"{task} {words.sentence(rng)}", other)
@@ -76,12 +73,11 @@ def deep_delegation(rng: Random) -> Trace:
     answer = words.paragraph(rng)
     for other, one in pairwise(names[::-1]):
         trace.say(other, f"{answer} {words.sentence(rng)}", one)
-    return trace.ends()
 
 
 @DAILY.honest(30, "a checker sends a draft back two to four times, each time for something else")
-def review_rounds(rng: Random) -> Trace:
-    trace, remarks = Trace(rng, timed=rng.random() < 0.6), scripted(rng, REVIEWS)
+def review_rounds(trace: Trace, rng: Random) -> None:
+    remarks = scripted(rng, REVIEWS)
     for remark in remarks[: rng.randint(2, 4)]:
         draft = words.paragraph(rng, 4, 8)
         trace.call("writer", "save_draft", {"text": draft}, "saved")
@@ -90,32 +86,27 @@ def review_rounds(rng: Random) -> Trace:
     trace.call("writer", "save_draft", {"text": words.paragraph(rng, 4, 8)}, "saved")
     trace.say("writer", "Here is my draft.", "checker")
     trace.say("checker", "Accepted.", "writer")
-    return trace.ends()
 
 
 @DAILY.honest(25, "one agent thinks aloud for a while, always of something else, before it acts")
-def thinking_aloud(rng: Random) -> Trace:
-    trace, lines = Trace(rng, timed=rng.random() < 0.6), scripted(rng, DEBATE)
+def thinking_aloud(trace: Trace, rng: Random) -> None:
+    lines = scripted(rng, DEBATE)
     for _ in range(rng.randint(2, 4)):
         for line in [lines.pop(0) for _ in range(rng.randint(5, 7))] if len(lines) > 8 else range(rng.randint(3, 9)):
             trace.say("thinker", line if isinstance(line, str) else words.paragraph(rng))
         trace.call("thinker", "search", {"q": words.query(rng)}, words.paragraph(rng))
-    return trace.ends()
 
 
 @DAILY.honest(20, "a book written chapter by chapter as text to nobody")
-def long_writing(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def long_writing(trace: Trace, rng: Random) -> None:
     for number in range(rng.randint(6, 14)):
         trace.say("author", f"Chapter {number + 1}\n\n{words.paragraph(rng, 8, 16)}")
         if rng.random() < 0.3:
             trace.call("author", "save", {"chapter": number + 1}, "ok")
-    return trace.ends()
 
 
 @DAILY.honest(20, "a planner, a coder and a tester hand over in turns; each turn has work in it")
-def triangle_with_work(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def triangle_with_work(trace: Trace, rng: Random) -> None:
     for number in range(rng.randint(4, 10)):
         trace.say("planner", f"Please build feature {number + 1}: {words.sentence(rng)}", "coder")
         for _ in range(rng.randint(1, 4)):
@@ -123,14 +114,11 @@ def triangle_with_work(rng: Random) -> Trace:
         trace.say("coder", f"Feature {number + 1} is ready to be tested. {words.sentence(rng)}", "tester")
         trace.call("tester", "run_tests", {}, f"{20 + number} passed")
         trace.say("tester", f"Feature {number + 1} passes.", "planner")
-    return trace.ends()
 
 
 @DAILY.honest(20, "an interview: short questions, short and different answers, no tools")
-def interview(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def interview(trace: Trace, rng: Random) -> None:
     for _ in range(rng.randint(5, 10)):
         trace.say("interviewer", f"And the {rng.choice(words.FIELDS)} in {rng.choice(words.PLACES)}?", "expert")
         trace.say("expert", words.sentence(rng), "interviewer")
     trace.call("interviewer", "write_file", {"path": "interview.md", "text": words.paragraph(rng)}, "written")
-    return trace.ends()

@@ -49,18 +49,17 @@ def some_call(rng: Random) -> tuple[str, dict[str, object], object]:
 
 
 @DAILY.looping(25, "the same call, the same result")
-def same_call(rng: Random) -> Trace:
-    trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def same_call(trace: Trace, rng: Random) -> None:
+    call = some_call(rng)
     before(trace, rng)
     trace.loop_begins()
     for _ in range(ROUNDS):
         trace.call("agent", *call)
-    return trace.ends()
 
 
 @DAILY.looping(20, "a fresh request id, time or number of the attempt in the arguments")
-def fresh_arguments(rng: Random) -> Trace:
-    trace, (action, arguments, result) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def fresh_arguments(trace: Trace, rng: Random) -> None:
+    (action, arguments, result) = some_call(rng)
     before(trace, rng)
     way, first = rng.choice(("request_id", "timestamp", "attempt", "nonce", "trace")), rng.randint(1, 50)
     trace.loop_begins()
@@ -73,12 +72,11 @@ def fresh_arguments(rng: Random) -> Trace:
             "trace": {"traceparent": f"00-{words.digest(rng)[:32]}-01"},
         }[way]
         trace.call("agent", action, arguments | {way: fresh}, result)
-    return trace.ends()
 
 
 @DAILY.looping(20, "fresh ids, times or durations in the result; the rest is the same")
-def fresh_results(rng: Random) -> Trace:
-    trace, (action, arguments, result) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def fresh_results(trace: Trace, rng: Random) -> None:
+    (action, arguments, result) = some_call(rng)
     before(trace, rng)
     way = rng.choice(("took_ms", "request_id", "served_at", "text", "header"))
     trace.loop_begins()
@@ -96,83 +94,73 @@ def fresh_results(rng: Random) -> Trace:
         if way == "header":
             shown = f"[{words.stamp(trace.now_s)}] pid={rng.randint(100, 99999)}\n{result}"
         trace.call("agent", action, arguments, shown)
-    return trace.ends()
 
 
 @DAILY.looping(15, "the order of keys and the white space change")
-def other_spelling(rng: Random) -> Trace:
-    trace, city = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.PLACES)
+def other_spelling(trace: Trace, rng: Random) -> None:
+    city = rng.choice(words.PLACES)
     before(trace, rng)
     trace.loop_begins()
     items = [("city", city), ("max", 10), ("sort", "price")]
     for _ in range(ROUNDS):
         rng.shuffle(items)
         trace.call("agent", "find_hotels", dict(items), "no hotels match" + " " * rng.randint(0, 3))
-    return trace.ends()
 
 
-def _round_and_round(trace: Trace, rng: Random, period: int) -> Trace:
+def _round_and_round(trace: Trace, rng: Random, period: int) -> None:
     calls = [some_call(rng) for _ in range(period)]
     trace.loop_begins(period)
     for _ in range(8):
         for call in calls:
             trace.call("agent", *call)
-    return trace.ends()
-
-
-def _cycle(rng: Random, period: int, late: int = 0) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    before(trace, rng, late or 8)
-    return _round_and_round(trace, rng, period)
 
 
 @DAILY.looping(20, "A, B, A, B")
-def alternation(rng: Random) -> Trace:
-    return _cycle(rng, 2)
+def alternation(trace: Trace, rng: Random) -> None:
+    before(trace, rng)
+    _round_and_round(trace, rng, 2)
 
 
-@DAILY.looping(24, "a period of three to six calls")
-def periods(rng: Random) -> Trace:
-    return _cycle(rng, rng.randint(3, 6))
+@DAILY.looping(24, "a period of three to six calls", first=lambda rng: rng.randint(3, 6))
+def periods(trace: Trace, rng: Random, period: int) -> None:
+    before(trace, rng)
+    _round_and_round(trace, rng, period)
 
 
 @DAILY.looping(20, "each time another thought in other words, then the same call")
-def thought_and_call(rng: Random) -> Trace:
-    trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def thought_and_call(trace: Trace, rng: Random) -> None:
+    call = some_call(rng)
     before(trace, rng)
     trace.loop_begins(2)
     for thought in rng.sample(THOUGHTS, 12):
         trace.say("agent", thought)
         trace.call("agent", *call)
-    return trace.ends()
 
 
 @DAILY.looping(15, "two or three calls in an order that changes from round to round")
-def shuffled_round(rng: Random) -> Trace:
-    trace, calls = Trace(rng, timed=rng.random() < 0.6), [some_call(rng) for _ in range(rng.randint(2, 3))]
+def shuffled_round(trace: Trace, rng: Random) -> None:
+    calls = [some_call(rng) for _ in range(rng.randint(2, 3))]
     before(trace, rng)
     trace.loop_begins(len(calls))
     for _ in range(10):
         rng.shuffle(calls)
         for call in calls:
             trace.call("agent", *call)
-    return trace.ends()
 
 
 @DAILY.looping(20, "the same failing call")
-def same_error(rng: Random) -> Trace:
-    trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def same_error(trace: Trace, rng: Random) -> None:
+    (action, arguments, _) = some_call(rng)
     before(trace, rng)
     error = rng.choice(("permission denied", {"code": 404, "message": "not found"}, "invalid argument: limit", True))
     trace.loop_begins()
     for _ in range(ROUNDS):
         trace.call("agent", action, arguments, error=error)
-    return trace.ends()
 
 
 @DAILY.looping(15, "the same failing call; the error is worded differently or carries a fresh id")
-def worded_error(rng: Random) -> Trace:
-    trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
+def worded_error(trace: Trace, rng: Random) -> None:
+    (action, arguments, _) = some_call(rng)
     before(trace, rng)
     trace.loop_begins()
     wordings = (
@@ -192,12 +180,10 @@ def worded_error(rng: Random) -> Trace:
             arguments,
             error=(f"403 Forbidden (request {words.uuid(rng)})" if fresh else wordings[number % len(wordings)]),
         )
-    return trace.ends()
 
 
 @DAILY.looping(20, "one tool, arguments that change a little each time, always the same error (a round: three tries)")
-def error_storm(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def error_storm(trace: Trace, rng: Random) -> None:
     before(trace, rng)
     error = rng.choice(
         (
@@ -212,12 +198,10 @@ def error_storm(rng: Random) -> Trace:
         trace.call(
             "agent", "edit", {"path": "src/app.py", "start": 40 + number, "text": words.sentence(rng)}, error=error
         )
-    return trace.ends()
 
 
 @DAILY.looping(20, "the same thought again and again without an act (a round: three texts)")
-def monologue(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def monologue(trace: Trace, rng: Random) -> None:
     before(trace, rng)
     way, kept = rng.choice(("letter", "paraphrase", "plan")), words.paragraph(rng)
     parts = kept.split(". ")
@@ -232,46 +216,42 @@ def monologue(rng: Random) -> Trace:
                 "plan": f"Plan, version {number + 1}: {'. '.join(parts)}. I will begin right away.",
             }[way],
         )
-    return trace.ends()
 
 
 @DAILY.looping(15, "each text repeats the last one and adds a few words to it (a round: three texts)")
-def growing_text(rng: Random) -> Trace:
-    trace, text = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng)
+def growing_text(trace: Trace, rng: Random) -> None:
+    text = words.paragraph(rng)
     before(trace, rng)
     extra = rng.choice((" I will now continue.", " As I said, this matters.", " To summarise: see above.", " ..."))
     trace.loop_begins(LOOSE)
     for _ in range(LOOSE * 10):
         text += extra
         trace.say("agent", text)
-    return trace.ends()
 
 
-@DAILY.looping(15, "a job that has ended is asked for its state on and on")
-def ended_job(rng: Random) -> Trace:
-    trace, job = Trace(rng, timed=rng.random() < 0.7), words.uuid(rng)
+@DAILY.looping(15, "a job that has ended is asked for its state on and on", timed=0.7)
+def ended_job(trace: Trace, rng: Random) -> None:
+    job = words.uuid(rng)
     trace.call("agent", "start_job", {"kind": "render"}, {"job_id": job})
     trace.call("agent", "job_status", {"job_id": job}, {"status": "running", "progress": 40})
     state = rng.choice(({"status": "failed", "error": "out of memory"}, {"status": "completed", "rows": 120}))
     trace.loop_begins()
     for _ in range(ROUNDS):
         trace.call("agent", "job_status", {"job_id": job}, state)
-    return trace.ends()
 
 
-@DAILY.looping(15, "a model that thinks for 35 to 90 seconds before each of the same calls")
-def slow_thinker(rng: Random) -> Trace:
-    trace, call = Trace(rng), some_call(rng)
+@DAILY.looping(15, "a model that thinks for 35 to 90 seconds before each of the same calls", timed=1)
+def slow_thinker(trace: Trace, rng: Random) -> None:
+    call = some_call(rng)
     before(trace, rng)
     trace.loop_begins()
     for _ in range(ROUNDS):
         trace.call("agent", *call, pause=rng.uniform(35, 90))
-    return trace.ends()
 
 
 @DAILY.looping(15, "an edit there and back; the test fails the one way, then the other")
-def flip_flop(rng: Random) -> Trace:
-    trace, one, other = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng), words.sentence(rng)
+def flip_flop(trace: Trace, rng: Random) -> None:
+    one, other = words.sentence(rng), words.sentence(rng)
     before(trace, rng)
     trace.loop_begins(4)
     for _ in range(8):
@@ -280,20 +260,19 @@ def flip_flop(rng: Random) -> Trace:
             trace.call(
                 "agent", "bash", {"command": "pytest -q"}, f"FAILED {failing}\n1 failed in {rng.uniform(1, 9):.2f}s"
             )
-    return trace.ends()
 
 
 @DAILY.looping(20, "a loop that begins after 150 to 250 honest acts")
-def late_loop(rng: Random) -> Trace:
-    trace, period = Trace(rng, timed=rng.random() < 0.6), rng.randint(1, 4)
+def late_loop(trace: Trace, rng: Random) -> None:
+    period = rng.randint(1, 4)
     for _ in range(rng.randint(150, 250)):
         trace.call("agent", rng.choice(("search", "read_file", "bash")), {"q": words.query(rng)}, words.sentence(rng))
-    return _round_and_round(trace, rng, period)
+    _round_and_round(trace, rng, period)
 
 
 @DAILY.honest(25, "searches for the same thing in other words, each with results that resemble each other")
-def paraphrased_search(rng: Random) -> Trace:
-    trace, thing, place = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.THINGS), rng.choice(words.PLACES)
+def paraphrased_search(trace: Trace, rng: Random) -> None:
+    thing, place = rng.choice(words.THINGS), rng.choice(words.PLACES)
     kept = [words.sentence(rng) for _ in range(5)]
     forms = (
         "{0} rules in {1} for visitors",
@@ -308,13 +287,11 @@ def paraphrased_search(rng: Random) -> Trace:
     for form in forms:
         shown = [*rng.sample(kept, 4), words.sentence(rng)]
         trace.call("agent", "web_search", {"q": form.format(thing, place)}, "\n".join(shown))
-    return trace.ends()
 
 
 @DAILY.honest(20, "letters to many people, the same but for a name and a sum, answers with ids of their own")
-def form_letters(rng: Random) -> Trace:
-    trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 5, 8)
+def form_letters(trace: Trace, rng: Random) -> None:
+    body = words.paragraph(rng, 5, 8)
     for person in rng.sample(words.PEOPLE, 12):
         text = f"Dear {person}, {body} You get {rng.randint(10, 900)} EUR."
         trace.call("agent", "send_letter", {"text": text}, {"letter": text, "number": rng.randrange(10**6)})
-    return trace.ends()

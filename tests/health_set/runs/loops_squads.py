@@ -24,18 +24,17 @@ def before(trace: Trace, rng: Random) -> None:
 
 
 @DAILY.looping(24, "a ring of two to seven agents hands one task around in the same words")
-def ring_of_texts(rng: Random) -> Trace:
-    trace, size, task = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7), words.sentence(rng)
+def ring_of_texts(trace: Trace, rng: Random) -> None:
+    size, task = rng.randint(2, 7), words.sentence(rng)
     before(trace, rng)
     trace.loop_begins(size)
     for number in range(size * 8):
         trace.say(f"a{number % size}", f"Please take care of this: {task}", f"a{(number + 1) % size}")
-    return trace.ends()
 
 
 @DAILY.looping(24, "a ring of two to seven agents, each looks something up and hands on")
-def ring_with_calls(rng: Random) -> Trace:
-    trace, size = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7)
+def ring_with_calls(trace: Trace, rng: Random) -> None:
+    size = rng.randint(2, 7)
     before(trace, rng)
     calls, same = [some_call(rng) for _ in range(size)], rng.random() < 0.5
     texts = [words.sentence(rng) for _ in range(size)]
@@ -43,14 +42,13 @@ def ring_with_calls(rng: Random) -> Trace:
     for number in range(size * 8):
         trace.call(f"a{number % size}", *calls[0 if same else number % size])
         trace.say(f"a{number % size}", texts[number % size], f"a{(number + 1) % size}")
-    return trace.ends()
 
 
 @DAILY.looping(
     20, "a ring whose hand-overs are calls (`transfer_to_...`), without arguments, with a reason or a fresh id"
 )
-def transfers(rng: Random) -> Trace:
-    trace, names = Trace(rng, timed=rng.random() < 0.6), ["triage", "sales", "support", "billing"][: rng.randint(2, 4)]
+def transfers(trace: Trace, rng: Random) -> None:
+    names = ["triage", "sales", "support", "billing"][: rng.randint(2, 4)]
     before(trace, rng)
     way, reason = rng.choice(("nothing", "reason", "fresh")), words.sentence(rng)
     trace.loop_begins(len(names))
@@ -58,33 +56,29 @@ def transfers(rng: Random) -> Trace:
         other = names[(number + 1) % len(names)]
         arguments = {"nothing": {}, "reason": {"reason": reason}, "fresh": {"handoff_id": words.uuid(rng)}}[way]
         trace.call(names[number % len(names)], f"transfer_to_{other}", arguments, {"assistant": other})
-    return trace.ends()
 
 
 @DAILY.looping(20, "a ring passes the task on in ever other words (a round: ten messages)")
-def worded_ring(rng: Random) -> Trace:
-    trace, size = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7)
+def worded_ring(trace: Trace, rng: Random) -> None:
+    size = rng.randint(2, 7)
     before(trace, rng)
     trace.loop_begins(TALK)
     for number in range(TALK * 7):
         trace.say(f"a{number % size}", rng.choice(PASSES), f"a{(number + 1) % size}")
-    return trace.ends()
 
 
 @DAILY.looping(20, "a triangle talks of alignment, in both directions, and does nothing (a round: ten messages)")
-def triangle(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
+def triangle(trace: Trace, rng: Random) -> None:
     before(trace, rng)
     trace.loop_begins(TALK)
     for number in range(TALK * 7):
         one = rng.randrange(3) if number % 2 else number % 3
         trace.say(f"a{one}", rng.choice(VAGUE), f"a{(one + rng.choice((1, 2))) % 3}")
-    return trace.ends()
 
 
 @DAILY.looping(20, "a checker sends the same draft back for the same reason, in other words each time")
-def reject_ping_pong(rng: Random) -> Trace:
-    trace, draft = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 6)
+def reject_ping_pong(trace: Trace, rng: Random) -> None:
+    draft = words.paragraph(rng, 4, 6)
     before(trace, rng)
     remarks = (
         "A citation is missing.",
@@ -102,12 +96,11 @@ def reject_ping_pong(rng: Random) -> Trace:
         trace.call("a0", "submit", {"draft": draft}, "submitted")
         trace.say("a0", "I have improved the draft.", "a1")
         trace.say("a1", remarks[number % len(remarks)] if worded else remarks[0], "a0")
-    return trace.ends()
 
 
 @DAILY.looping(15, "one question and one answer between two agents, to the letter, with a look-up in between")
-def question_again(rng: Random) -> Trace:
-    trace, question, answer = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng), words.sentence(rng)
+def question_again(trace: Trace, rng: Random) -> None:
+    question, answer = words.sentence(rng), words.sentence(rng)
     before(trace, rng)
     call = some_call(rng)
     trace.loop_begins(3)
@@ -115,12 +108,11 @@ def question_again(rng: Random) -> Trace:
         trace.say("a0", question, "a1")
         trace.call("a1", *call)
         trace.say("a1", answer, "a0")
-    return trace.ends()
 
 
 @DAILY.looping(20, "one agent loops while another of the same task works on (rounds count the acts of both)")
-def beside_honest_work(rng: Random) -> Trace:
-    trace, period = Trace(rng, timed=rng.random() < 0.6), rng.randint(1, 3)
+def beside_honest_work(trace: Trace, rng: Random) -> None:
+    period = rng.randint(1, 3)
     before(trace, rng)
     calls = [some_call(rng) for _ in range(period)]
     trace.loop_begins(2 * period)
@@ -128,15 +120,13 @@ def beside_honest_work(rng: Random) -> Trace:
         for call in calls:
             trace.call("looper", *call)
             trace.call("worker", "read_file", {"path": words.path(rng)}, words.document(rng, 4))
-    return trace.ends()
 
 
 @DAILY.looping(15, "the same search by one agent after the other, each told by the last one to do it")
-def passed_search(rng: Random) -> Trace:
-    trace, size, call = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 5), some_call(rng)
+def passed_search(trace: Trace, rng: Random) -> None:
+    size, call = rng.randint(3, 5), some_call(rng)
     before(trace, rng)
     trace.loop_begins(2 * size)
     for number in range(size * 8):
         trace.call(f"a{number % size}", *call)
         trace.say(f"a{number % size}", f"Nothing. Can you search? ({words.uuid(rng)[:8]})", f"a{(number + 1) % size}")
-    return trace.ends()

@@ -11,6 +11,7 @@ from typing import Literal
 
 EPOCH_S = 1_790_000_000.0
 Truth = Literal["honest", "looping"]
+TIMED = 0.6
 
 
 @dataclass
@@ -85,7 +86,8 @@ class Trace:
         return self
 
 
-Generator = Callable[[Random], Trace]
+Play = Callable[..., None]
+"""Fills a trace, with a random generator; what `first` drew comes after it."""
 
 
 @dataclass(frozen=True)
@@ -96,32 +98,42 @@ class Family:
     truth: Truth
     runs: int
     what: str
-    make: Generator
+    make: Callable[[Random], Trace]
 
 
 @dataclass
 class Register:
-    """The families of one set, in the order in which they were written."""
+    """The families of one set, in the order in which they were written. kind: of its traces."""
 
     name: str
+    kind: type[Trace] = Trace
     families: list[Family] = field(default_factory=list)
 
-    def _family(self, truth: Truth, runs: int, what: str) -> Callable[[Generator], Generator]:
-        def add(make: Generator) -> Generator:
-            name = make.__name__
-            assert all(one.name != name for one in self.families), f"two families named {name}"
-            self.families.append(Family(name, truth, runs, what, make))
-            return make
+    def _family(
+        self, truth: Truth, runs: int, what: str, timed: float, first: Callable[[Random], object] | None
+    ) -> Callable[[Play], Play]:
+        def add(play: Play) -> Play:
+            def make(rng: Random) -> Trace:
+                drawn = (first(rng),) if first is not None else ()
+                trace = self.kind(rng, timed=rng.random() < timed if 0 < timed < 1 else bool(timed))
+                play(trace, rng, *drawn)
+                return trace.ends()
+
+            assert all(one.name != play.__name__ for one in self.families), f"two families named {play.__name__}"
+            self.families.append(Family(play.__name__, truth, runs, what, make))
+            return play
 
         return add
 
-    def honest(self, runs: int, what: str) -> Callable[[Generator], Generator]:
-        """Nobody would stop this."""
-        return self._family("honest", runs, what)
+    def honest(self, runs: int, what: str, timed: float = TIMED) -> Callable[[Play], Play]:
+        """Nobody would stop this. timed: the share of runs whose rows carry times."""
+        return self._family("honest", runs, what, timed, None)
 
-    def looping(self, runs: int, what: str) -> Callable[[Generator], Generator]:
-        """Somebody looking on would stop this."""
-        return self._family("looping", runs, what)
+    def looping(
+        self, runs: int, what: str, timed: float = TIMED, first: Callable[[Random], object] | None = None
+    ) -> Callable[[Play], Play]:
+        """Somebody looking on would stop this. first: what is drawn before the trace begins."""
+        return self._family("looping", runs, what, timed, first)
 
     def runs(self) -> list[dict[str, object]]:
         """All runs, in the form that `scoring.score` takes."""

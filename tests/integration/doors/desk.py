@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bulkhead.callers.authentication import Unauthenticated
+from bulkhead.callers.authentication import CallerAuthenticator, Unauthenticated
 from bulkhead.http_server.server import HttpServer
 from bulkhead_contracts.model import TEXT, ToolCall
 from bulkhead_contracts.result import Usage
@@ -145,8 +145,10 @@ class ScriptedDesk:
         return ("small", "large")
 
 
-class Keys:
-    """Two keys."""
+class Keys(CallerAuthenticator):
+    """Two keys, of no file."""
+
+    def __init__(self) -> None: ...
 
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
         """The owner of a key."""

@@ -183,7 +183,9 @@ class SimulationLoop(asyncio.SelectorEventLoop):
                         self._give_up()
             until = self._virtual_s + resolution_s
             while scheduled and scheduled[0][0] < until:
-                timer = heappop(scheduled)[1]
+                when_s, timer = heappop(scheduled)
+                if when_s > self._virtual_s:
+                    self._virtual_s = when_s  # Or who waits for the rest of a nanosecond waits for ever.
                 timer.waits = False
                 ready.append(timer)
             for _ in range(len(ready)):

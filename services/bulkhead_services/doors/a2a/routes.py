@@ -141,8 +141,7 @@ class A2aRoutes:
         caller = await self._http.identify_caller(request)
         mesh = self._gateway.client_for(credential_of(request.headers))
         asking = request.state.asking = A2aRequest(mesh, caller, address, _a2a_version(request))
-        release = self._http.places.take_place(caller.claim)
-        try:
+        with self._http.places.take_place(caller.claim) as place:
             async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES, weigh=weigh_values) as raw:
                 if raw and not _JSON.fullmatch(request.headers.get("content-type", "")):
                     message, hint = "the Content-Type of the body is not that of JSON", "send it as application/json"
@@ -151,14 +150,11 @@ class A2aRoutes:
                 replayed = Request(request.scope, _replay_body(raw))
                 response = await run_unless_disconnected(endpoint(replayed), request.receive)
             if isinstance(response, EventSourceResponse):
-                stream, release = _ReleasingStream(response, release), _keep_place
-                return stream
-            elif asking.refusal is not None:
+                return _ReleasingStream(response, place.pop_all().close)
+            if asking.refusal is not None:
                 response = _render_failure(request, response, asking.refusal)
             response.headers["Cache-Control"] = "no-store"
             return response
-        finally:
-            release()
 
 
 class _ReleasingStream(Response):
@@ -183,10 +179,6 @@ def _a2a_version(request: Request) -> str:
 
 def _named_version(request: Request) -> str:
     return request.headers.get(VERSION_HEADER) or request.query_params.get(VERSION_HEADER, "")
-
-
-def _keep_place() -> None:
-    """The place is not given back here."""
 
 
 def _replay_body(raw: bytes) -> Receive:

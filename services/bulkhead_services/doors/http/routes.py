@@ -7,8 +7,10 @@ Everything that is known of a run stands behind the ModelCallPort.
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bulkhead.bus.port import BusError
-from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated
+from bulkhead.callers.authentication import CallerAuthenticator, CallerKeysUnavailable, Unauthenticated
 from bulkhead.callers.step_keys import StepKeys
 from bulkhead.http_server.bodies import BodyReader, BodyRefused
 from bulkhead.model_apis.allowed import BETAS
@@ -27,7 +29,6 @@ from bulkhead.runtime.component import Pool
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
-from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.chat_options import check_sizes, fit_messages
 from bulkhead_services.doors.forms.fields import Fields
@@ -62,18 +63,6 @@ Reader = Callable[[object], ApiForm]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class DoorCredentialChecker(Protocol):
-    """Checks keys and tokens; `CallerAuthenticator` does."""
-
-    async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
-        """The caller. Raises Unauthenticated, CallerKeysUnavailable."""
-        ...
-
-    def token_of(self, headers: Mapping[str, str]) -> str:
-        """The caller's own token; "" for an API key."""
-        ...
-
-
 class DoorsHttp:
     """The routes and their dependencies. ready: why no request can be taken now; "" when one can. step_keys: with which
     holders of delegated steps come."""
@@ -81,7 +70,7 @@ class DoorsHttp:
     def __init__(
         self,
         settings: Settings,
-        credentials: DoorCredentialChecker,
+        credentials: CallerAuthenticator,
         desk: ModelCallPort,
         ready: Callable[[], Awaitable[str]],
         step_keys: StepKeys | None = None,
@@ -130,13 +119,10 @@ class DoorsHttp:
 
     async def _serve_call(self, request: Request, read: Reader) -> Response:
         caller = await self.identify_model_caller(request)
-        release = self.places.take_place(caller.claim)
-        try:
+        with self.places.take_place(caller.claim) as place:
             form, call = await self._begin_call(request, caller, read)
             if form.parsed_call.stream:
-                # From here on the stream gives the place back.
-                stream, release = self._stream_answer(request, form, call, release), _keep_place
-                return stream
+                return self._stream_answer(request, form, call, place)
             try:
                 answer = await run_unless_disconnected(call.wait_for_answer(), request.receive)
                 body = form.render_answer(answer)
@@ -144,8 +130,6 @@ class DoorsHttp:
                 return _render_refusal(request, refusal, call)
             left_out = list(dict.fromkeys((*form.parsed_call.left_out, *answer.left_out)))
             return _render_answer(request, body, spending_headers(call.run_spending) | left_out_header(left_out))
-        finally:
-            release()
 
     async def _begin_call(self, request: Request, caller: Caller, read: Reader) -> tuple[ApiForm, StoredCall]:
         """A call that is stored, and its form. A body is counted until here: nothing of it stays in memory
@@ -159,14 +143,14 @@ class DoorsHttp:
         form.parsed_call = replace(form.parsed_call, messages=(), options={}, kept_as=call.kept_as)
         return form, call
 
-    def _stream_answer(
-        self, request: Request, form: ApiForm, call: StoredCall, release: Callable[[], None]
-    ) -> Response:
+    def _stream_answer(self, request: Request, form: ApiForm, call: StoredCall, place: ExitStack) -> Response:
+        """A stream that gives the place back, however it ends."""
         headers = spending_headers(call.run_spending) | {
             api_of(request.url.path).request_id_header: _request_id(request),
             **left_out_header(form.parsed_call.left_out),
         }
-        return AnswerStream(call, form, headers, lambda refusal: _render_refusal(request, refusal, call), release)
+        refused = partial(_render_refusal, request, call=call)
+        return AnswerStream(call, form, headers, refused, place.pop_all().close)
 
     async def identify_model_caller(self, request: Request) -> Caller:
         """The caller, who may ask models. Raises DoorRefusal, Unauthenticated, CallerKeysUnavailable."""
@@ -211,14 +195,11 @@ class DoorsHttp:
     async def count_tokens(self, request: Request) -> Response:
         """POST /anthropic/v1/messages/count_tokens"""
         caller = await self.identify_model_caller(request)
-        release = self.places.take_place(caller.claim)
-        try:
+        with self.places.take_place(caller.claim):
             async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES, weigh=weigh_values) as raw:
                 body = _body_of(request, raw)
                 async with self._counting.hold_slot(caller.claim.tenant, caller.claim.person):
                     return _render_answer(request, await asyncio.to_thread(count_tokens_of, body))
-        finally:
-            release()
 
     async def end_run(self, request: Request) -> Response:
         """DELETE /v1/runs/{task}"""
@@ -241,10 +222,6 @@ class DoorsHttp:
     async def startupz(self, _: Request) -> Response:
         """GET /startupz: whether the start has finished."""
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
-
-
-def _keep_place() -> None:
-    """The place is not given back here."""
 
 
 def _body_of(request: Request, raw: bytes) -> dict[str, Any]:

@@ -31,10 +31,9 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolProgress, WriteNoted, write_id_of
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.feed import CallState, RunFeed
-from bulkhead_services.doors.mcp import write_notes
+from bulkhead_services.doors.feed import SERVICE, CallState, RunFeed
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
-from bulkhead_services.doors.mcp.write_notes import WriteNotes
+from bulkhead_services.doors.mcp.write_notes import WriteNotes, note_key
 from bulkhead_services.doors.model_call import ANSWER_S, PeerReplicas
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall, half_id
@@ -98,7 +97,12 @@ class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     async def publish_note(self, note: WriteNoted, index: str) -> None:
         """Store a note about this write, for every replica. Raises BusError."""
         if isinstance(self.request, ToolCallRequested):
-            await write_notes.publish_note(self._context, self.feed, self.request, note, index)
+            feed, publisher = self.feed, self._context.publisher
+            key = note_key(feed.actor, self.request.tool, self.request.arguments_json)
+            head = publisher.make_envelope(note, cause=feed.cause, index=f"{index}/{note.alias or note.call_id}")
+            await publisher.put_message(
+                publisher.make_message(SERVICE, note, head, tenant=feed.tenant, task=feed.task, key=key)
+            )
 
     @contextmanager
     def telling_progress(self, listener: ProgressListener | None) -> Iterator[None]:
@@ -338,7 +342,7 @@ class ToolCalls:
         """Runs in which a write of this content is owed an answer, the newest first. Raises BusError, DoorRefusal."""
         if caller.step is not None:
             return await self._runs.find_recent(caller, NO_CONVERSATION)
-        key = write_notes.note_key(caller.claim.person, tool_call.tool.name, arguments_json)
+        key = note_key(caller.claim.person, tool_call.tool.name, arguments_json)
         noted = await self._notes.find_writes(caller.claim.tenant, key)
         joined = noted.run_joined_by(_second_half(tool_call)) if tool_call.unique else ""
         return await self._runs.find_runs(caller, ([joined] if joined else []) + noted.newest_runs())

@@ -94,8 +94,7 @@ class McpHttp:
             raise DoorRefusal(
                 404, "no_such_session", f"{SESSION_HEADER} is no session of yours here", "initialize anew"
             )
-        release = self._places.take_place(caller.claim)
-        try:
+        with self._places.take_place(caller.claim):
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES, weigh=weigh_values) as raw:
                 disconnected = asyncio.Event()
                 scope.setdefault("state", {}).update(caller=caller, gone=disconnected)
@@ -107,8 +106,6 @@ class McpHttp:
                     )
                 finally:
                     watch.cancel()
-        finally:
-            release()
 
     def _send_with_session(self, caller: Caller, send: Send) -> Send:
         """Adds a session id to the answer's head."""

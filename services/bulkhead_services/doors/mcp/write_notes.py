@@ -11,8 +11,8 @@ from contextlib import suppress
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import catalog, subjects
-from bulkhead_contracts.tool import ToolCallRequested, WriteNoted
-from bulkhead_services.doors.feed import INBOX, READ_BATCH, SERVICE, RunFeed
+from bulkhead_contracts.tool import WriteNoted
+from bulkhead_services.doors.feed import INBOX, READ_BATCH, SERVICE
 from bulkhead_services.doors.run_call import half_id
 
 MAX_KEYS = 10_000
@@ -26,18 +26,6 @@ MAX_RUNS = 64
 def note_key(person: str, tool: str, arguments_json: str) -> str:
     """Key of the notes about this write."""
     return half_id(f"{person}\0{tool}\0{arguments_json}")
-
-
-async def publish_note(
-    context: Context, feed: RunFeed, request: ToolCallRequested, note: WriteNoted, index: str
-) -> None:
-    """Store a note about the write that this request is, for every replica. Raises BusError."""
-    publisher = context.publisher
-    key = note_key(feed.actor, request.tool, request.arguments_json)
-    head = publisher.make_envelope(note, cause=feed.cause, index=f"{index}/{note.alias or note.call_id}")
-    await publisher.put_message(
-        publisher.make_message(SERVICE, note, head, tenant=feed.tenant, task=feed.task, key=key)
-    )
 
 
 class NotedWrites:

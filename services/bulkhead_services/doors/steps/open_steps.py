@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.bus.seek_time import last_before
 from bulkhead.callers.step_keys import WorkerIdentity
@@ -185,11 +186,9 @@ class OpenSteps:
         now_ms = self._clock()
         after = await last_before(self._bus, INBOX, of_worker, now_ms - LOOK_BACK_MS, last.sequence)
         candidates: dict[TaskKey, None] = {}
-        while page := await self._bus.read(INBOX, of_worker, after=after):
-            for stored in page:
-                if (body := _parse_request(stored)) is not None and body.deadline_unix_ms > now_ms:
-                    candidates[stored.tenant, stored.task] = None
-            after = page[-1].sequence
+        async for stored in stored_messages(self._bus, INBOX, of_worker, after=after):
+            if (body := _parse_request(stored)) is not None and body.deadline_unix_ms > now_ms:
+                candidates[stored.tenant, stored.task] = None
         for task in candidates:
             await self._open_steps_of(task)
 
@@ -197,18 +196,16 @@ class OpenSteps:
         """Open the hand-overs of a task that are not known here. Whether some are left for later, because their
         identity has as many as are offered at once. all_of_it: leave none. Raises BusError."""
         of_task = subjects.task_filter(SERVICE, *task)
-        after = self._read.get(task, 0)
-        while page := await self._bus.read(INBOX, of_task, after=after):
-            for stored in page:
-                if stored.sender == "worker" and (body := _parse_request(stored)) is not None:
-                    key, identity = (*task, body.call_id), WorkerIdentity(task[0], body.delegated.name)
-                    is_offered = key in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
-                    if not is_offered:
-                        self._later.setdefault(identity, BoundedDict(MAX_LATER))[task] = None
-                        return True
-                    if not await self._open_step(key, identity, stored.sequence):
-                        return False
-                self._read[task] = after = stored.sequence
+        async for stored in stored_messages(self._bus, INBOX, of_task, after=self._read.get(task, 0)):
+            if stored.sender == "worker" and (body := _parse_request(stored)) is not None:
+                key, identity = (*task, body.call_id), WorkerIdentity(task[0], body.delegated.name)
+                is_offered = key in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
+                if not is_offered:
+                    self._later.setdefault(identity, BoundedDict(MAX_LATER))[task] = None
+                    return True
+                if not await self._open_step(key, identity, stored.sequence):
+                    return False
+            self._read[task] = stored.sequence
         return False
 
     async def _open_step(self, key: HandOverKey, identity: WorkerIdentity, sequence: int) -> bool:

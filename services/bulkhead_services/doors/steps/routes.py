@@ -3,15 +3,14 @@
 In: requests with an identity's key, or with the key of the step. Out: JSON; errors in OpenAI's form.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bulkhead.callers.authentication import Unauthenticated, credential_of
+from bulkhead.callers.authentication import CallerAuthenticator, Unauthenticated, credential_of
 from bulkhead.callers.step_keys import StepKey, WorkerIdentity
 from bulkhead.http_server.bodies import BodyReader
 from bulkhead_contracts import bounds
@@ -31,21 +30,13 @@ MAX_ANSWER_BODY = 8 * bounds.MAX_ANSWER_CHARS
 IdentifyCaller = Callable[[Request], Awaitable[Caller]]
 
 
-class StepIdentities(Protocol):
-    """Knows the keys of programs that take steps; `CallerAuthenticator` does."""
-
-    def worker(self, headers: Mapping[str, str]) -> tuple[str, str]:
-        """Tenant and name. Raises Unauthenticated."""
-        ...
-
-
 class StepsHttp:
     """The routes. places: of requests that wait for a step. identify_caller: of a request with a key of a tenant."""
 
     def __init__(
         self,
         steps: StepHandOvers,
-        identities: StepIdentities,
+        identities: CallerAuthenticator,
         bodies: BodyReader,
         places: CallPlaces,
         hosts: AllowedHosts,
@@ -68,12 +59,9 @@ class StepsHttp:
         self._check_headers(request)
         tenant, name = self._identities.worker(request.headers)
         role, holder = _query_text(request, "role", 32), _query_text(request, "holder", bounds.MAX_NAME_CHARS)
-        release = self._places.take_place(claim_of(tenant, name))
-        try:
+        with self._places.take_place(claim_of(tenant, name)):
             waiting = self._steps.take_step(WorkerIdentity(tenant, name), role, holder, _wait_s(request))
             step = await run_unless_disconnected(waiting, request.receive)
-        finally:
-            release()
         return Response(status_code=204) if step is None else _json_response(step)
 
     async def list_open(self, request: Request) -> Response:

@@ -44,11 +44,8 @@ class StepsRpc:
         body, identity = message.body, WorkerIdentity(message.tenant, message.sender)
         assert isinstance(body, StepTakeRequested)
         try:
-            release = self._places.take_place(claim_of(identity.tenant, identity.name))
-            try:
+            with self._places.take_place(claim_of(identity.tenant, identity.name)):
                 step = await self._steps.take_step(identity, body.role, body.holder, body.wait_ms / 1000)
-            finally:
-                release()
         except (DoorRefusal, BusError) as error:
             return StepTakeReplied(failure=_failure_of(error))
         return StepTakeReplied(step=step)

@@ -5,12 +5,14 @@ that no second answer of a name server leads inside; nothing is followed, and no
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 import httpx
 
+from bulkhead.bus.jetstream.dns_cache import HostLookup
 from bulkhead.tools.agents_file import RemoteAgent
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.addresses import HostAddresses, first_non_public
+from bulkhead_services.tool_executor.addresses import first_non_public, resolve_addresses
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ADDRESSES = 4
@@ -22,10 +24,9 @@ def checked_client(declared: RemoteAgent, resolve: Resolve | None = None) -> htt
     """A client for one agent. resolve: addresses of a host; that of the system when left out."""
     # Its connections are not kept: an agent may close one under a request, which nobody may then send again.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    inner = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
     return httpx.AsyncClient(
-        transport=_CheckedTransport(
-            declared, resolve or HostAddresses().resolve, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-        ),
+        transport=_CheckedTransport(declared, resolve or partial(resolve_addresses, HostLookup()), inner),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,
         follow_redirects=False,

@@ -66,9 +66,9 @@ class AgentSilent(Exception):
 class PinnedAgent:
     """The agent, for as long as it is declared and pinned as it is."""
 
-    def __init__(self, tool: AgentTool, tasks: RemoteTasks, resolve: http.Resolve | None = None) -> None:
+    def __init__(self, tool: AgentTool, tasks: RemoteTasks) -> None:
         self.tool, self._tasks = tool, tasks
-        self._http = http.checked_client(tool.declared, resolve)
+        self._http = http.checked_client(tool.declared)
         self._client: Client = client_of(tool.pin.card, self._http)
         self._streams = bool(cast("Any", self._client)._card.capabilities.streaming)
         self._breaker = CallBreaker()

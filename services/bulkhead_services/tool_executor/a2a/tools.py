@@ -29,7 +29,6 @@ from bulkhead.tools.mcp_file import pinned_file_stamps, pins_path
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallCancelRequested
-from bulkhead_services.tool_executor.a2a import http
 from bulkhead_services.tool_executor.a2a.remote import PinnedAgent
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
 from bulkhead_services.tool_executor.registry import RegisteredTool, StopCall, ToolRegistry
@@ -45,10 +44,8 @@ _SCHEMA = jsonschema_rs.Draft202012Validator(json.loads(json.dumps(PARAMETERS)))
 class RemoteAgents(Component):
     """Keeps the registry's remote agents. Raises AgentsFileError where the files cannot be used at the start."""
 
-    def __init__(
-        self, file: Path, registry: ToolRegistry, context: Context, resolve: http.Resolve | None = None
-    ) -> None:
-        self._file, self._registry, self._context, self._resolve = file, registry, context, resolve
+    def __init__(self, file: Path, registry: ToolRegistry, context: Context) -> None:
+        self._file, self._registry, self._context = file, registry, context
         self._tasks = RemoteTasks(context)
         self._mesh_names = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
         self._read_stamps = pinned_file_stamps(self._file)
@@ -115,7 +112,7 @@ class RemoteAgents(Component):
                 remotes[name] = previous
                 continue
             try:
-                remotes[name] = PinnedAgent(tool, self._tasks, self._resolve)
+                remotes[name] = PinnedAgent(tool, self._tasks)
             except UnfitCard as error:
                 raise AgentsFileError(f"{pins_path(self._file)}: {tool.agent}: {error}") from error
         for name in self._remotes:

@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 import httpx
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Failed
 from bulkhead_services.tool_executor.credentials.references import Credential, Exchange, Vault
@@ -58,7 +58,7 @@ class CredentialStore:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._references, self._vault, self._http, self._clock = references, vault, http, clock
-        self._cached: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
+        self._cached = BoundedDict[tuple[str, ...], tuple[str, float]](MAX_CACHED)
         self._under_way: dict[tuple[str, ...], asyncio.Task[FetchedSecret]] = {}
 
     async def read_credentials(self, names: tuple[str, ...], tenant: str, user: str) -> dict[str, str] | Failed:
@@ -104,9 +104,8 @@ class CredentialStore:
         return await self._read_cached(key, lambda: self._exchange_secret(exchange, secret))
 
     async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Coroutine[Any, Any, FetchedSecret]]) -> str:
-        cached = self._cached.get(key)
+        cached = self._cached.get_refreshed(key)
         if cached is not None and cached[1] > self._clock():
-            self._cached.move_to_end(key)
             return cached[0]
         # One request for all calls that wait for the same.
         task = self._under_way.get(key)
@@ -116,9 +115,6 @@ class CredentialStore:
         value, lasts_s = await asyncio.shield(task)
         if lasts_s > 0:
             self._cached[key] = value, self._clock() + lasts_s
-            self._cached.move_to_end(key)
-        while len(self._cached) > MAX_CACHED:
-            self._cached.popitem(last=False)
         return value
 
     async def _read_vault(self, path: str, field: str) -> FetchedSecret:

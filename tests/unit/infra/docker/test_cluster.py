@@ -15,7 +15,7 @@ from cryptography import x509
 from bulkhead_cli.operate import doctor_checks
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import probes, provisioner, redis_container
-from bulkhead_infra.docker.image_contents import KEY_OWNERS, ROOT
+from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.identity.policy import IdentityPolicyError
 from bulkhead_infra.nats.server import find_nats_server
 from bulkhead_infra.render import cluster, compose
@@ -27,15 +27,6 @@ ADDED: dict[str, Any] = yaml.safe_load(cluster.files()[cluster.FILE])
 BASE: dict[str, Any] = yaml.safe_load(compose.files()[compose.FILE])
 NEW = {name: one for name, one in ADDED["services"].items() if name not in BASE["services"]}
 BROKERS = ",".join(cluster.BROKERS)
-
-
-@pytest.fixture
-def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders where the volumes are mounted in the provisioner's container."""
-    for name in ("all", *KEY_OWNERS):
-        (tmp_path / name).mkdir(parents=True, mode=0o700)
-    monkeypatch.setattr(provisioner, "KEYS", tmp_path)
-    return tmp_path
 
 
 def test_the_committed_file_is_the_rendered_one_and_what_the_specification_allows() -> None:

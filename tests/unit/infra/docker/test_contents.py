@@ -41,13 +41,24 @@ def _file(module: str) -> Path | None:
     return next((one for one in (path / "__init__.py", path.with_suffix(".py")) if one.is_file()), None)
 
 
-def _imported(file: Path, module: str) -> Iterator[str]:
+@functools.cache
+def _imported(file: Path, module: str) -> tuple[str, ...]:
+    """Modules that a module names, read once for all images."""
+    return tuple(_named(file, module))
+
+
+def _named(file: Path, module: str) -> Iterator[str]:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     tree = ast.parse(file.read_text())
     # No program runs what stands there for the type checker.
-    typed = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    nodes = list(ast.walk(tree))
+    typed = [
+        node
+        for node in nodes
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]
     left_out = {id(one) for node in typed for statement in node.body for one in ast.walk(statement)}
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in left_out:
             continue
         if isinstance(node, ast.Import):
@@ -86,7 +97,6 @@ def _module(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
-@pytest.mark.slow
 def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
     named = [ROOT / part for part in image_contents.IMAGES[name].code]
     left_out = [part for path in image_contents.FOR_PEOPLE if (part := ROOT / path) not in named]

@@ -10,18 +10,9 @@ import pytest
 
 from bulkhead.runtime.process import container_start
 from bulkhead_infra.docker import nats_container, provisioner, redis_container
-from bulkhead_infra.docker.image_contents import KEY_OWNERS, SERVICES
+from bulkhead_infra.docker.image_contents import SERVICES
 from bulkhead_infra.identity import callers, keys
 from bulkhead_infra.nats.stream_sizes import GIB
-
-
-@pytest.fixture
-def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders where the volumes are mounted in the provisioner's container."""
-    for name in ("all", *KEY_OWNERS):
-        (tmp_path / name).mkdir(parents=True, mode=0o700)
-    monkeypatch.setattr(provisioner, "KEYS", tmp_path)
-    return tmp_path
 
 
 def _all(folder: Path) -> dict[str, bytes]:

@@ -16,6 +16,8 @@ from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import CLAIM, TENANT, asked, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def test_a_hundred_turns_store_each_message_once():
     async with world() as here:
@@ -301,7 +303,6 @@ async def test_more_calls_in_flight_than_are_allowed_are_told_to_come_again(boun
         assert await here.answer("one more") == "answer 3"
 
 
-@pytest.mark.slow
 async def test_a_model_gateway_that_is_away_is_waited_for_and_told():
     async with world(call_timeout_s=0.3) as here:
         here.models.away = True

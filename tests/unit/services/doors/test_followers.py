@@ -1,27 +1,35 @@
 """Calls that nobody follows any more: their providers are told, once nobody follows them at any replica."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from bulkhead.bus.port import LiveSubscription
 from bulkhead_contracts.model import CallAbandoned, CallFollowers, ModelCallRequested
 from bulkhead_services.doors import model_call
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, Models, caller, world
 
+pytestmark = pytest.mark.virtual_time
 
-async def abandoned(here, found: list[str]) -> tuple[LiveSubscription, "asyncio.Task[None]"]:
-    """Listen for notices as a model gateway does."""
+
+@asynccontextmanager
+async def abandoned(here) -> AsyncIterator[list[str]]:
+    """Calls that a model gateway hears to be abandoned."""
+    calls = list[str]()
     subscription = await here.mesh.context("model_gateway").bus.subscribe_live("live.doors.>", 1_000)
 
     async def hear() -> None:
         async for live in subscription:
             if b"call_id" in live.body:
-                found.append(CallAbandoned.model_validate_json(live.body).call_id)
+                calls.append(CallAbandoned.model_validate_json(live.body).call_id)
 
-    return subscription, asyncio.create_task(hear())
+    hearing = asyncio.create_task(hear())
+    yield calls
+    hearing.cancel()
+    await subscription.close()
 
 
 def held(text: str):
@@ -38,11 +46,9 @@ def held(text: str):
 
 async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monkeypatch):
     monkeypatch.setattr(model_call, "AGAIN_S", 0.1)
-    async with world(abandon_s=0.1) as here:
+    async with world(abandon_s=0.1) as here, abandoned(here) as notices:
         await here.mesh.start("doors", "1")
         here.models.script, go = held("Once")
-        notices = list[str]()
-        subscription, hearing = await abandoned(here, notices)
         call = await here.call()
         first = call.follow_pieces()
         assert (await anext(first)).text == "Once"
@@ -57,27 +63,19 @@ async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monk
         await until(lambda: notices)
         assert set(notices) == {call.call_id}
         go.set()
-        hearing.cancel()
-        await subscription.close()
 
 
 async def test_a_call_whose_asker_left_before_it_followed_is_abandoned():
-    async with world(abandon_s=0.1) as here:
+    async with world(abandon_s=0.1) as here, abandoned(here) as notices:
         here.models.script, go = held("Once")
-        notices = list[str]()
-        subscription, hearing = await abandoned(here, notices)
         call = await here.call()
         await until(lambda: notices == [call.call_id])
         go.set()
-        hearing.cancel()
-        await subscription.close()
 
 
 async def test_a_call_whose_whole_answer_is_waited_for_goes_on_until_nobody_waits():
-    async with world(abandon_s=0.1) as here:
+    async with world(abandon_s=0.1) as here, abandoned(here) as notices:
         here.models.script, go = held("Once")
-        notices = list[str]()
-        subscription, hearing = await abandoned(here, notices)
         call = await here.call()
         waiting = asyncio.create_task(call.wait_for_answer())
         await asyncio.sleep(0.5)
@@ -85,8 +83,6 @@ async def test_a_call_whose_whole_answer_is_waited_for_goes_on_until_nobody_wait
         waiting.cancel()
         await until(lambda: notices == [call.call_id])
         go.set()
-        hearing.cancel()
-        await subscription.close()
 
 
 async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again(monkeypatch):

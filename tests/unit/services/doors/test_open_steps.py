@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead_contracts.step import DelegationReplied, StepCancelRequested
 from bulkhead_services.doors.feed import INBOX
@@ -9,6 +11,8 @@ from bulkhead_services.doors.steps import open_steps
 from bulkhead_services.doors.steps.feed import StepFeed
 from tests.eventually import until
 from tests.unit.services.doors.steps_world import ME, TENANT, StepsWorld, steps_world
+
+pytestmark = pytest.mark.virtual_time
 
 OTHER = WorkerIdentity(TENANT, "wrk_other")
 

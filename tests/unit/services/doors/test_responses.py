@@ -12,6 +12,8 @@ from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 BEN = RequesterClaim(tenant=TENANT, person="ben", role="submitter", via="api_key")
 OTHERS = RequesterClaim(tenant="acme", person="ann", role="submitter", via="api_key")
 USER = {"role": "user", "content": "hello"}

@@ -19,6 +19,8 @@ from bulkhead_services.gateway.admission.rules import unreadable_reason
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import CLAIM, PERSON, TENANT, asked, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def test_the_first_call_opens_a_run_and_the_second_is_made_in_it():
     async with world() as here:
@@ -267,7 +269,6 @@ async def test_a_run_that_was_stopped_is_not_begun_again_at_once(code):
         assert (await here.call("more", by=by)).run_spending.task != call.run_spending.task
 
 
-@pytest.mark.slow
 async def test_a_session_without_a_name_goes_on_in_the_next_run_when_the_time_of_one_is_nearly_over(monkeypatch):
     monkeypatch.setattr("bulkhead_services.doors.ends.LEFT_MS", 1)
     async with world(run_deadline_s=1.2, idle_s=30, call_timeout_s=1) as here:

@@ -19,6 +19,8 @@ from bulkhead_services.doors.steps import feed as feeds
 from tests.eventually import until
 from tests.unit.services.doors.steps_world import StepsWorld, steps_world
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def held(here: StepsWorld, times: int = 1) -> None:
     """The worker has heard so often that the step is held back."""

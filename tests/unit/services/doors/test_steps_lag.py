@@ -12,6 +12,8 @@ from bulkhead_services.doors.feed import INBOX
 from bulkhead_services.doors.port import DoorRefusal
 from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
+pytestmark = pytest.mark.virtual_time
+
 CALLS: dict[str, Callable] = {
     "call": lambda desk, key: desk.held_feed(key),
     "record_beat": lambda desk, key: desk.record_beat(key),

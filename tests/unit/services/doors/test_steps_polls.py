@@ -14,6 +14,8 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
+pytestmark = pytest.mark.virtual_time
+
 OTHER = WorkerIdentity("acme", "wrk_acme")
 
 

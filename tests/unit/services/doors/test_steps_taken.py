@@ -13,8 +13,9 @@ from tests.eventually import until
 from tests.unit.services.doors.doors_world import asked
 from tests.unit.services.doors.steps_world import ME, ROLE, steps_world
 
+pytestmark = pytest.mark.virtual_time
 
-@pytest.mark.slow
+
 async def test_a_step_whose_objective_is_gone_fails_and_is_taken_by_nobody():
     async with steps_world() as here:
         await here.hand_over(objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1))

@@ -15,6 +15,8 @@ from bulkhead_services.model_gateway.live_text import LiveTextPublisher
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 
 def spoken(*pieces, text=""):
     """A script that says pieces live, as (offset, text), waits, and answers."""

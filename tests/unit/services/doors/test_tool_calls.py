@@ -15,6 +15,8 @@ from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import CLAIM, TENANT, World, caller, world
 
+pytestmark = pytest.mark.virtual_time
+
 LOOK = ToolSpec(name="look", description="Looks.", parameters_json='{"type": "object"}')
 
 

@@ -6,17 +6,33 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from bulkhead_services.rag import copies
 from bulkhead_services.rag.index import DocumentStore
 from tests.paths import ROOT
 
+ENDED = subprocess.CompletedProcess[bytes]
 
-def copies(what: str, data: Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-P", "-m", "bulkhead_services.rag.copies", what]
+
+def run(command: str, data: Path, given: bytes = b"") -> ENDED:
+    """The command line, in this process."""
+    out, errors = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+    with (
+        patch.dict(os.environ, BULKHEAD_DATA_DIR=str(data)),
+        patch.multiple(sys, stdin=io.TextIOWrapper(io.BytesIO(given)), stdout=out, stderr=errors),
+    ):
+        code = copies.main([command])
+    return ENDED([command], code, out.buffer.getvalue(), errors.buffer.getvalue())
+
+
+def run_alone(command: str, data: Path, given: bytes = b"") -> ENDED:
+    """The same in a process of its own, through pipes."""
+    program = [sys.executable, "-P", "-m", "bulkhead_services.rag.copies", command]
     environ = {**os.environ, "BULKHEAD_DATA_DIR": str(data)}
-    return subprocess.run(command, input=given, capture_output=True, timeout=60, check=False, env=environ, cwd=ROOT)
+    return subprocess.run(program, input=given, capture_output=True, timeout=60, check=False, env=environ, cwd=ROOT)
 
 
 @pytest.fixture
@@ -26,7 +42,7 @@ def saved(tmp_path: Path) -> bytes:
     folder.mkdir(parents=True)
     DocumentStore(folder / "acme.sqlite").close()
     store = DocumentStore(folder / "demo.sqlite")
-    done = copies("save", tmp_path / "one")
+    done = run("save", tmp_path / "one")
     store.close()
     assert done.returncode == 0, done.stderr
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"acme.sqlite", "demo.sqlite"}
@@ -34,8 +50,9 @@ def saved(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_stores_are_whole_after_a_way_through_a_pipe(saved: bytes, tmp_path: Path) -> None:
-    done = copies("load", tmp_path / "two", saved)
+@pytest.mark.usefixtures("saved")
+def test_stores_are_whole_after_a_way_through_a_pipe(tmp_path: Path) -> None:
+    done = run_alone("load", tmp_path / "two", run_alone("save", tmp_path / "one").stdout)
     assert done.returncode == 0 and b"documents of 2 tenants" in done.stderr, done.stderr
     folder = tmp_path / "two" / "rag"
     assert sorted(path.name for path in folder.iterdir()) == ["acme.sqlite", "demo.sqlite"]
@@ -43,18 +60,16 @@ def test_stores_are_whole_after_a_way_through_a_pipe(saved: bytes, tmp_path: Pat
     DocumentStore(folder / "demo.sqlite").close()
 
 
-@pytest.mark.slow
 def test_documents_that_are_there_are_not_replaced(saved: bytes, tmp_path: Path) -> None:
-    done = copies("load", tmp_path / "one", saved)
+    done = run("load", tmp_path / "one", saved)
     assert done.returncode == 1 and b"acme has documents here already; its file" in done.stderr
     assert not list((tmp_path / "one" / "rag").glob("*.copy*"))
 
 
-@pytest.mark.slow
 def test_no_documents_are_an_empty_tar(tmp_path: Path) -> None:
-    done = copies("save", tmp_path)
+    done = run("save", tmp_path)
     assert done.returncode == 0
-    assert copies("load", tmp_path / "two", done.stdout).returncode == 0
+    assert run("load", tmp_path / "two", done.stdout).returncode == 0
 
 
 def _tar(name: str, content: bytes = b"x" * 5_000, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -80,17 +95,16 @@ def _tar(name: str, content: bytes = b"x" * 5_000, kind: bytes = tarfile.REGTYPE
     ],
 )
 def test_what_is_no_copy_is_refused_and_leaves_nothing(given: bytes, said: bytes, tmp_path: Path) -> None:
-    done = copies("load", tmp_path, given)
+    done = run("load", tmp_path, given)
     assert done.returncode == 1 and said in done.stderr, done.stderr
     assert not list((tmp_path / "rag").iterdir()) and list(tmp_path.iterdir()) == [tmp_path / "rag"]
 
 
-@pytest.mark.slow
 def test_a_tar_that_was_cut_off_is_told(saved: bytes, tmp_path: Path) -> None:
-    done = copies("load", tmp_path / "two", saved[: len(saved) // 2])
+    done = run("load", tmp_path / "two", saved[: len(saved) // 2])
     assert done.returncode == 1 and b"no whole tar of `save`" in done.stderr
     assert not list((tmp_path / "two" / "rag").glob("*.copy*"))
 
 
 def test_wrong_words_are_wrong_usage(tmp_path: Path) -> None:
-    assert copies("both", tmp_path).returncode == 2
+    assert run("both", tmp_path).returncode == 2

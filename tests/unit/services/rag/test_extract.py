@@ -202,6 +202,7 @@ async def test_the_receipt_counts_pages_that_hold_almost_no_text_also_when_it_is
     assert (plain.pages, plain.sparse_pages) == (0, 0) and b"pages" not in plain.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.needs("hanging-parser")
 async def test_one_persons_hanging_pages_delay_a_colleague_by_one_of_them(make_desk) -> None:
     library = make_desk(parse_timeout_s=6.0).library

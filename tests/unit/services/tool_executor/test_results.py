@@ -97,7 +97,7 @@ def tool_of(desk, *, effect: str = "read", timeout_ms: int = 5_000, **row: objec
         ),
         ({"body": '{"error": "x"}'}, {"output": TICKET, "error_if": {"pointer": "/error"}}, "error_body", "x"),
         ({"body": '{"number": 1}', "says_bytes": 500}, {"output": TICKET}, "partial_answer", "broke off after 13"),
-        ({"body": "x" * 90, "pause_s": 0.2, "in_pieces": True}, {"timeout_ms": 900}, "slow_answer", "had not sent"),
+        ({"body": "x" * 90, "pause_s": 0.1, "in_pieces": True}, {"timeout_ms": 400}, "slow_answer", "had not sent"),
         ({"body": "", "pause_s": 3, "says_bytes": 5}, {"timeout_ms": 300}, "slow_answer", "after 0 bytes"),
         (
             {"body": json.dumps({"number": 1, "x": "y" * 500})},

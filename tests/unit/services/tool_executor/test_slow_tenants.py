@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -19,9 +20,10 @@ from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
 from tests.open_policy import permitted
 from tests.samples import sample
-from tests.simulation.mesh.loop import LoopClock, SimulationLoop
+from tests.simulation.mesh.loop import LoopClock
 from tests.unit.services.tool_executor.test_in_mesh import Purse
 
+pytestmark = pytest.mark.virtual_time
 BEGINS_MS = 1_700_000_000_000
 SLOW_S = 8.0
 KEYED, UNKEYED = "counter_increment", "counter_increment_unkeyed"
@@ -46,14 +48,13 @@ class Outside(httpx.AsyncBaseTransport):
 class Play:
     """A mesh with one executor; tenants ask it."""
 
-    def __init__(self, loop: SimulationLoop, settings: Settings = SETTINGS) -> None:
-        self.outside, self._loop = Outside(), loop
-        self.settings = settings
+    def __init__(self, settings: Settings) -> None:
+        self.outside, self._loop = Outside(), asyncio.get_running_loop()
         builds = {
             "budget": lambda context: Purse(),
             "tool_executor": lambda context: build(context, settings, self.outside, rule=permitted),
         }
-        self.mesh = MemoryMesh(builds, clock=LoopClock(loop, BEGINS_MS), slots=settings.slots, ack_wait_ms=2_500)
+        self.mesh = MemoryMesh(builds, clock=LoopClock(self._loop, BEGINS_MS), slots=settings.slots, ack_wait_ms=2_500)
 
     async def asks(self, tenant: str, name: str, tool: str = KEYED, in_s: float = 3_600) -> None:
         """A call of a task of its own, to be done in so many seconds."""
@@ -85,30 +86,21 @@ class Play:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def play() -> Iterator[Callable[[Callable[[Play], Awaitable[None]]], None]]:
-    loop = SimulationLoop()
-
-    async def within(scene: Callable[[Play], Awaitable[None]], settings: Settings) -> None:
-        stage = Play(loop, settings)
-        try:
-            async with stage.mesh:
-                await scene(stage)
-        finally:
-            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
-
-    def run(scene: Callable[[Play], Awaitable[None]], **knobs: Any) -> None:
-        loop.run_until_complete(within(scene, SETTINGS.model_copy(update=knobs)))
-
-    yield run
-    loop.close()
+@asynccontextmanager
+async def playing(**knobs: Any) -> AsyncIterator[Play]:
+    stage = Play(SETTINGS.model_copy(update=knobs))
+    try:
+        async with stage.mesh:
+            yield stage
+    finally:
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
 
-def test_a_tenants_many_slow_calls_keep_another_tenants_quick_one_from_nothing(play) -> None:
+async def test_a_tenants_many_slow_calls_keep_another_tenants_quick_one_from_nothing() -> None:
     """As many as its quota of running tasks lets it make, and each task three at once."""
     many = 3 * Quota().running
 
-    async def scene(stage: Play) -> None:
+    async with playing() as stage:
         for number in range(many):
             await stage.asks("acme", f"slow{number}")
         await asyncio.sleep(SLOW_S / 4)
@@ -121,11 +113,9 @@ def test_a_tenants_many_slow_calls_keep_another_tenants_quick_one_from_nothing(p
         # Nor do they wait for long for who asks for little: three rounds of its share.
         assert asyncio.get_running_loop().time() - began < 3 * SLOW_S
 
-    play(scene)
 
-
-def test_who_came_first_with_everything_shares_with_who_comes_after(play) -> None:
-    async def scene(stage: Play) -> None:
+async def test_who_came_first_with_everything_shares_with_who_comes_after() -> None:
+    async with playing(tool_places=8) as stage:
         for tenant in ("acme", "bolt"):
             for number in range(20):
                 await stage.asks(tenant, f"slow-{tenant}{number}")
@@ -136,11 +126,9 @@ def test_who_came_first_with_everything_shares_with_who_comes_after(play) -> Non
             begun.append(Counter(name[5:9] for name in stage.outside.begun) - sum(begun, Counter()))
         assert begun == [{"acme": 6, "bolt": 2}, {"acme": 4, "bolt": 4}, {"acme": 4, "bolt": 4}]
 
-    play(scene, tool_places=8)
 
-
-def test_a_halt_or_its_deadline_ends_the_wait_and_says_so(play) -> None:
-    async def scene(stage: Play) -> None:
+async def test_a_halt_or_its_deadline_ends_the_wait_and_says_so() -> None:
+    async with playing(tool_places=2) as stage:
         for name in ("slow1", "slow2"):
             await stage.asks("acme", name)
         await stage.asks("acme", "late", in_s=3)
@@ -173,14 +161,12 @@ def test_a_halt_or_its_deadline_ends_the_wait_and_says_so(play) -> None:
         records = [one.body for one in await stage.mesh.messages(subjects.records_stream("tool_executor"))]
         assert not any(json.loads(one)["claimed"] for one in records), "what has not begun was never claimed"
 
-    play(scene, tool_places=2)
-
 
 @pytest.mark.parametrize("how", ["drained", "killed"])
-def test_what_waits_when_its_replica_ends_has_not_begun_and_is_done_by_another(play, how) -> None:
+async def test_what_waits_when_its_replica_ends_has_not_begun_and_is_done_by_another(how) -> None:
     """Also what must not be sent twice: nobody has to look whether it was."""
 
-    async def scene(stage: Play) -> None:
+    async with playing(tool_places=4, slots=64) as stage:
         for number in range(12):
             await stage.asks("acme", f"slow{number}", UNKEYED)
         await asyncio.sleep(1)
@@ -196,11 +182,9 @@ def test_what_waits_when_its_replica_ends_has_not_begun_and_is_done_by_another(p
         assert {one.outcome for name, one in said.items() if name not in first} == {"succeeded"}
         assert Counter(stage.outside.begun) == Counter(said.keys()), "each once"
 
-    play(scene, tool_places=4, slots=64)
 
-
-def test_a_replica_that_comes_later_takes_its_share_of_what_waits_already(play) -> None:
-    async def scene(stage: Play) -> None:
+async def test_a_replica_that_comes_later_takes_its_share_of_what_waits_already() -> None:
+    async with playing(tool_places=4) as stage:
         for number in range(12):
             await stage.asks("acme", f"slow{number:02}")
         await asyncio.sleep(1)
@@ -208,11 +192,9 @@ def test_a_replica_that_comes_later_takes_its_share_of_what_waits_already(play) 
         assert {(await stage.said(f"slow{number:02}")).outcome for number in range(12)} == {"succeeded"}
         assert asyncio.get_running_loop().time() < 3.5 * SLOW_S, "alone it takes four rounds of three"
 
-    play(scene, tool_places=4)
 
-
-def test_who_fills_every_slot_does_not_keep_others_from_the_line(play) -> None:
-    async def scene(stage: Play) -> None:
+async def test_who_fills_every_slot_does_not_keep_others_from_the_line() -> None:
+    async with playing(tool_places=4, slots=16) as stage:
         for number in range(60):
             await stage.asks("acme", f"slow{number}")
         await asyncio.sleep(1)
@@ -220,8 +202,6 @@ def test_who_fills_every_slot_does_not_keep_others_from_the_line(play) -> None:
         await stage.asks("bolt", "quick")
         assert (await stage.said("quick")).outcome == "succeeded"
         assert asyncio.get_running_loop().time() - began < 0.5
-
-    play(scene, tool_places=4, slots=16)
 
 
 def test_the_line_before_the_places_is_longer_than_what_one_tenants_tasks_ask_for_at_once() -> None:

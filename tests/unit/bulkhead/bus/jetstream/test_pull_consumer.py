@@ -49,16 +49,22 @@ class _Connection:
         self.nc.takes[over](SocketMessage(f"mesh.a.worker.1.t.{number}.-", ack, b"", {}))
 
 
-def _consumer() -> tuple[JetStreamConsumer, _Connection]:
+def _consumer() -> tuple[JetStreamConsumer, _Connection, list[JetStreamDelivery]]:
+    """A consumer, what it stands on, and a list for what it takes."""
     connection = _Connection()
-    return JetStreamConsumer(connection, "INBOX_WORKER", "worker-0", "NEXT", 2.5), connection  # type: ignore[arg-type]
+    return JetStreamConsumer(connection, "INBOX_WORKER", "worker-0", "NEXT", 2.5), connection, []  # type: ignore[arg-type]
+
+
+async def _wait_for(consumer: JetStreamConsumer, most: int, taken: list[JetStreamDelivery]) -> "asyncio.Task[Any]":
+    """Somebody waits for messages, who has asked for them."""
+    waiting = asyncio.create_task(consumer.hand_over(most, taken.append))
+    await asyncio.sleep(0)
+    return waiting
 
 
 async def test_it_is_taken_while_it_is_read_not_when_the_waiting_one_runs() -> None:
-    consumer, connection = _consumer()
-    taken: list[JetStreamDelivery] = []
-    waiting = asyncio.create_task(consumer.hand_over(10, taken.append))
-    await asyncio.sleep(0)
+    consumer, connection, taken = _consumer()
+    waiting = await _wait_for(consumer, 10, taken)
     connection.brings(1)
     assert [one.stored.sequence for one in taken] == [1] and not waiting.done()
     connection.brings(2)
@@ -67,10 +73,8 @@ async def test_it_is_taken_while_it_is_read_not_when_the_waiting_one_runs() -> N
 
 
 async def test_what_comes_while_nobody_waits_is_next_and_first() -> None:
-    consumer, connection = _consumer()
-    taken: list[JetStreamDelivery] = []
-    waiting = asyncio.create_task(consumer.hand_over(10, taken.append))
-    await asyncio.sleep(0)
+    consumer, connection, taken = _consumer()
+    waiting = await _wait_for(consumer, 10, taken)
     connection.brings(1)
     await waiting
     connection.brings(2)
@@ -82,7 +86,7 @@ async def test_what_comes_while_nobody_waits_is_next_and_first() -> None:
 
 
 async def test_a_fetch_that_is_given_up_loses_nothing() -> None:
-    consumer, connection = _consumer()
+    consumer, connection, _ = _consumer()
     waiting = asyncio.create_task(consumer.fetch(10))
     await asyncio.sleep(0)
     connection.brings(1)
@@ -95,10 +99,8 @@ async def test_a_fetch_that_is_given_up_loses_nothing() -> None:
 
 async def test_after_a_renewal_what_was_asked_before_comes_first() -> None:
     """Two requests over two connections would bring one task's messages out of order."""
-    consumer, connection = _consumer()
-    taken: list[JetStreamDelivery] = []
-    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
-    await asyncio.sleep(0)
+    consumer, connection, taken = _consumer()
+    waiting = await _wait_for(consumer, 4, taken)
     for number in (1, 2, 3):
         connection.brings(number)
     await waiting
@@ -119,10 +121,8 @@ async def test_after_a_renewal_what_was_asked_before_comes_first() -> None:
 
 
 async def test_after_a_loss_it_asks_anew_at_once() -> None:
-    consumer, connection = _consumer()
-    taken: list[JetStreamDelivery] = []
-    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
-    await asyncio.sleep(0)
+    consumer, connection, taken = _consumer()
+    waiting = await _wait_for(consumer, 4, taken)
     for lost in connection.on_lost:
         lost()
     await asyncio.sleep(0.01)

@@ -1,7 +1,9 @@
-"""Virtual time for modules that say so: what waits for a redelivery or a deadline takes no time of ours."""
+"""No test here waits for time or disks: in virtual time, for modules that say so, a redelivery or a deadline takes no
+time of ours, and files need not survive a power cut."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -33,3 +35,11 @@ def _mesh_in_virtual_time(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         plain(mesh, builds, **{"clock": LoopClock(loop, unix_ms()), **more})
 
     monkeypatch.setattr(MemoryMesh, "__init__", begin)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _files_are_left_to_the_system() -> Iterator[None]:
+    """Only a power cut shows whether a file was synced (tests/faults/test_power_cut.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
