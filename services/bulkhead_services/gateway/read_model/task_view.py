@@ -287,7 +287,7 @@ def answer_of(view: TaskView) -> ViewedAnswer:
 
 def release_of(view: TaskView) -> str:
     """The release whose prompts the task was given; "" for the shipped ones, and while it goes on."""
-    return getattr(view.ended, "release", "")
+    return view.ended.release if view.ended is not None else ""
 
 
 def whole_cost(view: TaskView) -> Charge | None:

@@ -31,7 +31,9 @@ def keys(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(json.dumps(document))
 
 
-async def answered_task(http: httpx.AsyncClient, mesh: Mesh, key: str, *, end: dict[str, Any] | None = None) -> str:
+async def answered_task(
+    http: httpx.AsyncClient, mesh: Mesh, key: str, *, end: dict[str, Any] | None = None, release: str = ""
+) -> str:
     headers = {**AUTH, "Idempotency-Key": key}
     body = {"objective": f"What is the excess? {key}", "feature": "claims"}
     task = str((await http.post("/v1/tasks", json=body, headers=headers)).json()["task_id"])
@@ -45,7 +47,9 @@ async def answered_task(http: httpx.AsyncClient, mesh: Mesh, key: str, *, end: d
     )
     usage = Usage(cost_usd_micros=2_000)
     await mesh.say(
-        "planner", TaskEnded(**({"status": "succeeded", "result": result, "usage": usage} | (end or {}))), task
+        "planner",
+        TaskEnded(**({"status": "succeeded", "result": result, "usage": usage, "release": release} | (end or {}))),
+        task,
     )
     return task
 
@@ -152,7 +156,7 @@ async def test_the_queue_goes_on_as_people_label_and_tells_agreement_once_all_do
 
 
 async def test_labels_are_exported_with_what_was_labelled_to_operators_and_evaluators(mesh, http, keys):
-    task = await answered_task(http, mesh, "a")
+    task = await answered_task(http, mesh, "a", release="production.3.canary")
     await answered_task(http, mesh, "b")
     assert (await rate(http, task, SUBMITTER, kind="label", score="bad")).is_success
     await mesh.pump()
@@ -165,7 +169,7 @@ async def test_labels_are_exported_with_what_was_labelled_to_operators_and_evalu
             "answer": "250 euros, says a",
             "labels": {"sue": "bad"},
             "model": "openai/m1",
-            "release": "",
+            "release": "production.3.canary",
         }
     assert (await http.get("/v1/labels/export", headers=as_(SUBMITTER))).status_code == 403
 
