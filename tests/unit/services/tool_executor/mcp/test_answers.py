@@ -60,6 +60,7 @@ async def test_a_process_sees_nothing_of_the_executors_environment(house, stdio,
     assert (seen["TZ"], seen["DESK_KEY"]) == ("UTC", "s3cret") and seen["HOME"].startswith("/tmp/bulkhead-mcp-")
 
 
+@pytest.mark.slow
 async def test_an_undeclared_tool_is_a_write_that_fails_into_uncertainty(house, stdio) -> None:
     declared = stdio | {"tools": TOOLS | {"append": {"on_error": "undone"}}}
     await house.pin(desk=declared)
