@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
@@ -22,7 +23,6 @@ from bulkhead_contracts.journal import ToldMessage
 
 BEHIND_MS = 5_000
 """A journal that was not made again follows its inboxes more closely, or its times are worth no more than if it was."""
-PAGE = 256
 
 
 async def in_publication_order(bus: Bus, place: str, messages: list[StoredMessage]) -> list[StoredMessage]:
@@ -114,16 +114,13 @@ async def _original_times(bus: Bus, place: str, messages: Sequence[StoredMessage
     positions = {(message.receiver, at_its_source(message).sequence): index for index, message in enumerate(messages)}
     times: dict[int, int] = {}
     for inbox in sorted({receiver for receiver, _ in positions} & set(catalog.INBOXES)):
-        after = 0
-        while page := await bus.read(subjects.inbox_stream(inbox), f"mesh.*.{inbox}.{place}", after=after, limit=PAGE):
-            for message in page:
-                index = positions.get((inbox, message.sequence))
-                if index is not None and (messages[index].subject, messages[index].body) == (
-                    message.subject,
-                    message.body,
-                ):
-                    times[index] = message.time_unix_ms
-            after = page[-1].sequence
+        stream, subject = subjects.inbox_stream(inbox), f"mesh.*.{inbox}.{place}"
+        async for message in stored_messages(bus, stream, subject):
+            index = positions.get((inbox, message.sequence))
+            if index is None:
+                continue
+            if (messages[index].subject, messages[index].body) == (message.subject, message.body):
+                times[index] = message.time_unix_ms
     return times
 
 

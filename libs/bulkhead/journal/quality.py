@@ -6,12 +6,13 @@ inboxes and not the journal are read: they keep the broker's times also where th
 """
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bulkhead.bus.port import Bus, StoredMessage
+from bulkhead.bus.paging import stored_messages
+from bulkhead.bus.port import Bus
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -23,7 +24,6 @@ from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 from bulkhead_contracts.verdict import VerdictReached
 
-PAGE = 256
 SOURCES = (("gateway", "*"), ("planner", "checker"), ("planner", "worker"))
 """Inbox and sender of the messages that count."""
 NO_ANSWER = "(no answer)"
@@ -230,14 +230,6 @@ async def _read_messages(bus: Bus, inbox: str, subject: str, since_unix_ms: int)
     if newest is None:
         return
     after = await last_before(bus, stream, subject, since_unix_ms, newest.sequence)
-    while page := await bus.read(stream, subject, after=after, limit=PAGE):
-        for message in _parse_readable(page, inbox):
-            yield message
-        after = page[-1].sequence
-
-
-def _parse_readable(page: Iterable[StoredMessage], inbox: str) -> Iterable[ReceivedMessage]:
-    """Messages of a page; one that cannot be read is of another version, or no message of the mesh."""
-    for stored in page:
-        with suppress(Unreadable):
+    async for stored in stored_messages(bus, stream, subject, after=after):
+        with suppress(Unreadable):  # It is of another version, or no message of the mesh.
             yield inbound.read_message(stored, inbox)

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, PubAck, StoredMessage
 from bulkhead_contracts import subjects
 
-BATCH = 256
 MAX_LETTERS = 10_000
 MAX_REASON_CHARS = 1_000
 ORIGINAL = "bulkhead-original-"
@@ -108,7 +108,7 @@ async def read_letters(bus: Bus) -> list[Letter]:
     """All of them, the oldest first, with what was done about them. Raises BusError."""
     letters: list[Letter] = []
     marks = LetterMarks()
-    async for stored in _stored_letters(bus, "dead.>", 0, BATCH):
+    async for stored in stored_messages(bus, subjects.DEAD_LETTERS_STREAM, "dead.>"):
         if is_mark(stored.subject):
             marks.fold_mark(stored)
         else:
@@ -122,7 +122,7 @@ async def read_marks(bus: Bus, tenant: str) -> "LetterMarks":
     """Marks on a tenant's letters. Raises BusError."""
     marks = LetterMarks()
     for subject in (f"dead.{OPERATOR}.*.{tenant}.*", f"dead.{BUDGET}.*.{tenant}.*.{MARKED}"):
-        async for stored in _stored_letters(bus, subject, 0, BATCH):
+        async for stored in stored_messages(bus, subjects.DEAD_LETTERS_STREAM, subject):
             marks.fold_mark(stored)
     return marks
 
@@ -130,7 +130,9 @@ async def read_marks(bus: Bus, tenant: str) -> "LetterMarks":
 async def tenants_letters(bus: Bus, tenant: str, after: int, batch: int) -> AsyncIterator[Letter]:
     """Those behind a place whose messages were addressed to an inbox for this tenant, the oldest first. A letter whose
     original subject cannot be read is nobody's. batch: so many are held at a time. Raises BusError."""
-    async for stored in _stored_letters(bus, f"dead.*.*.{tenant}.*", after, batch):
+    async for stored in stored_messages(
+        bus, subjects.DEAD_LETTERS_STREAM, f"dead.*.*.{tenant}.*", after=after, page_size=batch
+    ):
         if not is_mark(stored.subject):
             parsed = parse_letter(stored)
             if address_of(parsed.subject).tenant == tenant:
@@ -219,10 +221,3 @@ def _lower_headers(stored: StoredMessage) -> dict[str, str]:
 def _task_at(subject: str) -> tuple[str, ...]:
     """Partition, tenant and task of a letter's or a mark's own subject."""
     return tuple(subject.split(".")[2:5])
-
-
-async def _stored_letters(bus: Bus, subject: str, after: int, batch: int) -> AsyncIterator[StoredMessage]:
-    while page := await bus.read(subjects.DEAD_LETTERS_STREAM, subject, after=after, limit=batch):
-        for stored in page:
-            yield stored
-        after = page[-1].sequence

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.runtime.publish.publisher import Publisher, publish_persistently
@@ -24,7 +25,6 @@ EVERYBODY, HALTS = subjects.EVERYBODY, "halts"
 """Stand for tenant and task where a fact is about more than one."""
 SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
 MAX_STORE_TRIES = 5
-PAGE = 256
 CONTENT_DIGEST_CHARS = 16
 MAX_ID_CHARS = 64 - 1 - CONTENT_DIGEST_CHARS
 Entry = TypeVar("Entry", Halt, Breaker)
@@ -242,8 +242,5 @@ def _concerns_tenant(entry: Halt | Breaker, tenant: str) -> bool:
 
 
 async def _entry_bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:
-    after = 0
-    while page := await bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
-        for stored in page:
-            yield stored.body
-        after = page[-1].sequence
+    async for stored in stored_messages(bus, subjects.CONTROL_STREAM, pattern):
+        yield stored.body
