@@ -154,12 +154,9 @@ def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() ->
     ("instruction", "answer"),
     [
         ("Never cite an id that you were not given.", "“A refund is 40 EUR” [#3fa9c1d2e4b5]."),
-        ("Do not cite sources.", "“A refund is 40 EUR”."),
+        ("Do not cite sources.", "It was found: 40 EUR."),
         ("Answer in at most 2 words.", "“A refund"),
-        (
-            "Say everything twice.",
-            "“A refund is 40 EUR” [#3fa9c1d2e4b5].\nOnce more:\n“A refund is 40 EUR” [#3fa9c1d2e4b5].",
-        ),
+        ("Say everything twice.", "“A refund is 40 EUR” [#3fa9c1d2e4b5].\n“A refund is 40 EUR” [#3fa9c1d2e4b5]."),
         ("Answer only what at least 2 sources say.", "The documents hold no answer to this: “What is refunded?”."),
     ],
 )
