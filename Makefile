@@ -106,6 +106,9 @@ bench: setup ## Measure the mesh beside bare JetStream and its peers (ARGS="--qu
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "the peers could not be installed into $(BENCH_VENV): their rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+proof: setup ## Measure what docs/explanation/proof.md claims (ARGS="gate")
+	@$(BIN)/python -m tests.proof $(ARGS)
+
 # Where a full step's CPU goes, drawn
 flame: setup $(BENCH_VENV)/.ready
 	@$(BIN)/python -m tests.bench.flame docs/explanation/full-step.svg

@@ -16,6 +16,7 @@ from bulkhead_contracts import (
     budget,
     control,
     delegation,
+    evaluation,
     event,
     grant,
     identity,
@@ -287,6 +288,11 @@ ROWS: tuple[Row, ...] = (
     Row(prompt.ReleasesReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
     Row(prompt.ReleaseMoveRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
     Row(prompt.ReleaseMoveReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(evaluation.EvaluationRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(evaluation.EvaluationReported, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(evaluation.EvaluationReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(evaluation.EvaluationsRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(evaluation.EvaluationsReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
     # Events for programs outside
     *(
         Row(body, _edges_from("gateway", SUBSCRIBER), "gateway", plane="events")

@@ -14,6 +14,7 @@ from bulkhead_contracts import bounds
 
 from .output import InputPolicy, OutputPolicy
 from .plan.v1 import Delegation, RoleSpec
+from .prompt.v1 import ReleaseChoice
 from .provenance import Flow, PlannedCall
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
@@ -137,8 +138,8 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
     plan_tools: of those steps, where the request itself names none: what a plan names it asks for.
     credential: the requester's own token where he has one (nothing stores or logs it); of a task its voucher.
-    constraints: beside the tenant's; the grant holds all. drafted: the task comes without a plan, and its model may
-    choose among the delegated roles.
+    constraints: beside the tenant's; the grant holds all. release: of prompts, that the task asks for. drafted: the
+    task comes without a plan, and its model may choose among the delegated roles.
     """
 
     requester: RequesterClaim
@@ -150,6 +151,7 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     feature: Tag = ""
     workflow: Tag = ""
+    release: Annotated[ReleaseChoice, Field(exclude_if=operator.not_)] = ""
     plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
     credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=operator.not_, repr=False)] = ""
     constraints: Constraints = ()

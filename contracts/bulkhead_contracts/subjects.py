@@ -150,6 +150,16 @@ def release_subject(tenant: str, label: str, number: int | str) -> str:
     return f"release.{check_token(tenant)}.{check_token(label)}.{number}"
 
 
+def evaluation_subject(tenant: str, number: int | str) -> str:
+    """Subject of a request for an evaluation; number `*`: of all of them."""
+    return f"evaluation.{check_token(tenant)}.{number}"
+
+
+def evaluation_report_subject(tenant: str, number: int) -> str:
+    """Subject of the report that ends an evaluation."""
+    return f"{evaluation_subject(tenant, number)}.report"
+
+
 def task_filter(receiver: str, tenant: str, task: str) -> str:
     """Everything of one task in one inbox."""
     return f"mesh.*.{check_token(receiver)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}.*"

@@ -49,6 +49,12 @@ class TaskOptions(Contract):
     route: Tag = Field(
         default="", description="Route of the model gateway for the task's calls; `bulkhead models list` shows them."
     )
+    prompt_release: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9_]{0,31}(\.[1-9][0-9]{0,8})?)?$",
+        exclude_if=operator.not_,
+        description="Label of the prompts' release, `staging`, or one release of it, `trial.7`; `production` without.",
+    )
     replan: Replan = Field(
         default="same_tools",
         exclude_if=is_default_replan,

@@ -17,10 +17,13 @@ from typing import Any, TypedDict, cast
 
 import uvicorn
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
+from securesystemslib.signer import CryptoSigner
 
 from bulkhead.blobs import BlobMissing
 from bulkhead.client import Mesh, Task
+from bulkhead.evaluation.statement import public_key_of
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import TaskHistory, collect_history
 from bulkhead.testing.mesh import MemoryMesh
@@ -55,6 +58,8 @@ TENANT, OTHER = "demo", "acme"
 OPERATOR, APPROVER = "bk_olga_of_demo", "bk_bob_of_demo"
 AUDITOR, OTHER_OPERATOR = "bk_aud_of_demo", "bk_otto_of_acme"
 EDITOR, EVALUATOR = "bk_pia_of_demo", "bk_eva_of_demo"
+STATEMENT_KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+"""The key that signs statements for the label `staging`."""
 KEYS = {
     "bk_ann_of_demo": (TENANT, "ann"),
     "bk_eve_of_acme": (OTHER, "eve"),
@@ -259,6 +264,9 @@ async def stage(
                         "default_writes": [name for name in TOOLS if name.startswith("counter_increment")],
                         "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
                         "day": {"cost_usd_micros": 10**9, "tokens": 10**9},
+                        "gates": {
+                            "staging": {"sets": {"answers": None}, "keys": [public_key_of(CryptoSigner(STATEMENT_KEY))]}
+                        },
                     }
                     for name in (TENANT, OTHER)
                 }
@@ -299,7 +307,9 @@ async def stage(
                     ),
                     rule=rule,
                 ),
-                "registry": lambda c: registry.build(c, RegistrySettings(data_dir=folder)),
+                "registry": lambda c: registry.build(
+                    c, RegistrySettings(data_dir=folder, tenants_file=folder / "tenants.yaml")
+                ),
                 "signer": lambda c: signer.build(
                     c, SignerSettings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, data_dir=folder)
                 ),

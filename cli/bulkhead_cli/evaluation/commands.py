@@ -9,7 +9,7 @@ import typer
 
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.models.commands import MAX_AT_ONCE, MAX_REPEAT, Deadline, NoCheck, ceiling_usd_micros, deadline_of
-from bulkhead_cli.options import Data, GatewayOptions, Json, Options, parse_dollars
+from bulkhead_cli.options import Data, GatewayOptions, Json, Options, duration_s, parse_dollars
 from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.target import DEFAULT_DATA
 
@@ -69,9 +69,13 @@ Release = Annotated[
     typer.Option(
         "--release",
         metavar="LABEL",
-        help="Label of the release that the mesh runs, kept with the run.",
+        help="Label of the prompts that the tasks get, or one release of it (`trial.7`); production without.",
         show_default=False,
     ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="NAME=DIGEST", help="Digest of an image that runs; may be repeated."),
 ]
 Earlier = Annotated[str, typer.Argument(metavar="BASELINE", help="The earlier run: its id, or its folder.")]
 Later = Annotated[str, typer.Argument(metavar="RUN", help="The later run.")]
@@ -115,6 +119,11 @@ def run(
     release: Release = "",
     deadline: Deadline = "",
     no_check: NoCheck = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign a statement of the run: statement.json in its folder."),
+    ] = None,
+    image: Images = None,
 ) -> Work:
     """Run a set of cases as tasks of the mesh, and report what passed, with intervals of 95 %.
 
@@ -126,6 +135,7 @@ def run(
     20261126-101500-3fa9 --min-pass 0.9 --junit report.xml
     """
     from bulkhead_cli.evaluation.run import EvaluationRequest, ReportFiles, run_evaluation
+    from bulkhead_cli.evaluation.statements import StatementRequest
 
     request = EvaluationRequest(
         case_set,
@@ -142,6 +152,7 @@ def run(
         deadline_s=deadline_of(deadline),
         check=not no_check,
         force_mesh=force_mesh,
+        statement=StatementRequest(sign, tuple(image or ())) if sign is not None else None,
     )
     target = at.gateway_target(may_make_key=True)
     return run_evaluation(target, at.data, request, ReportFiles(files.html, files.junit), as_json=at.as_json)
@@ -263,6 +274,77 @@ def calibrate(
         pairs=pairs,
     )
     return run_calibration(partial(at.gateway_target, may_make_key=True), at.data, request, as_json=at.as_json)
+
+
+@eval_app.command("keygen")
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of the private key.")], as_json: Json = False
+) -> Work:
+    """Make a key that signs statements of evaluations: a file for its owner alone; the public key is printed.
+
+    Examples: bulkhead eval keygen evaluator.pem
+    """
+    from bulkhead_cli.evaluation.statements import make_key_file
+
+    return make_key_file(file, as_json=as_json)
+
+
+@eval_app.command("verify")
+def verify(
+    statement: Annotated[Path, typer.Argument(metavar="STATEMENT", help="A signed statement: statement.json.")],
+    key: Annotated[list[str], typer.Option("--key", metavar="PUB", help="Public key, or its file; may be repeated.")],
+    case_set: Annotated[str, typer.Option("--set", metavar="NAME", help="Set that it has to be of.")] = "",
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="NAME=DIGEST", help="Digest of a prompt; may be repeated.")
+    ] = None,
+    image: Images = None,
+    models: Annotated[
+        str, typer.Option("--models", metavar="A,B", help="Models that answered, or a file of them, and no others.")
+    ] = "",
+    min_pass: MinPass = None,
+    max_age: Annotated[str, typer.Option("--max-age", metavar="TIME", help="Greatest age: 72h, 7d.")] = "",
+    as_json: Json = False,
+) -> Work:
+    """Verify a signed statement, and that it is of these prompts, models and images, fresh and passing.
+
+    The exit code is 1 when something does not fit; each is named.
+
+    Examples: bulkhead eval verify statement.json --key evaluator.pub --image worker=sha256:4f... --max-age 72h
+    """
+    from bulkhead.evaluation.statement import Expectation
+    from bulkhead_cli.evaluation.statements import parse_models, verify_statement
+
+    max_age_ms = round(duration_s(max_age) * 1000) if max_age else None
+    expected = Expectation(
+        case_set=case_set, models=parse_models(models), min_pass=min_pass or 0, max_age_ms=max_age_ms
+    )
+    pairs = {"prompts": prompt or [], "images": image or []}
+    return verify_statement(statement, key, pairs, expected, as_json=as_json)
+
+
+@eval_app.command("serve")
+def serve(
+    at: GatewayOptions,
+    sets: Annotated[Path, typer.Option("--sets", metavar="DIR", help="Folder of sets, each a file named for it.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key of `eval keygen`.")],
+    repetitions: Repetitions = 1,
+    parallel: Parallel = 4,
+    budget_usd: BudgetUsd = None,
+    deadline: Deadline = "",
+    once: Annotated[bool, typer.Option("--once", help="End when no evaluation waits.")] = False,
+) -> Work:
+    """Run the evaluations that people ask for, sign a statement of each, and report it to the mesh.
+
+    It needs an API key with the role "evaluator". What is cut off goes on when it is started again.
+
+    Examples: bulkhead eval serve --sets evaluations --key evaluator.pem
+    """
+    from bulkhead_cli.evaluation.serve import ServeRequest, serve_evaluations
+
+    request = ServeRequest(
+        sets, key, repetitions, parallel, ceiling_usd_micros(budget_usd), deadline_of(deadline), once
+    )
+    return serve_evaluations(at.gateway_target(), at.data, request)
 
 
 @eval_app.command("from-tasks")

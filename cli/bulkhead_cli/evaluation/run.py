@@ -24,9 +24,11 @@ from bulkhead.evaluation.reports.html import render_html
 from bulkhead.evaluation.reports.inspect_log import build_inspect_log, log_file_name
 from bulkhead.evaluation.reports.junit import render_junit
 from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
+from bulkhead.evaluation.reports.statement import EvaluatedThings
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.evaluation.sets import print_standings
+from bulkhead_cli.evaluation.statements import StatementRequest, read_things, write_statement
 from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.models.running import add_case_documents, read_cases, render_interval, render_money, run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
@@ -43,7 +45,7 @@ SHOWN_CASES = 12
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
     """Request for an evaluation. budget_usd_micros: 0 where none is named. min_pass: share of the runs that has to
-    pass. force_mesh: go on where the run was not begun."""
+    pass. force_mesh: go on where the run was not begun. statement: None for a run that nobody signs."""
 
     case_file: Path
     tags: tuple[str, ...]
@@ -59,6 +61,7 @@ class EvaluationRequest:
     deadline_s: float
     check: bool
     force_mesh: bool
+    statement: StatementRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,12 @@ async def run_evaluation(
         if request.route:
             check_known(routes_of(target.data), (request.route,))
         baseline = RunFolder.open(find_run(data, request.baseline)) if request.baseline else None
-        folder = _open_folder(target, data, request, cases)
+        folder = open_folder(target, data, request, cases)
         try:
-            await _run_folder(target, folder, cases, request, verbose=not as_json)
+            things = await _run_folder(target, folder, cases, request, verbose=not as_json)
+            if request.statement is not None and things is not None:
+                report = build_report(folder, baseline)
+                write_statement(report, things, request.statement.key, request.min_pass, folder.path)
             return _report(folder, baseline, request.min_pass, files, as_json=as_json)
         finally:
             folder.close()
@@ -112,9 +118,10 @@ def _tagged_cases(cases: tuple[EvaluationCase, ...], request: EvaluationRequest)
     return tuple(case for case in cases if not request.tags or {*request.tags} & {*case.tags})
 
 
-def _open_folder(
+def open_folder(
     target: GatewayTarget, data: Path, request: EvaluationRequest, cases: tuple[EvaluationCase, ...]
 ) -> RunFolder:
+    """A new folder, or the one that is resumed. Raises CaseError, CommandError."""
     seats = seat_judges(request.case_file, cases, round(time.time() * 1000))
     jurors = {juror.route for seat in seats.values() for juror in seat.judge.jury}
     check_known(routes_of(target.data), tuple(sorted(jurors - {""})))
@@ -203,32 +210,51 @@ async def _run_folder(
     request: EvaluationRequest,
     *,
     verbose: bool,
-) -> None:
-    manifest = folder.manifest
+) -> EvaluatedThings | None:
+    """Make the runs that are not made; digests of what they ran on where these are wanted. Raises CommandError."""
+    manifest, things = folder.manifest, None
     if verbose:
         state = f", {len(folder.finished)} of {manifest.run_count} runs are made" if request.resume else ""
         err.print(f"run {manifest.run} in {folder.path}{state}; --resume {folder.path} goes on with it", markup=False)
     async with target.mesh_client() as mesh:
-        await add_case_documents(mesh, cases, verbose=verbose)
-        runner = MeshRunner(
-            mesh,
-            feature=FEATURE,
-            deadline_s=manifest.deadline_s,
-            check=manifest.check,
-            leaves_running=True,
-            reads_calls=True,
-        )
-        await run_through(
-            runner,
-            cases,
-            (manifest.route,),
-            repeat=manifest.repetitions,
-            limit_usd_micros=manifest.budget_usd_micros,
-            at_once=request.parallel,
-            verbose=verbose,
-            record=folder,
-            judges=seat_jury(mesh, {seat.judge.name: seat for seat in manifest.judges}, manifest.deadline_s),
-        )
+        if request.statement is not None:
+            case_set = request.case_file.stem
+            things = await read_things(mesh, case_set, manifest.release, request.statement.images)
+        await run_cases(mesh, folder, cases, request.parallel, verbose=verbose)
+        if request.statement is not None and things != await read_things(
+            mesh, case_set, manifest.release, request.statement.images
+        ):
+            reason = "prompts or tools of the mesh were changed while the set ran"
+            raise CommandError(Exit.FAILED, reason, "run it again: a statement is of one state of the mesh")
+    return things
+
+
+async def run_cases(
+    mesh: Mesh, folder: RunFolder, cases: tuple[EvaluationCase, ...], parallel: int, *, verbose: bool
+) -> None:
+    """Make the runs of a folder that are not made. Raises CommandError, MeshError."""
+    manifest = folder.manifest
+    await add_case_documents(mesh, cases, verbose=verbose)
+    runner = MeshRunner(
+        mesh,
+        feature=FEATURE,
+        deadline_s=manifest.deadline_s,
+        check=manifest.check,
+        leaves_running=True,
+        reads_calls=True,
+        release=manifest.release,
+    )
+    await run_through(
+        runner,
+        cases,
+        (manifest.route,),
+        repeat=manifest.repetitions,
+        limit_usd_micros=manifest.budget_usd_micros,
+        at_once=parallel,
+        verbose=verbose,
+        record=folder,
+        judges=seat_jury(mesh, {seat.judge.name: seat for seat in manifest.judges}, manifest.deadline_s),
+    )
 
 
 def seat_jury(
@@ -251,14 +277,24 @@ def _report(
 ) -> Exit:
     report = build_report(folder, baseline)
     problems = find_problems(report, min_pass)
-    document = report_json(report) | {"problems": problems, "folder": str(folder.path)}
+    document = write_reports(report, folder.path, problems, files)
+    if as_json:
+        print_json(document)
+    else:
+        _print_report(report, folder.path, problems)
+    return Exit.FAILED if problems else Exit.OK
+
+
+def write_reports(report: EvaluationReport, folder: Path, problems: list[str], files: ReportFiles) -> dict[str, Any]:
+    """Write the reports of a run into its folder; returns the one for programs. Raises CommandError."""
+    document = report_json(report) | {"problems": problems, "folder": str(folder)}
     page, junit = render_html(report, problems), render_junit(report)
     log = build_inspect_log(report, round(time.time() * 1000))
     texts = {
-        folder.path / "report.json": json.dumps(document, indent=1, ensure_ascii=False),
-        folder.path / "report.html": page,
-        folder.path / "junit.xml": junit,
-        folder.path / log_file_name(report): json.dumps(log, indent=1),
+        folder / "report.json": json.dumps(document, indent=1, ensure_ascii=False),
+        folder / "report.html": page,
+        folder / "junit.xml": junit,
+        folder / log_file_name(report): json.dumps(log, indent=1),
     }
     texts |= {path: text for path, text in ((files.html, page), (files.junit, junit)) if path is not None}
     for path, text in texts.items():
@@ -267,11 +303,7 @@ def _report(
         except OSError as error:
             hint = "name another file; the runs are kept"
             raise CommandError(Exit.FAILED, f"{path} cannot be written: {error.strerror}", hint) from error
-    if as_json:
-        print_json(document)
-    else:
-        _print_report(report, folder.path, problems)
-    return Exit.FAILED if problems else Exit.OK
+    return document
 
 
 def _print_report(report: EvaluationReport, folder: Path, problems: list[str]) -> None:

@@ -24,9 +24,16 @@ from bulkhead_cli.screen import out
 from bulkhead_contracts.prompt import PRODUCTION, PromptContent, version_name
 
 SUFFIX = ".md"
+POLL_S = 1.0
 PromptId = Annotated[str, typer.Argument(metavar="PROMPT", help="Id of the prompt: worker.step.")]
 Label = Annotated[str, typer.Option("--label", metavar="LABEL", help="Environment whose label is meant.")]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason; stored with the move.")]
+Values = Annotated[
+    list[str] | None, typer.Option("--value", metavar="NAME=TEXT", help="Value of a variable; may be repeated.")
+]
+BreakGlass = Annotated[
+    bool, typer.Option("--break-glass", help="Move it without the statements that its gate asks for, on record.")
+]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What changes, and why; stored with the version.")]
 Owner = Annotated[str, typer.Option("--owner", metavar="NAME", help="Owner, where the file names none.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="File of the prompt, PROMPT.md.")]
@@ -173,21 +180,58 @@ async def promote_version(
         int, typer.Option("--percent", metavar="P", help="Share of the tasks that get it, as a canary; 0: all.")
     ] = 0,
     by_person: Annotated[bool, typer.Option("--by-person", help="Share people out, and not tasks.")] = False,
-    value: Annotated[
-        list[str] | None, typer.Option("--value", metavar="NAME=TEXT", help="Value of a variable; may be repeated.")
-    ] = None,
+    value: Values = None,
     reason: Why = "",
+    break_glass: BreakGlass = False,
 ) -> None:
     """Move a label to a version: tasks that begin from now on get it, all or a share of them."""
-    pairs = [text.partition("=") for text in value or ()]
-    if any(not separator for _, separator, _ in pairs):
-        raise CommandError(Exit.USAGE, "--value has no =", "write --value tone=formal")
     async with at.gateway_target().mesh_client() as mesh:
-        if number < 0:
-            number = (await mesh.prompt(prompt))["prompt"]["newest"]
-        change = {"prompt": prompt, "number": number, "values": {name: text for name, _, text in pairs}}
+        change = await _read_change(mesh, prompt, number, value)
         fields = {"changes": [change], "percent": percent, "sticky_by": "person" if by_person else "task"}
+        fields |= {"break_glass": True} if break_glass else {}
         await _move_label(mesh, at, label, reason, fields)
+
+
+@prompts_app.command("evaluate")
+async def evaluate_version(
+    prompt: PromptId,
+    at: GatewayOptions,
+    number: Annotated[
+        int, typer.Option("--version", metavar="N", help="Version; 0: the shipped one.", show_default="the newest")
+    ] = -1,
+    case_set: Annotated[
+        str, typer.Option("--set", metavar="NAME", help="Set of cases.", show_default="each that the gate names")
+    ] = "",
+    label: Label = PRODUCTION,
+    value: Values = None,
+    reason: Why = "",
+) -> Exit:
+    """Have a version evaluated on top of what a label stands for, wait for the end, and show the cases that fell.
+
+    A process runs it: bulkhead eval serve. The exit code is 1 when a case fell.
+    """
+    async with at.gateway_target().mesh_client() as mesh:
+        change = await _read_change(mesh, prompt, number, value)
+        gate = (await mesh.releases(label)).get("gate") or {"sets": {}}
+        sets = [case_set] if case_set else sorted(gate["sets"])
+        if not sets:
+            raise CommandError(Exit.USAGE, f"no gate stands before {label}, and names no set", "--set NAME")
+        name = version_name(prompt, change["number"])
+        why = reason_of(reason) if reason else f"evaluate {name}"
+        rows = [await mesh.request_evaluation(label, [change], why, case_set=each) for each in sets]
+        documents = [await _wait_for_report(mesh, row["evaluation"]["number"]) for row in rows]
+    if at.as_json:
+        print_json({"evaluations": documents})
+    fell = False
+    for document in documents:
+        predicate = document["statement"]["predicate"]
+        fell = fell or predicate["failed_count"] > 0 or bool(predicate["problems"])
+        if not at.as_json:
+            head = f"evaluation {predicate['evaluation']}, {predicate['case_set']}: {predicate['passed']:.0%} passed"
+            out.print(one_line(head), markup=False)
+            for case in predicate["failed"]:
+                out.print(one_line(f"  {case['case']}: {'; '.join(case['reasons'])}"), style="yellow", markup=False)
+    return Exit.FAILED if fell else Exit.OK
 
 
 @prompts_app.command("rollback")
@@ -218,6 +262,7 @@ async def end_canary(
     at: GatewayOptions,
     label: Label = PRODUCTION,
     reason: Why = "",
+    break_glass: BreakGlass = False,
 ) -> None:
     """See how the canary of a label does beside the rest, end it, or change its share."""
     if act == "status":
@@ -226,7 +271,8 @@ async def end_canary(
     if act not in ("promote", "drop") and not (act.isdecimal() and 1 <= int(act) <= 50):
         raise CommandError(Exit.USAGE, f"{act[:20]!r} is none of status, promote, drop, 1 to 50", "write one of them")
     async with at.gateway_target().mesh_client() as mesh:
-        fields = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
+        fields: dict[str, Any] = {"percent": int(act)} if act.isdecimal() else {"end_canary": act}
+        fields |= {"break_glass": True} if break_glass else {}
         await _move_label(mesh, at, label, reason, fields)
 
 
@@ -304,6 +350,24 @@ async def _send_version(mesh: Mesh, prompt: str, content: PromptContent, note: s
     if problems := content.list_problems():
         raise CommandError(Exit.USAGE, f"{prompt}: {'; '.join(problems)}", "`bulkhead prompts check FILE` tells all")
     return await mesh.publish_prompt(prompt, content.model_dump(mode="json"), reason_of(note), owner)
+
+
+async def _read_change(mesh: Mesh, prompt: str, number: int, values: list[str] | None) -> dict[str, Any]:
+    """The change to a version; to the newest where no number is given. Raises CommandError, MeshError."""
+    pairs = [text.partition("=") for text in values or ()]
+    if any(not separator for _, separator, _ in pairs):
+        raise CommandError(Exit.USAGE, "--value has no =", "write --value tone=formal")
+    if number < 0:
+        number = (await mesh.prompt(prompt))["prompt"]["newest"]
+    return {"prompt": prompt, "number": number, "values": {name: text for name, _, text in pairs}}
+
+
+async def _wait_for_report(mesh: Mesh, number: int) -> dict[str, Any]:
+    document = await mesh.evaluation(number)
+    while document["report"] is None:
+        await asyncio.sleep(POLL_S)
+        document = await mesh.evaluation(number)
+    return document
 
 
 async def _standing_number(mesh: Mesh, label: str) -> int:

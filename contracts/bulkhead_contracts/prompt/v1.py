@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from bulkhead_contracts import bounds
 
+from ..gate_policy import GatePolicy
 from ..result import Failure
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
@@ -25,8 +26,13 @@ StickyBy = Literal["task", "person"]
 CanaryMetric = Literal["quality", "errors", "tokens", "cost", "latency", "ratings", "judges"]
 REGISTRY = "registry"
 """Person and role of a release that the registry made by itself; no person has the role."""
+ReleaseChoice = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}(\.[1-9][0-9]{0,8})?)?$")]
+"""A label, `staging`, or one release of it, `trial.7`."""
 PRODUCTION = "production"
 """The label that tasks are given where they name none."""
+TRIAL = "trial"
+"""The label whose releases stand for changes that are evaluated or tried; only the registry moves it."""
+BREAK_GLASS = "break_glass"
 _PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
 
 
@@ -65,7 +71,7 @@ class PromptContent(Contract):
     @property
     def sha256(self) -> str:
         """Digest of the content in canonical form."""
-        return _canonical_sha256(self.model_dump(mode="json"))
+        return canonical_sha256(self.model_dump(mode="json"))
 
     def list_problems(self) -> tuple[str, ...]:
         """Faults that keep it from being used, for people; () without any."""
@@ -122,6 +128,11 @@ class ReleasedPrompt(Contract):
     number: Annotated[Count, Field(ge=1)]
     sha256: Sha256
     values: Annotated[dict[Name, Summary], Field(max_length=bounds.MAX_PROMPT_VARIABLES, exclude_if=operator.not_)] = {}
+
+    @property
+    def filled_sha256(self) -> str:
+        """Digest of the content with these values: the content's own where it sets none."""
+        return canonical_sha256({"content": self.sha256, "values": self.values}) if self.values else self.sha256
 
 
 class Canary(Contract):
@@ -185,7 +196,8 @@ class PromptRelease(Contract):
     """Versions that a label stands for since a moment; it never changes: the next one has the next number.
 
     prompts: those that are not the shipped ones. restores: number of the earlier release that this one equals, 0 of a
-    new one. rolled_back: the canary that the registry dropped by making this release.
+    new one. rolled_back: the canary that the registry dropped by making this release. gate: statements on which the
+    move stood, `answers#7@<digest>`, or `break_glass`; () without a gate.
     """
 
     label: ReleaseLabel
@@ -194,6 +206,7 @@ class PromptRelease(Contract):
     canary: Annotated[Canary | None, Field(exclude_if=operator.not_)] = None
     restores: Annotated[Count, Field(exclude_if=operator.not_)] = 0
     rolled_back: Annotated[CanaryWatch | None, Field(exclude_if=operator.not_)] = None
+    gate: Annotated[tuple[Summary, ...], Field(max_length=8, exclude_if=operator.not_)] = ()
     reason: Reason
     person: Name
     role: Name
@@ -246,7 +259,7 @@ class PromptPublishRequested(Body, type="mesh.prompt.publish_requested"):
     @property
     def act_sha256(self) -> str:
         """Digest of all that the person asks for."""
-        return _canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
+        return canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
 
 
 class PromptPublishReplied(Body, type="mesh.prompt.publish_replied"):
@@ -270,7 +283,7 @@ class ReleaseMoveRequested(Body, type="mesh.prompt.release_move_requested"):
     after: number of the release that the person saw; another one now is refused. percent: 0 for everybody, else the
     share of the canary that gets `changes`; without changes the canary that stands gets this share. restore: number of
     an earlier release, whose prompts stand again. end_canary: the release stays as it is, its canary goes; with
-    `promote` everybody gets the canary's versions.
+    `promote` everybody gets the canary's versions. break_glass: without the statements that the label's gate asks for.
     """
 
     act: Token
@@ -281,13 +294,14 @@ class ReleaseMoveRequested(Body, type="mesh.prompt.release_move_requested"):
     sticky_by: StickyBy = "task"
     restore: Count = 0
     end_canary: Literal["", "drop", "promote"] = ""
+    break_glass: Annotated[bool, Field(exclude_if=operator.not_)] = False
     reason: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
 
     @property
     def act_sha256(self) -> str:
         """Digest of all that the person asks for."""
-        return _canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
+        return canonical_sha256(self.model_dump(mode="json", exclude={"token"}))
 
 
 class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
@@ -298,12 +312,15 @@ class ReleaseMoveReplied(Body, type="mesh.prompt.release_move_replied"):
 
 
 class PromptSummary(Contract):
-    """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`. newest: number of the
-    tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note are that version's.
-    used: number that a label uses, of labels that use one of the tenant's."""
+    """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`, with its digest.
+
+    newest: number of the tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note
+    are that version's. used: number that a label uses, of labels that use one of the tenant's.
+    """
 
     prompt: PromptId
     shipped: Summary
+    shipped_sha256: Sha256 | Literal[""] = ""
     description: Summary = ""
     owner: Summary = ""
     newest: Count = 0
@@ -363,7 +380,7 @@ class DriftAlarm(Contract):
 
 class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
     """Releases, the newest first. canaries: of the labels that were asked for, as they stand now. drifts: alarms of the
-    last day."""
+    last day. gate: of the label that was asked for."""
 
     releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)] = ()
     more: bool = False
@@ -371,10 +388,12 @@ class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
         tuple[CanaryWatch, ...], Field(max_length=bounds.MAX_RELEASE_LABELS, exclude_if=operator.not_)
     ] = ()
     drifts: Annotated[tuple[DriftAlarm, ...], Field(max_length=bounds.MAX_DRIFT_ALARMS, exclude_if=operator.not_)] = ()
+    gate: Annotated[GatePolicy | None, Field(exclude_if=operator.not_)] = None
     failure: Failure | None = None
 
 
-def _canonical_sha256(document: Any) -> str:
+def canonical_sha256(document: Any) -> str:
+    """Digest of a document in canonical form."""
     return hashlib.sha256(
         json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     ).hexdigest()

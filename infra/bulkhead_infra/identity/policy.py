@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.delegation import DelegatedRoles
+from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
@@ -222,6 +223,7 @@ class Tenant(_PolicyModel):
     callers: tuple[Literal["api_key", "jwt", "publisher"], ...] = ("api_key", "jwt", "publisher")
     delegated_roles: DelegatedRoles = {}
     push: PushPolicy = PushPolicy()
+    gates: Annotated[dict[Name, GatePolicy], Field(max_length=bounds.MAX_RELEASE_LABELS)] = {}
 
     @model_validator(mode="after")
     def _task_within_day(self) -> Self:

@@ -137,6 +137,7 @@ def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.PROMPTS_WRITE:
             yield Right(name, "send", "prompt.>")
             yield Right(name, "send", "release.>")
+            yield Right(name, "send", "evaluation.>")
         case Use.DEAD_LETTERS_WRITE:
             yield Right(name, "send", f"dead.{name}.>")
         case Use.DEAD_LETTERS_READ:

@@ -82,11 +82,13 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A whole request, split by the role of its pieces; `loose` is the user's text when it holds no parts."""
+    """A whole request, split by the role of its pieces; `loose` is the user's text when it holds no parts.
+    `instruction` is the text of its system messages outside every part."""
 
     parts: tuple[Part, ...]
     tool_uses: tuple[ToolUse, ...]
     loose: str
+    instruction: str = ""
 
     def of(self, *kinds: str) -> list[Part]:
         return [part for part in self.parts if part.kind in kinds]
@@ -111,14 +113,15 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     """The prompt of a request."""
     parts: list[Part] = []
     loose: list[str] = []
+    instructions: list[str] = []
     for message in messages:
         if message.get("role") not in ("system", "developer", "user"):
             continue
         inner = parse_parts(message_text(message))
         parts.extend(inner)
-        if not inner and message.get("role") == "user":
-            loose.append(message_text(message))
-    return Prompt(tuple(parts), tuple(_tool_uses(messages)), "\n".join(loose))
+        if not inner:
+            (loose if message.get("role") == "user" else instructions).append(message_text(message))
+    return Prompt(tuple(parts), tuple(_tool_uses(messages)), "\n".join(loose), "\n".join(instructions))
 
 
 def _tool_uses(messages: Sequence[Mapping[str, Any]]) -> Iterable[ToolUse]:

@@ -28,6 +28,7 @@ from bulkhead.gateway_api.documents import (
     DocumentSearchPage,
     DocumentSearchQuery,
 )
+from bulkhead.gateway_api.evaluations import EvaluationListQuery, EvaluationQuery
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.prompts import LabelQuery, PromptListQuery, PromptQuery
 from bulkhead.gateway_api.query import Query, R
@@ -100,6 +101,7 @@ class Mesh:
         workflow: str = "",
         delivery: str = "",
         route: str = "",
+        prompt_release: str = "",
         replan: str = "",
         constraints: tuple[str, ...] = (),
         conversation: str = "",
@@ -123,6 +125,7 @@ class Mesh:
             workflow=workflow,
             delivery=delivery,
             route=route,
+            prompt_release=prompt_release,
             replan=replan,
             constraints=constraints,
             conversation=conversation,
@@ -371,6 +374,39 @@ class Mesh:
         path = f"/v1/releases/{request_checks.check_text('label', label, bounds.MAX_NAME_CHARS)}"
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         return await self._transport.send("POST", path, key, json=body)
+
+    async def request_evaluation(
+        self,
+        label: str,
+        changes: Sequence[Mapping[str, Any]],
+        reason: str,
+        *,
+        case_set: str = "",
+        idempotency_key: str = "",
+    ) -> dict[str, Any]:
+        """Have changes on top of a label evaluated with a set that an evaluator has; without a set only make a release.
+
+        changes: each a prompt, the number of its version, and values. Returns `evaluation` with its `release`, which
+        `submit` takes as `prompt_release`. Raises Refused, Unreachable.
+        """
+        body = {"label": label, "changes": [dict(change) for change in changes], "case_set": case_set, "reason": reason}
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        return await self._transport.send("POST", "/v1/evaluations", key, json=body)
+
+    async def evaluations(self, before: int = 0) -> dict[str, Any]:
+        """Evaluations of the tenant's prompts: `evaluations`, the newest first. Raises Refused, Unreachable."""
+        return await self.read_json(request_checks.check_query(EvaluationListQuery, {"before": before}))
+
+    async def evaluation(self, number: int) -> dict[str, Any]:
+        """An evaluation, with its `report` and `statement` once it has ended. Raises Refused, Unreachable."""
+        return await self.read_json(request_checks.check_query(EvaluationQuery, {"number": str(number)}))
+
+    async def report_evaluation(self, number: int, envelope: str) -> dict[str, Any]:
+        """Hand in the signed statement that ends an evaluation. Raises Refused (`other_evaluation`, `bad_statement`),
+        Unreachable."""
+        request_checks.check_integer("number", number, 1, 999_999_999)
+        path = f"/v1/evaluations/{number}/report"
+        return await self._transport.send("POST", path, str(uuid.uuid4()), json={"envelope": envelope})
 
     async def change_limit(
         self,

@@ -6,6 +6,7 @@ from pydantic import Field, WithJsonSchema
 
 from bulkhead.gateway_api.query import AllowedRoles, Id, Query, Remedy, Whole
 from bulkhead_contracts import bounds
+from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.prompt import (
     CanaryWatch,
     DriftAlarm,
@@ -65,12 +66,14 @@ class PromptVersionDocument(Contract):
 
 class ReleasePage(Contract):
     """Releases, the newest first. more: there are older ones. canaries: those that stand, beside the rest. drifts: of
-    all labels, alarms of the last day."""
+    all labels, alarms of the last day. gate: what a move of the label needs; null without a gate, and in a list of
+    labels."""
 
     releases: Annotated[tuple[PromptRelease, ...], Field(max_length=bounds.MAX_RELEASE_PAGE)]
     more: bool = False
     canaries: Annotated[tuple[CanaryWatch, ...], Field(max_length=bounds.MAX_RELEASE_LABELS)] = ()
     drifts: Annotated[tuple[DriftAlarm, ...], Field(max_length=bounds.MAX_DRIFT_ALARMS)] = ()
+    gate: GatePolicy | None = None
 
 
 class PromptListQuery(

@@ -33,7 +33,7 @@ class AllowedRoles:
 EVERY_ROLE = AllowedRoles(
     frozenset({"submitter", "operator", "auditor", "approver", "prompt_editor", "evaluator"}), "submitter"
 )
-SUBMITTERS = AllowedRoles(frozenset({"submitter", "operator"}), "submitter or operator")
+SUBMITTERS = AllowedRoles(frozenset({"submitter", "operator", "evaluator"}), "submitter or operator")
 APPROVERS = AllowedRoles(frozenset({"approver", "operator"}), "approver or operator")
 OVERSEERS = AllowedRoles(frozenset({"operator", "auditor"}), "operator")
 """Roles that see what all people of the tenant spend and do."""

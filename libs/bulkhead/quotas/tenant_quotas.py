@@ -16,6 +16,7 @@ from bulkhead.gateway_api.operators import PolicyDocument
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit
+from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import TaskLimits
@@ -49,6 +50,7 @@ class _TenantRow(Contract):
     day: Limit | None = None
     delegated_roles: dict[Name, TenantDelegation] = Field(default={})
     push: PushPolicy = NO_PUSH
+    gates: dict[Name, GatePolicy] = Field(default={})
 
 
 class _TenantsFile(Contract):
@@ -109,6 +111,10 @@ class TenantQuotas:
     def push_policy_of(self, tenant: str) -> PushPolicy:
         """Hosts to which its push notifications may go."""
         return self._rows[tenant].push if tenant in self._rows else NO_PUSH
+
+    def gates_of(self, tenant: str) -> Mapping[str, GatePolicy]:
+        """Gates before its labels of prompts."""
+        return self._rows[tenant].gates if tenant in self._rows else {}
 
     def any_push(self) -> bool:
         """True if any tenant has push notifications."""

@@ -322,6 +322,7 @@ class Intake:
             worker_roles=tuple(sorted(roles)),
             feature=request.feature,
             workflow=request.workflow,
+            release=request.prompt_release,
             plan_tools=tuple(sorted(tools))[: bounds.MAX_TOOLS],
             credential=request.voucher,
             constraints=request.constraints,

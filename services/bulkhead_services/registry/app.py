@@ -1,6 +1,7 @@
 """Composition root of registry: acts on prompts come in, `core` decides, `effects` stores."""
 
 from bulkhead.prompts.files import Prompts
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.process.main import main
 from bulkhead_services.registry.effects import PromptRegistry
@@ -8,8 +9,9 @@ from bulkhead_services.registry.settings import Settings
 
 
 def build(context: Context, settings: Settings) -> PromptRegistry:
-    """The edge. Raises PromptError, PackError (both ValueError)."""
-    return PromptRegistry(context, Prompts(packs=settings.packs), settings.max_age_ms, settings.canary_tasks)
+    """The edge. Raises PromptError, PackError, and ValueError for a tenants file that cannot be read."""
+    quotas = TenantQuotas(settings.tenants_file)
+    return PromptRegistry(context, Prompts(packs=settings.packs), settings.max_age_ms, quotas, settings.canary_tasks)
 
 
 if __name__ == "__main__":

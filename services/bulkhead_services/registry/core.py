@@ -10,8 +10,10 @@ from typing import Any
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.evaluation import EvaluationRequested
 from bulkhead_contracts.prompt import (
     REGISTRY,
+    TRIAL,
     Canary,
     CanaryWatch,
     PromptPublishRequested,
@@ -73,6 +75,9 @@ def plan_release(
 ) -> PromptRelease | Failure:
     """The next release of a label. versions: those that the changes name and that exist; restored: the release of the
     number that the move restores, if there is one."""
+    if move.label == TRIAL:
+        reason = f"{TRIAL} stands for what is evaluated, and nobody moves it"
+        return Failure.from_text("reserved_label", reason, "choose another label")
     number = standing.number if standing is not None else 0
     if move.after != number:
         by = f", moved by {standing.person}: {standing.reason}" if standing is not None else ""
@@ -126,7 +131,36 @@ def plan_rollback(standing: PromptRelease, watch: CanaryWatch, now_unix_ms: int)
     return release.model_copy(update={"rolled_back": None}) if is_too_large else release
 
 
-def judge_repeat(act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested) -> Failure | None:
+def plan_trial(
+    request: EvaluationRequested,
+    standing: PromptRelease | None,
+    versions: Versions,
+    number: int,
+    signed_word: ApprovalGrant,
+    now_unix_ms: int,
+) -> PromptRelease | Failure:
+    """The release of TRIAL that stands for the changes on top of a label."""
+    released = _released_rows(request.changes, versions)
+    if isinstance(released, Failure):
+        return released
+    changed = {change.prompt for change in request.changes}
+    kept = (row for row in (standing.prompts if standing is not None else ()) if row.prompt not in changed)
+    return PromptRelease(
+        label=TRIAL,
+        number=number,
+        prompts=_merge_rows(tuple(kept), released),
+        reason=request.reason,
+        person=signed_word.person,
+        role=signed_word.role,
+        act=request.act,
+        act_sha256=request.act_sha256,
+        moved_unix_ms=now_unix_ms,
+    )
+
+
+def judge_repeat(
+    act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested
+) -> Failure | None:
     """Reason for which an act that was done under this id is not this one; None when it is.
 
     act_sha256: of the one that was done.

@@ -13,6 +13,7 @@ from bulkhead.bus.port import BusError, BusUnavailable, WrongLastSequence
 from bulkhead.grants import GrantRefused
 from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.labels import ReleaseLabels
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.telemetry import metrics, names
@@ -20,7 +21,14 @@ from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.evaluation import (
+    EvaluationReplied,
+    EvaluationReported,
+    EvaluationRequested,
+    EvaluationsRequested,
+)
 from bulkhead_contracts.prompt import (
+    TRIAL,
     CanaryWatch,
     PromptPublishReplied,
     PromptPublishRequested,
@@ -43,6 +51,7 @@ from bulkhead_services.registry.core import (
     plan_release,
     plan_rollback,
 )
+from bulkhead_services.registry.evaluations import EvaluationRegistry
 from bulkhead_services.registry.watch.reader import CanaryWatcher
 
 log = Log("registry")
@@ -55,7 +64,9 @@ Stored = TypeVar("Stored", PromptVersion, PromptRelease)
 class PromptRegistry(EdgeComponent):
     """The edge. It has no inbox."""
 
-    def __init__(self, context: Context, prompts: Prompts, max_age_ms: int, canary_tasks: int) -> None:
+    def __init__(
+        self, context: Context, prompts: Prompts, max_age_ms: int, quotas: TenantQuotas, canary_tasks: int
+    ) -> None:
         self._context, self._max_age_ms = context, max_age_ms
         self._prompts = prompts
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
@@ -63,11 +74,22 @@ class PromptRegistry(EdgeComponent):
         self._watcher = CanaryWatcher(
             context.bus, self._labels, context.clock, self._read_release, self._drop_canary, canary_tasks
         )
+        self._evaluations = EvaluationRegistry(
+            context,
+            self._labels,
+            quotas,
+            {shipped.id: shipped.digest for shipped in self._shipped.values()},
+            put_once=self._put_once,
+            read_version=self._read_version,
+        )
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
             PromptPublishRequested: self.on_publish_requested,
             ReleasesRequested: self.on_releases_requested,
             ReleaseMoveRequested: self.on_release_move_requested,
+            EvaluationRequested: self.on_evaluation_requested,
+            EvaluationReported: self._evaluations.on_evaluation_reported,
+            EvaluationsRequested: self._evaluations.on_evaluations_requested,
         }
 
     async def start(self) -> None:
@@ -115,6 +137,21 @@ class PromptRegistry(EdgeComponent):
             return ReleaseMoveReplied(failure=self._log_refusal(message, release))
         log.warning("label_moved", tenant=message.tenant, release=release.ref, by=release.person, reason=release.reason)
         return ReleaseMoveReplied(release=release)
+
+    async def on_evaluation_requested(self, message: ReceivedMessage) -> EvaluationReplied:
+        """Make a release of `trial` for changes, and keep that they are to be evaluated."""
+        request = message.body
+        assert isinstance(request, EvaluationRequested)
+        signed_word = self._check_word(message, request)
+        if isinstance(signed_word, Failure):
+            return EvaluationReplied(failure=self._log_refusal(message, signed_word))
+        try:
+            row = await self._evaluations.store_request(message.tenant, request, signed_word)
+        except BusError as error:
+            row = _broker_unavailable(error)
+        if isinstance(row, Failure):
+            return EvaluationReplied(failure=self._log_refusal(message, row))
+        return EvaluationReplied(row=row)
 
     async def on_prompts_requested(self, message: ReceivedMessage) -> PromptsReplied:
         """Prompts that there are, and the versions of one."""
@@ -180,16 +217,18 @@ class PromptRegistry(EdgeComponent):
             standing = self._labels.of_tenant(tenant)
             if not request.label:
                 canaries, drifts = self._watcher.list_canaries(tenant), self._watcher.list_drifts(tenant)
-                return ReleasesReplied(releases=tuple(_cut_page(standing)), canaries=canaries, drifts=drifts)
+                releases = _cut_page(row for row in standing if row.label != TRIAL)
+                return ReleasesReplied(releases=tuple(releases), canaries=canaries, drifts=drifts)
             newest = next((release.number for release in standing if release.label == request.label), 0)
             first = min(newest, (request.before or newest + 1) - 1)
             numbers = range(first, max(0, first - bounds.MAX_RELEASE_PAGE), -1)
-            releases = await asyncio.gather(*(self._read_release(tenant, request.label, number) for number in numbers))
+            stored = await asyncio.gather(*(self._read_release(tenant, request.label, number) for number in numbers))
         except BusError as error:
             return ReleasesReplied(failure=_broker_unavailable(error))
-        rows = tuple(_cut_page(release for release in releases if release is not None))
+        rows = tuple(_cut_page(release for release in stored if release is not None))
         canaries = self._watcher.list_canaries(tenant, request.label)
-        return ReleasesReplied(releases=rows, more=bool(rows) and rows[-1].number > 1, canaries=canaries)
+        more, gate = bool(rows) and rows[-1].number > 1, self._evaluations.gate_of(tenant, request.label)
+        return ReleasesReplied(releases=rows, more=more, canaries=canaries, gate=gate)
 
     async def _drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
         """Let what stands beside a canary that has regressed stand alone. Where another move is first, or another
@@ -204,7 +243,7 @@ class PromptRegistry(EdgeComponent):
             log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
 
     def _check_word(
-        self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested
+        self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested
     ) -> ApprovalGrant | Failure:
         """The signer's word on this very act."""
         try:
@@ -266,7 +305,10 @@ class PromptRegistry(EdgeComponent):
         standing, now_unix_ms = self._labels.find_newest(tenant, move.label), self._context.clock()
         if standing is not None and standing.act == move.act:
             return judge_repeat(standing.act_sha256, move) or standing
-        if standing is None and len(self._labels.of_tenant(tenant)) >= bounds.MAX_RELEASE_LABELS:
+        if (
+            standing is None
+            and sum(row.label != TRIAL for row in self._labels.of_tenant(tenant)) >= bounds.MAX_RELEASE_LABELS
+        ):
             reason = f"the tenant has {bounds.MAX_RELEASE_LABELS} labels, and may have no more"
             return Failure.from_text("too_many_labels", reason, "use one of them")
         number = standing.number + 1 if standing is not None else 1
@@ -283,6 +325,10 @@ class PromptRegistry(EdgeComponent):
         release = plan_release(move, standing, versions, restored, signed_word, now_unix_ms)
         if isinstance(release, Failure):
             return release
+        stood_on = await self._evaluations.judge_move(tenant, move, standing, release, signed_word)
+        if isinstance(stood_on, Failure):
+            return stood_on
+        release = release.model_copy(update={"gate": stood_on})
         subject = subjects.release_subject(tenant, move.label, release.number)
         if not await self._put_once(subject, release.model_dump_json().encode(), move.act):
             reason = f"{move.label} was moved by somebody else at this very moment"
@@ -307,11 +353,12 @@ class PromptRegistry(EdgeComponent):
             release.label: row.number
             for release in self._labels.of_tenant(tenant)
             for row in release.prompts
-            if row.prompt == shipped.id
+            if row.prompt == shipped.id and release.label != TRIAL
         }
         return PromptSummary(
             prompt=shipped.id,
             shipped=shipped.name,
+            shipped_sha256=shipped.digest,
             description=shipped.description,
             owner=newest.owner if newest is not None else shipped.owner,
             newest=newest.number if newest is not None else 0,

@@ -15,6 +15,7 @@ from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
+from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
@@ -25,7 +26,7 @@ from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
 
-GRANTING_ROLES = ("submitter", "operator")
+GRANTING_ROLES = ("submitter", "operator", "evaluator")
 APPROVING_ROLES = ("approver", "operator")
 PROMPT_ROLES = ("prompt_editor", "operator")
 EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
@@ -54,7 +55,7 @@ class TenantGrantPolicy(Contract, extra="forbid"):
     quota: how much at once; the gateway holds the tenant to it. input, output: rules for objectives and answers.
     default_writes: tools of `tools` that change something and that a task gets which names no tools. constraints: on
     the values of arguments, in each of its grants. delegated_roles: by role, who carries out its steps elsewhere.
-    push: where push notifications may go, which others hold it to.
+    push: where push notifications may go; gates: before labels of prompts. Others hold it to both.
     """
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
@@ -70,6 +71,7 @@ class TenantGrantPolicy(Contract, extra="forbid"):
     callers: Annotated[tuple[Caller, ...], Field(max_length=len(CALLERS))] = CALLERS
     delegated_roles: DelegatedRoles = {}
     push: PushPolicy = PushPolicy()
+    gates: Annotated[dict[Name, GatePolicy], Field(max_length=bounds.MAX_RELEASE_LABELS)] = {}
 
 
 @dataclass(frozen=True, slots=True)

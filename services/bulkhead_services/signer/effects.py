@@ -29,7 +29,7 @@ from bulkhead_contracts.grant import (
     VouchRequested,
 )
 from bulkhead_contracts.output import DRAFT, InputPolicy
-from bulkhead_contracts.prompt import PRODUCTION
+from bulkhead_contracts.prompt import PRODUCTION, PromptRelease
 from bulkhead_contracts.result import Failure
 from bulkhead_services.signer.core import (
     GrantPolicies,
@@ -127,9 +127,11 @@ class GrantSigner(EdgeComponent):
         if unproven is not None:
             return self._refuse_grant(message, unproven)
         granted = decided.grant
-        release = self._labels.find_newest(message.tenant, PRODUCTION) if body.purpose == "task" else None
-        if release is not None:
-            granted = granted.model_copy(update={"release": release.ref_for(message.task, granted.actor)})
+        ref = await self._choose_release(message, body, granted.actor)
+        if isinstance(ref, Failure):
+            return self._refuse_grant(message, ref)
+        if ref:
+            granted = granted.model_copy(update={"release": ref})
         token = self._context.signer.sign_grant(granted)
         if len(token) > MAX_TOKEN_BYTES and decided.roles and body.drafted:
             # Nobody asked for these roles by name: a task that fits without them must not fail for them.
@@ -154,6 +156,22 @@ class GrantSigner(EdgeComponent):
             delegated=decided.grant.delegated,
             roles=decided.roles,
         )
+
+    async def _choose_release(self, message: ReceivedMessage, body: GrantRequested, actor: str) -> str | Failure:
+        """The release of prompts that the task keeps: `production`, or what it asks for. Raises BusError."""
+        if body.purpose != "task":
+            return ""
+        if not body.release:
+            release = self._labels.find_newest(message.tenant, PRODUCTION)
+            return release.ref_for(message.task, actor) if release is not None else ""
+        label, _, number = body.release.partition(".")
+        subject = subjects.release_subject(message.tenant, label, number or "*")
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
+        if stored is None:
+            reason, hint = f"there is no release {body.release} of prompts", "GET /v1/releases lists the labels"
+            return Failure.from_text("unknown_release", reason, hint)
+        release = PromptRelease.model_validate_json(stored.body)
+        return release.ref if number else release.ref_for(message.task, actor)
 
     async def on_signature_requested(self, message: ReceivedMessage) -> SignatureReplied:
         """A person's word about one call, signed."""

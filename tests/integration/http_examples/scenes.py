@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from securesystemslib.signer import CryptoSigner
 
 from bulkhead.blobs import reference
+from bulkhead.evaluation.statement import sign_statement
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import Breaker
+from bulkhead_contracts.evaluation import EvaluationStatement
 from bulkhead_contracts.task import TaskRequested
 from tests.eventually import until
 from tests.integration.console.test_dead_letters import buried
 from tests.integration.http_examples.recorder import ExampleRecorder, Json
 from tests.integration.memory_mesh.test_approvals import asks
-from tests.replay.stage import APPROVER, OPERATOR, Stage, call, plan, stage, use
+from tests.replay.stage import APPROVER, OPERATOR, STATEMENT_KEY, Stage, call, plan, stage, use
 from tests.unit.services.gateway.harness import AUTH, FOREIGN, SUBMITTER, Mesh, make_mesh
 from tests.unit.services.gateway.http.test_halts import OPENED, RESET, stored
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -48,6 +51,7 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
         await _record_prompts(recorder, olga)
+        await _record_evaluations(recorder, olga)
         await _record_operations(recorder, on, ann, olga)
     (folder / "rules").mkdir()
     (folder / "rules" / "demo.cedar").write_text(RULES)
@@ -239,6 +243,28 @@ async def _record_prompts(recorder: ExampleRecorder, olga: httpx.AsyncClient) ->
     await recorder.record(olga, "listReleases")
     await recorder.record(olga, "showReleases", label="production")
     await olga.post("/v1/releases/production", json={"after": 1, "end_canary": "drop", "reason": "it was an example"})
+
+
+async def _record_evaluations(recorder: ExampleRecorder, olga: httpx.AsyncClient) -> None:
+    changes = [{"prompt": "worker.step", "number": 1, "values": {"tone": "formal"}}]
+    move = {"after": 0, "changes": changes, "reason": "it reads well"}
+    await recorder.record_problem(olga, "moveLabel", 409, "gate_statement_missing", body=move, label="staging")
+    body = {"label": "staging", "changes": changes, "case_set": "answers", "reason": "before it ships"}
+    evaluation = (await recorder.record(olga, "requestEvaluation", 201, body=body))["evaluation"]
+    subject = [
+        {"name": f"prompts/{name}", "digest": {"sha256": digest}} for name, digest in evaluation["prompts"].items()
+    ]
+    failed = {"case": "late", "passed": 0, "objective": "When is a fare refunded?", "reasons": ["cites: fares.md"]}
+    predicate = {"evaluation": evaluation["number"], "case_set": "answers", "release": evaluation["release"]}
+    predicate |= {"cases": 2, "runs": 2, "expected_runs": 2, "passed": 0.5, "low": 0.1, "high": 0.9}
+    predicate |= {"failed": [failed], "failed_count": 1, "models": ["openai/offline-rules-1"]}
+    predicate |= {"made_unix_ms": evaluation["requested_unix_ms"]}
+    statement = EvaluationStatement.model_validate({"subject": subject, "predicate": predicate})
+    report = {"envelope": sign_statement(statement, CryptoSigner(STATEMENT_KEY))}
+    await recorder.record(olga, "reportEvaluation", 201, body=report, number=evaluation["number"])
+    await recorder.record(olga, "listEvaluations")
+    await recorder.record(olga, "showEvaluation", number=evaluation["number"])
+    await recorder.record_problem(olga, "moveLabel", 409, "gate_failed", body=move, label="staging")
 
 
 async def _record_operations(

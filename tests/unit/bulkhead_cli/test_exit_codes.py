@@ -77,6 +77,7 @@ NO_MESH = {
     "prompts promote": 3,
     "prompts rollback": 3,
     "prompts canary": 3,
+    "prompts evaluate": 3,
     "prompts export": 3,
     "prompts check": None,
     "prompts publish": None,  # Their files are read first.
@@ -97,6 +98,9 @@ NO_MESH = {
     "eval check": None,
     "eval calibrate": None,
     "eval compare": None,
+    "eval keygen": None,
+    "eval verify": None,
+    "eval serve": None,  # Its sets are read first.
     "tools list": None,
     "tools show": None,
     "tools try": None,
@@ -136,6 +140,7 @@ WORDS = {
     "prompts rollback": ["--reason", "y"],
     "prompts canary": ["drop", "--reason", "y"],
     "prompts export": ["prompts"],
+    "prompts evaluate": ["worker.step"],
     "prompts publish": ["worker.step.md"],
     "prompts import": ["prompts"],
     "prompts check": ["worker.step.md"],
@@ -160,6 +165,9 @@ WORDS = {
     "eval check": [__file__],
     "eval calibrate": [__file__],
     "eval compare": ["before", "after"],
+    "eval keygen": ["key.pem"],
+    "eval verify": ["statement.json", "--key", "0" * 64],
+    "eval serve": ["--sets", "sets", "--key", "key.pem"],
 }
 
 

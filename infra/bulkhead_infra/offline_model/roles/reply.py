@@ -14,6 +14,7 @@ from bulkhead_infra.offline_model.parts import Prompt, read_prompt
 from bulkhead_infra.offline_model.quoting import NOTHING
 from bulkhead_infra.offline_model.roles import calling, working
 from bulkhead_infra.offline_model.roles.calling import Call
+from bulkhead_infra.offline_model.roles.heeding import heed_instruction
 from bulkhead_infra.offline_model.roles.planning import make_plan
 from bulkhead_infra.offline_model.text import MARKER, overlap, stems
 
@@ -57,7 +58,7 @@ def reply_to(request: Mapping[str, Any]) -> Reply:
     calls = _chosen_calls(request, working.next_calls(turn), turn)
     if calls:
         return Reply(role, "", tuple(calls[:1] if request.get("parallel_tool_calls") is False else calls))
-    return Reply(role, working.final_answer(turn))
+    return Reply(role, heed_instruction(prompt.instruction, working.final_answer(turn), turn.task))
 
 
 def _chosen_calls(request: Mapping[str, Any], calls: list[Call], turn: working.Turn) -> list[Call]:

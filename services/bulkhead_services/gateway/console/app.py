@@ -24,6 +24,7 @@ from bulkhead_services.gateway.console.operate.reference import ConsoleReference
 from bulkhead_services.gateway.console.operate.runbooks import ConsoleRunbookRoutes
 from bulkhead_services.gateway.console.operate.tools import ConsoleToolRoutes
 from bulkhead_services.gateway.console.overview import ConsoleOverviewRoutes
+from bulkhead_services.gateway.console.prompts.evaluations import ConsoleEvaluationRoutes
 from bulkhead_services.gateway.console.prompts.room import ConsolePromptRoutes
 from bulkhead_services.gateway.console.quality.labels import ConsoleLabelRoutes
 from bulkhead_services.gateway.console.quality.room import ConsoleQualityRoutes
@@ -55,6 +56,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleRunbookRoutes,
     ConsoleModelRoutes,
     ConsoleToolRoutes,
+    ConsoleEvaluationRoutes,
     ConsolePromptRoutes,
     ConsoleQualityRoutes,
     ConsoleLabelRoutes,

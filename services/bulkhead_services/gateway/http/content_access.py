@@ -22,7 +22,7 @@ def may_read_history(claim: RequesterClaim, feed: InboxFeed) -> bool:
     if claim.role == "operator":
         return True
     requester = feed.view.requester
-    mine = claim.role == "submitter" and requester is not None and requester.person == claim.person
+    mine = claim.role in ("submitter", "evaluator") and requester is not None and requester.person == claim.person
     return mine and feed.view.delivery == "draft"
 
 

@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from bulkhead.gateway_api import (
     approvals,
     documents,
+    evaluations,
     histories,
     identities,
     operators,
@@ -29,6 +30,7 @@ from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import DeadLetter
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.evaluation import EvaluationRow
 from bulkhead_contracts.prompt import PromptRelease, PromptVersion
 from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_services.gateway.http import schemas
@@ -40,7 +42,9 @@ from bulkhead_services.gateway.read_model import events
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
-    for room in (tasks, histories, documents, approvals, writes, prompts, operators, tools, identities, ratings)
+    for room in (
+        *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools, identities, ratings),
+    )
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
@@ -388,6 +392,29 @@ _WRITES: Json = {
             description="For prompt editors and operators. Tasks that begin from now on use it; a task keeps what it "
             "began with. Who moved the label meanwhile is not overruled: name the release that you saw in `after`.",
             body=body_of(schemas.ReleaseSubmission),
+        )
+    },
+    "/v1/evaluations": {
+        "post": operation(
+            "requestEvaluation",
+            "Have changes of prompts evaluated, or make a release to try them on",
+            {"201": answer_of(EvaluationRow, "The request; tasks that name its `release` get the changes")},
+            (*CHANGE, 404),
+            _ONCE,
+            description="For prompt editors and operators. An evaluator of the tenant runs the set, and reports.",
+            body=body_of(schemas.EvaluationSubmission),
+        )
+    },
+    "/v1/evaluations/{number}/report": {
+        "post": operation(
+            "reportEvaluation",
+            "Hand in the signed statement of an evaluation",
+            {"201": answer_of(EvaluationRow, "The evaluation with its report")},
+            (*CHANGE, 404),
+            path_parameter("number", "The evaluation's number"),
+            description="For evaluators and operators. What counts is the signature, by a key that a gate of the "
+            "tenant names.",
+            body=body_of(schemas.ReportSubmission),
         )
     },
     "/v1/console-links": {

@@ -12,6 +12,7 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.prompts import PromptVersionDocument
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
+from bulkhead_contracts.evaluation import EvaluationReplied, EvaluationsReplied
 from bulkhead_contracts.prompt import (
     PromptContent,
     PromptPublishReplied,
@@ -27,15 +28,27 @@ from bulkhead_services.gateway.problems import Problem, not_found, unavailable
 QUESTION = "prompts"
 """Stands for a task in the subject of a question, which concerns none."""
 STATUS = {
-    **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release"), 404),
+    **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release", "unknown_evaluation"), 404),
     **dict.fromkeys(("release_moved", "nothing_changes", "same_text", "canary_stands", "no_canary"), 409),
+    **dict.fromkeys(("gate_statement_missing", "gate_other_digests", "gate_other_set", "gate_stale"), 409),
+    **dict.fromkeys(("gate_failed", "already_reported"), 409),
     **dict.fromkeys(("bad_prompt", "bad_value", "no_single_change", "prompt_twice", "canary_of_shipped"), 422),
     **dict.fromkeys(("too_many_versions", "too_many_labels", "release_too_large", "idempotency_reused"), 422),
     "too_many_changes": 429,
+    **dict.fromkeys(("bad_statement", "other_evaluation", "reserved_label"), 422),
     **dict.fromkeys(("not_signed", "word_too_old", "foreign_tenant"), 403),
+    **dict.fromkeys(("four_eyes", "break_glass_refused", "role_may_not_report"), 403),
 }
 """HTTP status by the code of the registry's failure; any other code is a 503."""
-R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied, PromptsReplied, ReleasesReplied)
+R = TypeVar(
+    "R",
+    PromptPublishReplied,
+    ReleaseMoveReplied,
+    PromptsReplied,
+    ReleasesReplied,
+    EvaluationReplied,
+    EvaluationsReplied,
+)
 
 
 async def ask_registry(context: Context, kind: type[R], claim: RequesterClaim, body: Body, task: str = QUESTION) -> R:

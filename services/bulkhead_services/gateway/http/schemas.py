@@ -13,8 +13,9 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import Decision
 from bulkhead_contracts.budget import Limit, LimitTarget
 from bulkhead_contracts.control import BreakerScope, HaltScope
+from bulkhead_contracts.evaluation import Envelope, SetName
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.prompt import PromptContent, ReleaseChange, StickyBy
+from bulkhead_contracts.prompt import PromptContent, ReleaseChange, ReleaseLabel, StickyBy
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.rating import RatingKind, Score
 from bulkhead_contracts.result import Failure
@@ -320,7 +321,8 @@ class PromptSubmission(Contract):
 
 class ReleaseSubmission(Contract):
     """Body of POST /v1/releases/{label}. after: number of the release that was seen, 0 before the first. Then one of:
-    changes, for everybody or as a canary of `percent`; `percent` of the canary that stands; restore; end_canary."""
+    changes, for everybody or as a canary of `percent`; `percent` of the canary that stands; restore; end_canary.
+    break_glass: without the statements that the label's gate asks for; by a role that the gate names."""
 
     model_config = STRICT
 
@@ -330,7 +332,28 @@ class ReleaseSubmission(Contract):
     sticky_by: StickyBy = "task"
     restore: Count = 0
     end_canary: Literal["", "drop", "promote"] = ""
+    break_glass: bool = False
     reason: ReasonInput
+
+
+class EvaluationSubmission(Contract):
+    """Body of POST /v1/evaluations. changes: on top of what the label stands for. case_set: name of a set that an
+    evaluator has; without one there is a release to try the changes on, and nobody evaluates it."""
+
+    model_config = STRICT
+
+    label: ReleaseLabel
+    changes: Annotated[tuple[ReleaseChange, ...], Field(max_length=bounds.MAX_RELEASED_PROMPTS)] = ()
+    case_set: SetName = ""
+    reason: ReasonInput
+
+
+class ReportSubmission(Contract):
+    """Body of POST /v1/evaluations/{number}/report. envelope: the signed statement, a DSSE envelope as JSON text."""
+
+    model_config = STRICT
+
+    envelope: Envelope
 
 
 class DecisionSubmission(Contract):

@@ -7,6 +7,7 @@ import jsonschema_rs
 import pytest
 
 from bulkhead_infra.offline_model.parts import parse_parts, short_digest
+from bulkhead_infra.offline_model.roles.heeding import heed_instruction
 from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, STEP_SCHEMA, TOOLS, VERDICT_SCHEMA, part
 from tests.unit.infra.offline_model.test_protocol import (
     PASSAGE,
@@ -144,3 +145,21 @@ def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() ->
         ruling = json.loads(said(judge_request(answer)))
         assert (ruling["verdict"], ruling["answered"]) == (verdict, answered), (answer, ruling)
         assert jsonschema_rs.is_valid(VERDICT_SCHEMA, ruling) and ruling["reasons"]
+
+
+# Instructions
+
+
+@pytest.mark.parametrize(
+    ("instruction", "answer"),
+    [
+        ("Never cite an id that you were not given.", "“A refund is 40 EUR” [#3fa9c1d2e4b5]."),
+        ("Do not cite sources.", "It was found: 40 EUR."),
+        ("Answer in at most 2 words.", "“A refund"),
+        ("Say everything twice.", "“A refund is 40 EUR” [#3fa9c1d2e4b5].\n“A refund is 40 EUR” [#3fa9c1d2e4b5]."),
+        ("Answer only what at least 2 sources say.", "The documents hold no answer to this: “What is refunded?”."),
+    ],
+)
+def test_a_worker_heeds_four_sentences_of_its_instruction(instruction: str, answer: str) -> None:
+    heeded = heed_instruction(instruction, "“A refund is 40 EUR” [#3fa9c1d2e4b5].", "What is refunded?")
+    assert heeded == answer

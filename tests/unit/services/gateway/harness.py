@@ -20,6 +20,7 @@ from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
 from bulkhead.prompts.files import Prompts
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context, ServiceIdentity, make_context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -330,7 +331,7 @@ class InProcessBus:
         if self.registry is None:  # Not sooner: its broker's clock is the loop's.
             parts = {"bus": MemoryBus(MemoryBroker.for_mesh(), "registry"), "verifier": self, "clock": lambda: 1}
             context = SimpleNamespace(**parts, message_key=b"r" * 32)
-            self.registry = PromptRegistry(context, Prompts(), 600_000, 200)  # type: ignore[arg-type]
+            self.registry = PromptRegistry(context, Prompts(), 600_000, TenantQuotas(None), 200)  # type: ignore[arg-type]
         [kind] = [kind for kind in self.registry.rpc if kind.ce_type() == headers["ce-type"]]
         head, at = Envelope(id=headers["ce-id"], type=headers["ce-type"], source="gateway", time_unix_ms=1), subject
         asked = kind.model_validate_json(body)

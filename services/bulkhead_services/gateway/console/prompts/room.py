@@ -18,6 +18,7 @@ from bulkhead_contracts.prompt import PRODUCTION
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.prompts import form as forms
 from bulkhead_services.gateway.console.prompts.difference import compare_contents
+from bulkhead_services.gateway.console.prompts.evaluations import read_gate, request_evaluations
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 MAX_FORM_BYTES = 512 * 1024
@@ -52,6 +53,7 @@ class ConsolePromptRoutes(ConsoleRoutes):
             post("/prompts/{prompt}/check", self.check_content),
             get("/prompts/{prompt}/promote", self.show_promotion),
             post("/prompts/{prompt}/promote", self.promote_version),
+            post("/prompts/{prompt}/evaluate", self.evaluate_version),
         ]
 
     async def list_prompts(self, visit: Visit) -> Response:
@@ -73,14 +75,17 @@ class ConsolePromptRoutes(ConsoleRoutes):
         if visit.query_value("against"):
             against = await _choose_version(visit, document, visit.query_value("against"))
             difference = await asyncio.to_thread(compare_contents, against.content, chosen.content)
+        name = document["prompt"]["prompt"]
+        gated = await read_gate(visit, name, chosen.row["number"]) if chosen.row else {"gate": None}
         return visit.render_page(
             "prompts/prompt.html",
+            **gated,
             document=document,
             prompt=document["prompt"],
             chosen=chosen,
             against=against,
             difference=difference,
-            uses=_label_uses(document["prompt"]["prompt"], releases["releases"]),
+            uses=_label_uses(name, releases["releases"]),
             here=_page_path(visit),
             may=_may_change(visit),
         )
@@ -119,11 +124,7 @@ class ConsolePromptRoutes(ConsoleRoutes):
     async def promote_version(self, visit: Visit) -> Response:
         """POST /prompts/{prompt}/promote"""
         form = await visit.read_form()
-        document = await _read_prompt(visit)
-        chosen = await _choose_version(visit, document, form.get("version", ""))
-        change: Json = {"prompt": document["prompt"]["prompt"], "number": chosen.row["number"] if chosen.row else 0}
-        if values := forms.values_of(form, chosen.content["variables"]):
-            change["values"] = values
+        change = await _read_change(visit, form)
         try:
             await _move_label(visit, form, form.get("label", ""), {"changes": [change], **forms.share_of(form)})
         except ApiRefused as error:
@@ -131,6 +132,21 @@ class ConsolePromptRoutes(ConsoleRoutes):
                 raise
             return await _render_promotion(visit, form, error)
         return redirect_to(visit.request, _label_path(form.get("label", "")))
+
+    async def evaluate_version(self, visit: Visit) -> Response:
+        """POST /prompts/{prompt}/evaluate: with the values of the form, or those that the label has"""
+        form = await visit.read_form()
+        label = form.get("label", "") or PRODUCTION
+        if not any(field.startswith("value-") for field in form):
+            standing = (await visit.get(f"/v1/releases/{label}"))["releases"]
+            uses = _label_uses(_prompt_name(visit), standing[:1])
+            form |= {f"value-{name}": value for name, value in (uses[0]["values"] if uses else {}).items()}
+        try:
+            return await request_evaluations(visit, form, label, [await _read_change(visit, form)])
+        except ApiRefused as error:
+            if error.status == 401:
+                raise
+            return await _render_promotion(visit, form, error)
 
     async def show_label(self, visit: Visit) -> Response:
         """GET /prompts/by-label/{label}: what stands now, its canary, and what stood before"""
@@ -150,6 +166,7 @@ class ConsolePromptRoutes(ConsoleRoutes):
             watch=next(iter(standing["canaries"]), None),
             releases=page["releases"],
             more=page["more"],
+            gate=page.get("gate"),
             here=_label_path(label),
             may=_may_change(visit),
         )
@@ -158,10 +175,15 @@ class ConsolePromptRoutes(ConsoleRoutes):
         return response
 
     async def submit_move(self, visit: Visit) -> Response:
-        """POST /prompts/by-label/{label}/{act}: restore, promote, drop or share"""
+        """POST /prompts/by-label/{label}/{act}: restore, promote, drop or share; evaluate the canary"""
         form = await visit.read_form()
         label, act = visit.request.path_params["label"], visit.request.path_params["act"]
         match act:
+            case "evaluate":
+                standing = (await visit.get(f"/v1/releases/{label}"))["releases"]
+                rows = standing[0]["canary"]["prompts"] if standing and standing[0].get("canary") else []
+                changes = [{name: row[name] for name in ("prompt", "number", "values") if name in row} for row in rows]
+                return await request_evaluations(visit, form, label, changes)
             case "restore":
                 move: Json = {"restore": _whole(form.get("number", ""))}
             case "share":
@@ -203,6 +225,7 @@ async def _render_promotion(visit: Visit, form: dict[str, str], refused: ApiRefu
     document, releases = await asyncio.gather(_read_prompt(visit), visit.get("/v1/releases"))
     chosen = await _choose_version(visit, document, form.get("version", ""))
     label = form.get("label", "") or PRODUCTION
+    gated = await read_gate(visit, document["prompt"]["prompt"], chosen.row["number"] if chosen.row else 0, label)
     standing = next((release for release in releases["releases"] if release["label"] == label), None)
     uses = _label_uses(document["prompt"]["prompt"], [standing] if standing else [])
     values = {variable["name"]: variable["default"] for variable in chosen.content["variables"]}
@@ -210,6 +233,7 @@ async def _render_promotion(visit: Visit, form: dict[str, str], refused: ApiRefu
     return visit.render_page(
         "prompts/promote.html",
         refused.status if refused else 200,
+        **gated,
         prompt=document["prompt"],
         chosen=chosen,
         label=label,
@@ -227,7 +251,17 @@ async def _render_promotion(visit: Visit, form: dict[str, str], refused: ApiRefu
 async def _move_label(visit: Visit, form: dict[str, str], label: str, move: Json) -> None:
     """Move it from the release that the page showed. Raises ApiRefused."""
     body = {"after": _whole(form.get("after", "")), "reason": form.get("reason", ""), **move}
+    body |= {"break_glass": True} if form.get("break_glass") else {}
     await visit.post(f"/v1/releases/{label}", body, form.get(KEY_FIELD, ""))
+
+
+async def _read_change(visit: Visit, form: dict[str, str]) -> Json:
+    """The change to the form's version, with the values that are not its defaults."""
+    document = await _read_prompt(visit)
+    chosen = await _choose_version(visit, document, form.get("version", ""))
+    change: Json = {"prompt": document["prompt"]["prompt"], "number": chosen.row["number"] if chosen.row else 0}
+    values = forms.values_of(form, chosen.content["variables"])
+    return change | ({"values": values} if values else {})
 
 
 async def _read_prompt(visit: Visit) -> Json:

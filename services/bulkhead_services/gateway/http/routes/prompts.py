@@ -5,7 +5,9 @@ looks at the person's role, and with its word to the registry, which believes no
 its key: repeated, it is done once.
 """
 
+import base64
 import hashlib
+import json
 import secrets
 from typing import Any, TypeVar
 
@@ -15,11 +17,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api import evaluations as evaluation_reads
 from bulkhead.gateway_api import prompts as reads
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
+from bulkhead_contracts.evaluation import (
+    EvaluationReplied,
+    EvaluationReported,
+    EvaluationRequested,
+    EvaluationsReplied,
+    EvaluationsRequested,
+    EvaluationStatement,
+)
 from bulkhead_contracts.prompt import (
     PromptPublishReplied,
     PromptPublishRequested,
@@ -37,18 +48,23 @@ from bulkhead_services.gateway.http.prompt_registry import ask_registry, fresh_i
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, parse_body
-from bulkhead_services.gateway.http.schemas import PromptSubmission, ReleaseSubmission
+from bulkhead_services.gateway.http.schemas import (
+    EvaluationSubmission,
+    PromptSubmission,
+    ReleaseSubmission,
+    ReportSubmission,
+)
 from bulkhead_services.gateway.problems import Problem, not_found, unavailable
 
 MAX_BODY_BYTES = 256 * 1024
-_LISTED = {"prompt": "prompts", "label": "releases"}
-R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied)
+_LISTED = {"prompt": "prompts", "label": "releases", "number": "evaluations"}
+R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied, EvaluationReplied)
 B = TypeVar("B", bound=Body)
-Submission = TypeVar("Submission", PromptSubmission, ReleaseSubmission)
+Submission = TypeVar("Submission", PromptSubmission, ReleaseSubmission, EvaluationSubmission)
 
 
 class PromptRoutes:
-    """The routes under /v1/prompts and /v1/releases."""
+    """The routes under /v1/prompts, /v1/releases and /v1/evaluations."""
 
     def __init__(self, context: Context, auth: GatewayAuthenticator, bodies: GatewayRequestBodies) -> None:
         self._context, self._auth, self._bodies = context, auth, bodies
@@ -63,6 +79,10 @@ class PromptRoutes:
             query_route(reads.LabelQuery, self._auth, self.show_label),
             Route("/v1/prompts/{prompt}", self.publish_version, methods=["POST"]),
             Route("/v1/releases/{label}", self.move_label, methods=["POST"]),
+            query_route(evaluation_reads.EvaluationListQuery, self._auth, self.list_evaluations),
+            query_route(evaluation_reads.EvaluationQuery, self._auth, self.show_evaluation),
+            Route("/v1/evaluations", self.request_evaluation, methods=["POST"]),
+            Route("/v1/evaluations/{number}/report", self.report_evaluation, methods=["POST"]),
         ]
 
     async def list_prompts(self, claim: RequesterClaim, _: reads.PromptListQuery) -> reads.PromptPage:
@@ -95,7 +115,28 @@ class PromptRoutes:
         """All releases of a label."""
         ask = _build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
         reply = await ask_registry(self._context, ReleasesReplied, claim, ask)
-        return reads.ReleasePage(releases=reply.releases, more=reply.more, canaries=reply.canaries)
+        return reads.ReleasePage(releases=reply.releases, more=reply.more, canaries=reply.canaries, gate=reply.gate)
+
+    async def list_evaluations(
+        self, claim: RequesterClaim, query: evaluation_reads.EvaluationListQuery
+    ) -> evaluation_reads.EvaluationPage:
+        """The tenant's evaluations."""
+        ask = EvaluationsRequested(requester=claim, before=query.before)
+        reply = await ask_registry(self._context, EvaluationsReplied, claim, ask)
+        return evaluation_reads.EvaluationPage(evaluations=reply.rows, more=reply.more)
+
+    async def show_evaluation(
+        self, claim: RequesterClaim, query: evaluation_reads.EvaluationQuery
+    ) -> evaluation_reads.EvaluationDocument:
+        """One evaluation with what its statement says."""
+        ask = _build_request(EvaluationsRequested, "number", query.number, requester=claim)
+        if not ask.number:
+            raise not_found("number", query.number, "GET /v1/evaluations lists them")
+        [row] = (await ask_registry(self._context, EvaluationsReplied, claim, ask)).rows
+        # The registry has verified the signature before it stored the envelope.
+        payload = base64.b64decode(json.loads(row.report.envelope)["payload"]) if row.report else b""
+        statement = EvaluationStatement.model_validate_json(payload) if payload else None
+        return evaluation_reads.EvaluationDocument(evaluation=row.evaluation, report=row.report, statement=statement)
 
     async def publish_version(self, request: Request) -> Response:
         """POST /v1/prompts/{prompt}"""
@@ -115,6 +156,25 @@ class PromptRoutes:
         assert reply.release is not None
         return json_response(reply.release, 201)
 
+    async def request_evaluation(self, request: Request) -> Response:
+        """POST /v1/evaluations"""
+        claim, act, body = await self._read_act(request, "have prompts evaluated", EvaluationSubmission)
+        ask = EvaluationRequested(act=act, **body.model_dump())
+        reply = await self._do_signed(EvaluationReplied, claim, ask, ask.reason, self._auth.token_of(request))
+        assert reply.row is not None
+        return json_response(reply.row, 201)
+
+    async def report_evaluation(self, request: Request) -> Response:
+        """POST /v1/evaluations/{number}/report"""
+        claim = await self._auth.require_role(request, evaluation_reads.REPORTERS, "report evaluations")
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            body = parse_body(ReportSubmission, raw)
+        number = request.path_params["number"]
+        ask = _build_request(EvaluationReported, "number", number, requester=claim, envelope=body.envelope)
+        reply = await ask_registry(self._context, EvaluationReplied, claim, ask, f"evaluation-{number}")
+        assert reply.row is not None
+        return json_response(reply.row, 201)
+
     async def _read_act(
         self, request: Request, action: str, model: type[Submission]
     ) -> tuple[RequesterClaim, str, Submission]:
@@ -131,7 +191,7 @@ class PromptRoutes:
         self,
         kind: type[R],
         claim: RequesterClaim,
-        act: PromptPublishRequested | ReleaseMoveRequested,
+        act: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested,
         reason: str,
         credential: str,
     ) -> R:
@@ -158,13 +218,13 @@ class PromptRoutes:
         return await ask_registry(self._context, kind, claim, act.model_copy(update={"token": signed.token}), act.act)
 
 
-def _build_request(model: type[B], named: str, name: str, **fields: Any) -> B:
+def _build_request(model: type[B], named: str, name: str | int, **fields: Any) -> B:
     """A request about what a path names. Raises Problem 404, 422."""
     try:
         return model.model_validate({named: name, **fields})
     except ValidationError as error:
         if any(problem["loc"][:1] == (named,) for problem in error.errors()):
-            raise not_found(named, name, f"GET /v1/{_LISTED[named]} lists them") from error
+            raise not_found(named, str(name), f"GET /v1/{_LISTED[named]} lists them") from error
         misfits = find_misfits(error, model)
         detail = "; ".join(f"{misfit.where}: {misfit.what}" for misfit in misfits[:3])
         hint = "/openapi.json has the whole schema"

@@ -1,0 +1,138 @@
+"""`bulkhead eval serve`: runs the evaluations that people ask for, signs a statement of each, and reports it.
+
+In: a mesh, a folder of sets, a private key. Out: one line for each evaluation as it begins and ends. A run that is cut
+off goes on when the program is started again.
+"""
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead.evaluation.cases import CaseError
+from bulkhead.evaluation.reports.report import build_report
+from bulkhead.evaluation.reports.statement import EvaluatedThings
+from bulkhead.evaluation.run_folder import MANIFEST
+from bulkhead.evaluation.statement import StatementError, load_key, public_key_of
+from bulkhead_cli.evaluation.run import EVALS, EvaluationRequest, ReportFiles, open_folder, run_cases, write_reports
+from bulkhead_cli.evaluation.statements import read_tools, write_statement
+from bulkhead_cli.models.running import read_cases
+from bulkhead_cli.output import CommandError, Exit
+from bulkhead_cli.screen import out
+from bulkhead_cli.target import GatewayTarget
+
+SUFFIXES = (".jsonl", ".yaml", ".yml")
+POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """Settings of an evaluator. sets: folder of the sets, each a file named for its set."""
+
+    sets: Path
+    key: Path
+    repetitions: int
+    parallel: int
+    budget_usd_micros: int
+    deadline_s: float
+    once: bool
+
+
+async def serve_evaluations(target: GatewayTarget, data: Path, request: ServeRequest) -> Exit:
+    """Serve until a signal; with `once` until nothing is left. Raises CommandError for a key or sets that are none,
+    Refused for an API key that may not read evaluations."""
+    sets = _find_sets(request.sets)
+    try:
+        public_key = public_key_of(load_key(request.key))
+    except StatementError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint) from error
+    out.print(f"sets: {', '.join(sets)}; signs as {public_key}; Ctrl-C ends it", markup=False)
+    serving = asyncio.current_task()
+    assert serving is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, serving.cancel)
+    left_out: set[int] = set()
+    with suppress(asyncio.CancelledError):
+        async with target.mesh_client() as mesh:
+            while True:
+                waiting = list[dict[str, Any]]()
+                try:
+                    waiting = await _find_waiting(mesh, sets, left_out)
+                    for evaluation in waiting:
+                        left_out.add(evaluation["number"])
+                        await _evaluate(target, mesh, data, request, sets[evaluation["case_set"]], evaluation)
+                except (CaseError, CommandError, Refused) as error:
+                    if not waiting:
+                        raise
+                    out.print(f"evaluation {evaluation['number']} is left out: {error}; {error.hint}", markup=False)
+                except MeshError as error:
+                    out.print(f"the mesh does not answer: {error}; asked again in {POLL_S:.0f} s", markup=False)
+                    left_out -= {evaluation["number"] for evaluation in waiting}
+                    waiting = []
+                if request.once and not waiting:
+                    return Exit.OK
+                await asyncio.sleep(0 if waiting else POLL_S)
+    return Exit.OK
+
+
+def _find_sets(folder: Path) -> dict[str, Path]:
+    """Sets by name. Raises CommandError for a folder that has none, or one that cannot be read."""
+    sets = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in SUFFIXES}
+    if not sets:
+        raise CommandError(
+            Exit.USAGE, f"{folder} has no sets", "put files like answers.jsonl there (docs/how-to/evaluate.md)"
+        )
+    for path in sets.values():
+        read_cases(path)
+    return sets
+
+
+async def _find_waiting(mesh: Mesh, sets: dict[str, Path], left_out: set[int]) -> list[dict[str, Any]]:
+    """Evaluations of the newest page that nobody has reported, the oldest first, of sets that are here."""
+    rows = (await mesh.evaluations())["evaluations"]
+    waiting = [row["evaluation"] for row in rows if row["report"] is None and row["evaluation"]["case_set"] in sets]
+    return [evaluation for evaluation in reversed(waiting) if evaluation["number"] not in left_out]
+
+
+async def _evaluate(
+    target: GatewayTarget, mesh: Mesh, data: Path, request: ServeRequest, case_file: Path, evaluation: dict[str, Any]
+) -> None:
+    """Run one evaluation to its end, and report it. Raises CaseError, MeshError, CommandError."""
+    number, case_set = evaluation["number"], evaluation["case_set"]
+    cases = read_cases(case_file)
+    path = data / EVALS / f"evaluation-{number}-{evaluation['act'][-8:]}"
+    run = EvaluationRequest(
+        case_file,
+        tags=(),
+        repetitions=request.repetitions,
+        parallel=request.parallel,
+        budget_usd_micros=request.budget_usd_micros,
+        resume=str(path) if (path / MANIFEST).exists() else "",
+        baseline="",
+        min_pass=None,
+        out=path,
+        route="",
+        release=evaluation["release"],
+        deadline_s=request.deadline_s,
+        check=True,
+        force_mesh=False,
+    )
+    folder = open_folder(target, data, run, cases)
+    try:
+        runs = folder.manifest.run_count
+        out.print(f"evaluation {number} ({case_set} on {evaluation['release']}): {runs} runs", markup=False)
+        tools = await read_tools(mesh)
+        await run_cases(mesh, folder, cases, request.parallel, verbose=False)
+        things = EvaluatedThings(case_set, evaluation["prompts"], tools, evaluation=number)
+        report = build_report(folder)
+        envelope = write_statement(report, things, request.key, None, folder.path)
+        write_reports(report, folder.path, [], ReportFiles())
+    finally:
+        folder.close()
+    await mesh.report_evaluation(number, envelope)
+    passed = report.figures.passed.value if report.figures is not None else 0.0
+    out.print(f"evaluation {number}: {passed:.0%} passed; report in {path / 'report.html'}", markup=False)

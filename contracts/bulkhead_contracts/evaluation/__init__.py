@@ -1,0 +1,3 @@
+"""Latest version of the evaluation messages."""
+
+from .v1 import *
