@@ -10,7 +10,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate chaos planted security bench proof flame live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate chaos planted security bench flame live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -105,9 +105,6 @@ proof: setup
 bench: setup ## Measure the mesh beside bare JetStream and its peers (ARGS="--quick", ARGS="--help")
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "the peers could not be installed into $(BENCH_VENV): their rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
-
-proof: setup ## Measure what docs/explanation/proof.md claims (ARGS="gate")
-	@$(BIN)/python -m tests.proof $(ARGS)
 
 # Where a full step's CPU goes, drawn
 flame: setup $(BENCH_VENV)/.ready

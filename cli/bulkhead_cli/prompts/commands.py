@@ -217,8 +217,8 @@ async def evaluate_version(
         if not sets:
             raise CommandError(Exit.USAGE, f"no gate stands before {label}, and names no set", "--set NAME")
         name = version_name(prompt, change["number"])
-        why = reason_of(reason) if reason else f"evaluate {name}"
-        rows = [await mesh.request_evaluation(label, [change], why, case_set=each) for each in sets]
+        cause = reason_of(reason) if reason else f"evaluate {name}"
+        rows = [await mesh.request_evaluation(label, [change], cause, case_set=set_name) for set_name in sets]
         documents = [await _wait_for_report(mesh, row["evaluation"]["number"]) for row in rows]
     if at.as_json:
         print_json({"evaluations": documents})

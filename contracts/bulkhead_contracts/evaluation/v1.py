@@ -101,7 +101,7 @@ class EvaluationPredicate(Contract):
 
 
 class EvaluationStatement(Contract):
-    """What a statement says: subjects, and the predicate about them."""
+    """Content of a statement: subjects, and the predicate about them."""
 
     subject: Annotated[tuple[StatementSubject, ...], Field(min_length=1, max_length=bounds.MAX_STATEMENT_SUBJECTS)]
     predicate: EvaluationPredicate
@@ -135,7 +135,7 @@ class Evaluation(Contract):
     requested_unix_ms: UnixMs
 
 
-class EvaluationReport(Contract):
+class SignedReport(Contract):
     """The signed end of an evaluation; it never changes. number: of the evaluation. envelope: DSSE envelope as JSON; ""
     in a list. statement_sha256: of its payload; key_id: of the key that signed it. passed: share of the runs.
     failed_count: cases that did not pass in each run. reported_unix_ms: time of the report, in milliseconds since 1970
@@ -156,7 +156,7 @@ class EvaluationRow(Contract):
     """An evaluation and, once it has ended, its report; in a list without the envelope."""
 
     evaluation: Evaluation
-    report: EvaluationReport | None = None
+    report: SignedReport | None = None
 
 
 class EvaluationRequested(Body, type="mesh.evaluation.requested"):

@@ -10,11 +10,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from bulkhead_contracts import bounds
 
-from ..gate_policy import GatePolicy
 from ..result import Failure
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
 from ..types import ReleaseRef as ReleaseRef
+from .gate_policy import GatePolicy
 
 PromptId = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=bounds.MAX_PROMPT_ID_CHARS)]
 """`worker.step`."""

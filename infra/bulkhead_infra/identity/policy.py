@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.delegation import DelegatedRoles
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMicros

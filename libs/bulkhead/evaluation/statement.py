@@ -139,7 +139,7 @@ def _load_public(public_key: str) -> SSlibKey:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a statement is to fit. set_sha256: None for any version of the set. prompts, images: digests by name.
+    """Demands on a statement. set_sha256: None for any version of the set. prompts, images: digests by name.
     models: exactly those that answered; None for any."""
 
     case_set: str = ""
@@ -151,7 +151,7 @@ class Expectation:
     max_age_ms: int | None = None
 
 
-class Misfit(NamedTuple):
+class Mismatch(NamedTuple):
     """One reason for which a statement does not fit. code: `other_set`, `other_digests`, `other_models`, `stale` or
     `failed`."""
 
@@ -159,31 +159,31 @@ class Misfit(NamedTuple):
     reason: str
 
 
-def find_statement_misfits(statement: EvaluationStatement, expected: Expectation, now_unix_ms: int) -> list[Misfit]:
+def find_statement_misfits(statement: EvaluationStatement, expected: Expectation, now_unix_ms: int) -> list[Mismatch]:
     """Reasons for which a statement does not fit, those that no new evaluation mends first; [] for none."""
-    predicate, misfits = statement.predicate, list[Misfit]()
+    predicate, misfits = statement.predicate, list[Mismatch]()
     if expected.case_set and predicate.case_set != expected.case_set:
-        misfits.append(Misfit("other_set", f"it is of the set {predicate.case_set}, not of {expected.case_set}"))
+        misfits.append(Mismatch("other_set", f"it is of the set {predicate.case_set}, not of {expected.case_set}"))
     set_sha256 = statement.digests_of(DATASETS).get(predicate.case_set)
     if expected.set_sha256 and set_sha256 != expected.set_sha256:
-        misfits.append(Misfit("other_set", f"the set {predicate.case_set} has the digest {str(set_sha256)[:12]}"))
-    for kind, wanted in ((PROMPTS, expected.prompts), (IMAGES, expected.images)):
+        misfits.append(Mismatch("other_set", f"the set {predicate.case_set} is {str(set_sha256)[:12]}"))
+    for kind, expected_digests in ((PROMPTS, expected.prompts), (IMAGES, expected.images)):
         digests = statement.digests_of(kind)
         misfits += [
-            Misfit("other_digests", f"{kind}{name} is {digest[:12]}, and {digests.get(name, 'none')[:12]} there")
-            for name, digest in sorted(wanted.items())
+            Mismatch("other_digests", f"{kind}{name} is {digest[:12]}, and {digests.get(name, 'none')[:12]} there")
+            for name, digest in sorted(expected_digests.items())
             if digests.get(name) != digest
         ]
     if expected.models is not None and (odd := expected.models ^ frozenset(predicate.models)):
         answered = ", ".join(predicate.models) or "none"
-        misfits.append(Misfit("other_models", f"{answered} answered; that differs in {', '.join(sorted(odd))}"))
+        misfits.append(Mismatch("other_models", f"{answered} answered; that differs in {', '.join(sorted(odd))}"))
     age_ms = now_unix_ms - predicate.made_unix_ms
     if expected.max_age_ms is not None and not -MAX_AHEAD_MS <= age_ms <= expected.max_age_ms:
         age = f"it is {format_duration(age_ms)} old" if age_ms >= 0 else "it was made in the future"
-        misfits.append(Misfit("stale", f"{age}, of {format_duration(expected.max_age_ms)} at most"))
-    misfits += [Misfit("failed", problem) for problem in predicate.problems]
+        misfits.append(Mismatch("stale", f"{age}, of {format_duration(expected.max_age_ms)} at most"))
+    misfits += [Mismatch("failed", problem) for problem in predicate.problems]
     if not predicate.runs or predicate.passed < expected.min_pass:
         names = ", ".join(row.case for row in predicate.failed[:5])
         reason = f"{predicate.passed:.0%} of {predicate.runs} runs passed, less than {expected.min_pass:.0%}"
-        misfits.append(Misfit("failed", f"{reason}: {names}" if names else reason))
+        misfits.append(Mismatch("failed", f"{reason}: {names}" if names else reason))
     return misfits

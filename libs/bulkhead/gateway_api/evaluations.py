@@ -7,7 +7,7 @@ from pydantic import Field
 from bulkhead.gateway_api.prompts import Before
 from bulkhead.gateway_api.query import AllowedRoles, Id, Query
 from bulkhead_contracts import bounds
-from bulkhead_contracts.evaluation import Evaluation, EvaluationReport, EvaluationRow, EvaluationStatement
+from bulkhead_contracts.evaluation import Evaluation, EvaluationRow, EvaluationStatement, SignedReport
 from bulkhead_contracts.types import Contract
 
 READERS = AllowedRoles(
@@ -28,7 +28,7 @@ class EvaluationDocument(Contract):
     envelope says."""
 
     evaluation: Evaluation
-    report: EvaluationReport | None = None
+    report: SignedReport | None = None
     statement: EvaluationStatement | None = None
 
 

@@ -6,7 +6,6 @@ from pydantic import Field, WithJsonSchema
 
 from bulkhead.gateway_api.query import AllowedRoles, Id, Query, Remedy, Whole
 from bulkhead_contracts import bounds
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.prompt import (
     CanaryWatch,
     DriftAlarm,
@@ -17,6 +16,7 @@ from bulkhead_contracts.prompt import (
     ReleaseRef,
     VersionMark,
 )
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.types import Contract, Name, Summary
 
 READERS = AllowedRoles(frozenset({"operator", "auditor", "prompt_editor"}), "prompt_editor, operator or auditor")

@@ -16,7 +16,7 @@ from bulkhead.gateway_api.operators import PolicyDocument
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit
-from bulkhead_contracts.gate_policy import GatePolicy
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import TaskLimits

@@ -19,15 +19,15 @@ from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.evaluation import (
     Evaluation,
     EvaluationReplied,
-    EvaluationReport,
     EvaluationReported,
     EvaluationRequested,
     EvaluationRow,
     EvaluationsReplied,
     EvaluationsRequested,
+    SignedReport,
 )
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.prompt import TRIAL, PromptRelease, PromptVersion, ReleaseMoveRequested
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.result import Failure
 from bulkhead_services.registry import gate
 from bulkhead_services.registry.core import judge_rate, judge_repeat, plan_trial
@@ -225,7 +225,7 @@ class EvaluationRegistry:
                 misfits[0].reason if misfits else f"it is of evaluation {predicate.evaluation}, {predicate.release}"
             )
             return Failure.from_text("other_evaluation", reason, "report each evaluation with its own statement")
-        report = EvaluationReport(
+        report = SignedReport(
             number=body.number,
             envelope=body.envelope,
             statement_sha256=verified.sha256,
@@ -249,8 +249,8 @@ class EvaluationRegistry:
         newest = trial.number if trial is not None else 0
         numbers = range(newest, max(0, newest - MAX_SEARCHED), -1)
         evaluations = await asyncio.gather(*(self._read_evaluation(tenant, number) for number in numbers))
-        wanted = [row for row in evaluations if row is not None and row.case_set in sets]
-        reports = await asyncio.gather(*(self._read_report(tenant, row.number) for row in wanted))
+        gated = [row for row in evaluations if row is not None and row.case_set in sets]
+        reports = await asyncio.gather(*(self._read_report(tenant, row.number) for row in gated))
         statements = []
         for report in reports:
             if report is not None:
@@ -270,10 +270,10 @@ class EvaluationRegistry:
         stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subjects.evaluation_subject(tenant, number))
         return Evaluation.model_validate_json(stored.body) if stored is not None else None
 
-    async def _read_report(self, tenant: str, number: int) -> EvaluationReport | None:
+    async def _read_report(self, tenant: str, number: int) -> SignedReport | None:
         subject = subjects.evaluation_report_subject(tenant, number)
         stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
-        return EvaluationReport.model_validate_json(stored.body) if stored is not None else None
+        return SignedReport.model_validate_json(stored.body) if stored is not None else None
 
     async def _newest_trial(self, tenant: str) -> PromptRelease | None:
         return await self._read_trial(tenant, "*")

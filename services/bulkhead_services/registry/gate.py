@@ -7,10 +7,10 @@ on, or why it is refused and how to get what is missing.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bulkhead.evaluation.statement import Expectation, Misfit, VerifiedStatement, find_statement_misfits
+from bulkhead.evaluation.statement import Expectation, Mismatch, VerifiedStatement, find_statement_misfits
 from bulkhead_contracts.approval import ApprovalGrant
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.prompt import BREAK_GLASS, PromptRelease, PromptVersion, ReleasedPrompt, ReleaseMoveRequested
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.result import Failure
 
 HOUR_MS = 3_600_000
@@ -55,8 +55,8 @@ def judge_move(
     signed_word: ApprovalGrant,
     now_unix_ms: int,
 ) -> tuple[str, ...] | Failure:
-    """What the move stands on. digests: of the candidate's prompts; changed: versions that the label did not have;
-    statements: the newest first, signed by a key of the policy."""
+    """Statements that the move stands on. digests: of the candidate's prompts; changed: versions that the label did not
+    have; statements: the newest first, signed by a key of the policy."""
     if move.break_glass:
         if signed_word.role in policy.break_glass:
             return (BREAK_GLASS,)
@@ -88,7 +88,7 @@ def _find_fitting(
     name: str, expected: Expectation, statements: Sequence[StoredStatement], now_unix_ms: int
 ) -> StoredStatement | Failure:
     """The newest statement that fits; or what the nearest one lacks."""
-    nearest: tuple[int, StoredStatement, Misfit] | None = None
+    nearest: tuple[int, StoredStatement, Mismatch] | None = None
     for stored in statements:
         statement = stored.verified.statement
         if statement.predicate.case_set != name:

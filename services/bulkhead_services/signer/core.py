@@ -15,10 +15,10 @@ from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure

@@ -5,7 +5,6 @@ import pytest
 from bulkhead.evaluation.statement import VerifiedStatement
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.evaluation import EvaluationPredicate, EvaluationStatement, StatementSubject, SubjectDigest
-from bulkhead_contracts.gate_policy import GatePolicy
 from bulkhead_contracts.prompt import (
     Canary,
     PromptContent,
@@ -15,6 +14,7 @@ from bulkhead_contracts.prompt import (
     ReleasedPrompt,
     ReleaseMoveRequested,
 )
+from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.result import Failure
 from bulkhead_services.registry import gate
 

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .types import Contract, Name, Sha256
+from ..types import Contract, Name, Sha256
 
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """An Ed25519 public key, 64 hex digits."""
 
 
 class GatePolicy(Contract, extra="forbid"):
-    """What a move of a label needs: of each set a statement that fits.
+    """Needs of a move of a label: of each set a statement that fits.
 
     sets: names of sets; with a digest it must be that very set. keys: of those who may sign statements. min_pass: least
     share of the runs that pass. max_age_h: hours for which a statement is fresh. four_eyes: nobody moves a label to a
