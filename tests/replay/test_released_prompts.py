@@ -105,6 +105,13 @@ async def test_a_canary_gets_its_share_and_is_promoted(tmp_path):
         ({"text": "Say it.", "variables": [TONE]}, "the variable tone does not stand in the text"),
         ({"text": "Say it.\u200b"}, "characters that nobody sees: U+200B"),
         (CONTENT | {"variables": [TONE | {"default": "rude"}]}, "tone is one of plain, formal"),
+        ({"text": "Say it.", "model": "openai/gpt-latest"}, "the model openai/gpt-latest is whatever is newest"),
+        ({"text": "Say it.", "output_schema": {"type": "object", "required": 1}}, "the output schema is none"),
+        ({"text": "Say it.", "output_schema": {"type": "array"}}, "the output schema needs `type: object`"),
+        (
+            {"text": "Say it.", "output_schema": {"type": "object", "properties": {"a": {"$ref": "http://a"}}}},
+            "the output schema refers to another document",
+        ),
     ],
 )
 async def test_a_version_that_could_not_be_used_is_refused_by_name(tmp_path, content, reason):
@@ -257,3 +264,42 @@ async def test_every_version_can_be_read_shipped_ones_too(tmp_path):
             refused = await pia.get(name, params={"release": release})
             assert refused.status_code == 404 and refused.json()["code"].startswith("unknown_"), name
         assert (await pia.get(f"{path}newest")).status_code == 422
+
+
+async def test_a_version_brings_its_model_its_parameters_and_its_form(tmp_path):
+    schema = {"type": "object", "required": ["total"], "properties": {"total": {"type": "integer"}}}
+    pinned = {"text": "Add it up.", "model": "openai/careful-1", "parameters": {"temperature": 0, "top_p": 0.5}}
+    route = {"model": "offline-rules-1", "fallback": {"model": "careful-1", "max_output_tokens": 900}}
+    routes = {"default": route, "other": {"model": "other-1"}}
+    async with stage(tmp_path, routes=routes, free_models=("careful-1", "other-1")) as on, people(on) as pia:
+        await publish(pia, pinned | {"output_schema": schema})
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says('{"total": 2}')])
+        assert (await on.run())["status"] == "succeeded"
+        [body] = [body for role, _, body in on.model.asked if role == "work"]
+        assert (body["model"], body["temperature"], body["top_p"]) == ("careful-1", 0, 0.5)
+        assert body["response_format"]["json_schema"] == {"name": "text", "strict": False, "schema": schema}
+        assert {body["model"] for role, _, body in on.model.asked if role == "plan"} == {"offline-rules-1"}
+
+        # A task that names a route is answered by it; an answer of another form is none.
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        ended = await on.run(route="other")
+        assert {body["model"] for _, _, body in on.model.asked if _ != "judge"} == {"other-1"}
+        assert ended["status"] == "failed"
+
+        await publish(pia, {"text": "Add it up.", "model": "openai/nobody-1"})
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        task = (await on.run())["task_id"]
+        replies = [row.body for row in await on.mesh.messages("JOURNAL") if row.task == task]
+        assert any(b"the model openai/nobody-1, which no route" in body for body in replies)
+        assert not told(on)
+
+
+async def test_a_version_of_the_same_content_may_have_a_later_review_date(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        assert (await publish(pia, review_by="2027-02-28")).json()["review_by"] == "2027-02-28"
+        assert (await publish(pia, review_by="2027-02-28")).json()["code"] == "same_text"
+        later = (await publish(pia, review_by="2027-05-01")).json()
+        assert (later["number"], later["review_by"]) == (2, "2027-05-01")
+        assert (await publish(pia, review_by="2027-02-30")).status_code == 422

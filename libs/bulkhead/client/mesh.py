@@ -354,11 +354,18 @@ class Mesh:
         return await self.read_json(request_checks.check_query(LabelQuery, {"label": label}))
 
     async def publish_prompt(
-        self, prompt: str, content: Mapping[str, Any], note: str, owner: str, *, idempotency_key: str = ""
+        self,
+        prompt: str,
+        content: Mapping[str, Any],
+        note: str,
+        owner: str,
+        *,
+        review_by: str = "",
+        idempotency_key: str = "",
     ) -> dict[str, Any]:
-        """Publish the next version of a prompt. content: `text` and `variables`. Raises Refused (`same_text`,
-        `bad_prompt`), Unreachable."""
-        body = {"content": dict(content), "note": note, "owner": owner}
+        """Publish the next version of a prompt. content: `text` and, where wanted, `variables`, `model`, `parameters`
+        and `output_schema`; review_by: a day, 2027-03-31. Raises Refused (`same_text`, `bad_prompt`), Unreachable."""
+        body = {"content": dict(content), "note": note, "owner": owner, "review_by": review_by}
         path = f"/v1/prompts/{request_checks.check_text('prompt', prompt, bounds.MAX_PROMPT_ID_CHARS)}"
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         return await self._transport.send("POST", path, key, json=body)

@@ -271,7 +271,8 @@ class PromptRegistry(EdgeComponent):
             repeated = await self._find_made_of(request, tenant, newest)
             if repeated is not None:
                 return judge_repeat(repeated.act_sha256, request) or repeated
-            if newest is not None and newest.sha256 == request.content.sha256:
+            repeats = newest is not None and newest.sha256 == request.content.sha256
+            if newest is not None and repeats and newest.review_by == request.review_by:
                 hint = f"promote {newest.name} as it is, or change the text"
                 return Failure.from_text("same_text", f"{newest.name} has this very text and these variables", hint)
             number = newest.number + 1 if newest is not None else 1

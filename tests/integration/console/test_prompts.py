@@ -87,3 +87,20 @@ async def test_search_finds_a_prompt(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga, browsing(on, APPROVER) as bob:
         assert 'href="/prompts/worker.step"' in (await olga.get("/search?q=worker.step")).text
         assert 'href="/prompts/worker.step"' not in (await bob.get("/search?q=worker.step")).text
+
+
+async def test_a_version_has_its_model_parameters_schema_and_review_date(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, EDITOR) as pia:
+        page = (await pia.get("/prompts/worker.step/edit")).text
+        settings = {"model": "default", "temperature": "0.2", "output_schema": '{"type": "object"'}
+        typed = form(page, "Publish") | NOTE | {"text": "Answer."} | settings
+        refused = await pia.post("/prompts/worker.step/edit", data=typed)
+        assert refused.status_code == 422 and "output_schema" in refused.text
+        typed |= {"output_schema": '{"type": "object"}', "review_by": "2027-03-31"}
+        done = (await pia.post("/prompts/worker.step/edit", data=typed)).text
+        assert "<code>default</code>" in done and "<dd>0.2</dd>" in done and "2027-03-31" in done
+        edited = (await pia.get("/prompts/worker.step/edit")).text
+        assert (
+            'name="temperature" value="0.2"' in edited and 'name="review_by" type="date" value="2027-03-31"' in edited
+        )
+        assert "&#34;type&#34;: &#34;object&#34;" in edited

@@ -60,3 +60,18 @@ async def test_a_prompt_goes_from_a_file_to_a_label_and_back(tmp_path):
         assert "production 5 (as release 3)" in await run(on, "rollback", "--reason", "it was worse")
         releases = json.loads(await run(on, "releases", "--json"))["releases"]
         assert [(row["number"], row["person"]) for row in releases] == [(number, "pia") for number in (5, 4, 3, 2, 1)]
+
+
+async def test_a_file_keeps_model_parameters_schema_and_review_date(tmp_path):
+    (tmp_path / "mesh").mkdir()
+    settings = (
+        "review_by: '2027-03-31'\nmodel: default\nparameters:\n  temperature: 0.2\noutput_schema:\n  type: object\n"
+    )
+    file = tmp_path / "worker.step.md"
+    file.write_text(f"---\nowner: support\n{settings}---\nAnswer.\n")
+    async with stage(tmp_path / "mesh") as on:
+        await run(on, "publish", str(file), "--note", "our own model")
+        await run(on, "export", str(tmp_path / "all"))
+        assert (tmp_path / "all" / file.name).read_text() == file.read_text()
+        assert "nothing has changed" in await run(on, "import", str(tmp_path / "all"), "--note", "again")
+        assert "+model: default" in await run(on, "diff", "worker.step", "--from", "0")

@@ -95,13 +95,14 @@ class ConsolePromptRoutes(ConsoleRoutes):
         document = await _read_prompt(visit)
         chosen = await _choose_version(visit, document, visit.query_value("version"))
         form = {"owner": document["prompt"]["owner"], "note": "", "based_on": chosen.name}
+        form["review_by"] = chosen.row.get("review_by", "") if chosen.row else ""
         return _render_editor(visit, document["prompt"], chosen.content, form)
 
     async def publish_version(self, visit: Visit) -> Response:
         """POST /prompts/{prompt}/edit"""
         form = await visit.read_form(MAX_FORM_BYTES)
         content = forms.content_of(form)
-        fields = {name: form.get(name, "") for name in ("note", "owner", "based_on")}
+        fields = {name: form.get(name, "") for name in ("note", "owner", "based_on", "review_by")}
         try:
             version = await visit.post(_api_path(visit), {"content": content, **fields}, form.get(KEY_FIELD, ""))
         except ApiRefused as error:
@@ -203,6 +204,7 @@ def _render_editor(
         prompt=prompt,
         text=content["text"],
         rows=forms.rows_of(content),
+        settings=forms.show_settings(content),
         form=form,
         here=_page_path(visit),
         may=_may_change(visit),
@@ -281,6 +283,7 @@ async def _choose_version(visit: Visit, document: Json, mark: str) -> ChosenVers
         return ChosenVersion(mark, f"{prompt['prompt']}@{mark}", row["content"], row)
     version = await visit.get(f"{_api_path(visit)}/versions/{mark}")
     content = {"text": version["text"], "variables": version["variables"]}
+    content |= version["version"]["content"] if version["version"] else {}
     return ChosenVersion(mark, version["name"], content, version["version"])
 
 
