@@ -3,10 +3,11 @@
 import httpx
 import pytest
 
+from bulkhead.journal.quality import read_prompt_usage
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.prompt import PromptRelease, ReleasedPrompt, ReleaseMoveRequested
 from tests.eventually import until
-from tests.replay.stage import AUDITOR, EDITOR, OPERATOR, TENANT, Stage, call, plan, stage, use
+from tests.replay.stage import AUDITOR, EDITOR, OPERATOR, TENANT, Stage, accept, call, plan, reject, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 TONE = {"name": "tone", "kind": "choice", "choices": ["plain", "formal"], "default": "plain"}
@@ -303,3 +304,25 @@ async def test_a_version_of_the_same_content_may_have_a_later_review_date(tmp_pa
         later = (await publish(pia, review_by="2027-05-01")).json()
         assert (later["number"], later["review_by"]) == (2, "2027-05-01")
         assert (await publish(pia, review_by="2027-02-30")).status_code == 422
+
+
+async def test_the_cost_of_each_version_is_summed_and_what_it_brought(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia, people(on, OPERATOR) as olga:
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        await on.run()
+        await publish(pia)
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2."), says("It is 3.")], judges={"a": [reject("no"), accept()]})
+        await on.run()
+        page = (await olga.get("/v1/spend", params={"by": "prompt", "since": "1h"})).json()
+        assert {row["name"]: row["spent"]["model_calls"] for row in page["rows"]} == {
+            "planner.draft@2": 2,
+            "worker.step@1": 1,
+            "worker.step@r1": 2,
+            "checker.judge@2": 3,
+        }
+        usage = await read_prompt_usage(on.mesh.context("budget").bus, 0)
+        rows = {row["prompt"]: row for row in usage["prompts"]}
+        assert (rows["worker.step@r1"]["calls"], rows["worker.step@r1"]["accepted"]) == (2, 1)
+        assert rows["worker.step@r1"]["tokens_per_accepted"] == rows["worker.step@r1"]["tokens"] > 0
+        assert [row["release"] for row in usage["releases"]] == ["(shipped prompts)", "production.1"]

@@ -36,7 +36,7 @@ from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import SpendBy
+from bulkhead_contracts.budget import SpendKey
 from bulkhead_contracts.control import Halt
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Mesh:
         """Halts that people have set and nobody has lifted, the oldest first. Raises Refused, Unreachable."""
         return (await self.read(HaltListQuery())).halts
 
-    async def spend(self, by: SpendBy = "agent", since: str = "24h", *, limit: int = 20) -> SpendPage:
+    async def spend(self, by: SpendKey = "agent", since: str = "24h", *, limit: int = 20) -> SpendPage:
         """Cost of the tenant's calls in micro US dollars, by name, the highest first; for operators and auditors.
 
         by: `agent`, `model`, `tool`, `feature`, `task`, `person` or another key of sums. since: age of the oldest call,

@@ -177,7 +177,13 @@ class ModelGateway(Doer[ModelCallRequested]):
             return self._fault_reply(request, source)
         abandoned = self._abandoned_calls.event_of(job)
         attempts = ModelAttempts(
-            job, hands, self._retry_policy, lambda: live_publisher(job, hands), self._cache, abandoned
+            job,
+            hands,
+            self._retry_policy,
+            lambda: live_publisher(job, hands),
+            self._cache,
+            abandoned,
+            prompt.name if prompt is not None else "",
         )
         try:
             chain_result = await Chain(attempts, source, hands.now_unix_ms).ask_models(

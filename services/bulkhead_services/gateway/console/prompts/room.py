@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.gateway_api.prompts import EDITORS
+from bulkhead.gateway_api.query import OVERSEERS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.prompt import PRODUCTION
 from bulkhead_services.gateway.console.api import ApiRefused, Json
@@ -24,6 +25,7 @@ from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, V
 MAX_FORM_BYTES = 512 * 1024
 """A text of the longest kind as a browser sends it: up to nine bytes for a character."""
 SHIPPED = "shipped"
+MAX_FINDINGS = 3
 VERSION = re.compile(r"r([1-9][0-9]{0,8})")
 
 
@@ -69,7 +71,9 @@ class ConsolePromptRoutes(ConsoleRoutes):
 
     async def show_prompt(self, visit: Visit) -> Response:
         """GET /prompts/{prompt}: its versions, the text of one, or the difference of two"""
-        document, releases = await asyncio.gather(_read_prompt(visit), visit.get("/v1/releases"))
+        document, releases, uses_more = await asyncio.gather(
+            _read_prompt(visit), visit.get("/v1/releases"), _read_usage_findings(visit)
+        )
         chosen = await _choose_version(visit, document, visit.query_value("version"))
         against = difference = None
         if visit.query_value("against"):
@@ -86,6 +90,7 @@ class ConsolePromptRoutes(ConsoleRoutes):
             against=against,
             difference=difference,
             uses=_label_uses(name, releases["releases"]),
+            uses_more=uses_more,
             here=_page_path(visit),
             may=_may_change(visit),
         )
@@ -268,6 +273,19 @@ async def _read_change(visit: Visit, form: dict[str, str]) -> Json:
 
 async def _read_prompt(visit: Visit) -> Json:
     return await visit.get(_api_path(visit), before=visit.query_value("before"))
+
+
+async def _read_usage_findings(visit: Visit) -> list[str]:
+    """Sentences on versions of the prompt that use much more than the ones before; [] for whom may not see the use."""
+    if visit.claim.role not in OVERSEERS.names:
+        return []
+    coordination = await visit.get_or("/v1/coordination", {"trips": []}, {})
+    trips = [finding["trip"] for finding in coordination["trips"]]
+    prefix = f"{_prompt_name(visit)}@"
+    sentences = [
+        trip["what"] for trip in trips if trip["detector"] == "prompt_usage" and trip["what"].startswith(prefix)
+    ]
+    return list(dict.fromkeys(sentences))[:MAX_FINDINGS]
 
 
 async def _choose_version(visit: Visit, document: Json, mark: str) -> ChosenVersion:
