@@ -18,7 +18,7 @@ from bulkhead.client import Mesh
 from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, one_line, print_json
 from bulkhead_cli.prompts.files import PromptFile, read_prompt_file, render_settings, write_prompt_file
 from bulkhead_cli.screen import out
 from bulkhead_contracts.prompt import PRODUCTION, PromptContent, version_name
@@ -236,6 +236,34 @@ async def evaluate_version(
             for case in predicate["failed"]:
                 out.print(one_line(f"  {case['case']}: {'; '.join(case['reasons'])}"), style="yellow", markup=False)
     return Exit.FAILED if fell else Exit.OK
+
+
+@prompts_app.command("try")
+def try_on_tasks(
+    name: Annotated[
+        str, typer.Argument(metavar="PROMPT[@rN]", help="Version, worker.step@r3; the newest without @rN.")
+    ],
+    at: GatewayOptions,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="ID",
+            help="Task that has ended; up to five.",
+            show_default="the last three that succeeded with the prompt",
+        ),
+    ] = None,
+) -> Work:
+    """Run stored tasks again with a version, and show old and new answer, tokens, cost, time and verdict.
+
+    The tasks run with tools that only read, under a release of their own: no label moves. Each may cost three times
+    what it cost before (0.05 to 1 USD), counted under the feature "eval". For operators, who may read tasks.
+
+    Examples: bulkhead prompts try worker.step@r3 · bulkhead prompts try worker.step@r3 --task t3k2
+    """
+    from bulkhead_cli.prompts.trial import try_version
+
+    return try_version(at.gateway_target(), name, tuple(task or ()), as_json=at.as_json)
 
 
 @prompts_app.command("rollback")

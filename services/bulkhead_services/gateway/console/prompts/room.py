@@ -20,6 +20,7 @@ from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.prompts import form as forms
 from bulkhead_services.gateway.console.prompts.difference import compare_contents
 from bulkhead_services.gateway.console.prompts.evaluations import read_gate, request_evaluations
+from bulkhead_services.gateway.console.prompts.trial import begin_trial, show_trial
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 MAX_FORM_BYTES = 512 * 1024
@@ -56,6 +57,8 @@ class ConsolePromptRoutes(ConsoleRoutes):
             get("/prompts/{prompt}/promote", self.show_promotion),
             post("/prompts/{prompt}/promote", self.promote_version),
             post("/prompts/{prompt}/evaluate", self.evaluate_version),
+            get("/prompts/{prompt}/try", self.show_trial),
+            post("/prompts/{prompt}/try", self.begin_trial),
         ]
 
     async def list_prompts(self, visit: Visit) -> Response:
@@ -153,6 +156,19 @@ class ConsolePromptRoutes(ConsoleRoutes):
             if error.status == 401:
                 raise
             return await _render_promotion(visit, form, error)
+
+    async def show_trial(self, visit: Visit) -> Response:
+        """GET /prompts/{prompt}/try"""
+        chosen = await _choose_own_version(visit)
+        return await show_trial(
+            visit, _page_path(visit), _prompt_name(visit), chosen.mark, may_change=_may_change(visit)
+        )
+
+    async def begin_trial(self, visit: Visit) -> Response:
+        """POST /prompts/{prompt}/try"""
+        chosen = await _choose_own_version(visit)
+        assert chosen.row is not None
+        return await begin_trial(visit, _page_path(visit), _prompt_name(visit), chosen.mark, chosen.row)
 
     async def show_label(self, visit: Visit) -> Response:
         """GET /prompts/by-label/{label}: what stands now, its canary, and what stood before"""
@@ -303,6 +319,15 @@ async def _choose_version(visit: Visit, document: Json, mark: str) -> ChosenVers
     content = {"text": version["text"], "variables": version["variables"]}
     content |= version["version"]["content"] if version["version"] else {}
     return ChosenVersion(mark, version["name"], content, version["version"])
+
+
+async def _choose_own_version(visit: Visit) -> ChosenVersion:
+    """The version that the address names, which is the tenant's. Raises ApiRefused."""
+    chosen = await _choose_version(visit, await _read_prompt(visit), visit.query_value("version"))
+    if chosen.row is None:
+        reason = "a shipped text is what tasks have without a version"
+        raise ApiRefused(422, {"title": "Nothing to try", "detail": reason, "hint": "choose a version of your own"})
+    return chosen
 
 
 def _label_uses(prompt: str, releases: list[Json]) -> list[Json]:
