@@ -50,10 +50,10 @@ def build_submission(document: Mapping[str, Any], tools: Sequence[Mapping[str, A
     """The body of a task that does again what another did, with tools that only read. Raises ValueError where it had
     none of those."""
     reading = [tool["name"] for tool in tools if tool["effect"] == "read"]
-    wanted = document["tools"] or [tool["name"] for tool in tools]
-    named = [name for name in reading if name in wanted]
+    requested_names = document["tools"] or [tool["name"] for tool in tools]
+    named = [name for name in reading if name in requested_names]
     # A task that names no tools gets those that write by default.
-    if wanted and not named:
+    if requested_names and not named:
         raise ValueError(f"task {document['task_id']} had only tools that change something: choose another one")
     options = {name: document[name] for name in ("route", "constraints") if document.get(name)}
     return {
