@@ -326,3 +326,20 @@ async def test_the_cost_of_each_version_is_summed_and_what_it_brought(tmp_path):
         assert (rows["worker.step@r1"]["calls"], rows["worker.step@r1"]["accepted"]) == (2, 1)
         assert rows["worker.step@r1"]["tokens_per_accepted"] == rows["worker.step@r1"]["tokens"] > 0
         assert [row["release"] for row in usage["releases"]] == ["(shipped prompts)", "production.1"]
+
+
+async def test_prompts_in_use_that_are_past_their_review_date_are_counted(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        reviews = on.mesh.running["registry", "0"].service.component.reviews
+        await publish(pia, review_by="2020-01-31")
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 0, "no task gets it"
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 1
+        [row] = [row for row in (await pia.get("/v1/prompts")).json()["prompts"] if row["prompt"] == "worker.step"]
+        assert row["review_by"] == "2020-01-31"
+        await publish(pia, review_by="2099-01-31")
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 0

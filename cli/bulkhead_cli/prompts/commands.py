@@ -9,6 +9,7 @@ import os
 import shlex
 import tempfile
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -361,7 +362,14 @@ async def _print_prompts(at: GatewayOptions) -> None:
     for row in page["prompts"]:
         newest = version_name(row["prompt"], row["newest"]) if row["newest"] else row["shipped"]
         used = ", ".join(f"{label}: r{number}" for label, number in row["used"].items()) or "shipped"
-        out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}"), markup=False)
+        review_by = f"  {describe_review(row['review_by'])}" if row.get("review_by") else ""
+        out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}{review_by}"), markup=False)
+
+
+def describe_review(review_by: str) -> str:
+    """A review date, and whether it is past, by UTC."""
+    is_past = review_by < datetime.now(UTC).date().isoformat()
+    return f"review was due {review_by}" if is_past else f"review by {review_by}"
 
 
 async def _publish_version(mesh: Mesh, at: GatewayOptions, prompt: str, prompt_file: PromptFile, note: str) -> None:

@@ -358,7 +358,7 @@ class PromptSummary(Contract):
     """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`, with its digest.
 
     newest: number of the tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note
-    are that version's. used: number that a label uses, of labels that use one of the tenant's.
+    and review_by are that version's. used: number that a label uses, of labels that use one of the tenant's.
     """
 
     prompt: PromptId
@@ -367,6 +367,7 @@ class PromptSummary(Contract):
     description: Summary = ""
     owner: Summary = ""
     newest: Count = 0
+    review_by: Annotated[ReviewDate, Field(exclude_if=operator.not_)] = ""
     person: Summary = ""
     note: Summary = ""
     published_unix_ms: UnixMs = 0
