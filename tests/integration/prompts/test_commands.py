@@ -103,3 +103,32 @@ async def test_a_version_is_tried_on_tasks_that_have_ended(tmp_path):
         assert "counter_increment" not in pair["new"]["tools"] and "calculate" in pair["new"]["tools"]
         assert "none of the newest versions" in await run(on, "try", "worker.step@r7", code=2, key=OPERATOR)
         assert "production stands for the shipped prompts" in await run(on, "releases")
+
+
+async def test_a_set_is_compared_with_the_requests_of_a_time(tmp_path, monkeypatch):
+    (tmp_path / "mesh").mkdir()
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(
+        "".join(f'{{"name": "c{n}", "input": "Add it up.", "checks": [{{"contains": "2"}}]}}\n' for n in (1, 2))
+    )
+    async with stage(tmp_path / "mesh") as on:
+        for _ in range(2):
+            on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+            await on.run("Add it up.")
+        few = await run_eval(on, "check", str(cases), "--against", "1h", code=2)
+        assert "2 cases and 2 requests are too few to compare" in few
+        monkeypatch.setattr("bulkhead_cli.evaluation.sets.MIN_TEXTS", 2)
+        alike = json.loads(await run_eval(on, "check", str(cases), "--against", "1h", "--json"))
+        assert [(row["measure"], row["drifted"]) for row in alike["distances"]] == [
+            ("topics", False),
+            ("lengths", False),
+            ("languages", False),
+        ]
+
+
+async def run_eval(on: Stage, *words: str, code: int = 0) -> str:
+    """As `run`, of `bulkhead eval`."""
+    arguments = ["eval", *words, "--url", on.url, "--api-key", OPERATOR]
+    result = await asyncio.to_thread(CliRunner().invoke, app, arguments, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout if not code else result.output
