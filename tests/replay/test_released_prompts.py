@@ -343,3 +343,30 @@ async def test_prompts_in_use_that_are_past_their_review_date_are_counted(tmp_pa
         await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
         await reviews.read_dates()
         assert reviews.count_overdue() == 0
+
+
+async def test_a_pinned_model_is_held_to_the_tenants_policy_and_counted_as_itself(tmp_path):
+    routes = {"default": {"model": "offline-rules-1"}, "spare": {"model": "careful-1"}, "abroad": {"model": "far-1"}}
+    routes["abroad"]["provider"] = "far"
+    settings = {
+        "routes": routes,
+        "providers": {"far": {"base_url": "http://127.0.0.1:9/v1", "api_key": "k"}},
+        "free_models": ("careful-1", "far-1"),
+        "tenant_policies": {TENANT: {"providers": ["openai"]}},
+    }
+    async with stage(tmp_path, **settings) as on, people(on) as pia, people(on, OPERATOR) as olga:
+        await publish(pia, {"text": "Add it up.", "model": "spare"})
+        await publish(pia, {"text": "Add it up.", "model": "far/far-1"})
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        assert (await on.run())["status"] == "succeeded"
+        page = (await olga.get("/v1/spend", params={"by": "model", "since": "1h"})).json()
+        assert {row["name"]: row["spent"]["calls"] for row in page["rows"]} == {"offline-rules-1": 2, "careful-1": 1}
+
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        task = (await on.run())["task_id"]
+        replies = [row.body for row in await on.mesh.messages("JOURNAL") if row.task == task]
+        assert any(
+            b"the policy of tenant demo allows no model of tier default: far-1 at far" in body for body in replies
+        )
