@@ -30,13 +30,13 @@ from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import TaskTrip, Tripped
 from bulkhead_contracts.control import BreakerReset, Switched
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
-from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices, RecentControlChanges
 from bulkhead_services.budget.watch.open_waits import WaitMinutes
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
-from bulkhead_services.budget.watch.prompt_usage import PromptUsageFold
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
+from bulkhead_services.budget.watch.trends.latency import FeatureLatencyFold
+from bulkhead_services.budget.watch.trends.prompt_usage import PromptUsageFold
 
 MARK_VERSION = 5
 MAX_DUE = 10_000
