@@ -60,7 +60,7 @@ def write_prompt_file(content: dict[str, Any], owner: str, review_by: str = "") 
 
 
 def render_settings(content: dict[str, Any]) -> str:
-    """What a version says beside its text, as YAML; "" where that is nothing."""
+    """Settings of a version beside its text, as YAML; "" where that is nothing."""
     head = {name: content[name] for name in CONTENT_FIELDS if content.get(name)}
     if "variables" in head:
         head["variables"] = [

@@ -46,8 +46,8 @@ async def try_version(target: GatewayTarget, name: str, tasks: tuple[str, ...], 
         standing = (await mesh.releases(PRODUCTION))["releases"]
         change = trial.build_change(prompt, number, version["content"]["variables"], standing)
         reason, key = f"try {version_name(prompt, number)} on stored tasks", str(uuid.uuid4())
-        asked = await mesh.request_evaluation(PRODUCTION, [change], reason, idempotency_key=key)
-        release = asked["evaluation"]["release"]
+        evaluation = await mesh.request_evaluation(PRODUCTION, [change], reason, idempotency_key=key)
+        release = evaluation["evaluation"]["release"]
         at_most = format_usd(sum(map(trial.limit_of, documents)))
         err.print(f"{format_count(len(ids), 'task')} with {release}, for {at_most} at most", markup=False)
         runs = await asyncio.gather(*(_run_again(mesh, body, release) for body in bodies))

@@ -65,18 +65,18 @@ def measure_distances(cases: Sequence[str], requests: Sequence[str]) -> list[Pop
 
 def language_of(text: str) -> str:
     """The language of a text by a small rule: of Latin letters the one with the most stop words, else the script."""
-    words = [word.lower() for word in _WORD.findall(text)]
-    scripts = Counter(unicodedata.name(word[0], "?").split()[0].lower() for word in words)
+    tokens = [token.lower() for token in _WORD.findall(text)]
+    scripts = Counter(unicodedata.name(token[0], "?").split()[0].lower() for token in tokens)
     script = scripts.most_common(1)[0][0] if scripts else "none"
-    hits = {language: sum(word in stops for word in words) for language, stops in _STOPS.items()}
+    hits = {language: sum(token in stops for token in tokens) for language, stops in _STOPS.items()}
     language = max(hits, key=lambda name: hits[name])
     return language if script == "latin" and hits[language] else script
 
 
 def _topic_profile(text: str) -> Mapping[int | str, float]:
-    words = Counter(zlib.crc32(word.lower().encode()) % BUCKETS for word in _WORD.findall(text) if len(word) > 2)
-    total = sum(words.values()) or 1
-    return {bucket: count / total for bucket, count in words.items()}
+    tokens = [token.lower() for token in _WORD.findall(text) if len(token) > 2]
+    buckets = Counter(zlib.crc32(token.encode()) % BUCKETS for token in tokens)
+    return {bucket: count / len(tokens) for bucket, count in buckets.items()}
 
 
 def _length_profile(text: str) -> Mapping[int | str, float]:

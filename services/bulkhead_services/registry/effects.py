@@ -106,7 +106,7 @@ class PromptRegistry(EdgeComponent):
 
     def gauges(self) -> dict[str, ReadGauge]:
         """Metrics of canaries, drift and review dates."""
-        return self._watcher.gauges() | self.reviews.gauges()
+        return self._watcher.gauges() | {names.REVIEWS_OVERDUE: lambda: {(): self.reviews.count_overdue()}}
 
     async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
         """Make a version, or say why not."""

@@ -11,9 +11,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
-from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
-from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts.prompt import PRODUCTION, PromptVersion
 
 log = Log("registry")
@@ -41,10 +39,6 @@ class ReviewDates:
         """Read no more."""
         if self._task is not None:
             await cancel_tasks(self._task)
-
-    def gauges(self) -> dict[str, ReadGauge]:
-        """Versions in use that are past their review date."""
-        return {names.REVIEWS_OVERDUE: lambda: {(): self.count_overdue()}}
 
     def count_overdue(self) -> int:
         """Versions whose day is over, by UTC."""

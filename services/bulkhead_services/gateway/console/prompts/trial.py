@@ -71,7 +71,11 @@ async def _offer_tasks(visit: Visit, prompt: str) -> list[Json]:
     page = await visit.get("/v1/tasks", status="succeeded", kind="planned", limit=ROWS)
     candidates = trial.list_candidates(page["tasks"])
     stories = await asyncio.gather(*(visit.get(f"/v1/tasks/{task}/why") for task in candidates))
-    fitting = [task for task, why in zip(candidates, stories, strict=True) if trial.uses_prompt(why["story"], prompt)]
+    fitting = [
+        task
+        for task, explanation in zip(candidates, stories, strict=True)
+        if trial.uses_prompt(explanation["story"], prompt)
+    ]
     return await asyncio.gather(*(visit.get(f"/v1/tasks/{task}") for task in fitting[: trial.USUAL_TASKS]))
 
 
