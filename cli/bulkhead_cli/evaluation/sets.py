@@ -17,7 +17,7 @@ from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.judges.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.labels import build_label_files
-from bulkhead.evaluation.population import MIN_TEXTS, measure_distances
+from bulkhead.evaluation.population import MIN_TEXTS, distance_json, measure_distances
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
 from bulkhead.gateway_api.ratings import LabelExportQuery
@@ -95,7 +95,7 @@ async def check_population(target: GatewayTarget, path: Path, since: str, *, as_
     distances = measure_distances(cases, requests)
     if as_json:
         counts = {"set": str(path), "cases": len(cases), "requests": len(requests)}
-        print_json(counts | {"distances": [distance.as_json() for distance in distances]})
+        print_json(counts | {"distances": [distance_json(distance) for distance in distances]})
     else:
         for row in distances:
             verdict = "drifted" if row.has_drifted else "alike"

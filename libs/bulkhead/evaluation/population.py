@@ -48,10 +48,11 @@ class PopulationDistance:
         """True where it is more than chance, and not a little."""
         return self.p_value <= ALPHA and self.distance - self.typical >= MIN_EXCESS
 
-    def as_json(self) -> dict[str, float | str | bool]:
-        """For programs."""
-        figures = {name: round(getattr(self, name), 4) for name in ("distance", "typical", "p_value")}
-        return {"measure": self.measure, **figures, "drifted": self.has_drifted}
+
+def distance_json(row: PopulationDistance) -> dict[str, float | str | bool]:
+    """A distance for programs."""
+    figures = {name: round(getattr(row, name), 4) for name in ("distance", "typical", "p_value")}
+    return {"measure": row.measure, **figures, "drifted": row.has_drifted}
 
 
 def measure_distances(cases: Sequence[str], requests: Sequence[str]) -> list[PopulationDistance]:
