@@ -20,9 +20,8 @@ from bulkhead.evaluation.labels import build_label_files
 from bulkhead.evaluation.population import MIN_TEXTS, distance_json, measure_distances
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
-from bulkhead.gateway_api.ratings import LabelExportQuery
+from bulkhead.gateway_api.ratings import OF_EVALUATIONS, LabelExportQuery
 from bulkhead.gateway_api.tasks import TaskListQuery
-from bulkhead.prompts.trial import OF_EVALUATIONS
 from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.models.running import read_cases
 from bulkhead_cli.output import CommandError, Exit, json_line, print_json

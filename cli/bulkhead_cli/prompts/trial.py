@@ -82,7 +82,7 @@ async def _run_again(mesh: Mesh, body: dict[str, Any], release: str) -> dict[str
         feature=body["feature"],
         route=body.get("route", ""),
         constraints=tuple(body.get("constraints", ())),
-        release=release,
+        prompt_release=release,
     )
     return await task.wait_until_ended()
 

@@ -11,7 +11,6 @@ from bulkhead.evaluation.answers import MARKER
 from bulkhead.evaluation.cases import MAX_CHECKS, Check, EvaluationCase
 from bulkhead.gateway_api.ratings import OF_EVALUATIONS
 from bulkhead.grounding.personal_data import mask_personal_data
-from bulkhead.prompts.trial import OF_EVALUATIONS
 from bulkhead.telemetry.redaction import without_keys
 from bulkhead.text.amounts import format_time
 from bulkhead_contracts import bounds

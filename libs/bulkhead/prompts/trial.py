@@ -7,8 +7,8 @@ API: a release for the trial, and tasks that change nothing. No label moves.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-OF_EVALUATIONS = ("compare", "eval", "probe")
-"""Features of tasks that are evaluations themselves."""
+from bulkhead.gateway_api.ratings import OF_EVALUATIONS
+
 FEATURE = "eval"
 USUAL_TASKS, MAX_TASKS, CANDIDATES = 3, 5, 8
 MIN_LIMIT_USD_MICROS, MAX_LIMIT_USD_MICROS, LIMIT_FACTOR = 50_000, 1_000_000, 3
@@ -60,7 +60,7 @@ def build_submission(document: Mapping[str, Any], tools: Sequence[Mapping[str, A
         "objective": document["objective"],
         "tools": named,
         "feature": FEATURE,
-        "release": release,
+        "prompt_release": release,
         "limits": {"cost_usd_micros": limit_of(document)},
         **options,
     }

@@ -56,7 +56,7 @@ async def begin_trial(visit: Visit, here: str, prompt: str, mark: str, version: 
     body: Json = {"label": PRODUCTION, "changes": [change], "reason": f"try {prompt}@{mark} on stored tasks"}
     release = (await visit.post("/v1/evaluations", body, key))["evaluation"]["release"]
     receipts = [
-        await visit.post("/v1/tasks", body | {"release": release}, f"{key}t{number}")
+        await visit.post("/v1/tasks", body | {"prompt_release": release}, f"{key}t{number}")
         for number, body in enumerate(bodies)
     ]
     pairs = "".join(
