@@ -99,7 +99,7 @@ async def test_a_version_is_tried_on_tasks_that_have_ended(tmp_path):
         on.model.will(plan({"id": "a"}), a=[says("It is 2, and so are you.")])
         tried = json.loads(await run(on, "try", "worker.step", "--task", old, "--json", key=OPERATOR))
         [pair] = tried["pairs"]
-        assert pair["new"]["release"] == tried["release"] and pair["new"]["feature"] == "eval"
+        assert pair["new"]["prompt_release"] == tried["release"] and pair["new"]["feature"] == "eval"
         assert "counter_increment" not in pair["new"]["tools"] and "calculate" in pair["new"]["tools"]
         assert "none of the newest versions" in await run(on, "try", "worker.step@r7", code=2, key=OPERATOR)
         assert "production stands for the shipped prompts" in await run(on, "releases")
