@@ -266,6 +266,7 @@ MAX_ASKED_OUTPUT_TOKENS = 1_000_000
 # Prompts that a tenant's people change
 MAX_PROMPT_CHARS = 32 * 1024
 MAX_PROMPT_ID_CHARS = 48
+MAX_PROMPT_NAME_CHARS = 64
 MAX_PROMPT_VARIABLES = 16
 MAX_PROMPT_CHOICES = 16
 MAX_PROMPTS = 64  # that one mesh asks for, and that one release names

@@ -3,10 +3,11 @@
 import httpx
 import pytest
 
+from bulkhead.journal.quality import read_prompt_usage
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.prompt import PromptRelease, ReleasedPrompt, ReleaseMoveRequested
 from tests.eventually import until
-from tests.replay.stage import AUDITOR, EDITOR, OPERATOR, TENANT, Stage, call, plan, stage, use
+from tests.replay.stage import AUDITOR, EDITOR, OPERATOR, TENANT, Stage, accept, call, plan, reject, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 TONE = {"name": "tone", "kind": "choice", "choices": ["plain", "formal"], "default": "plain"}
@@ -105,6 +106,13 @@ async def test_a_canary_gets_its_share_and_is_promoted(tmp_path):
         ({"text": "Say it.", "variables": [TONE]}, "the variable tone does not stand in the text"),
         ({"text": "Say it.\u200b"}, "characters that nobody sees: U+200B"),
         (CONTENT | {"variables": [TONE | {"default": "rude"}]}, "tone is one of plain, formal"),
+        ({"text": "Say it.", "model": "openai/gpt-latest"}, "the model openai/gpt-latest is whatever is newest"),
+        ({"text": "Say it.", "output_schema": {"type": "object", "required": 1}}, "the output schema is none"),
+        ({"text": "Say it.", "output_schema": {"type": "array"}}, "the output schema needs `type: object`"),
+        (
+            {"text": "Say it.", "output_schema": {"type": "object", "properties": {"a": {"$ref": "http://a"}}}},
+            "the output schema refers to another document",
+        ),
     ],
 )
 async def test_a_version_that_could_not_be_used_is_refused_by_name(tmp_path, content, reason):
@@ -257,3 +265,108 @@ async def test_every_version_can_be_read_shipped_ones_too(tmp_path):
             refused = await pia.get(name, params={"release": release})
             assert refused.status_code == 404 and refused.json()["code"].startswith("unknown_"), name
         assert (await pia.get(f"{path}newest")).status_code == 422
+
+
+async def test_a_version_brings_its_model_its_parameters_and_its_form(tmp_path):
+    schema = {"type": "object", "required": ["total"], "properties": {"total": {"type": "integer"}}}
+    pinned = {"text": "Add it up.", "model": "openai/careful-1", "parameters": {"temperature": 0, "top_p": 0.5}}
+    route = {"model": "offline-rules-1", "fallback": {"model": "careful-1", "max_output_tokens": 900}}
+    routes = {"default": route, "other": {"model": "other-1"}}
+    async with stage(tmp_path, routes=routes, free_models=("careful-1", "other-1")) as on, people(on) as pia:
+        await publish(pia, pinned | {"output_schema": schema})
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says('{"total": 2}')])
+        assert (await on.run())["status"] == "succeeded"
+        [body] = [body for role, _, body in on.model.asked if role == "work"]
+        assert (body["model"], body["temperature"], body["top_p"]) == ("careful-1", 0, 0.5)
+        assert body["response_format"]["json_schema"] == {"name": "text", "strict": False, "schema": schema}
+        assert {body["model"] for role, _, body in on.model.asked if role == "plan"} == {"offline-rules-1"}
+
+        # A task that names a route is answered by it; an answer of another form is none.
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        ended = await on.run(route="other")
+        assert {body["model"] for _, _, body in on.model.asked if _ != "judge"} == {"other-1"}
+        assert ended["status"] == "failed"
+
+        await publish(pia, {"text": "Add it up.", "model": "openai/nobody-1"})
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        task = (await on.run())["task_id"]
+        replies = [row.body for row in await on.mesh.messages("JOURNAL") if row.task == task]
+        assert any(b"the model openai/nobody-1, which no route" in body for body in replies)
+        assert not told(on)
+
+
+async def test_a_version_of_the_same_content_may_have_a_later_review_date(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        assert (await publish(pia, review_by="2027-02-28")).json()["review_by"] == "2027-02-28"
+        assert (await publish(pia, review_by="2027-02-28")).json()["code"] == "same_text"
+        later = (await publish(pia, review_by="2027-05-01")).json()
+        assert (later["number"], later["review_by"]) == (2, "2027-05-01")
+        assert (await publish(pia, review_by="2027-02-30")).status_code == 422
+
+
+async def test_the_cost_of_each_version_is_summed_and_what_it_brought(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia, people(on, OPERATOR) as olga:
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        await on.run()
+        await publish(pia)
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2."), says("It is 3.")], judges={"a": [reject("no"), accept()]})
+        await on.run()
+        page = (await olga.get("/v1/spend", params={"by": "prompt", "since": "1h"})).json()
+        assert {row["name"]: row["spent"]["model_calls"] for row in page["rows"]} == {
+            "planner.draft@2": 2,
+            "worker.step@1": 1,
+            "worker.step@r1": 2,
+            "checker.judge@2": 3,
+        }
+        usage = await read_prompt_usage(on.mesh.context("budget").bus, 0)
+        rows = {row["prompt"]: row for row in usage["prompts"]}
+        assert (rows["worker.step@r1"]["calls"], rows["worker.step@r1"]["accepted"]) == (2, 1)
+        assert rows["worker.step@r1"]["tokens_per_accepted"] == rows["worker.step@r1"]["tokens"] > 0
+        assert [row["release"] for row in usage["releases"]] == ["(shipped prompts)", "production.1"]
+
+
+async def test_prompts_in_use_that_are_past_their_review_date_are_counted(tmp_path):
+    async with stage(tmp_path) as on, people(on) as pia:
+        reviews = on.mesh.running["registry", "0"].service.component.reviews
+        await publish(pia, review_by="2020-01-31")
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 0, "no task gets it"
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 1
+        [row] = [row for row in (await pia.get("/v1/prompts")).json()["prompts"] if row["prompt"] == "worker.step"]
+        assert row["review_by"] == "2020-01-31"
+        await publish(pia, review_by="2099-01-31")
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        await reviews.read_dates()
+        assert reviews.count_overdue() == 0
+
+
+async def test_a_pinned_model_is_held_to_the_tenants_policy_and_counted_as_itself(tmp_path):
+    routes = {"default": {"model": "offline-rules-1"}, "spare": {"model": "careful-1"}, "abroad": {"model": "far-1"}}
+    routes["abroad"]["provider"] = "far"
+    settings = {
+        "routes": routes,
+        "providers": {"far": {"base_url": "http://127.0.0.1:9/v1", "api_key": "k"}},
+        "free_models": ("careful-1", "far-1"),
+        "tenant_policies": {TENANT: {"providers": ["openai"]}},
+    }
+    async with stage(tmp_path, **settings) as on, people(on) as pia, people(on, OPERATOR) as olga:
+        await publish(pia, {"text": "Add it up.", "model": "spare"})
+        await publish(pia, {"text": "Add it up.", "model": "far/far-1"})
+        await move(pia, 0, changes=[{"prompt": "worker.step", "number": 1}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        assert (await on.run())["status"] == "succeeded"
+        page = (await olga.get("/v1/spend", params={"by": "model", "since": "1h"})).json()
+        assert {row["name"]: row["spent"]["calls"] for row in page["rows"]} == {"offline-rules-1": 2, "careful-1": 1}
+
+        await move(pia, 1, changes=[{"prompt": "worker.step", "number": 2}])
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        task = (await on.run())["task_id"]
+        replies = [row.body for row in await on.mesh.messages("JOURNAL") if row.task == task]
+        assert any(
+            b"the policy of tenant demo allows no model of tier default: far-1 at far" in body for body in replies
+        )

@@ -174,8 +174,24 @@ def compare(
 
 
 @eval_app.command("check")
-def check(case_set: CaseSet, as_json: Json = False) -> Work:
+def check(
+    case_set: CaseSet,
+    at: GatewayOptions,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="TIME",
+            help="Compare its cases with the requests of so long: 7d. A gateway is asked.",
+            show_default=False,
+        ),
+    ] = "",
+) -> Work:
     """Validate a set without running it: its fields, documents, schemas and Python checks.
+
+    With --against the exit code is 1 when the cases no longer resemble the requests: in topics (words), lengths or
+    languages their Jensen-Shannon divergence is larger than in all but 5 % of random divisions of the same texts, the
+    three together, and by 0.05 or more.
 
     A case has a name, an input, checks and, optionally, documents (paths beside the set), references, tags and an
     origin. It passes when it is answered and all checks hold. Each check is one of:
@@ -205,11 +221,13 @@ def check(case_set: CaseSet, as_json: Json = False) -> Work:
     latency_ms) it returns True or "", or why it does not pass, within 10 s. It runs with your
     rights: read a set of others first.
 
-    Examples: bulkhead eval check cases.jsonl
+    Examples: bulkhead eval check cases.jsonl · bulkhead eval check cases.jsonl --against 7d
     """
-    from bulkhead_cli.evaluation.sets import check_set
+    from bulkhead_cli.evaluation.sets import check_population, check_set
 
-    return check_set(case_set, as_json=as_json)
+    if against:
+        return check_population(at.gateway_target(), case_set, against, as_json=at.as_json)
+    return check_set(case_set, as_json=at.as_json)
 
 
 @eval_app.command("calibrate")

@@ -6,7 +6,7 @@ In: a set, or a target and which of its tasks. Out: a summary, or cases as JSON 
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from bulkhead.client import Mesh, Refused, request_checks
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, digest_cases
 from bulkhead.evaluation.judges.certificates import SeatedJudge, seat_judges
 from bulkhead.evaluation.labels import build_label_files
+from bulkhead.evaluation.population import MIN_TEXTS, distance_json, measure_distances
 from bulkhead.evaluation.production import build_case, sample_tasks
 from bulkhead.evaluation.python_checks import load_python_checks
-from bulkhead.gateway_api.ratings import LabelExportQuery
+from bulkhead.gateway_api.ratings import OF_EVALUATIONS, LabelExportQuery
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.models.running import read_cases
@@ -78,6 +79,29 @@ def print_standings(seats: Iterable[SeatedJudge], screen: Console) -> None:
         elif seat.certificate is not None:
             until = format_time(seat.certificate.expires_unix_ms)
             screen.print(f"judge {seat.judge.name} is certified until {until}", markup=False)
+
+
+async def check_population(target: GatewayTarget, path: Path, since: str, *, as_json: bool) -> Exit:
+    """Compare a set with the requests of a time. Raises CommandError."""
+    cases = [case.objective for case in read_cases(path)]
+    async with target.mesh_client() as mesh:
+        rows = await _read_rows(mesh, {"since": since, "kind": "planned", "limit": PAGE})
+    requests = [row["objective"] for row in rows if row["feature"] not in OF_EVALUATIONS]
+    if min(len(cases), len(requests)) < MIN_TEXTS:
+        few = f"{format_count(len(cases), 'case')} and {format_count(len(requests), 'request')}"
+        hint = f"{MIN_TEXTS} of each are needed: take a longer time, or more cases"
+        raise CommandError(Exit.USAGE, f"{few} are too few to compare", hint, name="evaluation")
+    distances = measure_distances(cases, requests)
+    if as_json:
+        counts = {"set": str(path), "cases": len(cases), "requests": len(requests)}
+        print_json(counts | {"distances": [distance_json(distance) for distance in distances]})
+    else:
+        for row in distances:
+            verdict = "drifted" if row.has_drifted else "alike"
+            figures = f"{row.distance:.3f}, by chance {row.typical:.3f} (p = {row.p_value:.3g})"
+            out.print(f"{row.measure:10} {verdict:8} {figures}", markup=False, style="red" if row.has_drifted else "")
+        out.print(f"{format_count(len(cases), 'case')}, {format_count(len(requests), 'request')}", markup=False)
+    return Exit.FAILED if any(row.has_drifted for row in distances) else Exit.OK
 
 
 async def write_task_cases(
@@ -150,17 +174,22 @@ async def _show_task(mesh: Mesh, task: str) -> dict[str, Any] | None:
 
 
 async def _select_tasks(mesh: Mesh, selection: TaskSelection) -> tuple[str, ...]:
-    rows: list[dict[str, Any]] = []
-    cursor = ""
     filters = {"since": selection.since, "status": selection.status or ENDED, "kind": "planned", "limit": PAGE}
     filters |= {"standing": selection.standing, "answered": selection.answered, "rated": selection.rated}
+    return tuple(str(row["task_id"]) for row in sample_tasks(await _read_rows(mesh, filters), selection.count))
+
+
+async def _read_rows(mesh: Mesh, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tasks that fit, the newest first, up to MAX_TASKS_READ."""
+    rows: list[dict[str, Any]] = []
+    cursor = ""
     while len(rows) < MAX_TASKS_READ:
-        page = await mesh.read_json(request_checks.check_query(TaskListQuery, filters | {"cursor": cursor}))
+        page = await mesh.read_json(request_checks.check_query(TaskListQuery, {**filters, "cursor": cursor}))
         rows += page["tasks"]
         cursor = page.get("next") or ""
         if not cursor:
             break
-    return tuple(str(row["task_id"]) for row in sample_tasks(rows, selection.count))
+    return rows
 
 
 def _case_row(case: EvaluationCase) -> dict[str, Any]:

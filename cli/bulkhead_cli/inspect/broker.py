@@ -16,7 +16,7 @@ from rich.table import Table
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.gateway_api.histories import StoryDocument, TimelinePage
-from bulkhead.journal import history, lines, quality, timeline
+from bulkhead.journal import history, lines, prompt_usage, quality, timeline
 from bulkhead.journal.history import build_entries, messages_of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.calls import contents_to_read
@@ -170,6 +170,23 @@ async def show_report(data: Path, since_s: int, tenant: str, targets_ms: dict[st
     return Exit.FAILED if missed else Exit.OK
 
 
+async def show_prompt_usage(data: Path, since_s: int, tenant: str, *, as_json: bool) -> Exit:
+    """Print the use of prompts by version and by release. Raises CommandError, BusError."""
+    since = int(time.time() * 1000) - since_s * 1000
+    async with operator_bus(data) as bus:
+        usage = await quality.read_prompt_usage(bus, since, tenant or "*")
+    if as_json:
+        print_json({"since_unix_ms": since, "tenant": tenant or None, **usage})
+    else:
+        for name, rows in (("prompt", usage["prompts"]), ("release", usage["releases"])):
+            columns = "calls", "tokens", "cost", "accepted", "tokens per accepted", "cost per accepted"
+            print_whole(_figures_table(name, columns, rows, _prompt_cells))
+        out.print(f"tasks that were submitted since {format_time(since)}", markup=False)
+        for finding in usage["uses_more"]:
+            out.print(f"{finding['what']}; {prompt_usage.HINT}", style="bold yellow", markup=False)
+    return Exit.FAILED if usage["uses_more"] else Exit.OK
+
+
 def _print_report(found: dict[str, Any], since_unix_ms: int) -> None:
     answers, tasks = sum(row["answers"] for row in found["models"]), sum(row["tasks"] for row in found["features"])
     if not answers and not tasks:
@@ -205,6 +222,18 @@ def _figures_table(name: str, columns: tuple[str, ...], rows: list[dict[str, Any
     for row in rows:
         table.add_row(escape(row[name]), *cells(row))
     return table
+
+
+def _prompt_cells(row: dict[str, Any]) -> list[str]:
+    tokens, cost = row["tokens_per_accepted"], row["per_accepted_usd_micros"]
+    return [
+        f"{row['calls']:,}",
+        f"{row['tokens']:,}",
+        format_cost(row["cost_usd_micros"], row["estimated_usd_micros"]),
+        f"{row['accepted']:,}",
+        f"{tokens:,}" if tokens is not None else NOTHING,
+        format_usd(cost) if cost is not None else NOTHING,
+    ]
 
 
 def _model_cells(row: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """`bulkhead timeline`, `why`, `cite`, `report` and `doctor`: the arguments of each. `main` adds them."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,18 +75,34 @@ def why(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", whole
     return broker.show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)
 
 
-def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:
-    """Compare quality, cost and latency of models and features.
+def report(
+    at: BrokerOptions,
+    since: Since = "24h",
+    tenant: ReportTenant = "",
+    target: Targets = None,
+    by: Annotated[
+        Literal["model", "prompt"],
+        typer.Option("--by", help="model: models and features; prompt: versions of prompts, and releases."),
+    ] = "model",
+) -> Work:
+    """Compare quality, cost and latency of models and features, or the use of prompts by version.
 
     By model: share of accepted answers, the judge's mean score, and the cost of an accepted answer; a cheap model whose
     accepted answers cost more than a dearer one's is named. By feature: duration of tasks (p50, p95), cost, quality.
     Failed attempts (retries, fallbacks) are shown by `bulkhead spend --by model`. Reads the inboxes with the operator's
     key in DIR. The exit code is 1 when a target is missed.
 
-    Examples: bulkhead report --since 7d · bulkhead report --target search=30 --target invoices=120
-    """
-    from bulkhead_cli.inspect.broker import show_report
+    By prompt: calls, tokens and cost, also for an accepted answer, by version and by release; with more than one tenant
+    their versions of the same number are one row. The exit code is 1 when a version uses half more tokens for an
+    accepted answer than the one before, with 30 or more accepted answers of each.
 
+    Examples: bulkhead report --since 7d · bulkhead report --target search=30 --target invoices=120 ·
+    bulkhead report --by prompt --tenant demo
+    """
+    from bulkhead_cli.inspect.broker import show_prompt_usage, show_report
+
+    if by == "prompt":
+        return show_prompt_usage(at.data, since_s(since), tenant, as_json=at.as_json)
     return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
 
 

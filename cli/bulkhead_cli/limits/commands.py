@@ -21,7 +21,7 @@ TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{
 KINDS = ("task", "step", "agent", "workflow", "feature", "user", "day", "month")
 
 LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"Target of the limit: {FORMS}.")]
-By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task"]
+By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task", "prompt"]
 WALL = re.compile(r"\d{1,9}[smhd]", re.ASCII)
 
 

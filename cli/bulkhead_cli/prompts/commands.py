@@ -9,6 +9,7 @@ import os
 import shlex
 import tempfile
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,8 @@ from bulkhead.client import Mesh
 from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
-from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
-from bulkhead_cli.prompts.files import read_prompt_file, write_prompt_file
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, one_line, print_json
+from bulkhead_cli.prompts.files import PromptFile, read_prompt_file, render_settings, write_prompt_file
 from bulkhead_cli.screen import out
 from bulkhead_contracts.prompt import PRODUCTION, PromptContent, version_name
 
@@ -78,7 +79,8 @@ async def show_prompt(
         out.print(one_line(f"{name:28} {when}  {version['person']}: {version['note']}"), markup=False)
     out.print(one_line(f"{document['prompt']['shipped']:28} comes with the mesh"), markup=False)
     out.print()
-    out.print(_text_of(document, number), markup=False, end="")
+    content = _content_of(document, number)
+    out.print(render_settings(content) + content["text"], markup=False, end="")
 
 
 @prompts_app.command("releases")
@@ -106,7 +108,7 @@ async def diff_versions(
     ] = -1,
     new: Annotated[int, typer.Option("--to", metavar="N", help="Newer version.", show_default="the newest")] = 0,
 ) -> None:
-    """Compare the texts of two versions of a prompt."""
+    """Compare two versions of a prompt: variables, model, parameters, schema, text."""
     async with at.gateway_target().mesh_client() as mesh:
         document = await mesh.prompt(prompt)
     newest = document["prompt"]["newest"]
@@ -114,12 +116,13 @@ async def diff_versions(
         raise CommandError(Exit.USAGE, f"{prompt} has no version of yours", "publish one: bulkhead prompts publish")
     new = new or newest
     old = new - 1 if old < 0 else old
-    texts = [_text_of(document, number, shipped=not number) for number in (old, new)]
+    contents = [_content_of(document, number, shipped=not number) for number in (old, new)]
     names = [version_name(prompt, number) if number else document["prompt"]["shipped"] for number in (old, new)]
     if at.as_json:
-        print_json({"from": names[0], "to": names[1], "from_text": texts[0], "to_text": texts[1]})
+        texts = {"from_text": contents[0]["text"], "to_text": contents[1]["text"]}
+        print_json({"from": names[0], "to": names[1], **texts})
         return
-    lines = [text.splitlines() for text in texts]
+    lines = [(render_settings(content) + content["text"]).splitlines() for content in contents]
     for line in difflib.unified_diff(lines[0], lines[1], names[0], names[1], lineterm=""):
         out.print(line, markup=False, style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))
 
@@ -127,7 +130,7 @@ async def diff_versions(
 @prompts_app.command("check")
 def check_file(file: File, at: GatewayOptions) -> Exit:
     """Check a prompt's file without sending it anywhere: its variables, its size, its characters."""
-    content, _ = read_prompt_file(file)
+    content = read_prompt_file(file).content
     problems = content.list_problems()
     if at.as_json:
         print_json({"file": str(file), "sha256": content.sha256, "problems": problems})
@@ -142,9 +145,10 @@ def check_file(file: File, at: GatewayOptions) -> Exit:
 @prompts_app.command("publish")
 async def publish_file(file: File, at: GatewayOptions, note: Note = "", owner: Owner = "") -> None:
     """Publish a file as the next version of the prompt of its name. No task uses it before a label is moved to it."""
-    content, written_owner = read_prompt_file(file)
+    prompt_file = read_prompt_file(file)
+    prompt_file = prompt_file._replace(owner=owner or prompt_file.owner)
     async with at.gateway_target().mesh_client() as mesh:
-        await _publish_version(mesh, at, file.name.removesuffix(SUFFIX), content, note, owner or written_owner)
+        await _publish_version(mesh, at, file.name.removesuffix(SUFFIX), prompt_file, note)
 
 
 @prompts_app.command("edit")
@@ -155,17 +159,18 @@ async def edit_prompt(prompt: PromptId, at: GatewayOptions, note: Note = "") -> 
         newest = document["versions"][0] if document["versions"] else None
         before = newest["content"] if newest else {"text": document["shipped_text"], "variables": []}
         owner = newest["owner"] if newest else document["prompt"]["owner"]
+        review_by = newest.get("review_by", "") if newest else ""
         with tempfile.TemporaryDirectory(prefix="bulkhead-prompt-") as folder:
             file = Path(folder) / f"{prompt}{SUFFIX}"
-            file.write_text(write_prompt_file(before, owner))
+            file.write_text(write_prompt_file(before, owner, review_by))
             editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
             process = await asyncio.create_subprocess_exec(*shlex.split(editor), str(file))
             if await process.wait():
                 raise CommandError(Exit.FAILED, f"{editor} ended with an error", "nothing was published")
-            content, owner = read_prompt_file(file)
-        if content == PromptContent.model_validate(before):
+            edited = read_prompt_file(file)
+        if edited.content == PromptContent.model_validate(before) and edited.review_by == review_by:
             raise CommandError(Exit.USAGE, "nothing was changed", "nothing was published")
-        await _publish_version(mesh, at, prompt, content, note, owner)
+        await _publish_version(mesh, at, prompt, edited, note)
 
 
 @prompts_app.command("promote")
@@ -234,6 +239,34 @@ async def evaluate_version(
     return Exit.FAILED if fell else Exit.OK
 
 
+@prompts_app.command("try")
+def try_on_tasks(
+    name: Annotated[
+        str, typer.Argument(metavar="PROMPT[@rN]", help="Version, worker.step@r3; the newest without @rN.")
+    ],
+    at: GatewayOptions,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="ID",
+            help="Task that has ended; up to five.",
+            show_default="the last three that succeeded with the prompt",
+        ),
+    ] = None,
+) -> Work:
+    """Run stored tasks again with a version, and show old and new answer, tokens, cost, time and verdict.
+
+    The tasks run with tools that only read, under a release of their own: no label moves. Each may cost three times
+    what it cost before (0.05 to 1 USD), counted under the feature "eval". For operators, who may read tasks.
+
+    Examples: bulkhead prompts try worker.step@r3 · bulkhead prompts try worker.step@r3 --task t3k2
+    """
+    from bulkhead_cli.prompts.trial import try_version
+
+    return try_version(at.gateway_target(), name, tuple(task or ()), as_json=at.as_json)
+
+
 @prompts_app.command("rollback")
 async def roll_back_label(
     at: GatewayOptions,
@@ -287,7 +320,7 @@ async def export_files(folder: Folder, at: GatewayOptions) -> None:
             newest = document["versions"][0] if document["versions"] else None
             content = newest["content"] if newest else {"text": document["shipped_text"], "variables": []}
             file = folder / f"{row['prompt']}{SUFFIX}"
-            file.write_text(write_prompt_file(content, row["owner"]))
+            file.write_text(write_prompt_file(content, row["owner"], newest.get("review_by", "") if newest else ""))
             written.append(str(file))
     if at.as_json:
         print_json({"files": written})
@@ -297,19 +330,20 @@ async def export_files(folder: Folder, at: GatewayOptions) -> None:
 
 @prompts_app.command("import")
 async def import_files(folder: Folder, at: GatewayOptions, note: Note = "") -> None:
-    """Publish each file of DIR whose text or variables differ from the newest version."""
+    """Publish each file of DIR that differs from the newest version."""
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
         raise CommandError(Exit.USAGE, f"{folder} has no prompts", "`bulkhead prompts export DIR` writes them")
-    contents = [(file, *read_prompt_file(file)) for file in files]
+    contents = [(file, read_prompt_file(file)) for file in files]
     published = []
     async with at.gateway_target().mesh_client() as mesh:
-        for file, content, owner in contents:
+        for file, prompt_file in contents:
             document = await mesh.prompt(file.name.removesuffix(SUFFIX))
             versions = document["versions"]
             before = versions[0]["sha256"] if versions else PromptContent(text=document["shipped_text"]).sha256
-            if content.sha256 != before:
-                done = await _send_version(mesh, file.name.removesuffix(SUFFIX), content, note, owner)
+            review_by = versions[0].get("review_by", "") if versions else ""
+            if (prompt_file.content.sha256, prompt_file.review_by) != (before, review_by):
+                done = await _send_version(mesh, file.name.removesuffix(SUFFIX), prompt_file, note)
                 published.append(done)
                 if not at.as_json:
                     out.print(f"published {version_name(done['prompt'], done['number'])}", markup=False)
@@ -328,13 +362,18 @@ async def _print_prompts(at: GatewayOptions) -> None:
     for row in page["prompts"]:
         newest = version_name(row["prompt"], row["newest"]) if row["newest"] else row["shipped"]
         used = ", ".join(f"{label}: r{number}" for label, number in row["used"].items()) or "shipped"
-        out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}"), markup=False)
+        review_by = f"  {describe_review(row['review_by'])}" if row.get("review_by") else ""
+        out.print(one_line(f"{row['prompt']:32} {newest:36} {used:24} {row['owner']}{review_by}"), markup=False)
 
 
-async def _publish_version(
-    mesh: Mesh, at: GatewayOptions, prompt: str, content: PromptContent, note: str, owner: str
-) -> None:
-    done = await _send_version(mesh, prompt, content, note, owner)
+def describe_review(review_by: str) -> str:
+    """A review date, and whether it is past, by UTC."""
+    is_past = review_by < datetime.now(UTC).date().isoformat()
+    return f"review was due {review_by}" if is_past else f"review by {review_by}"
+
+
+async def _publish_version(mesh: Mesh, at: GatewayOptions, prompt: str, prompt_file: PromptFile, note: str) -> None:
+    done = await _send_version(mesh, prompt, prompt_file, note)
     if at.as_json:
         print_json(done)
         return
@@ -342,14 +381,16 @@ async def _publish_version(
     out.print(f"published {name}; no task uses it before `bulkhead prompts promote {prompt}`", markup=False)
 
 
-async def _send_version(mesh: Mesh, prompt: str, content: PromptContent, note: str, owner: str) -> dict[str, Any]:
+async def _send_version(mesh: Mesh, prompt: str, prompt_file: PromptFile, note: str) -> dict[str, Any]:
+    content, owner, review_by = prompt_file
     if not note:
         raise CommandError(Exit.USAGE, "a version needs a note", "--note TEXT: what changes, and why")
     if not owner:
         raise CommandError(Exit.USAGE, f"{prompt} has no owner", "write `owner: NAME` at the head of the file")
     if problems := content.list_problems():
         raise CommandError(Exit.USAGE, f"{prompt}: {'; '.join(problems)}", "`bulkhead prompts check FILE` tells all")
-    return await mesh.publish_prompt(prompt, content.model_dump(mode="json"), reason_of(note), owner)
+    fields = content.model_dump(mode="json")
+    return await mesh.publish_prompt(prompt, fields, reason_of(note), owner, review_by=review_by)
 
 
 async def _read_change(mesh: Mesh, prompt: str, number: int, values: list[str] | None) -> dict[str, Any]:
@@ -431,12 +472,12 @@ def _print_release(release: dict[str, Any]) -> None:
         out.print(f"      canary, {canary['percent']} % of {unit}: {one_line(names)}", markup=False, style="dim")
 
 
-def _text_of(document: dict[str, Any], number: int, *, shipped: bool = False) -> str:
-    """Text of a version; of the newest where no number is given. Raises CommandError."""
+def _content_of(document: dict[str, Any], number: int, *, shipped: bool = False) -> dict[str, Any]:
+    """Content of a version; of the newest where no number is given. Raises CommandError."""
     if shipped or not document["versions"]:
-        return str(document["shipped_text"])
+        return {"text": document["shipped_text"], "variables": []}
     number = number or document["prompt"]["newest"]
     for version in document["versions"]:
         if version["number"] == number:
-            return str(version["content"]["text"])
+            return dict(version["content"])
     raise CommandError(Exit.USAGE, f"version {number} is not among those listed", "`bulkhead prompts show PROMPT`")

@@ -1,12 +1,13 @@
 """Prompts that a tenant's people change: versions, which never change; releases, which name one version of each."""
 
+import datetime
 import hashlib
 import json
 import operator
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from bulkhead_contracts import bounds
 
@@ -33,6 +34,16 @@ PRODUCTION = "production"
 TRIAL = "trial"
 """The label whose releases stand for changes that are evaluated or tried; only the registry moves it."""
 BREAK_GLASS = "break_glass"
+
+
+def _check_day(text: str) -> str:
+    if text:
+        datetime.date.fromisoformat(text)
+    return text
+
+
+ReviewDate = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"), AfterValidator(_check_day)]
+"""A day, `2027-03-31`; "" for none."""
 _PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
 
 
@@ -62,11 +73,35 @@ class PromptVariable(Contract):
         return "" if value.isprintable() else f"{self.name} is one line of text"
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class ModelParameters(Contract):
+    """Parameters of a call, over those of its route. max_output_tokens: at most; never more than the call asks for."""
+
+    temperature: Annotated[float | None, Field(ge=0, le=2, exclude_if=_is_none)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1, exclude_if=_is_none)] = None
+    reasoning_effort: Annotated[Literal["", "minimal", "low", "medium", "high"], Field(exclude_if=operator.not_)] = ""
+    max_output_tokens: Annotated[int, Field(ge=0, le=bounds.MAX_ASKED_OUTPUT_TOKENS, exclude_if=operator.not_)] = 0
+
+
 class PromptContent(Contract):
-    """Content of a version: all that reaches a model. Its digest names it."""
+    """Content of a version: all that decides what a model answers. Its digest names it.
+
+    model: a route of the model gateway, or the pin `provider/model`, for tasks that name no route themselves; "" for
+    the mesh's own. output_schema: JSON Schema of an answer in text.
+    """
 
     text: Annotated[str, Field(min_length=1, max_length=bounds.MAX_PROMPT_CHARS)]
     variables: Annotated[tuple[PromptVariable, ...], Field(max_length=bounds.MAX_PROMPT_VARIABLES)] = ()
+    model: Annotated[
+        str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/-]{0,127})?$"), Field(exclude_if=operator.not_)
+    ] = ""
+    parameters: Annotated[ModelParameters, Field(exclude_if=lambda value: value == ModelParameters())] = (
+        ModelParameters()
+    )
+    output_schema: Annotated[dict[str, Any], Field(exclude_if=operator.not_)] = {}
 
     @property
     def sha256(self) -> str:
@@ -85,6 +120,12 @@ class PromptContent(Contract):
             problems.append("the text is empty")
         if (length := len(self.fill_variables({}))) > bounds.MAX_PROMPT_CHARS:
             problems.append(f"the text has {length:,} characters with its defaults, of {bounds.MAX_PROMPT_CHARS:,}")
+        if len(json.dumps(self.output_schema).encode()) > bounds.MAX_SCHEMA_BYTES:
+            problems.append(f"the output schema is larger than {bounds.MAX_SCHEMA_BYTES:,} bytes")
+        elif self.output_schema and self.output_schema.get("type") != "object":
+            problems.append("the output schema needs `type: object`, as providers ask for it")
+        elif _refers_outside(self.output_schema):
+            problems.append("the output schema refers to another document: a $ref begins with #")
         if odd := sorted({f"U+{ord(char):04X}" for char in self.text if not (char.isprintable() or char in "\n\t")}):
             problems.append(f"the text has characters that nobody sees: {', '.join(odd[:8])}")
         return tuple(problems)
@@ -99,7 +140,7 @@ class PromptVersion(Contract):
     """One version of a tenant's prompt; it never changes.
 
     number: 1, 2, ... of this prompt of this tenant. based_on: the version from which it was made, `worker.step@r2`, or
-    of a shipped one `worker.step@1`. note: what changed, and why.
+    of a shipped one `worker.step@1`. note: what changed, and why. review_by: day until which somebody reads it again.
     """
 
     prompt: PromptId
@@ -109,6 +150,7 @@ class PromptVersion(Contract):
     based_on: Summary = ""
     owner: Name
     note: Reason
+    review_by: Annotated[ReviewDate, Field(exclude_if=operator.not_)] = ""
     person: Name
     role: Name
     act: Token
@@ -254,6 +296,7 @@ class PromptPublishRequested(Body, type="mesh.prompt.publish_requested"):
     based_on: Summary = ""
     owner: Name
     note: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
+    review_by: Annotated[ReviewDate, Field(exclude_if=operator.not_)] = ""
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
 
     @property
@@ -315,7 +358,7 @@ class PromptSummary(Contract):
     """A prompt that a tenant can change. shipped: its newest shipped version, `worker.step@1`, with its digest.
 
     newest: number of the tenant's newest version, 0 without any; person, published_unix_ms and the beginning of note
-    are that version's. used: number that a label uses, of labels that use one of the tenant's.
+    and review_by are that version's. used: number that a label uses, of labels that use one of the tenant's.
     """
 
     prompt: PromptId
@@ -324,6 +367,7 @@ class PromptSummary(Contract):
     description: Summary = ""
     owner: Summary = ""
     newest: Count = 0
+    review_by: Annotated[ReviewDate, Field(exclude_if=operator.not_)] = ""
     person: Summary = ""
     note: Summary = ""
     published_unix_ms: UnixMs = 0
@@ -390,6 +434,16 @@ class ReleasesReplied(Body, type="mesh.prompt.releases_replied"):
     drifts: Annotated[tuple[DriftAlarm, ...], Field(max_length=bounds.MAX_DRIFT_ALARMS, exclude_if=operator.not_)] = ()
     gate: Annotated[GatePolicy | None, Field(exclude_if=operator.not_)] = None
     failure: Failure | None = None
+
+
+def _refers_outside(schema: Any) -> bool:
+    """True when a schema takes a part of it from elsewhere."""
+    if isinstance(schema, dict):
+        reference = schema.get("$ref", "#")
+        return (isinstance(reference, str) and not reference.startswith("#")) or any(
+            map(_refers_outside, schema.values())
+        )
+    return isinstance(schema, list) and any(map(_refers_outside, schema))
 
 
 def canonical_sha256(document: Any) -> str:

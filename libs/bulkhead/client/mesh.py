@@ -36,7 +36,7 @@ from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import SpendBy
+from bulkhead_contracts.budget import SpendKey
 from bulkhead_contracts.control import Halt
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Mesh:
         """Halts that people have set and nobody has lifted, the oldest first. Raises Refused, Unreachable."""
         return (await self.read(HaltListQuery())).halts
 
-    async def spend(self, by: SpendBy = "agent", since: str = "24h", *, limit: int = 20) -> SpendPage:
+    async def spend(self, by: SpendKey = "agent", since: str = "24h", *, limit: int = 20) -> SpendPage:
         """Cost of the tenant's calls in micro US dollars, by name, the highest first; for operators and auditors.
 
         by: `agent`, `model`, `tool`, `feature`, `task`, `person` or another key of sums. since: age of the oldest call,
@@ -354,11 +354,18 @@ class Mesh:
         return await self.read_json(request_checks.check_query(LabelQuery, {"label": label}))
 
     async def publish_prompt(
-        self, prompt: str, content: Mapping[str, Any], note: str, owner: str, *, idempotency_key: str = ""
+        self,
+        prompt: str,
+        content: Mapping[str, Any],
+        note: str,
+        owner: str,
+        *,
+        review_by: str = "",
+        idempotency_key: str = "",
     ) -> dict[str, Any]:
-        """Publish the next version of a prompt. content: `text` and `variables`. Raises Refused (`same_text`,
-        `bad_prompt`), Unreachable."""
-        body = {"content": dict(content), "note": note, "owner": owner}
+        """Publish the next version of a prompt. content: `text` and, where wanted, `variables`, `model`, `parameters`
+        and `output_schema`; review_by: a day, 2027-03-31. Raises Refused (`same_text`, `bad_prompt`), Unreachable."""
+        body = {"content": dict(content), "note": note, "owner": owner, "review_by": review_by}
         path = f"/v1/prompts/{request_checks.check_text('prompt', prompt, bounds.MAX_PROMPT_ID_CHARS)}"
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         return await self._transport.send("POST", path, key, json=body)

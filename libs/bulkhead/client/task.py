@@ -29,7 +29,7 @@ from bulkhead.gateway_api.tasks import (
 )
 from bulkhead.journal.story.model import Row
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import SpendBy
+from bulkhead_contracts.budget import SpendKey
 
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
@@ -110,7 +110,7 @@ class Task:
                 return
             after = page.next
 
-    async def spend(self, by: SpendBy = "model") -> SpendPage:
+    async def spend(self, by: SpendKey = "model") -> SpendPage:
         """Cost of its calls of the last 31 days in micro US dollars, settled (`spent`) and `held`, by name; for
         operators and auditors. by: as in `Mesh.spend`. Raises Refused.
         """

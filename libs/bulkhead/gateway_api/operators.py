@@ -18,7 +18,7 @@ from bulkhead_contracts.budget import (
     MessageEdge,
     OpenWait,
     ServiceLoad,
-    SpendBy,
+    SpendKey,
     SpendOutlier,
     SpendRow,
     Spent,
@@ -32,7 +32,7 @@ from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.types import Contract, Count, Token, UnixMs
 
 MAX_LISTED = 1_000
-KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
+KINDS: tuple[SpendKey, ...] = get_args(SpendKey)
 CALL_ORDERS: tuple[CallOrder, ...] = get_args(CallOrder)
 AnyCallKind = Literal["", "model", "tool"]
 
@@ -120,7 +120,7 @@ class SpendPage(Contract):
     number. outliers: what cost, or took, ten times the median of its kind or more.
     """
 
-    by: SpendBy
+    by: SpendKey
     since_unix_ms: UnixMs
     until_unix_ms: UnixMs
     kept_unix_ms: UnixMs
@@ -192,7 +192,7 @@ class SpendingQuery(
     A call counts at the time of its admission. The sums are the providers' own counts.
     """
 
-    by: Annotated[SpendBy, Field(description="Key of the sums"), Remedy(f"send one of {', '.join(KINDS)}")] = "agent"
+    by: Annotated[SpendKey, Field(description="Key of the sums"), Remedy(f"send one of {', '.join(KINDS)}")] = "agent"
     since: Annotated[Period, Field(min_length=2, description="Age of the oldest call, at most 31d")] = "24h"
     limit: Annotated[PageSize, Field(description="Number of rows; the others are added up in one")] = 20
     skip: Annotated[

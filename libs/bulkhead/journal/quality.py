@@ -14,11 +14,13 @@ from typing import Any
 from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus
 from bulkhead.bus.seek_time import last_before
+from bulkhead.journal.prompt_usage import TaskPrompts, report_prompts
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.text.amounts import format_usd
 from bulkhead_contracts import subjects
+from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskRequested
@@ -26,6 +28,12 @@ from bulkhead_contracts.verdict import VerdictReached
 
 SOURCES = (("gateway", "*"), ("planner", "checker"), ("planner", "worker"))
 """Inbox and sender of the messages that count."""
+PROMPT_SOURCES = (
+    ("gateway", "*"),
+    ("planner", "checker"),
+    *((inbox, "model_gateway") for inbox in ("planner", "worker", "checker")),
+)
+"""So for the use of prompts."""
 NO_ANSWER = "(no answer)"
 NO_FEATURE = "(no feature)"
 MIN_ANSWERS = 5
@@ -222,6 +230,19 @@ async def read_quality(bus: Bus, since_unix_ms: int, tenant: str = "*") -> Quali
         async for message in _read_messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*.*", since_unix_ms):
             report.fold_message(message)
     return report
+
+
+async def read_prompt_usage(bus: Bus, since_unix_ms: int, tenant: str = "*") -> dict[str, Any]:
+    """Use of prompts by the tasks that were requested since then. Raises BusError."""
+    requested, tasks = set[str](), dict[str, TaskPrompts]()
+    for inbox, sender in PROMPT_SOURCES:
+        async for message in _read_messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*.*", since_unix_ms):
+            task = f"{message.tenant}/{message.task}"
+            if isinstance(message.body, TaskRequested):
+                requested.add(task)
+            elif isinstance(message.body, ModelCallReplied | VerdictReached):
+                tasks.setdefault(task, TaskPrompts()).fold_body(message.body)
+    return report_prompts(prompts for task, prompts in tasks.items() if task in requested)
 
 
 async def _read_messages(bus: Bus, inbox: str, subject: str, since_unix_ms: int) -> AsyncIterator[ReceivedMessage]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.tools import packs as packages
 from bulkhead_contracts.plan import WORKER_ROLE
-from bulkhead_contracts.prompt import version_name
+from bulkhead_contracts.prompt import PromptContent, version_name
 
 PROMPTS = Path(__file__).parent / "shipped"
 MAX_PROMPT_BYTES = 32 * 1024
@@ -45,8 +45,8 @@ class _FrontMatter(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """One version of a prompt. digest: sha256 of the whole file, front matter too. released: a tenant's own, whose
-    digest is that of its content."""
+    """One version of a prompt. digest: sha256 of the whole file, front matter too. released: content of a
+    tenant's own, whose digest is that of the content."""
 
     id: str
     version: int
@@ -54,7 +54,7 @@ class PromptText:
     owner: str
     text: str
     digest: str
-    released: bool = False
+    released: PromptContent | None = None
 
     @property
     def name(self) -> str:

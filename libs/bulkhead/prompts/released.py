@@ -51,7 +51,7 @@ class ReleasedPrompts:
             version.owner,
             version.content.fill_variables(row.values).strip() + "\n",
             version.sha256,
-            released=True,
+            released=version.content,
         )
 
     async def _read_release(self, tenant: str, ref: str) -> prompt.PromptRelease:

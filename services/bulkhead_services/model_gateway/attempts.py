@@ -147,8 +147,10 @@ class ModelAttempts:
         live: Callable[[], OnText],
         cache: ResponseCache | None,
         abandoned: asyncio.Event,
+        prompt: str = "",
     ) -> None:
-        """abandoned: set when nobody follows the call any more."""
+        """abandoned: set when nobody follows the call any more. prompt: the version under which it is counted."""
+        self._prompt = prompt
         self.spending = JobSpending()
         self._abandoned = abandoned
         self.open_breaker: OpenBreaker | None = None  # The open breaker that was met last.
@@ -348,6 +350,7 @@ class ModelAttempts:
                 resource=model.name,
                 worst_case=amount_of(worst),
                 price_digest=price.digest,
+                prompt=self._prompt,
             )
             until_unix_ms = reservation.bound_deadline(until_unix_ms)
             late = self._hands.now_unix_ms() >= until_unix_ms - MIN_CALL_MS

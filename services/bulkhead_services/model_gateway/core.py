@@ -43,9 +43,10 @@ from bulkhead_services.model_gateway.context.render import RenderSource, missing
 from bulkhead_services.model_gateway.effects import HttpProvider, read_contents, whole_conversation
 from bulkhead_services.model_gateway.live_text import live_publisher
 from bulkhead_services.model_gateway.providers.port import ModelAnswer, ProviderFault
-from bulkhead_services.model_gateway.replies.structured import ReplyText, read_reply
+from bulkhead_services.model_gateway.replies.structured import ReplyText, find_schema_misfit, read_reply
 from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
 from bulkhead_services.model_gateway.routing.chain import Chain, ChainResult, Route
+from bulkhead_services.model_gateway.routing.pins import route_of_version
 from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 
 SERVICE = "model_gateway"
@@ -59,6 +60,7 @@ EMPTY_ANSWER = Failure.from_text(
 )
 
 FEWER_CALLS_HINT = "have the model make fewer or shorter calls at once"
+JUDGE_TIER = "judge"
 STEP_CALLERS = ("worker", subjects.DOORS)
 """Callers that work on a step."""
 
@@ -175,7 +177,13 @@ class ModelGateway(Doer[ModelCallRequested]):
             return self._fault_reply(request, source)
         abandoned = self._abandoned_calls.event_of(job)
         attempts = ModelAttempts(
-            job, hands, self._retry_policy, lambda: live_publisher(job, hands), self._cache, abandoned
+            job,
+            hands,
+            self._retry_policy,
+            lambda: live_publisher(job, hands),
+            self._cache,
+            abandoned,
+            prompt.name if prompt is not None else "",
         )
         try:
             chain_result = await Chain(attempts, source, hands.now_unix_ms).ask_models(
@@ -189,7 +197,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             failure = refusal.failure
             answer = ProviderFault(failure.code, failure.message, failure.hint, consumed=False, refused=True)
             chain_result = ChainResult(ModelOutcome(answer), route.primary)
-        reply = await self._build_reply(job, hands, chain_result, texts)
+        reply = await self._build_reply(job, hands, chain_result, texts, output_schema_of(request, prompt))
         spent, took_ms = attempts.spending, max(0, hands.now_unix_ms() - began_unix_ms)
         usage_fields = {
             "usage": spent.usage,
@@ -228,7 +236,18 @@ class ModelGateway(Doer[ModelCallRequested]):
                 hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; "
                 hint += self._route_line(request.tier)
             return ProviderFault(UNKNOWN_ROUTE, message, hint, refused=True)
-        return route
+        # A task that names a route is answered by it: whoever compares models compares what they name.
+        released = prompt.released if isinstance(prompt, PromptText) else None
+        if released is None or request.tier not in (DEFAULT_TIER, JUDGE_TIER):
+            return route
+        versions_route = route_of_version(self._routes, route, released)
+        if versions_route is None:
+            message = (
+                f"{request.prompt_id} is released with the model {released.model}, which no route of this mesh has"
+            )
+            hint = f"routes: {', '.join(self._routes)}; roll the label back, or add the model to BULKHEAD_ROUTES"
+            return ProviderFault(UNKNOWN_ROUTE, message, hint, refused=True)
+        return versions_route
 
     def _route_line(self, name: str) -> str:
         """The setting that has a name answered by the model of the default route, to copy."""
@@ -273,13 +292,18 @@ class ModelGateway(Doer[ModelCallRequested]):
             gaps = tuple(bound_payload(request.conversation.api, payload, pdfs))
             return RenderSource("", request, texts, payload=payload, gaps=gaps, pdfs=pdfs)
         assert prompt is not None
-        schema = None
+        schema: Mapping[str, Any] | None = output_schema_of(request, prompt) or None
         if request.response != "text":
             schema = self._prompts.schema_of(request.response, route.prompts, roles=request.roles)
         return RenderSource(prompt.text, request, texts, schema, prompt.digest, missing)
 
     async def _build_reply(
-        self, job: Job[ModelCallRequested], hands: JobContext, chain_result: ChainResult, texts: Mapping[str, str]
+        self,
+        job: Job[ModelCallRequested],
+        hands: JobContext,
+        chain_result: ChainResult,
+        texts: Mapping[str, str],
+        schema: Mapping[str, Any],
     ) -> ModelCallReplied:
         request, outcome, model, degraded = (
             job.request,
@@ -311,6 +335,10 @@ class ModelGateway(Doer[ModelCallRequested]):
             return reply.model_copy(
                 update={**source_fields, "model": answer.model or model.name, "changes": reading.changes}
             )
+        if schema and not answer.calls and (misfit := find_schema_misfit(reading.text, schema)):
+            failure = Failure.from_text("output_misfit", misfit, "ask again, or ease the prompt's output schema")
+            reply = self._failed_reply(request, "failed", failure)
+            return reply.model_copy(update={**source_fields, "model": answer.model or model.name})
         content, raw = await self._store_contents(job, hands, answer, reading)
         native = encode_native_answer(answer.native)
         labels = (hands.signer.sign_label(_reply_label(content, model), job.tenant, job.task),) if content else ()
@@ -390,6 +418,12 @@ class ModelGateway(Doer[ModelCallRequested]):
             standing_reason=failure.message[: bounds.MAX_SUMMARY_CHARS],
             prompt_id=request.prompt_id,
         )
+
+
+def output_schema_of(request: ModelCallRequested, prompt: PromptText | None) -> Mapping[str, Any]:
+    """The schema that a version sets for an answer in text; {} where it sets none."""
+    released = prompt.released if prompt is not None and request.response == "text" else None
+    return released.output_schema if released is not None else {}
 
 
 def _completeness_of(omissions: tuple[Omission, ...]) -> Completeness:

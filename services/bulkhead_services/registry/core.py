@@ -5,8 +5,11 @@ why not.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import jsonschema_rs
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
@@ -27,6 +30,9 @@ from bulkhead_contracts.prompt import (
 from bulkhead_contracts.result import Failure
 
 DAY_MS = 24 * 3600 * 1000
+MOVING_MODEL = re.compile(r"(?:^|[-_:./@])(?:latest|auto|newest|stable|current)(?:$|[-_:./@])", re.I)
+STRUCTURED_PROMPTS = ("planner.", "checker.")
+"""Prompts that ask for a plan or a verdict."""
 Versions = Mapping[tuple[str, int], PromptVersion]
 """Versions by prompt and number."""
 
@@ -36,10 +42,25 @@ def judge_content(request: PromptPublishRequested, known: Mapping[str, Any]) -> 
     if request.prompt not in known:
         reason = f"no service asks for a prompt {request.prompt}"
         return Failure.from_text("unknown_prompt", reason, f"prompts of this mesh: {', '.join(sorted(known))}")
-    if problems := request.content.list_problems():
-        hint = "declare each {{name}} of the text once, as a variable with a default"
+    if problems := (*request.content.list_problems(), *_list_model_problems(request)):
+        hint = "declare each {{name}} of the text once; the handbook on prompts says what model and schema may be"
         return Failure.from_text("bad_prompt", "; ".join(problems[:8]), hint)
     return None
+
+
+def _list_model_problems(request: PromptPublishRequested) -> Iterator[str]:
+    """Faults of the model and of the output schema, as far as they show without the model gateway's routes."""
+    content = request.content
+    if MOVING_MODEL.search(content.model):
+        yield f"the model {content.model} is whatever is newest: name a dated version, or a route"
+    if not content.output_schema:
+        return
+    if request.prompt.startswith(STRUCTURED_PROMPTS):
+        yield f"{request.prompt} has a form of its own, which no output schema replaces"
+    try:
+        jsonschema_rs.validator_for(content.output_schema)
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        yield f"the output schema is none: {str(error)[:200]}"
 
 
 def make_version(
@@ -57,6 +78,7 @@ def make_version(
         based_on=request.based_on,
         owner=request.owner,
         note=request.note,
+        review_by=request.review_by,
         person=signed_word.person,
         role=signed_word.role,
         act=request.act,

@@ -52,6 +52,7 @@ from bulkhead_services.registry.core import (
     plan_rollback,
 )
 from bulkhead_services.registry.evaluations import EvaluationRegistry
+from bulkhead_services.registry.reviews import ReviewDates
 from bulkhead_services.registry.watch.reader import CanaryWatcher
 
 log = Log("registry")
@@ -82,6 +83,7 @@ class PromptRegistry(EdgeComponent):
             put_once=self._put_once,
             read_version=self._read_version,
         )
+        self.reviews = ReviewDates(self._labels, self._read_version, context.clock)
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
             PromptPublishRequested: self.on_publish_requested,
@@ -93,16 +95,18 @@ class PromptRegistry(EdgeComponent):
         }
 
     async def start(self) -> None:
-        """Watch over canaries."""
+        """Watch over canaries, and read review dates."""
         self._watcher.start(self._context.background)
+        self.reviews.start(self._context.background)
 
     async def stop(self) -> None:
-        """End the watch."""
+        """End both."""
         await self._watcher.stop()
+        await self.reviews.stop()
 
     def gauges(self) -> dict[str, ReadGauge]:
-        """Metrics of canaries and drift."""
-        return self._watcher.gauges()
+        """Metrics of canaries, drift and review dates."""
+        return self._watcher.gauges() | {names.REVIEWS_OVERDUE: lambda: {(): self.reviews.count_overdue()}}
 
     async def on_publish_requested(self, message: ReceivedMessage) -> PromptPublishReplied:
         """Make a version, or say why not."""
@@ -271,7 +275,8 @@ class PromptRegistry(EdgeComponent):
             repeated = await self._find_made_of(request, tenant, newest)
             if repeated is not None:
                 return judge_repeat(repeated.act_sha256, request) or repeated
-            if newest is not None and newest.sha256 == request.content.sha256:
+            repeats = newest is not None and newest.sha256 == request.content.sha256
+            if newest is not None and repeats and newest.review_by == request.review_by:
                 hint = f"promote {newest.name} as it is, or change the text"
                 return Failure.from_text("same_text", f"{newest.name} has this very text and these variables", hint)
             number = newest.number + 1 if newest is not None else 1
@@ -362,6 +367,7 @@ class PromptRegistry(EdgeComponent):
             description=shipped.description,
             owner=newest.owner if newest is not None else shipped.owner,
             newest=newest.number if newest is not None else 0,
+            review_by=newest.review_by if newest is not None else "",
             person=newest.person if newest is not None else "",
             note=newest.note[: bounds.MAX_SUMMARY_CHARS] if newest is not None else "",
             published_unix_ms=newest.published_unix_ms if newest is not None else 0,

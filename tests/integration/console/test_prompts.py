@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.integration.console.browsing import browsing, form
-from tests.replay.stage import APPROVER, AUDITOR, EDITOR, OPERATOR, stage
+from tests.replay.stage import APPROVER, AUDITOR, EDITOR, OPERATOR, plan, stage
+from tests.unit.services.model_gateway.scripted_provider import says
 
 TEXT = "Answer in a {{tone}} tone.\n<b>End</b> each sentence with its marker."
 TONE = {
@@ -87,3 +88,44 @@ async def test_search_finds_a_prompt(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga, browsing(on, APPROVER) as bob:
         assert 'href="/prompts/worker.step"' in (await olga.get("/search?q=worker.step")).text
         assert 'href="/prompts/worker.step"' not in (await bob.get("/search?q=worker.step")).text
+
+
+async def test_a_version_has_its_model_parameters_schema_and_review_date(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, EDITOR) as pia:
+        page = (await pia.get("/prompts/worker.step/edit")).text
+        settings = {"model": "default", "temperature": "0.2", "output_schema": '{"type": "object"'}
+        typed = form(page, "Publish") | NOTE | {"text": "Answer."} | settings
+        refused = await pia.post("/prompts/worker.step/edit", data=typed)
+        assert refused.status_code == 422 and "output_schema" in refused.text
+        typed |= {"output_schema": '{"type": "object"}', "review_by": "2027-03-31"}
+        done = (await pia.post("/prompts/worker.step/edit", data=typed)).text
+        assert "<code>default</code>" in done and "<dd>0.2</dd>" in done and "2027-03-31" in done
+        edited = (await pia.get("/prompts/worker.step/edit")).text
+        assert (
+            'name="temperature" value="0.2"' in edited and 'name="review_by" type="date" value="2027-03-31"' in edited
+        )
+        assert "&#34;type&#34;: &#34;object&#34;" in edited
+
+
+async def test_an_operator_tries_a_version_on_stored_tasks(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, EDITOR) as pia, browsing(on, OPERATOR) as olga:
+        on.model.will(plan({"id": "a"}), a=[says("It is 2.")])
+        old = (await on.run("Add it up."))["task_id"]
+        page = (await pia.get("/prompts/worker.step/edit")).text
+        await pia.post("/prompts/worker.step/edit", data=form(page, "Publish") | NOTE | {"text": "Answer in rhymes."})
+        assert "an operator may do that" in (await pia.get("/prompts/worker.step/try?version=r1")).text
+        offered = (await olga.get("/prompts/worker.step/try?version=r1")).text
+        assert f'value="{old}"' in offered and "Add it up." in offered and "$0.05 at most" in offered
+        on.model.will(plan({"id": "a"}), a=[says("It is 2, and so are you.")])
+        shown = await olga.post("/prompts/worker.step/try?version=r1", data=form(offered, "Try it") | {"task-0": old})
+        assert shown.status_code == 200 and f"pair={old}." in str(shown.url), shown.text
+        new = str(shown.url).rpartition(".")[2]
+        async with on.client(OPERATOR) as client:
+            await client.task(new).wait_until_ended(30)
+        shown = await olga.get(str(shown.url))
+        assert (
+            "only new:</span> It is 2, and so are you." in shown.text and "only earlier:</span> It is 2." in shown.text
+        )
+        assert 'hx-trigger="every 2s"' not in shown.text and "token" in shown.text
+        assert (await olga.get("/prompts/worker.step/try?version=r1&pair=..")).status_code == 422
+        assert (await olga.get("/prompts/worker.step/try?version=shipped")).status_code == 422

@@ -35,8 +35,9 @@ class NoticeRequested(Body, type="mesh.budget.notice_requested"):
 
     notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
     open, `share` and `rate` as in `Alerted`; `halted`, `resumed`, `breaker_opened`, `breaker_reset`, `breaker_closed`,
-    `stalled`, `latency_missed`, `model_changed`, `overran`; more may come. account: as `Alerted.scope`, or what else
-    it is about (`tool:acme:http_get`, without figures then); never one of several tenants.
+    `stalled`, `latency_missed`, `prompt_uses_more`, `model_changed`, `overran`; more may come. account: as
+    `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without figures then); never one of several
+    tenants.
     """
 
     notice: Token

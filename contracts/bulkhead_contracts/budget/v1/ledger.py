@@ -51,6 +51,10 @@ def id_before(reservation_id: str) -> str:
     return id_ahead(first, int(number) - 1) if int(number) > 1 else first
 
 
+PromptName = Annotated[str, Field(max_length=bounds.MAX_PROMPT_NAME_CHARS, exclude_if=operator.not_)]
+"""A version of a prompt, `worker.step@r3`; "" of a call without one."""
+
+
 class CallAhead(Contract):
     """A call that probably follows, and the most that it may use; see ReserveRequested."""
 
@@ -59,13 +63,15 @@ class CallAhead(Contract):
     worst_case: Amount
     price_digest: Summary = ""
     agent: Tag = ""
+    prompt: PromptName = ""
 
 
 class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
 
     reservation_id derives from the call and its provider attempt: a repeated id gets the first answer.
-    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name. ahead: the calls of the same
+    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name, and under the version of
+    its `prompt`. ahead: the calls of the same
     step that follow, in their order: budget holds what they may use as well, where that is far from every ceiling.
     """
 
@@ -77,6 +83,7 @@ class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     worst_case: Amount
     price_digest: Summary = ""
     agent: Tag = ""
+    prompt: PromptName = ""
     ahead: Annotated[tuple[CallAhead, ...], Field(max_length=bounds.MAX_CALLS_AHEAD, exclude_if=operator.not_)] = ()
 
 
@@ -150,6 +157,7 @@ class Reserved(Body, type="mesh.budget.reserved"):
     price_digest: Summary = ""
     reserved_unix_ms: UnixMs
     more_scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)] = ()
+    prompt: PromptName = ""
 
 
 class ReservedRow(Contract):

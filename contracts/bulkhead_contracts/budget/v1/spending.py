@@ -11,6 +11,8 @@ from bulkhead_contracts.task.v1 import RequesterClaim
 from bulkhead_contracts.types import Body, Contract, Count, Token, UnixMs
 
 SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "tool", "task"]
+SpendKey = Literal[SpendBy, "prompt"]
+"""As people name it: on the wire `prompt` is a flag, which released readers pass over."""
 
 
 class SpendRequested(Body, type="mesh.budget.spend_requested"):
@@ -20,11 +22,12 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     the ledger has them now, a row for each; the gateway knows that whoever asks may read those tasks. slices: into so
     many equal parts the time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's.
     skip: so many of the dearest rows are left out, for the next page; they are in `total` alone. outliers: so many are
-    named, at most.
+    named, at most. prompts: by the version of a call's prompt, whatever `by` says.
     """
 
     requester: RequesterClaim
     by: SpendBy
+    prompts: Annotated[bool, Field(exclude_if=operator.not_)] = False
     since_s: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_S)]
     top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
     of_task: bool = False

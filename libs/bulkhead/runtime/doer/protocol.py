@@ -172,10 +172,19 @@ class JobContext:
         resource: str,
         worst_case: Amount,
         price_digest: str = "",
+        prompt: str = "",
     ) -> Reservation:
-        """Admission for one outward attempt (numbered from 0). Raises JobRefused (ceiling, halt) or Deferred."""
+        """Admission for one outward attempt (numbered from 0). Raises JobRefused (ceiling, halt) or Deferred.
+
+        prompt: version under which it is counted.
+        """
         call = CallAhead(
-            purpose=purpose, resource=resource, worst_case=worst_case, price_digest=price_digest, agent=agent_of(job)
+            purpose=purpose,
+            resource=resource,
+            worst_case=worst_case,
+            price_digest=price_digest,
+            agent=agent_of(job),
+            prompt=prompt,
         )
         reservation = await self._reserve(job, call_id, attempt, call, self.reservations.append)
         if reservation.wall_until_unix_ms:

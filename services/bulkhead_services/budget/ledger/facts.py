@@ -42,6 +42,7 @@ def reserved_fact(service: str, body: ReserveRequested, held: ReservationHeld) -
         more_scopes=more_scopes,
         price_digest=body.price_digest,
         reserved_unix_ms=held.at_unix_ms,
+        prompt=body.prompt,
     )
 
 

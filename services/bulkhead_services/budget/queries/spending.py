@@ -139,6 +139,8 @@ def name_of(grouping: str, service: str, tenant: str, task: str, fact: Reserved)
         return tenant
     if grouping == "task":
         return task
+    if grouping == "prompt":
+        return fact.prompt
     if grouping == "step":
         return f"{task}/{fact.step_id}" if fact.step_id else ""
     if grouping in RESOURCE_SERVICES:
@@ -393,7 +395,7 @@ class SpendQuery:
 
         def count_fact(message: ReceivedMessage) -> None:
             if not tasks or message.task in tasks:
-                count_message(tally, message, body.by)
+                count_message(tally, message, "prompt" if body.prompts else body.by)
 
         await self._reader.read_facts(tenant, since, tally, count_fact)
         lapsed = self._clock() - self._lease_ms

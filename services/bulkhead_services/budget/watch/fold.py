@@ -30,12 +30,13 @@ from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import TaskTrip, Tripped
 from bulkhead_contracts.control import BreakerReset, Switched
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
-from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices, RecentControlChanges
 from bulkhead_services.budget.watch.open_waits import WaitMinutes
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
+from bulkhead_services.budget.watch.trends.latency import FeatureLatencyFold
+from bulkhead_services.budget.watch.trends.prompt_usage import PromptUsageFold
 
 MARK_VERSION = 5
 MAX_DUE = 10_000
@@ -139,6 +140,7 @@ class WatchFold:
     ) -> None:
         """targets_ms: see LatencyTargets."""
         self._left_out = left_out or LeftOutMessages()
+        self._prompt_usage = PromptUsageFold()
         self._latency = FeatureLatencyFold(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
@@ -197,6 +199,8 @@ class WatchFold:
         self.traffic.fold_message(kind, stored)
         self.standing.fold_message(kind, stored)
         self.notices.fold_message(kind, stored.subject, stored.body, stored.time_unix_ms)
+        for hungry_prompt in self._prompt_usage.fold_message(kind, stored):
+            self._add_due(hungry_prompt)
         if (missed := self._latency.fold_message(kind, stored)) is not None:
             self._add_due(missed)
         if kind == Tripped.TYPE:

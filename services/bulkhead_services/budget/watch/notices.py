@@ -25,7 +25,7 @@ MAX_DUE = 10_000
 MAX_TOLD = 100_000
 LATE_MS = 600_000
 """Age from which an event is no news any more: it stands in the journal."""
-BREAKER, STALL, LATENCY = "breaker", "stall", "latency"
+BREAKER, STALL, LATENCY, PROMPT_USAGE = "breaker", "stall", "latency", "prompt_usage"
 MAY_SWITCH = frozenset({"budget", "operator"})
 """Services that state that somebody halted something, or closed a breaker."""
 OWN, MAX_TENANTS = "budget", 1_000
@@ -35,7 +35,7 @@ OWN, MAX_TENANTS = "budget", 1_000
 @dataclass(frozen=True, slots=True)
 class Notice:
     """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed, stalled,
-    latency_missed, model_changed or overran.
+    latency_missed, prompt_uses_more, model_changed or overran.
 
     about: what of the tenant's: `task:acme:t1`, `tool:acme:http_get`, `tenant:acme`. task: the one it is told under.
     """
@@ -161,16 +161,19 @@ def _notice_of_reset(sender: str, tenant: str, task: str, body: bytes, at_unix_m
 
 
 def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
-    """Trips of breakers, stalls, latency, models: a stopped task is told as halted; a deadlock is broken without
-    anybody.
+    """Trips of breakers, stalls, latency, prompts, models: a stopped task is told as halted; a deadlock is broken
+    without anybody.
     """
     trip = Tripped.model_validate_json(body)
     family, _, scope = trip.detector.partition(".")
-    if sender != "budget" or family not in (BREAKER, STALL, LATENCY, models.FAMILY):
+    if sender != "budget" or family not in (BREAKER, STALL, LATENCY, PROMPT_USAGE, models.FAMILY):
         return None
     if family == LATENCY:
         feature = trip.agents[0] if trip.agents else ""
         kind, about, description = "latency_missed", _account_of("feature", tenant, feature), trip.what
+    elif family == PROMPT_USAGE:
+        prompt = trip.agents[0] if trip.agents else ""
+        kind, about, description = "prompt_uses_more", _account_of("prompt", tenant, prompt), trip.what
     elif family == STALL:
         kind, about, description = "stalled", _account_of("task", tenant, task), f"task {task}: {trip.what}"
     elif family == models.FAMILY:

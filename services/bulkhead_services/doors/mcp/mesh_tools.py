@@ -16,7 +16,7 @@ from bulkhead.client.errors import MeshError, Refused
 from bulkhead.client.task import UNENDED
 from bulkhead.gateway_api.histories import StoryQuery
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import SpendBy
+from bulkhead_contracts.budget import SpendKey
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp.contents import META
 
@@ -148,7 +148,7 @@ TOOLS = {
         MeshTool(
             f"{PREFIX}spend",
             "What was spent today, by one dimension.",
-            {"by": {"type": "string", "enum": list(get_args(SpendBy))}},
+            {"by": {"type": "string", "enum": list(get_args(SpendKey))}},
             (),
             _read_spend,
         ),

@@ -15,7 +15,7 @@ from bulkhead_contracts.budget import Limit, LimitTarget
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.evaluation import Envelope, SetName
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.prompt import PromptContent, ReleaseChange, ReleaseLabel, StickyBy
+from bulkhead_contracts.prompt import PromptContent, ReleaseChange, ReleaseLabel, ReviewDate, StickyBy
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.rating import RatingKind, Score
 from bulkhead_contracts.result import Failure
@@ -309,7 +309,8 @@ class ResolutionSubmission(Contract):
 
 
 class PromptSubmission(Contract):
-    """Body of POST /v1/prompts/{prompt}: the next version of a prompt. note: what changes, and why."""
+    """Body of POST /v1/prompts/{prompt}: the next version of a prompt. note: what changes, and why. review_by: day
+    until which somebody reads it again, 2027-03-31."""
 
     model_config = STRICT
 
@@ -317,6 +318,7 @@ class PromptSubmission(Contract):
     note: ReasonInput
     owner: Name
     based_on: Summary = ""
+    review_by: ReviewDate = ""
 
 
 class ReleaseSubmission(Contract):

@@ -106,7 +106,8 @@ def render_payload(source: RenderSource, cuts: Cuts) -> tuple[dict[str, Any], in
         )
         payload["tools"] = [{"type": "function", "function": function} for function in functions]
     if source.schema is not None:
-        form = {"name": request.response, "strict": True, "schema": source.schema}
+        # Strict mode takes few schemas: one of a version is held here, too.
+        form = {"name": request.response, "strict": request.response != "text", "schema": source.schema}
         payload["response_format"] = {"type": "json_schema", "json_schema": form}
     return payload, stable_messages
 

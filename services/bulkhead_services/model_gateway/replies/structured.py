@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema_rs
+
 from bulkhead.flow import bounded
 from bulkhead_contracts.result import Omission
 from bulkhead_services.model_gateway.providers.port import Finish
@@ -50,6 +52,19 @@ def read_reply(text: str, form: str, finish: Finish) -> ReplyText:
     if reading is None:
         return ReplyText(bare, changes)
     return ReplyText(reading.text, (*changes, *reading.changes), reading.omissions)
+
+
+def find_schema_misfit(text: str, schema: Mapping[str, Any]) -> str:
+    """Why a text is no JSON of a version's output schema; "" when it is."""
+    try:
+        document = bounded.load_json(text)
+    except ValueError:
+        return "the model answered in text that is no JSON, and the prompt's output schema asks for it"
+    try:
+        error = next(iter(jsonschema_rs.validator_for(dict(schema)).iter_errors(document)), None)
+    except (ValueError, jsonschema_rs.ReferencingError) as schema_error:
+        return f"the prompt's output schema cannot be used: {str(schema_error)[:200]}"
+    return f"the answer does not fit the prompt's output schema: {error.message[:200]}" if error is not None else ""
 
 
 def _has_form(form: str, text: str) -> bool:

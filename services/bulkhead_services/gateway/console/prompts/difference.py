@@ -28,24 +28,25 @@ class DiffLine:
 
 @dataclass(frozen=True, slots=True)
 class PromptDifference:
-    """lines: of the texts; variables: sentences; is_cut: the texts have more lines than were compared."""
+    """lines: of the texts; settings: sentences on variables, model, parameters and schema; is_cut: the texts have more
+    lines than were compared."""
 
     lines: tuple[DiffLine, ...]
-    variables: tuple[str, ...]
+    settings: tuple[str, ...]
     is_cut: bool
 
     @property
     def is_empty(self) -> bool:
         """True where nothing differs."""
-        return not self.variables and all(line.mark in ("same", "skipped") for line in self.lines)
+        return not self.settings and all(line.mark in ("same", "skipped") for line in self.lines)
 
 
 def compare_contents(old: Json, new: Json) -> PromptDifference:
-    """The differences of two contents, `text` and `variables`."""
+    """The differences of two contents."""
     old_lines, new_lines = old["text"].splitlines(), new["text"].splitlines()
     return PromptDifference(
         tuple(_diff_lines(old_lines[:MAX_LINES], new_lines[:MAX_LINES])),
-        tuple(_compare_variables(old["variables"], new["variables"])),
+        (*_compare_variables(old["variables"], new["variables"]), *_compare_settings(old, new)),
         max(len(old_lines), len(new_lines)) > MAX_LINES,
     )
 
@@ -85,6 +86,17 @@ def _compare_variables(old: Sequence[Json], new: Sequence[Json]) -> Iterator[str
             yield f"the variable {name} is gone"
         elif before is not None and before != after:
             yield f"the variable {name} was {_describe_variable(before)}; it is {_describe_variable(after)}"
+
+
+def _compare_settings(old: Json, new: Json) -> Iterator[str]:
+    pairs = [("model", old.get("model", ""), new.get("model", ""))]
+    before, after = old.get("parameters", {}), new.get("parameters", {})
+    pairs += [(name, before.get(name), after.get(name)) for name in sorted({*before, *after})]
+    for name, was, value in pairs:
+        if was != value:
+            yield f"the {name.replace('_', ' ')} was {was or 'the usual one'}; it is {value or 'the usual one'}"
+    if old.get("output_schema") != new.get("output_schema"):
+        yield "the output schema is another one"
 
 
 def _describe_variable(variable: Json) -> str:

@@ -3,23 +3,26 @@
 In: fields of a form. Out: the content of a version with its faults, the values of a release.
 """
 
+import json
 import re
 
 from pydantic import ValidationError
 
+from bulkhead.flow import bounded
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
-from bulkhead_contracts.prompt import PromptContent
+from bulkhead_contracts.prompt import ModelParameters, PromptContent
 from bulkhead_services.gateway.console.api import Json
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]{0,31})\}\}")
 """A place in a text that a variable can be declared for."""
+PARAMETERS = tuple(ModelParameters.model_fields)
 VARIABLE_FIELDS = ("name", "kind", "choices", "default", "description")
 """Fields of a row; each has the row's number behind it, `name-0`."""
 
 
 def content_of(form: dict[str, str]) -> Json:
-    """Text and variables as they were typed. A row without a name is none."""
+    """A content as it was typed. A row without a name is none."""
     rows = [
         {field: form.get(f"{field}-{number}", "") for field in VARIABLE_FIELDS}
         for number in range(bounds.MAX_PROMPT_VARIABLES)
@@ -36,7 +39,28 @@ def content_of(form: dict[str, str]) -> Json:
         for row in rows
         if row["name"]
     ]
-    return {"text": f"{text}\n" if text else "", "variables": variables}
+    content: Json = {"text": f"{text}\n" if text else "", "variables": variables}
+    parameters = {name: form[name].strip() for name in PARAMETERS if form.get(name, "").strip()}
+    settings: Json = {"model": form.get("model", "").strip(), "parameters": parameters}
+    if schema := form.get("output_schema", "").strip():
+        settings["output_schema"] = _read_schema(schema)
+    return content | {name: value for name, value in settings.items() if value}
+
+
+def _read_schema(text: str) -> object:
+    """A schema as it was typed; the text itself, which no content takes, where it is no JSON."""
+    try:
+        return bounded.load_json(text)
+    except ValueError:
+        return text
+
+
+def show_settings(content: Json) -> Json:
+    """Model, parameters and schema of a content for the form; "" each where there is none."""
+    schema = content.get("output_schema", "")
+    settings = {"model": content.get("model", "")} | dict.fromkeys(PARAMETERS, "")
+    settings |= content.get("parameters", {})
+    return settings | {"output_schema": schema if isinstance(schema, str) else json.dumps(schema, indent=2)}
 
 
 def rows_of(content: Json) -> list[Json]:

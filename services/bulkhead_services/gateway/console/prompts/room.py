@@ -13,17 +13,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.gateway_api.prompts import EDITORS
+from bulkhead.gateway_api.query import OVERSEERS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.prompt import PRODUCTION
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.prompts import form as forms
 from bulkhead_services.gateway.console.prompts.difference import compare_contents
 from bulkhead_services.gateway.console.prompts.evaluations import read_gate, request_evaluations
+from bulkhead_services.gateway.console.prompts.trial import begin_trial, show_trial
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 MAX_FORM_BYTES = 512 * 1024
 """A text of the longest kind as a browser sends it: up to nine bytes for a character."""
 SHIPPED = "shipped"
+MAX_FINDINGS = 3
 VERSION = re.compile(r"r([1-9][0-9]{0,8})")
 
 
@@ -54,6 +57,8 @@ class ConsolePromptRoutes(ConsoleRoutes):
             get("/prompts/{prompt}/promote", self.show_promotion),
             post("/prompts/{prompt}/promote", self.promote_version),
             post("/prompts/{prompt}/evaluate", self.evaluate_version),
+            get("/prompts/{prompt}/try", self.show_trial),
+            post("/prompts/{prompt}/try", self.begin_trial),
         ]
 
     async def list_prompts(self, visit: Visit) -> Response:
@@ -69,7 +74,9 @@ class ConsolePromptRoutes(ConsoleRoutes):
 
     async def show_prompt(self, visit: Visit) -> Response:
         """GET /prompts/{prompt}: its versions, the text of one, or the difference of two"""
-        document, releases = await asyncio.gather(_read_prompt(visit), visit.get("/v1/releases"))
+        document, releases, uses_more = await asyncio.gather(
+            _read_prompt(visit), visit.get("/v1/releases"), _read_usage_findings(visit)
+        )
         chosen = await _choose_version(visit, document, visit.query_value("version"))
         against = difference = None
         if visit.query_value("against"):
@@ -86,6 +93,7 @@ class ConsolePromptRoutes(ConsoleRoutes):
             against=against,
             difference=difference,
             uses=_label_uses(name, releases["releases"]),
+            uses_more=uses_more,
             here=_page_path(visit),
             may=_may_change(visit),
         )
@@ -95,13 +103,14 @@ class ConsolePromptRoutes(ConsoleRoutes):
         document = await _read_prompt(visit)
         chosen = await _choose_version(visit, document, visit.query_value("version"))
         form = {"owner": document["prompt"]["owner"], "note": "", "based_on": chosen.name}
+        form["review_by"] = chosen.row.get("review_by", "") if chosen.row else ""
         return _render_editor(visit, document["prompt"], chosen.content, form)
 
     async def publish_version(self, visit: Visit) -> Response:
         """POST /prompts/{prompt}/edit"""
         form = await visit.read_form(MAX_FORM_BYTES)
         content = forms.content_of(form)
-        fields = {name: form.get(name, "") for name in ("note", "owner", "based_on")}
+        fields = {name: form.get(name, "") for name in ("note", "owner", "based_on", "review_by")}
         try:
             version = await visit.post(_api_path(visit), {"content": content, **fields}, form.get(KEY_FIELD, ""))
         except ApiRefused as error:
@@ -147,6 +156,19 @@ class ConsolePromptRoutes(ConsoleRoutes):
             if error.status == 401:
                 raise
             return await _render_promotion(visit, form, error)
+
+    async def show_trial(self, visit: Visit) -> Response:
+        """GET /prompts/{prompt}/try"""
+        chosen = await _choose_own_version(visit)
+        return await show_trial(
+            visit, _page_path(visit), _prompt_name(visit), chosen.mark, may_change=_may_change(visit)
+        )
+
+    async def begin_trial(self, visit: Visit) -> Response:
+        """POST /prompts/{prompt}/try"""
+        chosen = await _choose_own_version(visit)
+        assert chosen.row is not None
+        return await begin_trial(visit, _page_path(visit), _prompt_name(visit), chosen.mark, chosen.row)
 
     async def show_label(self, visit: Visit) -> Response:
         """GET /prompts/by-label/{label}: what stands now, its canary, and what stood before"""
@@ -203,6 +225,7 @@ def _render_editor(
         prompt=prompt,
         text=content["text"],
         rows=forms.rows_of(content),
+        settings=forms.show_settings(content),
         form=form,
         here=_page_path(visit),
         may=_may_change(visit),
@@ -268,6 +291,19 @@ async def _read_prompt(visit: Visit) -> Json:
     return await visit.get(_api_path(visit), before=visit.query_value("before"))
 
 
+async def _read_usage_findings(visit: Visit) -> list[str]:
+    """Sentences on versions of the prompt that use much more than the ones before; [] for whom may not see the use."""
+    if visit.claim.role not in OVERSEERS.names:
+        return []
+    coordination = await visit.get_or("/v1/coordination", {"trips": []}, {})
+    trips = [finding["trip"] for finding in coordination["trips"]]
+    prefix = f"{_prompt_name(visit)}@"
+    sentences = [
+        trip["what"] for trip in trips if trip["detector"] == "prompt_usage" and trip["what"].startswith(prefix)
+    ]
+    return list(dict.fromkeys(sentences))[:MAX_FINDINGS]
+
+
 async def _choose_version(visit: Visit, document: Json, mark: str) -> ChosenVersion:
     """The version of a mark, `r3`, `2` or `shipped`; the newest one without a mark. Raises ApiRefused."""
     prompt = document["prompt"]
@@ -281,7 +317,17 @@ async def _choose_version(visit: Visit, document: Json, mark: str) -> ChosenVers
         return ChosenVersion(mark, f"{prompt['prompt']}@{mark}", row["content"], row)
     version = await visit.get(f"{_api_path(visit)}/versions/{mark}")
     content = {"text": version["text"], "variables": version["variables"]}
+    content |= version["version"]["content"] if version["version"] else {}
     return ChosenVersion(mark, version["name"], content, version["version"])
+
+
+async def _choose_own_version(visit: Visit) -> ChosenVersion:
+    """The version that the address names, which is the tenant's. Raises ApiRefused."""
+    chosen = await _choose_version(visit, await _read_prompt(visit), visit.query_value("version"))
+    if chosen.row is None:
+        reason = "a shipped text is what tasks have without a version"
+        raise ApiRefused(422, {"title": "Nothing to try", "detail": reason, "hint": "choose a version of your own"})
+    return chosen
 
 
 def _label_uses(prompt: str, releases: list[Json]) -> list[Json]:

@@ -244,7 +244,8 @@ class OperatorRoutes:
         """Spending of the tenant."""
         ask = SpendRequested(
             requester=claim,
-            by=query.by,
+            by="model" if query.by == "prompt" else query.by,
+            prompts=query.by == "prompt",
             since_s=period_s(query.since),
             top=query.limit,
             slices=query.slices,
@@ -256,7 +257,7 @@ class OperatorRoutes:
         reply = await self._ask_budget(
             SpendReplied, claim, ask, _SPENDING, index, task=LIMITS_BOOK, timeout_ms=bounds.SPEND_TIMEOUT_MS
         )
-        return _page_of(reads.SpendPage, reply)
+        return _page_of(reads.SpendPage, reply).model_copy(update={"by": query.by})
 
     async def list_calls(self, claim: RequesterClaim, query: reads.CallListQuery) -> reads.CallPage:
         """Single calls of the tenant."""

@@ -100,6 +100,12 @@ class Fold:
         (trip("breaker.tool", "http_get"), "breaker_opened", "tool:acme:http_get", "breaker.tool found it"),
         (trip("breaker.tenant", "acme"), "breaker_opened", "tenant:acme", "breaker.tenant found it"),
         (trip("latency", "search"), "latency_missed", "feature:acme:search", "latency found it"),
+        (
+            trip("prompt_usage", "worker.step@r2"),
+            "prompt_uses_more",
+            "prompt:acme:worker.step@r2",
+            "prompt_usage found",
+        ),
         (trip("model.name", "openai/m-1"), "model_changed", "model:acme:openai/m-1", "model.name found it"),
         (overrun(), "overran", "task:acme:t1", "a call of m in task t1 was charged in full: 68 times as much"),
         (trip("stall"), "stalled", "task:acme:t1", "task t1: stall found it"),

@@ -75,6 +75,16 @@ def test_a_difference_shows_changed_lines_with_some_around_them() -> None:
     assert [line.text for line in difference.lines if line.mark == "same"] == [
         *(f"line {number}" for number in (7, 8, 9, 11, 12, 13))
     ]
-    assert difference.variables[0].endswith("'warm, but short' by default") and not difference.is_empty
+    assert difference.settings[0].endswith("'warm, but short' by default") and not difference.is_empty
     assert compare_contents(old, old).is_empty
     assert compare_contents({"text": "x\n" * 3_000, "variables": []}, new).is_cut
+
+
+def test_a_difference_tells_model_parameters_and_schema() -> None:
+    old = {"text": "Answer.", "variables": [], "parameters": {"temperature": 0.2}}
+    new = {"text": "Answer.", "variables": [], "model": "fast", "output_schema": {"type": "object"}}
+    assert compare_contents(old, new).settings == (
+        "the model was the usual one; it is fast",
+        "the temperature was 0.2; it is the usual one",
+        "the output schema is another one",
+    )

@@ -10,7 +10,7 @@ from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch.fold import WatchFold
-from bulkhead_services.budget.watch.latency import FEWEST
+from bulkhead_services.budget.watch.trends.latency import FEWEST
 
 NOW, DAY_MS = 1_795_000_000_000, 24 * 3_600_000
 
