@@ -111,9 +111,9 @@ def shorten(received: Any) -> Any:
 
 
 def mask_values(value: Any) -> Any:
-    """A request without what is another one in each run: ids, digests, numbers."""
+    """A request without what is another one in each run: ids, digests, numbers, signatures."""
     if isinstance(value, dict):
         return {key: mask_values(part) for key, part in value.items()}
     if isinstance(value, list):
         return [mask_values(part) for part in value]
-    return re.sub(r"[0-9a-z]{12,}|\d+", "0", value) if isinstance(value, str) else value
+    return re.sub(r"[0-9A-Za-z+/]{40,}={0,2}|[0-9a-z]{12,}|\d+", "0", value) if isinstance(value, str) else value
