@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
 from bulkhead.evaluation.cases import load_cases
+from bulkhead.evaluation.statement import make_key
+from bulkhead_cli.main import app
 from tests.e2e.fixtures.world import World, until, write_policy
 from tests.paths import ROOT
 
@@ -184,3 +187,21 @@ async def run_inspect(*words: str, **environ: str) -> str:
     output, errors = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, (output[-2_000:], errors[-2_000:])
     return output.decode()
+
+
+async def test_a_signed_run_holds_an_image_and_its_models(world: World, tmp_path: Path) -> None:
+    key, folder, image = tmp_path / "key.pem", tmp_path / "signed", f"worker=sha256:{'4f' * 32}"
+    public = make_key(key)
+    words = ["--tag", "luggage", "--sign", str(key), "--image", image, "--out", str(folder)]
+    await evaluate(world, "run", str(EXAMPLE / "cases.jsonl"), *words)
+    held = ["eval", "verify", str(folder / "statement.json"), "--key", public, "--set", "cases", "--json"]
+
+    def verify(*words: str) -> tuple[int, list[str]]:
+        result = CliRunner().invoke(app, [*held, *words])
+        return result.exit_code, json.loads(result.stdout)["problems"]
+
+    names = ["--models", "openai/offline-rules-1", "--max-age", "72h", "--min-pass", "0.9"]
+    assert await asyncio.to_thread(verify, "--image", image, *names) == (0, [])
+    other = ["--image", f"worker={'5e' * 32}", "--models", "openai/other"]
+    code, problems = await asyncio.to_thread(verify, *other)
+    assert code == 1 and len(problems) == 2 and "images/worker is 5e5e5e5e5e5e" in problems[0]
