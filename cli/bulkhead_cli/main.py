@@ -77,9 +77,13 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
         CommandRow(
             "quality",
             "inspect.quality:quality",
-            "Show how good answers are: by verdict, people and judges, by feature, prompt or model.",
+            "Show how good the answers of ended tasks are, by feature, prompt or model.",
         ),
-        CommandRow("report", "inspect.commands:report", "Compare quality, cost and latency of models and features."),
+        CommandRow(
+            "report",
+            "inspect.commands:report",
+            "Compare quality, cost and latency of models and features, or of prompts by version.",
+        ),
         CommandRow(
             "mesh",
             "inspect.gateway:mesh",

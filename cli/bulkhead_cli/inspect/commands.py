@@ -85,7 +85,7 @@ def report(
         typer.Option("--by", help="model: models and features; prompt: versions of prompts, and releases."),
     ] = "model",
 ) -> Work:
-    """Compare quality, cost and latency of models and features, or the use of prompts by version.
+    """Compare quality, cost and latency of models and features, or of prompts by version.
 
     By model: share of accepted answers, the judge's mean score, and the cost of an accepted answer; a cheap model whose
     accepted answers cost more than a dearer one's is named. By feature: duration of tasks (p50, p95), cost, quality.

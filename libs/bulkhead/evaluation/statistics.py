@@ -196,3 +196,12 @@ def _student_t(freedom: int) -> float:
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160
     return z + first / n + second / n**2 + third / n**3 + fourth / n**4
+
+
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float:
+    """Cohen's kappa (1960) of two readers' words about the same cases; nan where chance alone would agree on all."""
+    count = len(pairs)
+    observed = sum(first == second for first, second in pairs) / count
+    first_share, second_share = (fmean(pair[side] for pair in pairs) for side in (0, 1))
+    expected = first_share * second_share + (1 - first_share) * (1 - second_share)
+    return (observed - expected) / (1 - expected) if expected < 1 else math.nan

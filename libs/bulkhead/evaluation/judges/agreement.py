@@ -50,15 +50,6 @@ def clopper_pearson_low(hits: int, count: int, confidence: float) -> float:
     return low
 
 
-def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float:
-    """Cohen's kappa (1960) of two readers' words about the same cases; nan where chance alone would agree on all."""
-    count = len(pairs)
-    observed = sum(first == second for first, second in pairs) / count
-    first_share, second_share = (fmean(pair[side] for pair in pairs) for side in (0, 1))
-    expected = first_share * second_share + (1 - first_share) * (1 - second_share)
-    return (observed - expected) / (1 - expected) if expected < 1 else math.nan
-
-
 def krippendorff_alpha(rows: Sequence[tuple[int, int]]) -> float:
     """Krippendorff's alpha for nominal data. rows: of each case how many readers called it good, and how many bad;
     a reader who said nothing counts for nothing. nan where all say the same. Raises CaseError without the package."""

@@ -29,12 +29,11 @@ from bulkhead.evaluation.judges.agreement import (
     LengthBias,
     RateBound,
     bootstrap_estimate,
-    cohen_kappa,
     krippendorff_alpha,
     length_bias,
 )
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
-from bulkhead.evaluation.statistics import Estimate
+from bulkhead.evaluation.statistics import Estimate, cohen_kappa
 from bulkhead.gateway_api.ratings import LabelledDocument
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds

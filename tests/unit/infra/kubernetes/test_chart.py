@@ -186,7 +186,7 @@ def _content(objects: list[Object]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "changed"),
     [
-        ({"tenants": "tenants: {}\n"}, {"doors", "gateway", "signer", "tool-executor"}),
+        ({"tenants": "tenants: {}\n"}, {"doors", "gateway", "registry", "signer", "tool-executor"}),
         ({"policies": {"own.cedar": "permit (principal, action, resource);"}}, {"tool-executor"}),
         ({"identities": "publishers: {}"}, {"upkeep", "provision-streams"}),
         ({"retention": "7d"}, {"upkeep", "provision-streams"}),

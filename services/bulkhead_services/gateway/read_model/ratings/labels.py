@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from bulkhead.evaluation.judges.agreement import cohen_kappa
+from bulkhead.evaluation.statistics import cohen_kappa
 from bulkhead.gateway_api.ratings import MAX_QUEUE, LabelAgreement, LabelQueue
 from bulkhead_contracts.rating import Score
 

@@ -9,11 +9,11 @@ from bulkhead.evaluation.judges.agreement import (
     RateBound,
     bootstrap_estimate,
     clopper_pearson_low,
-    cohen_kappa,
     corrected_share,
     krippendorff_alpha,
     length_bias,
 )
+from bulkhead.evaluation.statistics import cohen_kappa
 
 
 @pytest.mark.parametrize(
