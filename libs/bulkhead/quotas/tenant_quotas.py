@@ -39,8 +39,8 @@ class TenantDelegation(Contract):
     agent: str | None = None
 
 
-class _TenantRow(Contract):
-    """The part of a tenant's row that edges read; the signer reads the rest."""
+class _TenantRow(Contract, extra="forbid"):
+    """A tenant's row. What only the signer reads is named, so that a misspelt key is found."""
 
     quota: Quota = NO_QUOTA
     tools: tuple[Name, ...] = ()
@@ -51,10 +51,15 @@ class _TenantRow(Contract):
     delegated_roles: dict[Name, TenantDelegation] = Field(default={})
     push: PushPolicy = NO_PUSH
     gates: dict[Name, GatePolicy] = Field(default={})
+    input: Any = None
+    output: Any = None
+    roles: Any = None
+    default_writes: Any = None
+    callers: Any = None
 
 
-class _TenantsFile(Contract):
-    tenants: dict[Token, _TenantRow] = Field(default={})
+class _TenantsFile(Contract, extra="forbid"):
+    tenants: dict[Token, _TenantRow]
 
 
 class TenantQuotas:
@@ -125,13 +130,28 @@ class TenantQuotas:
         stamp = _file_stamp(self._path) if self._path is not None else None
         if self._path is None or stamp == self._read_stamp:
             return
-        self._read_stamp = stamp
+        self._read_stamp, before = stamp, self._rows
         try:
-            self._rows = _read_rows(self._path, stamp)
+            rows = _read_rows(self._path, stamp)
         except ValueError as error:
-            log.warning("quotas_unreadable", reason=str(error))
+            log.error("tenants_unreadable", reason=str(error))
             return
+        self._rows = {name: _keep_gates(name, before.get(name), row) for name, row in rows.items()}
+        # Nobody opens a gate by leaving out its tenant.
+        self._rows |= {
+            name: _keep_gates(name, row, _TenantRow()) for name, row in before.items() if row.gates and name not in rows
+        }
         log.info("quotas_read", path=str(self._path), tenants=len(self._rows))
+
+
+def _keep_gates(tenant: str, before: _TenantRow | None, row: _TenantRow) -> _TenantRow:
+    """The row with the gates that it had and names no more: only `gates: {}` opens them."""
+    says_none = "gates" in row.model_fields_set and not row.gates
+    missing = set(before.gates) - set(row.gates) if before is not None and not says_none else set()
+    if before is None or not missing:
+        return row
+    log.error("gates_kept", tenant=tenant, labels=sorted(missing), hint="`gates: {}` in its row opens them")
+    return row.model_copy(update={"gates": {**before.gates, **row.gates}})
 
 
 def _file_stamp(path: Path) -> tuple[int, int] | None:
