@@ -205,7 +205,11 @@ class Watched:
 async def watched(tmp_path, monkeypatch):
     for name in ("POLL_S", "IDLE_POLL_S", "RETRY_S"):
         monkeypatch.setattr(reader, name, 0.01)
-    builds = {"registry": lambda context: registry.build(context, Settings(data_dir=tmp_path))}
+    tenants = tmp_path / "tenants.yaml"
+    tenants.write_text("tenants: {}")
+    builds = {
+        "registry": lambda context: registry.build(context, Settings(data_dir=tmp_path, tenants_file=tenants))
+    }
     async with MemoryMesh(builds) as mesh:
         await mesh.start("registry", "1")
         yield Watched(mesh)
