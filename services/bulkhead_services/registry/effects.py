@@ -330,7 +330,7 @@ class PromptRegistry(EdgeComponent):
         release = plan_release(move, standing, versions, restored, signed_word, now_unix_ms)
         if isinstance(release, Failure):
             return release
-        stood_on = await self._evaluations.judge_move(tenant, move, standing, release, signed_word)
+        stood_on = await self._evaluations.judge_move(tenant, move, standing, release, restored, signed_word)
         if isinstance(stood_on, Failure):
             return stood_on
         release = release.model_copy(update={"gate": stood_on})

@@ -154,12 +154,13 @@ class EvaluationRegistry:
         move: ReleaseMoveRequested,
         standing: PromptRelease | None,
         release: PromptRelease,
+        restored: PromptRelease | None,
         signed_word: ApprovalGrant,
     ) -> tuple[str, ...] | Failure:
-        """Statements on which a move stands: () where the label has no gate, or the move needs none. Raises
-        BusError."""
+        """Statements on which a move stands: () where the label has no gate, or the move needs none. restored: the
+        release that it restores. Raises BusError."""
         policy = self.gate_of(tenant, move.label)
-        if policy is None or not gate.needs_gate(move, standing, release):
+        if policy is None or not gate.needs_gate(move, standing, release, restored):
             return ()
         candidate = gate.candidate_rows(release)
         had = {(row.prompt, row.number) for row in (standing.prompts if standing is not None else ())}

@@ -25,9 +25,19 @@ class StoredStatement(NamedTuple):
     verified: VerifiedStatement
 
 
-def needs_gate(move: ReleaseMoveRequested, standing: PromptRelease | None, release: PromptRelease) -> bool:
-    """True when a move gives tasks what they had not: no way back, and no smaller share of a canary."""
-    if move.restore or move.end_canary == "drop":
+def needs_gate(
+    move: ReleaseMoveRequested,
+    standing: PromptRelease | None,
+    release: PromptRelease,
+    restored: PromptRelease | None = None,
+) -> bool:
+    """True when a move gives tasks what they had not: no way back, and no smaller share of a canary. restored: the
+    release that it restores; of these only the last one, and those that stood on statements, are ways back."""
+    if restored is not None:
+        # After a way back, the last release is what was left.
+        is_last = standing is not None and restored.number == standing.number - 1 and not standing.restores
+        return not is_last and (not restored.gate or BREAK_GLASS in restored.gate or restored.canary is not None)
+    if move.end_canary == "drop":
         return False
     before, after = standing.canary if standing is not None else None, release.canary
     is_share = not move.changes and not move.end_canary and before is not None and after is not None

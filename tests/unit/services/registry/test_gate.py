@@ -58,11 +58,27 @@ CANARY = Canary(prompts=(row(2),), percent=10, began=2)
         ({"percent": 20}, {"canary": CANARY}, {"canary": CANARY.model_copy(update={"percent": 20})}, True),
         ({"percent": 5}, {"canary": CANARY}, {"canary": CANARY.model_copy(update={"percent": 5})}, False),
         ({"end_canary": "drop"}, {"canary": CANARY}, {}, False),
-        ({"restore": 1}, {"prompts": (row(2),)}, {}, False),
     ],
 )
 def test_what_gives_tasks_something_new_needs_a_statement(move, standing, release, needed):
     assert gate.needs_gate(make_move(**move), make_release(**standing), make_release(number=2, **release)) is needed
+
+
+@pytest.mark.parametrize(
+    ("standing", "restored", "needed"),
+    [
+        ({"number": 5}, {"number": 4}, False),
+        ({"number": 5}, {"number": 2}, True),
+        ({"number": 5, "restores": 3}, {"number": 4}, True),
+        ({"number": 5}, {"number": 2, "gate": ("answers#7@0",)}, False),
+        ({"number": 5}, {"number": 2, "gate": ("break_glass",)}, True),
+        ({"number": 5}, {"number": 2, "gate": ("answers#7@0",), "canary": CANARY}, True),
+    ],
+)
+def test_only_the_last_release_and_those_with_statements_are_restored_freely(standing, restored, needed):
+    move = make_move(restore=restored["number"])
+    earlier = make_release(**restored)
+    assert gate.needs_gate(move, make_release(**standing), make_release(number=6), earlier) is needed
 
 
 def test_a_canary_is_judged_as_what_everybody_would_get():
