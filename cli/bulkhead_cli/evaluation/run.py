@@ -26,6 +26,7 @@ from bulkhead.evaluation.reports.junit import render_junit
 from bulkhead.evaluation.reports.report import EvaluationReport, build_report, find_problems, report_json
 from bulkhead.evaluation.reports.statement import EvaluatedThings
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
+from bulkhead.prompts.trial import list_reading
 from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.evaluation.sets import print_standings
 from bulkhead_cli.evaluation.statements import StatementRequest, read_things, write_statement
@@ -234,6 +235,7 @@ async def run_cases(
 ) -> None:
     """Make the runs of a folder that are not made. Raises CommandError, MeshError."""
     manifest = folder.manifest
+    tools = await _reading_tools(mesh) if manifest.release else ()
     await add_case_documents(mesh, cases, verbose=verbose)
     runner = MeshRunner(
         mesh,
@@ -243,6 +245,7 @@ async def run_cases(
         leaves_running=True,
         reads_calls=True,
         release=manifest.release,
+        tools=tools,
     )
     await run_through(
         runner,
@@ -255,6 +258,17 @@ async def run_cases(
         record=folder,
         judges=seat_jury(mesh, {seat.judge.name: seat for seat in manifest.judges}, manifest.deadline_s),
     )
+
+
+async def _reading_tools(mesh: Mesh) -> tuple[str, ...]:
+    """Tools for prompts that do not stand in production: those that only read. Raises CommandError, MeshError."""
+    rows = (await mesh.tools()).model_dump(mode="json")["tools"]
+    tools = list_reading(rows)
+    if rows and not tools:
+        # A task that names none gets those that write by default.
+        hint = "run without --release, or give the tenant a tool that only reads"
+        raise CommandError(Exit.USAGE, "all tools of the tenant change something", hint)
+    return tuple(tools)
 
 
 def seat_jury(

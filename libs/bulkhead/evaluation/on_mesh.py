@@ -32,7 +32,8 @@ class UnknownRoute(MeshError):
 class MeshRunner:
     """A `Runner`. plan_of: a plan in place of the planner's. check: whether the checker judges. leaves_running: a task
     goes on when its run is given up, for a later run under the same key to collect. reads_calls: the calls of tools
-    are read whatever the checks are now, for others that come later. release: of the prompts that tasks get."""
+    are read whatever the checks are now, for others that come later. release: of the prompts that tasks get. tools:
+    that they may use; () for the usual ones."""
 
     def __init__(
         self,
@@ -45,10 +46,11 @@ class MeshRunner:
         leaves_running: bool = False,
         reads_calls: bool = False,
         release: str = "",
+        tools: tuple[str, ...] = (),
     ) -> None:
         self._mesh, self._feature, self._deadline_s = mesh, feature, deadline_s
         self._plan_of, self._check, self._leaves_running = plan_of, check, leaves_running
-        self._reads_calls, self._release = reads_calls, release
+        self._reads_calls, self._release, self._tools = reads_calls, release, tools
 
     async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
         """One task, to its end; it is cancelled when this is, unless it is left running. Raises MeshError."""
@@ -63,6 +65,7 @@ class MeshRunner:
             workflow=route,
             route=route,
             prompt_release=self._release,
+            tools=self._tools,
             idempotency_key=submission.key,
         )
         try:

@@ -46,12 +46,16 @@ def build_change(
     return {"prompt": prompt, "number": number} | ({"values": kept_values} if kept_values else {})
 
 
+def list_reading(tools: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the tools that only read."""
+    return [tool["name"] for tool in tools if tool["effect"] == "read"]
+
+
 def build_submission(document: Mapping[str, Any], tools: Sequence[Mapping[str, Any]], release: str) -> dict[str, Any]:
     """The body of a task that does again what another did, with tools that only read. Raises ValueError where it had
     none of those."""
-    reading = [tool["name"] for tool in tools if tool["effect"] == "read"]
     requested_names = document["tools"] or [tool["name"] for tool in tools]
-    named = [name for name in reading if name in requested_names]
+    named = [name for name in list_reading(tools) if name in requested_names]
     # A task that names no tools gets those that write by default.
     if requested_names and not named:
         raise ValueError(f"task {document['task_id']} had only tools that change something: choose another one")

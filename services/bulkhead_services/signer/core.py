@@ -18,6 +18,7 @@ from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
+from bulkhead_contracts.prompt import TRIAL
 from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
@@ -226,8 +227,10 @@ def _choose_tools(
 
 
 def _is_given_unasked(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, name: str) -> bool:
-    """True when a task whose request names no tools gets this one of its tenant's."""
-    return policies.tools[name].effect == "read" or name in (*policy.default_writes, *request.plan_tools)
+    """True when a task whose request names no tools gets this one of its tenant's. What nobody has reviewed writes
+    nothing by default."""
+    writes = policy.default_writes if request.release.partition(".")[0] != TRIAL else ()
+    return policies.tools[name].effect == "read" or name in (*writes, *request.plan_tools)
 
 
 def _delegations_of(

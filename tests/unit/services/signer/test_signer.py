@@ -129,6 +129,9 @@ def test_a_write_is_granted_where_the_request_its_plan_or_the_tenants_policy_nam
         found = decide_grant(mesh, asked, "acme", "t1", NOW)
         assert isinstance(found, GrantDecision) and "counter_increment" in found.grant.tools and not found.left_out
         assert "http_get" not in found.grant.tools, "and no plan names what the tenant has not got"
+    written = policies_from({"tenants": {"acme": own}}, known, known)
+    trial = decide_grant(written, request(release="trial.7"), "acme", "t1", NOW)
+    assert isinstance(trial, GrantDecision) and "counter_increment" in trial.left_out, "under no text that is evaluated"
     own["tools"] = ["calculate"]
     with pytest.raises(TenantsFileError, match="default_writes names counter_increment, which tools does not"):
         policies_from({"tenants": {"acme": own}}, known, known)
