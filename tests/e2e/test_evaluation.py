@@ -137,6 +137,7 @@ async def test_a_task_that_waits_for_a_person_fails_at_once(world: World, tmp_pa
     assert not world.counter.count("refund")
 
 
+@pytest.mark.slow
 async def test_prompts_that_stand_nowhere_write_nothing(world: World, tmp_path: Path) -> None:
     client = world.client("demo", "operator")
     changes = [{"prompt": "worker.step", "number": 0}]
@@ -144,7 +145,7 @@ async def test_prompts_that_stand_nowhere_write_nothing(world: World, tmp_path: 
     row = {"name": "pay", "input": "Use counter_increment name=unread amount=152.", "checks": [{"answered": "yes"}]}
     (tmp_path / "cases.jsonl").write_text(json.dumps(row) + "\n")
     words = ["--release", release, "--out", str(tmp_path / "run")]
-    report = await evaluate(world, "run", str(tmp_path / "cases.jsonl"), *words, code=1)
+    report = await evaluate(world, "run", str(tmp_path / "cases.jsonl"), *words)
     (run,) = report["cases"][0]["runs"]
     document = await client.task(run["task"]).show()
     assert "calculate" in document["tools"] and document["release"] == release

@@ -75,7 +75,7 @@ class MeshRunner:
                 times.ended_ms, times.texts = document["duration_ms"], {}  # It began before this process.
             wants_calls = self._reads_calls or needs_tool_calls(case.checks)
             calls = await _read_tool_calls(task) if wants_calls else None
-            return _task_outcome(document, times, calls)
+            return _task_outcome(document, times, calls, self._release)
         except asyncio.CancelledError:
             if self._leaves_running:
                 raise
@@ -118,15 +118,17 @@ async def _read_tool_calls(task: Task) -> tuple[ToolCallRecord, ...] | None:
 
 
 def _task_outcome(
-    document: Mapping[str, Any], times: _EventTimes, calls: tuple[ToolCallRecord, ...] | None
+    document: Mapping[str, Any], times: _EventTimes, calls: tuple[ToolCallRecord, ...] | None, release: str
 ) -> CaseRunOutcome:
     usage, result, failure = document["usage"], document.get("result") or {}, document.get("failure") or {}
     code = str(failure.get("code") or "")
     if code == UNKNOWN_ROUTE:
         raise UnknownRoute(str(failure["message"]), str(failure.get("hint") or ""))
     cost_usd_micros = (document.get("charged") or usage)["cost_usd_micros"]
-    answer = None
-    if document["status"] == "succeeded" and document.get("answer") is not None:
+    answer, is_of_release = None, "." not in release or document["release"] == release
+    if not is_of_release:
+        code = "other_release"
+    elif document["status"] == "succeeded" and document.get("answer") is not None:
         cited = dict.fromkeys(str(citation["document"]) for citation in result.get("citations") or ())
         answered = str(document.get("answered") or "")
         facts = (answered, calls, cost_usd_micros, times.ended_ms)

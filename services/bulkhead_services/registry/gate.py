@@ -67,6 +67,9 @@ def judge_move(
 ) -> tuple[str, ...] | Failure:
     """Statements that the move stands on. digests: of the candidate's prompts; changed: versions that the label did not
     have; statements: the newest first, signed by a key of the policy."""
+    if policy.require_tokens and signed_word.via != "jwt":
+        reason = f"{signed_word.person} came with an API key, and {move.label} wants a person who has signed in"
+        return Failure.from_text("token_required", reason, "sign in, and move it with that token")
     if move.break_glass:
         if signed_word.role in policy.break_glass:
             return (BREAK_GLASS,)

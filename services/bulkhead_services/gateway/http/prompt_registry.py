@@ -37,7 +37,7 @@ STATUS = {
     "too_many_changes": 429,
     **dict.fromkeys(("bad_statement", "other_evaluation", "reserved_label"), 422),
     **dict.fromkeys(("not_signed", "word_too_old", "foreign_tenant"), 403),
-    **dict.fromkeys(("four_eyes", "break_glass_refused", "role_may_not_report"), 403),
+    **dict.fromkeys(("four_eyes", "break_glass_refused", "token_required", "role_may_not_report"), 403),
 }
 """HTTP status by the code of the registry's failure; any other code is a 503."""
 R = TypeVar(

@@ -121,10 +121,18 @@ def test_nobody_moves_a_label_to_a_version_of_their_own(author, refused):
     assert isinstance(judged, Failure) is refused and (not refused or judged.code == "four_eyes")
 
 
-def judge(policy, statements, move, role, author="pia"):
+@pytest.mark.parametrize("move", [{}, {"break_glass": True}])
+def test_an_api_key_moves_no_label_whose_gate_wants_tokens(move):
+    policy = GatePolicy(sets={"answers": None}, keys=["a" * 64], break_glass=["operator"], require_tokens=True)
+    refused = judge(policy, [GOOD], move, "operator")
+    assert isinstance(refused, Failure) and refused.code == "token_required"
+    assert not isinstance(judge(policy, [GOOD], move, "operator", via="jwt"), Failure)
+
+
+def judge(policy, statements, move, role, author="pia", via="api_key"):
     word = {"kind": "prompt", "tenant": "demo", "task": "a", "approval_id": "a", "arguments_sha256": SHA}
     signed = ApprovalGrant(
-        **word, decision="granted", person="max", role=role, via="api_key", reason="go", decided_unix_ms=NOW
+        **word, decision="granted", person="max", role=role, via=via, reason="go", decided_unix_ms=NOW
     )
     content, made = PromptContent(text="Answer."), {"act": "b", "act_sha256": SHA, "published_unix_ms": NOW}
     version = PromptVersion(
