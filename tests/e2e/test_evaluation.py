@@ -145,9 +145,9 @@ async def test_prompts_that_stand_nowhere_write_nothing(world: World, tmp_path: 
     row = {"name": "pay", "input": "Use counter_increment name=unread amount=152.", "checks": [{"answered": "yes"}]}
     (tmp_path / "cases.jsonl").write_text(json.dumps(row) + "\n")
     words = ["--release", release, "--out", str(tmp_path / "run")]
-    report = await evaluate(world, "run", str(tmp_path / "cases.jsonl"), *words)
-    (run,) = report["cases"][0]["runs"]
-    document = await client.task(run["task"]).show()
+    await evaluate(world, "run", str(tmp_path / "cases.jsonl"), *words)
+    [task] = [row["task_id"] for row in await client.tasks(1_000) if row["release"] == release]
+    document = await client.task(task).show()
     assert "calculate" in document["tools"] and document["release"] == release
     assert not world.counter.count("unread")
 

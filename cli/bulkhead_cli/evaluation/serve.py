@@ -127,7 +127,7 @@ async def _evaluate(
         out.print(f"evaluation {number} ({case_set} on {evaluation['release']}): {runs} runs", markup=False)
         tools = await read_tools(mesh)
         await run_cases(mesh, folder, cases, request.parallel, verbose=False)
-        things = EvaluatedThings(case_set, evaluation["prompts"], tools, evaluation=number)
+        things = EvaluatedThings(case_set, evaluation["prompts"], tools, evaluation=number, tenant=evaluation["tenant"])
         report = build_report(folder)
         envelope = write_statement(report, things, request.key, None, folder.path)
         write_reports(report, folder.path, [], ReportFiles())

@@ -13,7 +13,7 @@ from bulkhead_contracts import bounds
 from ..prompt.v1 import PromptId, ReleaseChange, ReleaseLabel, ReleaseRef, canonical_sha256
 from ..result import Failure
 from ..task.v1 import RequesterClaim
-from ..types import Body, Contract, Count, Name, Sha256, Summary, Token, UnixMs, UsdMicros
+from ..types import Body, Contract, Count, Name, Sha256, Summary, Tag, Token, UnixMs, UsdMicros
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:bulkhead:evaluation:v1"
@@ -69,7 +69,7 @@ class BaselineComparison(Contract):
 class EvaluationPredicate(Contract):
     """Result of an evaluation.
 
-    evaluation: number of the request, 0 without one. case_set: name of the set. release: under which its tasks ran.
+    tenant: whose prompts they are. evaluation: number of the request, 0 without one. case_set: name of the set. release: under which its tasks ran.
     mesh_version: of the package that ran it. models: those that answered, `provider/model`. judges: certificates of
     judges, `name@digest`. cases: of the set; runs: that were made; expected_runs: that a whole evaluation has. passed:
     share of the runs that passed; low: lower end of its interval of 95 %; high: its upper end; min_pass: share that was
@@ -78,6 +78,7 @@ class EvaluationPredicate(Contract):
     made_by: program that made it.
     """
 
+    tenant: Tag = ""
     evaluation: Count = 0
     case_set: SetName
     release: ReleaseRef = ""
@@ -115,11 +116,12 @@ class EvaluationStatement(Contract):
 class Evaluation(Contract):
     """A request to evaluate changes on top of what a label stands for; it never changes.
 
-    number: of the evaluation, from 1. release: `trial.7`, which stands for just that, for tasks that name it. case_set:
+    tenant: whose it is. number: of the evaluation, from 1. release: `trial.7`, which stands for just that, for tasks that name it. case_set:
     "" for a trial alone, which nobody evaluates. base: number of the label's release then. prompts: digests of all
     prompts of the mesh as `release` has them.
     """
 
+    tenant: Tag = ""
     number: Annotated[Count, Field(ge=1)]
     case_set: SetName = ""
     label: ReleaseLabel

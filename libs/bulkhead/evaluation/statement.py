@@ -140,7 +140,7 @@ def _load_public(public_key: str) -> SSlibKey:
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """Demands on a statement. set_sha256: None for any version of the set. prompts, images: digests by name.
-    models: exactly those that answered; None for any."""
+    models: exactly those that answered; None for any. tenant: "" for any."""
 
     case_set: str = ""
     set_sha256: str | None = None
@@ -149,11 +149,12 @@ class Expectation:
     models: frozenset[str] | None = None
     min_pass: float = 0.0
     max_age_ms: int | None = None
+    tenant: str = ""
 
 
 class Mismatch(NamedTuple):
-    """One reason for which a statement does not fit. code: `other_set`, `other_digests`, `other_models`, `stale` or
-    `failed`."""
+    """One reason for which a statement does not fit. code: `other_tenant`, `other_set`, `other_digests`, `other_models`,
+    `stale` or `failed`."""
 
     code: str
     reason: str
@@ -162,6 +163,8 @@ class Mismatch(NamedTuple):
 def find_statement_misfits(statement: EvaluationStatement, expected: Expectation, now_unix_ms: int) -> list[Mismatch]:
     """Reasons for which a statement does not fit, those that no new evaluation mends first; [] for none."""
     predicate, misfits = statement.predicate, list[Mismatch]()
+    if expected.tenant and predicate.tenant != expected.tenant:
+        misfits.append(Mismatch("other_tenant", f"it is of {predicate.tenant or 'no tenant'}, not {expected.tenant}"))
     if expected.case_set and predicate.case_set != expected.case_set:
         misfits.append(Mismatch("other_set", f"it is of the set {predicate.case_set}, not of {expected.case_set}"))
     set_sha256 = statement.digests_of(DATASETS).get(predicate.case_set)

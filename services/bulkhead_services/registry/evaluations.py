@@ -83,6 +83,7 @@ class EvaluationRegistry:
                     continue
                 trial = planned
             evaluation = Evaluation(
+                tenant=tenant,
                 number=trial.number,
                 case_set=request.case_set,
                 label=request.label,
@@ -166,6 +167,7 @@ class EvaluationRegistry:
         had = {(row.prompt, row.number) for row in (standing.prompts if standing is not None else ())}
         changed = await self._read_versions(tenant, {(row.prompt, row.number) for row in candidate} - had)
         return gate.judge_move(
+            tenant,
             policy,
             move,
             release,
@@ -214,6 +216,7 @@ class EvaluationRegistry:
             return Failure.from_text("bad_statement", str(error), error.hint)
         predicate = verified.statement.predicate
         expected = Expectation(
+            tenant=tenant,
             case_set=evaluation.case_set,
             prompts=evaluation.prompts,
             max_age_ms=max(0, now_unix_ms - evaluation.requested_unix_ms),

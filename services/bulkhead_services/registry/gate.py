@@ -14,7 +14,7 @@ from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.result import Failure
 
 HOUR_MS = 3_600_000
-ORDER = ("other_digests", "other_set", "stale", "failed")
+ORDER = ("other_tenant", "other_digests", "other_set", "stale", "failed")
 """Codes of misfits: a statement whose worst is later in this order is nearer to what is needed."""
 
 
@@ -55,6 +55,7 @@ def candidate_rows(release: PromptRelease) -> tuple[ReleasedPrompt, ...]:
 
 
 def judge_move(
+    tenant: str,
     policy: GatePolicy,
     move: ReleaseMoveRequested,
     release: PromptRelease,
@@ -84,6 +85,7 @@ def judge_move(
     stood_on = []
     for name, set_sha256 in policy.sets.items():
         expected = Expectation(
+            tenant=tenant,
             case_set=name,
             set_sha256=set_sha256,
             prompts=digests,
@@ -125,6 +127,8 @@ def _find_fitting(
         case "failed":
             hint = f"open evaluation {stored.number}, mend what fell in a new version, and evaluate that"
             return Failure.from_text("gate_failed", reason, hint)
+        case "other_tenant":
+            return Failure.from_text("gate_other_tenant", reason, again)
         case "other_set":
             return Failure.from_text("gate_other_set", reason, "have the evaluator run the set that the gate names")
     return Failure.from_text("gate_other_digests", f"{reason}: it is of other prompts", again)

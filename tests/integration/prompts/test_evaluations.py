@@ -22,6 +22,7 @@ def sign_result(evaluation: dict, key: Path, **changes) -> str:
     digests = {f"prompts/{name}": sha256 for name, sha256 in evaluation["prompts"].items()}
     rows = [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in digests.items()]
     fields = {"evaluation": evaluation["number"], "case_set": "answers", "release": evaluation["release"]}
+    fields["tenant"] = evaluation["tenant"]
     counts = {"cases": 1, "runs": 1, "expected_runs": 1, "passed": 1, "made_unix_ms": time.time_ns() // 1_000_000}
     predicate = EvaluationPredicate(**fields | counts | changes)
     return sign_statement(EvaluationStatement(subject=rows, predicate=predicate), load_key(key))
@@ -58,6 +59,8 @@ async def test_a_label_moves_on_a_statement_of_a_named_key_alone(tmp_path: Path)
 
             assert await refusal(eve.report_evaluation(1, sign_result(evaluation, stranger))) == "bad_statement"
             assert await refusal(eve.report_evaluation(1, sign_result(other, key))) == "other_evaluation"
+            foreign = sign_result(evaluation, key, tenant="other")
+            assert await refusal(eve.report_evaluation(1, foreign)) == "other_evaluation"
             assert await refusal(pia.report_evaluation(1, sign_result(evaluation, key))) == "forbidden"
             envelope = sign_result(evaluation, key)
             await eve.report_evaluation(1, envelope)

@@ -31,13 +31,15 @@ MAX_LISTED = 8
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedThings:
-    """Digests by name of what was evaluated. evaluation: number of the request, 0 without one."""
+    """Digests by name of what was evaluated. evaluation: number of the request, 0 without one. tenant:
+    of the request."""
 
     case_set: str
     prompts: Mapping[str, str]
     tools: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     evaluation: int = 0
+    tenant: str = ""
 
 
 def digest_document(document: Any) -> str:
@@ -60,6 +62,7 @@ def build_statement(
             for name, sha256 in sorted(digests.items())
         ),
         predicate=EvaluationPredicate(
+            tenant=things.tenant,
             evaluation=things.evaluation,
             case_set=things.case_set,
             release=manifest.release if "." in manifest.release else "",

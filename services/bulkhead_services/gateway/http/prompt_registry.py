@@ -31,7 +31,7 @@ STATUS = {
     **dict.fromkeys(("unknown_prompt", "unknown_version", "unknown_release", "unknown_evaluation"), 404),
     **dict.fromkeys(("release_moved", "nothing_changes", "same_text", "canary_stands", "no_canary"), 409),
     **dict.fromkeys(("gate_statement_missing", "gate_other_digests", "gate_other_set", "gate_stale"), 409),
-    **dict.fromkeys(("gate_failed", "already_reported"), 409),
+    **dict.fromkeys(("gate_failed", "gate_other_tenant", "already_reported"), 409),
     **dict.fromkeys(("bad_prompt", "bad_value", "no_single_change", "prompt_twice", "canary_of_shipped"), 422),
     **dict.fromkeys(("too_many_versions", "too_many_labels", "release_too_large", "idempotency_reused"), 422),
     "too_many_changes": 429,

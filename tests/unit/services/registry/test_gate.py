@@ -40,7 +40,7 @@ def make_statement(number: int, digests: dict[str, str], case_set: str = "answer
     subject = [
         StatementSubject(name=f"prompts/{name}", digest=SubjectDigest(sha256=sha)) for name, sha in digests.items()
     ]
-    counts = {"cases": 4, "runs": 4, "expected_runs": 4, "passed": 1.0, "made_unix_ms": NOW - HOUR_MS}
+    counts = {"cases": 4, "runs": 4, "expected_runs": 4, "passed": 1.0, "made_unix_ms": NOW - HOUR_MS, "tenant": "demo"}
     predicate = EvaluationPredicate(**{"case_set": case_set} | counts | fields)
     statement = EvaluationStatement(subject=subject, predicate=predicate)
     return gate.StoredStatement(number, VerifiedStatement(statement, SHA, SHA))
@@ -99,6 +99,8 @@ GOOD = make_statement(7, WANTED)
         ([make_statement(8, SHIPPED), GOOD], {}, "prompt_editor", (f"answers#7@{SHA}",)),
         ([], {}, "prompt_editor", "gate_statement_missing"),
         ([make_statement(7, WANTED, "others")], {}, "prompt_editor", "gate_statement_missing"),
+        ([make_statement(7, WANTED, tenant="other")], {}, "prompt_editor", "gate_other_tenant"),
+        ([make_statement(7, WANTED, tenant="")], {}, "prompt_editor", "gate_other_tenant"),
         ([make_statement(7, SHIPPED)], {}, "prompt_editor", "gate_other_digests"),
         ([make_statement(7, WANTED, made_unix_ms=NOW - 73 * HOUR_MS)], {}, "prompt_editor", "gate_stale"),
         ([make_statement(8, SHIPPED), make_statement(7, WANTED, passed=0.5)], {}, "prompt_editor", "gate_failed"),
@@ -147,6 +149,7 @@ def judge(policy, statements, move, role, author="pia", via="api_key"):
         **made,
     )
     return gate.judge_move(
+        "demo",
         policy,
         make_move(changes=CHANGE, **move),
         make_release(number=2, prompts=(row(2),)),
