@@ -164,13 +164,14 @@ class EvaluationRegistry:
         if policy is None or not gate.needs_gate(move, standing, release, restored):
             return ()
         candidate = gate.candidate_rows(release)
-        had = {(row.prompt, row.number) for row in (standing.prompts if standing is not None else ())}
-        changed = await self._read_versions(tenant, {(row.prompt, row.number) for row in candidate} - had)
+        had = {(row.prompt, row.filled_sha256) for row in (standing.prompts if standing is not None else ())}
+        new_rows = [row for row in candidate if (row.prompt, row.filled_sha256) not in had]
+        changed = await self._read_versions(tenant, {(row.prompt, row.number) for row in new_rows})
         return gate.judge_move(
             tenant,
             policy,
             move,
-            release,
+            standing,
             digests=gate.digest_prompts(candidate, self._shipped),
             changed=changed.values(),
             statements=await self._find_statements(tenant, policy.sets, policy.keys),
@@ -256,10 +257,11 @@ class EvaluationRegistry:
         gated = [row for row in evaluations if row is not None and row.case_set in sets]
         reports = await asyncio.gather(*(self._read_report(tenant, row.number) for row in gated))
         statements = []
-        for report in reports:
+        for evaluation, report in zip(gated, reports, strict=True):
             if report is not None:
                 try:
-                    statements.append(gate.StoredStatement(report.number, verify_envelope(report.envelope, keys)))
+                    verified = verify_envelope(report.envelope, keys)
+                    statements.append(gate.StoredStatement(report.number, verified, evaluation.person))
                 except StatementError:
                     continue  # Of a key that is named no more.
         return statements

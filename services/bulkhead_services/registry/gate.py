@@ -19,10 +19,11 @@ ORDER = ("other_tenant", "other_digests", "other_set", "stale", "failed")
 
 
 class StoredStatement(NamedTuple):
-    """A statement that was reported. number: of its evaluation."""
+    """A statement that was reported. number: of its evaluation; person: who asked for it."""
 
     number: int
     verified: VerifiedStatement
+    person: str
 
 
 def needs_gate(
@@ -58,7 +59,7 @@ def judge_move(
     tenant: str,
     policy: GatePolicy,
     move: ReleaseMoveRequested,
-    release: PromptRelease,
+    standing: PromptRelease | None,
     *,
     digests: Mapping[str, str],
     changed: Iterable[PromptVersion],
@@ -67,7 +68,8 @@ def judge_move(
     now_unix_ms: int,
 ) -> tuple[str, ...] | Failure:
     """Statements that the move stands on. digests: of the candidate's prompts; changed: versions that the label did not
-    have; statements: the newest first, signed by a key of the policy."""
+    have, or not with these values, which are the mover's own; statements: the newest first, signed by a key of the
+    policy."""
     if policy.require_tokens and signed_word.via != "jwt":
         reason = f"{signed_word.person} came with an API key, and {move.label} wants a person who has signed in"
         return Failure.from_text("token_required", reason, "sign in, and move it with that token")
@@ -78,6 +80,9 @@ def judge_move(
         reason = f"{signed_word.person} is {signed_word.role}, and may not break the glass before {move.label}"
         hint = f"ask one who is {roles}" if roles else "nobody may; get the statement, or have an operator name a role"
         return Failure.from_text("break_glass_refused", reason, hint)
+    had_values = {row.prompt: row.values for row in (standing.prompts if standing is not None else ())}
+    has_new_values = any(change.values and change.values != had_values.get(change.prompt) for change in move.changes)
+    own_values = policy.four_eyes and has_new_values
     own = [version.name for version in changed if version.person == signed_word.person]
     if policy.four_eyes and own:
         reason = f"{signed_word.person} published {', '.join(own)}, and {move.label} wants another person to move it"
@@ -93,6 +98,10 @@ def judge_move(
             max_age_ms=policy.max_age_h * HOUR_MS,
         )
         fitting = _find_fitting(name, expected, statements, now_unix_ms)
+        if own_values and isinstance(fitting, StoredStatement) and fitting.person == signed_word.person:
+            reason = f"{fitting.person} chose these values and asked for evaluation {fitting.number} of them"
+            hint = "have another prompt editor evaluate them, or move the label"
+            return Failure.from_text("four_eyes", reason, hint)
         if isinstance(fitting, Failure):
             return fitting
         stood_on.append(f"{name}#{fitting.number}@{fitting.verified.sha256}")

@@ -43,7 +43,7 @@ def make_statement(number: int, digests: dict[str, str], case_set: str = "answer
     counts = {"cases": 4, "runs": 4, "expected_runs": 4, "passed": 1.0, "made_unix_ms": NOW - HOUR_MS, "tenant": "demo"}
     predicate = EvaluationPredicate(**{"case_set": case_set} | counts | fields)
     statement = EvaluationStatement(subject=subject, predicate=predicate)
-    return gate.StoredStatement(number, VerifiedStatement(statement, SHA, SHA))
+    return gate.StoredStatement(number, VerifiedStatement(statement, SHA, SHA), "pia")
 
 
 CANARY = Canary(prompts=(row(2),), percent=10, began=2)
@@ -131,7 +131,18 @@ def test_an_api_key_moves_no_label_whose_gate_wants_tokens(move):
     assert not isinstance(judge(policy, [GOOD], move, "operator", via="jwt"), Failure)
 
 
-def judge(policy, statements, move, role, author="pia", via="api_key"):
+@pytest.mark.parametrize(
+    ("requester", "standing", "refused"), [("max", {}, True), ("pia", {}, False), ("max", {"tone": "formal"}, False)]
+)
+def test_nobody_alone_chooses_values_evaluates_them_and_moves_a_label_to_them(requester, standing, refused):
+    policy = GatePolicy(sets={"answers": None}, keys=["a" * 64], four_eyes=True)
+    changes = (ReleaseChange(prompt="worker.step", number=2, values={"tone": "formal"}),)
+    statement = GOOD._replace(person=requester)
+    judged = judge(policy, [statement], {"changes": changes}, "prompt_editor", standing=(row(1, **standing),))
+    assert isinstance(judged, Failure) is refused and (not refused or judged.code == "four_eyes")
+
+
+def judge(policy, statements, move, role, author="pia", via="api_key", standing=()):
     word = {"kind": "prompt", "tenant": "demo", "task": "a", "approval_id": "a", "arguments_sha256": SHA}
     signed = ApprovalGrant(
         **word, decision="granted", person="max", role=role, via=via, reason="go", decided_unix_ms=NOW
@@ -151,8 +162,8 @@ def judge(policy, statements, move, role, author="pia", via="api_key"):
     return gate.judge_move(
         "demo",
         policy,
-        make_move(changes=CHANGE, **move),
-        make_release(number=2, prompts=(row(2),)),
+        make_move(**{"changes": CHANGE} | move),
+        make_release(prompts=standing),
         digests=WANTED,
         changed=[version],
         statements=statements,
