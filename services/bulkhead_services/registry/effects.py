@@ -80,6 +80,7 @@ class PromptRegistry(EdgeComponent):
             self._labels,
             quotas,
             {shipped.id: shipped.digest for shipped in self._shipped.values()},
+            max_age_ms,
             put_once=self._put_once,
             read_version=self._read_version,
         )

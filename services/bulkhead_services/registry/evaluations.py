@@ -40,7 +40,7 @@ MAX_SEARCHED = 60
 
 
 class EvaluationRegistry:
-    """Evaluations of all tenants. shipped: digests of the shipped prompts; put_once, read_version: of the registry."""
+    """Evaluations of all tenants. shipped: digests of the shipped prompts; max_age_ms: of the signer's word; put_once, read_version: of the registry."""
 
     def __init__(
         self,
@@ -48,11 +48,13 @@ class EvaluationRegistry:
         labels: ReleaseLabels,
         quotas: TenantQuotas,
         shipped: Mapping[str, str],
+        max_age_ms: int,
         *,
         put_once: Callable[[str, bytes, str], Awaitable[bool]],
         read_version: Callable[[str, str, int], Awaitable[PromptVersion | None]],
     ) -> None:
         self._context, self._labels, self._quotas, self._shipped = context, labels, quotas, shipped
+        self._max_age_ms = max_age_ms
         self._put_once, self._read_version = put_once, read_version
 
     async def store_request(
@@ -70,12 +72,13 @@ class EvaluationRegistry:
             hint = f"prompts of this mesh: {', '.join(sorted(self._shipped))}"
             return Failure.from_text("unknown_prompt", f"no service asks for a prompt {unknown[0]}", hint)
         for _ in range(TRIES):
-            trial = await self._newest_trial(tenant)
-            if trial is not None and trial.act == request.act:
+            newest = await self._newest_trial(tenant)
+            trial = await self._find_made_of(request, tenant, newest)
+            if trial is not None:
                 if (failure := judge_repeat(trial.act_sha256, request)) is not None:
                     return failure
             else:
-                number = trial.number + 1 if trial is not None else 1
+                number = newest.number + 1 if newest is not None else 1
                 planned = await self._store_trial(tenant, request, standing, versions, number, signed_word)
                 if isinstance(planned, Failure):
                     return planned
@@ -198,6 +201,17 @@ class EvaluationRegistry:
             return trial
         subject = subjects.release_subject(tenant, TRIAL, number)
         return trial if await self._put_once(subject, trial.model_dump_json().encode(), request.act) else None
+
+    async def _find_made_of(
+        self, request: EvaluationRequested, tenant: str, newest: PromptRelease | None
+    ) -> PromptRelease | None:
+        """The release that an act made, among those that are younger than the signer's word may be."""
+        since_unix_ms, trial = self._context.clock() - 2 * self._max_age_ms, newest
+        while trial is not None and trial.moved_unix_ms >= since_unix_ms:
+            if trial.act == request.act:
+                return trial
+            trial = await self._read_trial(tenant, trial.number - 1)
+        return None
 
     async def _store_report(self, tenant: str, body: EvaluationReported) -> EvaluationRow | Failure:
         row = await self._read_row(tenant, body.number)
