@@ -35,8 +35,8 @@ from bulkhead_services.registry.core import judge_rate, judge_repeat, plan_trial
 log = Log("registry")
 REPORTERS = ("evaluator", "operator")
 TRIES = 5
-MAX_SEARCHED = 60
-"""Evaluations, the newest, among which a move finds its statements."""
+SEARCH_PAGE, MAX_SEARCHED = 60, 2_000
+"""Evaluations, the newest, that are read at once, and among which a move finds its statements: of ten days at least."""
 
 
 class EvaluationRegistry:
@@ -167,6 +167,7 @@ class EvaluationRegistry:
         if policy is None or not gate.needs_gate(move, standing, release, restored):
             return ()
         candidate = gate.candidate_rows(release)
+        digests = gate.digest_prompts(candidate, self._shipped)
         had = {(row.prompt, row.filled_sha256) for row in (standing.prompts if standing is not None else ())}
         new_rows = [row for row in candidate if (row.prompt, row.filled_sha256) not in had]
         changed = await self._read_versions(tenant, {(row.prompt, row.number) for row in new_rows})
@@ -175,9 +176,9 @@ class EvaluationRegistry:
             policy,
             move,
             standing,
-            digests=gate.digest_prompts(candidate, self._shipped),
+            digests=digests,
             changed=changed.values(),
-            statements=await self._find_statements(tenant, policy.sets, policy.keys),
+            statements=await self._find_statements(tenant, policy, digests),
             signed_word=signed_word,
             now_unix_ms=self._context.clock(),
         )
@@ -261,20 +262,30 @@ class EvaluationRegistry:
         return EvaluationRow(evaluation=evaluation, report=report)
 
     async def _find_statements(
-        self, tenant: str, sets: Iterable[str], keys: Iterable[str]
+        self, tenant: str, policy: GatePolicy, digests: Mapping[str, str]
     ) -> list[gate.StoredStatement]:
-        """Statements of these sets that one of these keys signed, the newest first."""
+        """Statements of the gate's sets that one of its keys signed, the newest first: all of these prompts that may be
+        fresh, and those of other prompts on the newest page, for the words of a refusal."""
         trial = await self._newest_trial(tenant)
         newest = trial.number if trial is not None else 0
-        numbers = range(newest, max(0, newest - MAX_SEARCHED), -1)
-        evaluations = await asyncio.gather(*(self._read_evaluation(tenant, number) for number in numbers))
-        gated = [row for row in evaluations if row is not None and row.case_set in sets]
+        # A request waits for its evaluator, who then takes his time.
+        since_unix_ms = self._context.clock() - 2 * policy.max_age_h * gate.HOUR_MS
+        gated: list[Evaluation] = []
+        for first in range(newest, max(0, newest - MAX_SEARCHED), -SEARCH_PAGE):
+            numbers = range(first, max(0, first - SEARCH_PAGE), -1)
+            stored = await asyncio.gather(*(self._read_evaluation(tenant, number) for number in numbers))
+            page = [row for row in stored if row is not None]
+            gated += [
+                row for row in page if row.case_set in policy.sets and (first == newest or row.prompts == digests)
+            ]
+            if page and page[-1].requested_unix_ms < since_unix_ms:
+                break
         reports = await asyncio.gather(*(self._read_report(tenant, row.number) for row in gated))
         statements = []
         for evaluation, report in zip(gated, reports, strict=True):
             if report is not None:
                 try:
-                    verified = verify_envelope(report.envelope, keys)
+                    verified = verify_envelope(report.envelope, policy.keys)
                     statements.append(gate.StoredStatement(report.number, verified, evaluation.person))
                 except StatementError:
                     continue  # Of a key that is named no more.

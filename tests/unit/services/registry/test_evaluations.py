@@ -79,3 +79,11 @@ async def registry(tmp_path: Path) -> Registry:
 async def test_repeats_of_several_requests_make_nothing_new(registry):
     numbers = [(await registry.request(act)).number for act in ("a", "b", "a", "b")]
     assert numbers == [1, 2, 1, 2]
+
+
+async def test_no_number_of_later_trials_hides_a_statement(registry):
+    evaluation = await registry.request("a")
+    assert (await registry.report(evaluation, registry.now_unix_ms)).failure is None
+    for number in range(130):
+        await registry.request(f"t{number}", case_set="")
+    assert (await registry.move()).gate[0].startswith("answers#1@")
