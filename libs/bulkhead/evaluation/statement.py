@@ -33,7 +33,7 @@ from bulkhead_contracts.evaluation import (
 )
 
 MAX_AHEAD_MS = 600_000
-"""How far the clock of the signer may be ahead."""
+"""How far the clock of the signer may be ahead, or behind where it dates a report."""
 
 
 class StatementError(ValueError):

@@ -8,7 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from bulkhead.bus.port import BusError, BusUnavailable
-from bulkhead.evaluation.statement import Expectation, StatementError, find_statement_misfits, verify_envelope
+from bulkhead.evaluation.statement import (
+    MAX_AHEAD_MS,
+    Expectation,
+    StatementError,
+    find_statement_misfits,
+    verify_envelope,
+)
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
@@ -235,7 +241,7 @@ class EvaluationRegistry:
             tenant=tenant,
             case_set=evaluation.case_set,
             prompts=evaluation.prompts,
-            max_age_ms=max(0, now_unix_ms - evaluation.requested_unix_ms),
+            max_age_ms=max(0, now_unix_ms - evaluation.requested_unix_ms) + MAX_AHEAD_MS,
         )
         misfits = [
             row for row in find_statement_misfits(verified.statement, expected, now_unix_ms) if row.code != "failed"
@@ -244,7 +250,10 @@ class EvaluationRegistry:
             reason = (
                 misfits[0].reason if misfits else f"it is of evaluation {predicate.evaluation}, {predicate.release}"
             )
-            return Failure.from_text("other_evaluation", reason, "report each evaluation with its own statement")
+            hint = "report each evaluation with its own statement"
+            if misfits and misfits[0].code == "stale":
+                hint += "; if it is this one's, set the evaluator's clock, which differs from the registry's, by NTP"
+            return Failure.from_text("other_evaluation", reason, hint)
         report = SignedReport(
             number=body.number,
             envelope=body.envelope,

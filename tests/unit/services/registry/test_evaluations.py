@@ -87,3 +87,12 @@ async def test_no_number_of_later_trials_hides_a_statement(registry):
     for number in range(130):
         await registry.request(f"t{number}", case_set="")
     assert (await registry.move()).gate[0].startswith("answers#1@")
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "is_kept"), [(-60_000, True), (60_000, True), (-HOUR_MS, False), (HOUR_MS, False)]
+)
+async def test_an_evaluators_clock_may_differ_by_minutes(registry, ahead_ms, is_kept):
+    evaluation = await registry.request("a")
+    reply = await registry.report(evaluation, registry.now_unix_ms + ahead_ms)
+    assert (reply.failure is None) is is_kept and (is_kept or "clock" in reply.failure.hint)

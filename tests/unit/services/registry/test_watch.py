@@ -207,9 +207,7 @@ async def watched(tmp_path, monkeypatch):
         monkeypatch.setattr(reader, name, 0.01)
     tenants = tmp_path / "tenants.yaml"
     tenants.write_text("tenants: {}")
-    builds = {
-        "registry": lambda context: registry.build(context, Settings(data_dir=tmp_path, tenants_file=tenants))
-    }
+    builds = {"registry": lambda context: registry.build(context, Settings(data_dir=tmp_path, tenants_file=tenants))}
     async with MemoryMesh(builds) as mesh:
         await mesh.start("registry", "1")
         yield Watched(mesh)
