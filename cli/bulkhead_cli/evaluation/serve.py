@@ -6,6 +6,7 @@ off goes on when the program is started again.
 
 import asyncio
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from bulkhead_cli.target import GatewayTarget
 
 SUFFIXES = (".jsonl", ".yaml", ".yml")
 POLL_S = 2.0
+MAX_WAIT_MS = 3 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,13 @@ async def serve_evaluations(target: GatewayTarget, data: Path, request: ServeReq
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, serving.cancel)
     left_out: set[int] = set()
+    settled = 0
     with suppress(asyncio.CancelledError):
         async with target.mesh_client() as mesh:
             while True:
                 waiting = list[dict[str, Any]]()
                 try:
-                    waiting = await _find_waiting(mesh, sets, left_out)
+                    waiting, newest = await _find_waiting(mesh, sets, left_out, settled)
                     for evaluation in waiting:
                         left_out.add(evaluation["number"])
                         await _evaluate(target, mesh, data, request, sets[evaluation["case_set"]], evaluation)
@@ -73,6 +76,8 @@ async def serve_evaluations(target: GatewayTarget, data: Path, request: ServeReq
                     out.print(f"the mesh does not answer: {error}; asked again in {POLL_S:.0f} s", markup=False)
                     left_out -= {evaluation["number"] for evaluation in waiting}
                     waiting = []
+                else:
+                    settled = newest
                 if request.once and not waiting:
                     return Exit.OK
                 await asyncio.sleep(0 if waiting else POLL_S)
@@ -91,11 +96,21 @@ def _find_sets(folder: Path) -> dict[str, Path]:
     return sets
 
 
-async def _find_waiting(mesh: Mesh, sets: dict[str, Path], left_out: set[int]) -> list[dict[str, Any]]:
-    """Evaluations of the newest page that nobody has reported, the oldest first, of sets that are here."""
-    rows = (await mesh.evaluations())["evaluations"]
+async def _find_waiting(
+    mesh: Mesh, sets: dict[str, Path], left_out: set[int], settled: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Evaluations after a number that nobody has reported, the oldest first, of sets that are here; and the number of
+    the newest. Those that wait for longer than MAX_WAIT_MS are left to themselves."""
+    rows, more, since_unix_ms = list[dict[str, Any]](), True, time.time_ns() // 1_000_000 - MAX_WAIT_MS
+    while more:
+        page = await mesh.evaluations(rows[-1]["evaluation"]["number"] if rows else 0)
+        rows += page["evaluations"]
+        last = page["evaluations"][-1]["evaluation"] if page["evaluations"] else None
+        more = page["more"] and last and last["number"] > settled and last["requested_unix_ms"] > since_unix_ms
     waiting = [row["evaluation"] for row in rows if row["report"] is None and row["evaluation"]["case_set"] in sets]
-    return [evaluation for evaluation in reversed(waiting) if evaluation["number"] not in left_out]
+    after = [evaluation for evaluation in reversed(waiting) if evaluation["number"] > settled]
+    newest = rows[0]["evaluation"]["number"] if rows else 0
+    return [evaluation for evaluation in after if evaluation["number"] not in left_out], newest
 
 
 async def _evaluate(
