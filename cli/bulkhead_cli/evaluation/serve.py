@@ -15,9 +15,9 @@ from typing import Any
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.evaluation.cases import CaseError
 from bulkhead.evaluation.reports.report import build_report
-from bulkhead.evaluation.reports.statement import EvaluatedThings
+from bulkhead.evaluation.reports.statement import EvaluatedThings, build_failure_statement
 from bulkhead.evaluation.run_folder import MANIFEST
-from bulkhead.evaluation.statement import StatementError, load_key, public_key_of
+from bulkhead.evaluation.statement import StatementError, load_key, public_key_of, sign_statement
 from bulkhead_cli.evaluation.run import EVALS, EvaluationRequest, ReportFiles, open_folder, run_cases, write_reports
 from bulkhead_cli.evaluation.statements import read_tools, write_statement
 from bulkhead_cli.models.running import read_cases
@@ -72,6 +72,8 @@ async def serve_evaluations(target: GatewayTarget, data: Path, request: ServeReq
                     if not waiting:
                         raise
                     out.print(f"evaluation {evaluation['number']} is left out: {error}; {error.hint}", markup=False)
+                    with suppress(MeshError):  # It may have its report, or none of this key's is accepted.
+                        await _report_failure(mesh, request, evaluation, str(error))
                 except MeshError as error:
                     out.print(f"the mesh does not answer: {error}; asked again in {POLL_S:.0f} s", markup=False)
                     left_out -= {evaluation["number"] for evaluation in waiting}
@@ -111,6 +113,16 @@ async def _find_waiting(
     after = [evaluation for evaluation in reversed(waiting) if evaluation["number"] > settled]
     newest = rows[0]["evaluation"]["number"] if rows else 0
     return [evaluation for evaluation in after if evaluation["number"] not in left_out], newest
+
+
+async def _report_failure(mesh: Mesh, request: ServeRequest, evaluation: dict[str, Any], reason: str) -> None:
+    """Report that an evaluation could not be made, which no gate lets pass. Raises MeshError."""
+    things = EvaluatedThings(
+        evaluation["case_set"], evaluation["prompts"], evaluation=evaluation["number"], tenant=evaluation["tenant"]
+    )
+    made_unix_ms = time.time_ns() // 1_000_000
+    statement = build_failure_statement(things, evaluation["release"], reason, made_unix_ms)
+    await mesh.report_evaluation(evaluation["number"], sign_statement(statement, load_key(request.key)))
 
 
 async def _evaluate(

@@ -18,7 +18,7 @@ import typer
 from bulkhead.client import Mesh
 from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
-from bulkhead_cli.options import GatewayOptions, reason_of
+from bulkhead_cli.options import GatewayOptions, duration_s, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, one_line, print_json
 from bulkhead_cli.prompts.files import PromptFile, read_prompt_file, render_settings, write_prompt_file
 from bulkhead_cli.screen import out
@@ -210,11 +210,15 @@ async def evaluate_version(
     label: Label = PRODUCTION,
     value: Values = None,
     reason: Why = "",
+    deadline: Annotated[
+        str, typer.Option("--deadline", metavar="TIME", help="Time after which it waits no more: 10m, 2h.")
+    ] = "1h",
 ) -> Exit:
     """Have a version evaluated on top of what a label stands for, wait for the end, and show the cases that fell.
 
     A process runs it: bulkhead eval serve. The exit code is 1 when a case fell.
     """
+    wait_s = duration_s(deadline)
     async with at.gateway_target().mesh_client() as mesh:
         change = await _read_change(mesh, prompt, number, value)
         gate = (await mesh.releases(label)).get("gate") or {"sets": {}}
@@ -224,7 +228,14 @@ async def evaluate_version(
         name = version_name(prompt, change["number"])
         cause = reason_of(reason) if reason else f"evaluate {name}"
         rows = [await mesh.request_evaluation(label, [change], cause, case_set=set_name) for set_name in sets]
-        documents = [await _wait_for_report(mesh, row["evaluation"]["number"]) for row in rows]
+        numbers = [row["evaluation"]["number"] for row in rows]
+        try:
+            async with asyncio.timeout(wait_s):
+                documents = [await _wait_for_report(mesh, number) for number in numbers]
+        except TimeoutError as error:
+            reason = f"no evaluator has reported {', '.join(map(str, numbers))} after {deadline}"
+            hint = f"look whether `bulkhead eval serve` runs, with the sets {', '.join(sets)}; it goes on with them"
+            raise CommandError(Exit.FAILED, reason, hint) from error
     if at.as_json:
         print_json({"evaluations": documents})
     fell = False
@@ -234,6 +245,8 @@ async def evaluate_version(
         if not at.as_json:
             head = f"evaluation {predicate['evaluation']}, {predicate['case_set']}: {predicate['passed']:.0%} passed"
             out.print(one_line(head), markup=False)
+            for problem in predicate["problems"]:
+                out.print(one_line(f"  {problem}"), style="red", markup=False)
             for case in predicate["failed"]:
                 out.print(one_line(f"  {case['case']}: {'; '.join(case['reasons'])}"), style="yellow", markup=False)
     return Exit.FAILED if fell else Exit.OK

@@ -98,7 +98,8 @@ def public_key_of(signer: CryptoSigner) -> str:
 
 
 def sign_statement(statement: EvaluationStatement, signer: CryptoSigner) -> str:
-    """The envelope. Raises StatementError for a statement that is too large."""
+    """The envelope, with as many of the failed cases as fit. Raises StatementError for a statement that is too large
+    without any."""
     document = {
         "_type": STATEMENT_TYPE,
         "subject": [row.model_dump(mode="json") for row in statement.subject],
@@ -108,6 +109,9 @@ def sign_statement(statement: EvaluationStatement, signer: CryptoSigner) -> str:
     envelope = Envelope(json.dumps(document, ensure_ascii=False).encode(), PAYLOAD_TYPE, {})
     envelope.sign(signer)
     text = json.dumps(envelope.to_dict())
+    if len(text) > bounds.MAX_STATEMENT_BYTES and (failed := statement.predicate.failed):
+        predicate = statement.predicate.model_copy(update={"failed": failed[:-1]})
+        return sign_statement(statement.model_copy(update={"predicate": predicate}), signer)
     if len(text) > bounds.MAX_STATEMENT_BYTES:
         reason = f"the statement takes {len(text):,} bytes, of {bounds.MAX_STATEMENT_BYTES:,}"
         raise StatementError(reason, "evaluate fewer things at once")

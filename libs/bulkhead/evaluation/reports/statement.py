@@ -6,7 +6,7 @@ personal data.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,11 +56,7 @@ def build_statement(
     kinds = ((PROMPTS, things.prompts), (DATASETS, datasets), (TOOLS, things.tools), (IMAGES, things.images))
     failed = [case for case in report.cases if case.share < 1]
     return EvaluationStatement(
-        subject=tuple(
-            StatementSubject(name=f"{kind}{name}", digest=SubjectDigest(sha256=sha256))
-            for kind, digests in kinds
-            for name, sha256 in sorted(digests.items())
-        ),
+        subject=_list_subjects(kinds),
         predicate=EvaluationPredicate(
             tenant=things.tenant,
             evaluation=things.evaluation,
@@ -84,6 +80,35 @@ def build_statement(
             made_unix_ms=made_unix_ms,
             made_by=f"bulkhead {manifest.made_by}".strip(),
         ),
+    )
+
+
+def build_failure_statement(
+    things: EvaluatedThings, release: str, reason: str, made_unix_ms: int
+) -> EvaluationStatement:
+    """The statement of an evaluation that could not be made."""
+    return EvaluationStatement(
+        subject=_list_subjects(((PROMPTS, things.prompts),)),
+        predicate=EvaluationPredicate(
+            tenant=things.tenant,
+            evaluation=things.evaluation,
+            case_set=things.case_set,
+            release=release,
+            cases=0,
+            runs=0,
+            expected_runs=0,
+            passed=0.0,
+            problems=(_cut(f"it could not be evaluated: {reason}"),),
+            made_unix_ms=made_unix_ms,
+        ),
+    )
+
+
+def _list_subjects(kinds: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[StatementSubject, ...]:
+    return tuple(
+        StatementSubject(name=f"{kind}{name}", digest=SubjectDigest(sha256=sha256))
+        for kind, digests in kinds
+        for name, sha256 in sorted(digests.items())
     )
 
 

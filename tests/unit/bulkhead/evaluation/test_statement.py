@@ -59,6 +59,15 @@ def test_a_signed_statement_is_verified_by_its_key_alone(key, tmp_path):
         make_key(path)
 
 
+@pytest.mark.parametrize("character", ["a", "ж", "中", "\x01"])
+def test_a_statement_of_many_failed_cases_names_as_many_as_fit(key, character):
+    text = character * 400
+    case = FailedCase(case="c", passed=0, objective=text, expected=text, got=text, reasons=[text] * 8)
+    statement = make_statement(failed=[case] * 50, failed_count=50)
+    predicate = verify_envelope(sign_statement(statement, load_key(key[1])), [key[0]]).statement.predicate
+    assert 0 < len(predicate.failed) < 50 and predicate.failed_count == 50
+
+
 def test_a_changed_statement_is_refused(key):
     public, path = key
     envelope = json.loads(sign_statement(make_statement(passed=0.1), load_key(path)))
