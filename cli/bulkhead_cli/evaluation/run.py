@@ -29,7 +29,7 @@ from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.prompts.trial import list_reading
 from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.evaluation.sets import print_standings
-from bulkhead_cli.evaluation.statements import StatementRequest, read_things, write_statement
+from bulkhead_cli.evaluation.statements import StatementRequest, check_request, read_things, write_statement
 from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.models.running import add_case_documents, read_cases, render_interval, render_money, run_through
 from bulkhead_cli.output import CommandError, Exit, print_json
@@ -77,6 +77,8 @@ async def run_evaluation(
     target: GatewayTarget, data: Path, request: EvaluationRequest, files: ReportFiles, *, as_json: bool
 ) -> Exit:
     """Run, or go on with a run, and report. Raises CommandError for a set or a folder that does not fit."""
+    if request.statement is not None:
+        check_request(request.case_file, request.statement)
     try:
         cases = _tagged_cases(read_cases(request.case_file), request)
         if request.route:

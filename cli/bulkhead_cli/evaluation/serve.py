@@ -19,7 +19,7 @@ from bulkhead.evaluation.reports.statement import EvaluatedThings, build_failure
 from bulkhead.evaluation.run_folder import MANIFEST
 from bulkhead.evaluation.statement import StatementError, load_key, public_key_of, sign_statement
 from bulkhead_cli.evaluation.run import EVALS, EvaluationRequest, ReportFiles, open_folder, run_cases, write_reports
-from bulkhead_cli.evaluation.statements import read_tools, write_statement
+from bulkhead_cli.evaluation.statements import check_set_name, read_tools, write_statement
 from bulkhead_cli.models.running import read_cases
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_cli.screen import out
@@ -94,6 +94,7 @@ def _find_sets(folder: Path) -> dict[str, Path]:
             Exit.USAGE, f"{folder} has no sets", "put files like answers.jsonl there (docs/how-to/evaluate.md)"
         )
     for path in sets.values():
+        check_set_name(path)
         read_cases(path)
     return sets
 

@@ -3,6 +3,7 @@
 In: key files, a run's report, a statement and what it is to fit. Out: files, a summary or JSON, an exit code.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ STATEMENT_FILE = "statement.json"
 TOOL_FIELDS = {"name", "about", "effect", "egress", "served_by"}
 """Parts of a tool as a model is offered it; the others say how things are now."""
 SHA256_PREFIX = "sha256:"
+SET_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,23 @@ class StatementRequest:
 
     key: Path
     images: tuple[str, ...] = ()
+
+
+def check_set_name(case_file: Path) -> None:
+    """Raises CommandError where a statement cannot name the set of a file."""
+    if not SET_NAME.fullmatch(case_file.stem):
+        hint = "rename the file: letters, digits, `_`, `.` and `-`, 64 at most"
+        raise CommandError(Exit.USAGE, f"{case_file.stem[:80]!r} is no name of a set", hint)
+
+
+def check_request(case_file: Path, request: StatementRequest) -> None:
+    """Raises CommandError for what would keep a statement from being signed, before anything is paid."""
+    check_set_name(case_file)
+    parse_digests(request.images)
+    try:
+        load_key(request.key)
+    except StatementError as error:
+        raise CommandError(Exit.USAGE, str(error), error.hint) from error
 
 
 def make_key_file(path: Path, *, as_json: bool) -> Exit:

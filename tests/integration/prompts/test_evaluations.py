@@ -1,6 +1,8 @@
 """Evaluations over a real broker, under the rights that the policy renders: asked for, reported, and moved upon."""
 
+import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -83,6 +85,29 @@ async def test_a_label_moves_on_a_statement_of_a_named_key_alone(tmp_path: Path)
         with pytest.raises(PublishRefused):
             await bus.publish(subjects.evaluation_report_subject("demo", 2), json.dumps({}).encode(), {}, "forged")
         await bus.close()
+
+
+@pytest.mark.slow
+async def test_what_cannot_be_evaluated_is_reported_as_such(tmp_path: Path) -> None:
+    gate = {"sets": {"answers": None}, "keys": [make_key(tmp_path / "key.pem")]}
+    tenants = write_tenants(tmp_path / "tenants.yaml", demo={"gates": {"production": gate}})
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    row = {"name": "a", "input": "x", "checks": [{"python": "broken.py:check"}]}
+    (sets / "answers.jsonl").write_text(json.dumps(row))
+    (sets / "broken.py").write_text("def check(")
+    async with LocalMesh(tmp_path / "mesh", services=SERVICES, durability="process", tenants=tenants) as mesh:
+        keys = [mesh.add_api_key("demo", name, role) for name, role in (("pia", "prompt_editor"), ("eve", "evaluator"))]
+        async with Mesh(mesh.url, keys[0]) as pia:
+            changes = [{"prompt": "worker.step", "number": 0}]
+            for case_set in ("answers", *[""] * 21):
+                await pia.request_evaluation("production", changes, "try it", case_set=case_set)
+            options = ["--sets", str(sets), "--key", str(tmp_path / "key.pem"), "--once", "--data", str(tmp_path)]
+            command = [sys.executable, "-m", "bulkhead_cli.main", "eval", "serve", *options]
+            process = await asyncio.create_subprocess_exec(*command, "--url", mesh.url, "--api-key", keys[1])
+            assert await process.wait() == 0
+            predicate = (await pia.evaluation(1))["statement"]["predicate"]
+    assert predicate["runs"] == 0 and "could not be evaluated" in predicate["problems"][0]
 
 
 async def listed(mesh: Mesh) -> list[dict]:

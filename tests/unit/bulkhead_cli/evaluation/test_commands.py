@@ -59,6 +59,8 @@ def test_what_is_wrong_with_a_set_is_told_without_a_run(tmp_path: Path, row: dic
         (("run", "FILE", "--resume", "none"), 2, "holds no run that can be read"),
         (("run", "FILE", "--budget-usd", "0"), 2, "a limit is an amount of dollars"),
         (("run", "FILE", "--min-pass", "2"), 2, "--min-pass"),
+        (("run", "FILE", "--sign", "none.pem"), 2, "none.pem holds no private key"),
+        (("run", "my cases.jsonl", "--sign", "none.pem"), 2, "is no name of a set"),
         (("run", "FILE"), 3, "no answer from http://127.0.0.1:9"),
         (("compare", "none", "none"), 2, "holds no run that can be read"),
     ],
