@@ -69,13 +69,13 @@ class BaselineComparison(Contract):
 class EvaluationPredicate(Contract):
     """Result of an evaluation.
 
-    tenant: whose prompts they are. evaluation: number of the request, 0 without one. case_set: name of the set. release: under which its tasks ran.
-    mesh_version: of the package that ran it. models: those that answered, `provider/model`. judges: certificates of
-    judges, `name@digest`. cases: of the set; runs: that were made; expected_runs: that a whole evaluation has. passed:
-    share of the runs that passed; low: lower end of its interval of 95 %; high: its upper end; min_pass: share that was
-    asked for. problems: reasons not to stand on it. failed: the first cases that did not pass; failed_count: all of
-    them. spent_usd_micros: cost of all runs. made_unix_ms: time of the statement, in milliseconds since 1970 (UTC).
-    made_by: program that made it.
+    tenant: whose prompts they are; "" in a run that nobody asked for. evaluation: number of the request, 0 without one.
+    case_set: name of the set. release: under which its tasks ran. mesh_version: of the package that ran it. models:
+    those that answered, `provider/model`. judges: certificates of judges, `name@digest`. cases: of the set; runs: that
+    were made; expected_runs: that a whole evaluation has. passed: share of the runs that passed; low: lower end of its
+    interval of 95 %; high: its upper end; min_pass: share that was asked for. problems: reasons not to stand on it.
+    failed: the first cases that did not pass; failed_count: all of them. spent_usd_micros: cost of all runs.
+    made_unix_ms: time of the statement, in milliseconds since 1970 (UTC). made_by: program that made it.
     """
 
     tenant: Tag = ""
@@ -116,9 +116,9 @@ class EvaluationStatement(Contract):
 class Evaluation(Contract):
     """A request to evaluate changes on top of what a label stands for; it never changes.
 
-    tenant: whose it is. number: of the evaluation, from 1. release: `trial.7`, which stands for just that, for tasks that name it. case_set:
-    "" for a trial alone, which nobody evaluates. base: number of the label's release then. prompts: digests of all
-    prompts of the mesh as `release` has them.
+    tenant: whose it is. number: of the evaluation, from 1. release: `trial.7`, which stands for just that, for tasks
+    that name it. case_set: "" for a trial alone, which nobody evaluates. base: number of the label's release then.
+    prompts: digests of all prompts of the mesh as `release` has them.
     """
 
     tenant: Tag = ""

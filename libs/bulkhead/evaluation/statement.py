@@ -157,8 +157,8 @@ class Expectation:
 
 
 class Mismatch(NamedTuple):
-    """One reason for which a statement does not fit. code: `other_tenant`, `other_set`, `other_digests`, `other_models`,
-    `stale` or `failed`."""
+    """One reason for which a statement does not fit. code: `other_tenant`, `other_set`, `other_digests`,
+    `other_models`, `stale` or `failed`."""
 
     code: str
     reason: str

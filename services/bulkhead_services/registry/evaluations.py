@@ -46,7 +46,8 @@ SEARCH_PAGE, MAX_SEARCHED = 60, 2_000
 
 
 class EvaluationRegistry:
-    """Evaluations of all tenants. shipped: digests of the shipped prompts; max_age_ms: of the signer's word; put_once, read_version: of the registry."""
+    """Evaluations of all tenants. shipped: digests of the shipped prompts; max_age_ms: of the signer's word;
+    put_once, read_version: of the registry."""
 
     def __init__(
         self,
