@@ -109,7 +109,9 @@ async def _find_waiting(
         page = await mesh.evaluations(rows[-1]["evaluation"]["number"] if rows else 0)
         rows += page["evaluations"]
         last = page["evaluations"][-1]["evaluation"] if page["evaluations"] else None
-        more = page["more"] and last and last["number"] > settled and last["requested_unix_ms"] > since_unix_ms
+        more = (
+            page["more"] and last is not None and last["number"] > settled and last["requested_unix_ms"] > since_unix_ms
+        )
     waiting = [row["evaluation"] for row in rows if row["report"] is None and row["evaluation"]["case_set"] in sets]
     after = [evaluation for evaluation in reversed(waiting) if evaluation["number"] > settled]
     newest = rows[0]["evaluation"]["number"] if rows else 0

@@ -258,7 +258,7 @@ async def _record_evaluations(recorder: ExampleRecorder, olga: httpx.AsyncClient
     predicate = {"evaluation": evaluation["number"], "case_set": "answers", "release": evaluation["release"]}
     predicate |= {"cases": 2, "runs": 2, "expected_runs": 2, "passed": 0.5, "low": 0.1, "high": 0.9}
     predicate |= {"failed": [failed], "failed_count": 1, "models": ["openai/offline-rules-1"]}
-    predicate |= {"made_unix_ms": evaluation["requested_unix_ms"]}
+    predicate |= {"made_unix_ms": evaluation["requested_unix_ms"], "tenant": evaluation["tenant"]}
     statement = EvaluationStatement.model_validate({"subject": subject, "predicate": predicate})
     report = {"envelope": sign_statement(statement, CryptoSigner(STATEMENT_KEY))}
     await recorder.record(olga, "reportEvaluation", 201, body=report, number=evaluation["number"])
