@@ -17,7 +17,9 @@ EXPORTERS = AllowedRoles(frozenset({"operator", "evaluator"}), "operator or eval
 """They take labels, with the texts that were labelled, out of the mesh."""
 OF_ONLINE_JUDGES = "online-judge"
 """Feature of the votes of judges that judge what ends."""
-OF_EVALUATIONS = ("compare", "eval", "probe", OF_ONLINE_JUDGES)
+OF_EVALUATORS = ("eval", OF_ONLINE_JUDGES)
+"""Features of the tasks that evaluators submit: no others."""
+OF_EVALUATIONS = ("compare", "probe", *OF_EVALUATORS)
 """Features of tasks that are evaluations themselves."""
 MAX_QUEUE = 20
 MAX_EXPORT_ROWS = 20

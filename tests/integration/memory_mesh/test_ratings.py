@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.client import Refused, SyncMesh
 from bulkhead.evaluation.judges.certificates import SeatedJudge
-from bulkhead.evaluation.judges.panels import Judge
+from bulkhead.evaluation.judges.jury import build_vote_plan
+from bulkhead.evaluation.judges.panels import Judge, Juror
+from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.online import (
     AnsweredTask,
     DayBudget,
@@ -29,6 +32,8 @@ from tests.unit.services.model_gateway.scripted_provider import says
 ANN = "bk_ann_of_demo"
 FARES = "The fare to Graz is EUR 12."
 GROUNDED = SeatedOnlineJudge(SeatedJudge(judge=Judge(name="grounded"), advice="it has no certificate"))
+OTHER_JUROR = {"model": "m1", "free_models": ("m1",), "routes": {"small": {"model": "offline-rules-1"}}}
+"""A juror of the answers' own family would not count."""
 MARKER = reference("rag", FARES.encode()).marker
 
 
@@ -71,18 +76,33 @@ async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(
         judging = OnlineJudging(judge, DearJudge(), 1.0, DayBudget(1_500_000))
         assert [bool(row.verdict) for row in await judged_by(judging)] == [True, False], "the money of the day is spent"
         assert [bool(row.verdict) for row in await judged_by(judging, 86_400_000)] == [True], "the next day it goes on"
-        vote = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].", feature=OF_ONLINE_JUDGES)
-        budget = DayBudget(1_500_000)
-        judging = OnlineJudging(judge, DearJudge(), 1.0, budget)
-        await judging.read_spent(round(time.time() * 1000))
-        assert budget.spent_usd_micros == (await ann.task(vote).show())["usage"]["cost_usd_micros"] > 0
-        assert not await judged_by(judging), "a vote is not judged itself"
         none = OnlineJudging(judge, GROUNDED, 1e-9, DayBudget(0))
         assert not await judged_by(none)
         page = await ann.read(QualityQuery(since="1h"))
         assert page.total.judged is not None and page.total.ratings.judged_good == 2, "a later verdict replaces one"
         with pytest.raises(Refused, match="gives no rating of the kind judge"):
             await ann.task(bad).rate("good", kind="judge", judge="mine@1")
+
+
+@pytest.mark.slow
+async def test_a_panel_votes_and_rates_under_the_key_of_an_evaluator(tmp_path: Path) -> None:
+    async with stage(tmp_path, **OTHER_JUROR) as on, on.client() as ann, on.client(EVALUATOR) as eva:
+        await ann.add_document(FARES.encode(), "fares.md")
+        task = await answer_task(on, f"The fare to Graz is EUR 77 [#{MARKER}].")
+        on.model.will(vote=[says('{"pass": false, "reason": "It is EUR 12."}')])
+        seat = SeatedJudge(judge=Judge(name="panel", jury=(Juror(route="small"),)), advice="it has no certificate")
+        plan_of = partial(build_vote_plan, {"panel": seat})
+        votes = MeshRunner(eva, feature=OF_ONLINE_JUDGES, deadline_s=20, plan_of=plan_of, check=False)
+        judging = OnlineJudging(eva, SeatedOnlineJudge(seat, votes), 1.0, DayBudget(10**6))
+        [judged] = await judged_by(judging)
+        assert judged.task == task and judged.verdict is not None and judged.verdict.passed is False
+        [own] = (await eva.task(task).show())["ratings"]["own"]
+        assert (own["score"], own["judge"][:6], own["certified"]) == ("bad", "panel@", False)
+        budget = DayBudget(10**6)
+        judging = OnlineJudging(eva, SeatedOnlineJudge(seat, votes), 1.0, budget)
+        await judging.read_spent(round(time.time() * 1000))
+        assert budget.spent_usd_micros == judged.verdict.cost_usd_micros > 0
+        assert not await judged_by(judging), "a vote is not judged itself"
 
 
 def test_a_share_is_drawn_by_digest() -> None:
