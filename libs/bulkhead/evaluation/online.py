@@ -5,8 +5,9 @@ is kept here: the sample is drawn by digest, and a task whose own rating by this
 goes on after a crash where it was.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
@@ -32,11 +33,12 @@ SPAN = "24h"
 
 
 class OnlineVerdict(NamedTuple):
-    """A judge's word on an answer. passed: None where it abstains."""
+    """A judge's word on an answer. passed: None where it abstains. certified: a certificate stands for it."""
 
     passed: bool | None
     reason: str
     cost_usd_micros: int = 0
+    certified: bool = False
 
 
 class AnsweredTask(NamedTuple):
@@ -51,11 +53,9 @@ class AnsweredTask(NamedTuple):
 
 
 class OnlineJudge(Protocol):
-    """A judge. name: `name@digest`. certified: its certificate holds now. limit_usd_micros: the most that one verdict
-    costs."""
+    """A judge. name: `name@digest`. limit_usd_micros: the most that one verdict costs."""
 
     name: str
-    certified: bool
     limit_usd_micros: int
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
@@ -159,7 +159,7 @@ class OnlineJudging:
                 verdict.reason[: bounds.MAX_REASON_CHARS],
                 kind="judge",
                 judge=self._judge.name,
-                certified=self._judge.certified,
+                certified=verdict.certified,
             )
         return verdict
 
@@ -175,27 +175,31 @@ def cited_texts(result: TaskResult) -> dict[str, str]:
 
 class SeatedOnlineJudge:
     """A judge of `bulkhead.evaluation.judges`: the shipped one by plain rules, or a panel whose votes are tasks of the
-    mesh. runner: makes those; None for a judge that asks no model."""
+    mesh. read_seat: the judge with its standing now, asked before each verdict, for a certificate runs out. runner:
+    makes the votes; None for a judge that asks no model."""
 
-    def __init__(self, seat: SeatedJudge, runner: Runner | None = None) -> None:
-        self._seat, self._runner = seat, runner
-        self.name = f"{seat.judge.name}@{seat.judge.digest[:12]}"
-        self.certified = not seat.advice
-        self.limit_usd_micros = seat.judge.limit_usd_micros * len(seat.judge.jury)
+    def __init__(self, read_seat: Callable[[], SeatedJudge], runner: Runner | None = None) -> None:
+        self._read_seat, self._runner = read_seat, runner
+        judge = read_seat().judge
+        self.name = f"{judge.name}@{judge.digest[:12]}"
+        self.limit_usd_micros = judge.limit_usd_micros * len(judge.jury)
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
         """The verdict of all votes."""
-        name = self._seat.judge.name
+        seat = await asyncio.to_thread(self._read_seat)
+        name = seat.judge.name
         case = EvaluationCase(name=answered.task, objective=answered.question, checks=(Check(judge=name),))
         answer = CaseAnswer(answered.answer)
         outcome = CaseRunOutcome(answered.task, "succeeded", answer, 0, None, 0, 0, models=answered.models)
         budget = EvaluationBudget(max(1, self.limit_usd_micros))
-        jury = Jury({name: self._seat}, self._runner, lambda _: answered.documents)
+        jury = Jury({name: seat}, self._runner, lambda _: answered.documents)
         slot = (answered.task, "online", 0)
         verdicts = await jury.judge_answer(case, slot, outcome, budget, _VoteKeys())
         if not verdicts:
             return OnlineVerdict(None, "the money of the verdict does not suffice", budget.spent)
-        return OnlineVerdict(verdicts[0].passed, verdicts[0].reason, budget.spent)
+        [verdict] = verdicts
+        is_certified = seat.certificate is not None and not verdict.advice
+        return OnlineVerdict(verdict.passed, verdict.reason, budget.spent, is_certified)
 
 
 class _VoteKeys(RunRecord):

@@ -31,7 +31,8 @@ from tests.unit.services.model_gateway.scripted_provider import says
 
 ANN = "bk_ann_of_demo"
 FARES = "The fare to Graz is EUR 12."
-GROUNDED = SeatedOnlineJudge(SeatedJudge(judge=Judge(name="grounded"), advice="it has no certificate"))
+ADVISER = SeatedJudge(judge=Judge(name="grounded"), advice="it has no certificate")
+GROUNDED = SeatedOnlineJudge(lambda: ADVISER)
 OTHER_JUROR = {"model": "m1", "free_models": ("m1",), "routes": {"small": {"model": "offline-rules-1"}}}
 """A juror of the answers' own family would not count."""
 MARKER = reference("rag", FARES.encode()).marker
@@ -48,7 +49,7 @@ async def answer_task(on: Stage, answer: str, *, check: bool = True, feature: st
 class DearJudge:
     """Each verdict costs a dollar."""
 
-    name, certified, limit_usd_micros = "dear@1", True, 1_000_000
+    name, limit_usd_micros = "dear@1", 1_000_000
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
         return OnlineVerdict(True, answered.answer, self.limit_usd_micros)
@@ -93,13 +94,13 @@ async def test_a_panel_votes_and_rates_under_the_key_of_an_evaluator(tmp_path: P
         seat = SeatedJudge(judge=Judge(name="panel", jury=(Juror(route="small"),)), advice="it has no certificate")
         plan_of = partial(build_vote_plan, {"panel": seat})
         votes = MeshRunner(eva, feature=OF_ONLINE_JUDGES, deadline_s=20, plan_of=plan_of, check=False)
-        judging = OnlineJudging(eva, SeatedOnlineJudge(seat, votes), 1.0, DayBudget(10**6))
+        judging = OnlineJudging(eva, SeatedOnlineJudge(lambda: seat, votes), 1.0, DayBudget(10**6))
         [judged] = await judged_by(judging)
         assert judged.task == task and judged.verdict is not None and judged.verdict.passed is False
         [own] = (await eva.task(task).show())["ratings"]["own"]
         assert (own["score"], own["judge"][:6], own["certified"]) == ("bad", "panel@", False)
         budget = DayBudget(10**6)
-        judging = OnlineJudging(eva, SeatedOnlineJudge(seat, votes), 1.0, budget)
+        judging = OnlineJudging(eva, SeatedOnlineJudge(lambda: seat, votes), 1.0, budget)
         await judging.read_spent(round(time.time() * 1000))
         assert budget.spent_usd_micros == judged.verdict.cost_usd_micros > 0
         assert not await judged_by(judging), "a vote is not judged itself"

@@ -6,9 +6,11 @@ from bulkhead.evaluation.judges.certificates import SeatedJudge
 from bulkhead.evaluation.judges.panels import Judge, Juror
 from bulkhead.evaluation.online import AnsweredTask, DayBudget, SeatedOnlineJudge
 from bulkhead.evaluation.runs import CaseRunOutcome, Submission
+from tests.unit.bulkhead.evaluation.judges.test_calibration import certificate
 
 DAY_MS = 86_400_000
 PANEL = Judge(name="panel", jury=(Juror(route="small"), Juror(route="large"), Juror()), limit_usd=0.03)
+ADVISER = SeatedJudge(judge=PANEL, advice="it has no certificate")
 ANSWERED = AnsweredTask("t1", "What is the fare?", "EUR 12.", {"fares.md": "It is EUR 12."}, ("m1",))
 
 
@@ -27,16 +29,27 @@ class ScriptedRunner:
 
 async def test_a_panel_votes_under_keys_that_follow_from_the_task() -> None:
     first, again = ScriptedRunner(True, False, False), ScriptedRunner(True, True, False)
-    judge = SeatedOnlineJudge(SeatedJudge(judge=PANEL, advice="it has no certificate"), first)
+    judge = SeatedOnlineJudge(lambda: ADVISER, first)
     verdict = await judge.judge(ANSWERED)
     assert (verdict.passed, verdict.cost_usd_micros) == (False, 3_000) and "large: says large" in verdict.reason
-    assert judge.limit_usd_micros == 30_000 and not judge.certified and judge.name.startswith("panel@")
-    assert (await SeatedOnlineJudge(SeatedJudge(judge=PANEL), again).judge(ANSWERED)).passed is True
+    assert judge.limit_usd_micros == 30_000 and not verdict.certified and judge.name.startswith("panel@")
+    assert (await SeatedOnlineJudge(lambda: ADVISER, again).judge(ANSWERED)).passed is True
     keys = [submission.key for submission in first.submissions]
     assert keys == [submission.key for submission in again.submissions] and len(set(keys)) == 3
     other = ScriptedRunner(True, True, True)
-    await SeatedOnlineJudge(SeatedJudge(judge=PANEL), other).judge(ANSWERED._replace(task="t2"))
+    await SeatedOnlineJudge(lambda: ADVISER, other).judge(ANSWERED._replace(task="t2"))
     assert not {submission.key for submission in other.submissions} & set(keys)
+
+
+async def test_a_verdict_is_certified_while_a_certificate_stands_for_the_models_that_voted():
+    row = certificate(judge_sha256=PANEL.digest, models=("openai/juror",))
+    seats = [SeatedJudge(judge=PANEL, certificate=row)]
+    judge = SeatedOnlineJudge(lambda: seats[-1], ScriptedRunner(*[True] * 9))
+    assert (await judge.judge(ANSWERED)).certified
+    seats.append(SeatedJudge(judge=PANEL, certificate=row.model_copy(update={"models": ("openai/other",)})))
+    assert not (await judge.judge(ANSWERED)).certified, "others voted"
+    seats.append(SeatedJudge(judge=PANEL, certificate=row, advice="its certificate is past its date"))
+    assert not (await judge.judge(ANSWERED)).certified, "it has run out meanwhile"
 
 
 def test_the_money_of_a_day_is_whole_again_on_the_next() -> None:
