@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bulkhead.client import MeshError, Refused
 from bulkhead.evaluation.cases import CaseError
@@ -82,7 +82,10 @@ async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json
         err.print(f"{seat.judge.name} is not certified: {seat.advice}", style="yellow", markup=False)
     async with target.mesh_client() as mesh:
         plan_of = partial(build_vote_plan, {seat.judge.name: seat})
-        votes = MeshRunner(mesh, feature=OF_ONLINE_JUDGES, deadline_s=DEADLINE_S, plan_of=plan_of, check=False)
+        # A vote that is under way when this is stopped is collected by the next one.
+        votes = MeshRunner(
+            mesh, feature=OF_ONLINE_JUDGES, deadline_s=DEADLINE_S, plan_of=plan_of, check=False, leaves_running=True
+        )
         read_seat = partial(_reseat_judge, seat.judge, request.certificate)
         judge = SeatedOnlineJudge(read_seat, votes if seat.judge.jury else None)
         judging, first = OnlineJudging(mesh, judge, request.share, DayBudget(request.budget_usd_micros)), True
@@ -106,7 +109,10 @@ async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json
 def _print_judged(judged: JudgedTask, *, as_json: bool) -> None:
     verdict = judged.verdict
     if as_json:
-        print(json_line({"task_id": judged.task, **(verdict._asdict() if verdict else {"budget": "spent"})}))
+        row: dict[str, Any] = {"budget": "spent"}
+        if verdict is not None:
+            row = {name: getattr(verdict, name) for name in ("passed", "reason", "cost_usd_micros", "certified")}
+        print(json_line({"task_id": judged.task, **row}))
     elif verdict is None:
         out.print(f"{judged.task} waits: the money of the day is spent", style="yellow", markup=False)
     else:

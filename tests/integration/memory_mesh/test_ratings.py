@@ -27,7 +27,7 @@ from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES, QualityQuery
 from bulkhead_cli.evaluation.sets import write_labels
 from bulkhead_cli.target import GatewayTarget
 from tests.replay.stage import EVALUATOR, OPERATOR, Stage, call, plan, stage, use
-from tests.unit.services.model_gateway.scripted_provider import says
+from tests.unit.services.model_gateway.scripted_provider import Exchange, says
 
 ANN = "bk_ann_of_demo"
 FARES = "The fare to Graz is EUR 12."
@@ -52,7 +52,7 @@ class DearJudge:
     name, limit_usd_micros = "dear@1", 1_000_000
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
-        return OnlineVerdict(True, answered.answer, self.limit_usd_micros)
+        return OnlineVerdict(True, answered.answer, {answered.task: self.limit_usd_micros})
 
 
 async def judged_by(judging: OnlineJudging, now_unix_ms: int = 0) -> list[JudgedTask]:
@@ -104,6 +104,22 @@ async def test_a_panel_votes_and_rates_under_the_key_of_an_evaluator(tmp_path: P
         await judging.read_spent(round(time.time() * 1000))
         assert budget.spent_usd_micros == judged.verdict.cost_usd_micros > 0
         assert not await judged_by(judging), "a vote is not judged itself"
+
+        slow = asyncio.Event()
+
+        async def wait_for_judge(x: Exchange) -> None:
+            slow.set()
+            await x.hung_up()
+
+        second = await answer_task(on, f"The fare to Graz is EUR 12 [#{MARKER}].")
+        on.model.will(vote=[wait_for_judge])
+        stopped = asyncio.create_task(judged_by(judging))
+        await slow.wait()
+        on.model.will(vote=[says('{"pass": true, "reason": "It is."}')])
+        await eva.task((await eva.tasks(1))[0]["task_id"]).cancel("stopped")
+        [judged] = await stopped
+        assert judged.task == second and judged.verdict is not None and judged.verdict.passed is True
+        assert len(judged.verdict.costs) == 2, "a vote that was cancelled is made again, and both are counted"
 
 
 def test_a_share_is_drawn_by_digest() -> None:
