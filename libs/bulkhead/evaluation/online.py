@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from bulkhead.client import Mesh
+from bulkhead.client import Mesh, Refused
 from bulkhead.client.request_checks import check_query
 from bulkhead.client.result import TaskResult
 from bulkhead.evaluation.answers import MARKER, CaseAnswer
@@ -30,6 +30,8 @@ MAX_TASKS = 5_000
 """Tasks of one look, the newest."""
 ATTEMPTS = 2
 """At one vote: a task may be cancelled, or fail, and would be collected without an answer for ever."""
+OF_ONE_TASK = (404, 409, 422)
+"""Refusals that the other tasks have nothing to do with: it was purged, has as many ratings as it may, or changed."""
 SPAN = "24h"
 """Time in which a task must have begun."""
 
@@ -117,15 +119,19 @@ class OnlineJudging:
         sample = await self._list_sample()
         self._done &= set(sample)
         for task in reversed(sample):
-            if task in self._done or await self._is_judged(task):
-                self._done.add(task)
+            if task in self._done:
                 continue
-            if not self._budget.has_room(self._judge.limit_usd_micros, now_unix_ms):
-                yield JudgedTask(task, None)
-                return
-            verdict = await self._judge_task(task, sample[task])
+            try:
+                if not await self._is_judged(task):
+                    if not self._budget.has_room(self._judge.limit_usd_micros, now_unix_ms):
+                        yield JudgedTask(task, None)
+                        return
+                    yield JudgedTask(task, await self._judge_task(task, sample[task]))
+            except Refused as error:
+                if error.status not in OF_ONE_TASK:
+                    raise
+                yield JudgedTask(task, OnlineVerdict(None, f"it is not judged: {error}"))
             self._done.add(task)
-            yield JudgedTask(task, verdict)
 
     async def read_spent(self, now_unix_ms: int) -> None:
         """Count the cost of today's votes that were paid before this began. Raises MeshError."""

@@ -39,10 +39,10 @@ class RatingCounts(Contract):
 
 
 class TaskRatings(RatingCounts):
-    """Ratings of a task. own: the caller's, one of each kind. named: everybody's, for operators and auditors, but for
+    """Ratings of a task. own: the caller's, one of each kind, and of each judge. named: everybody's, for operators and auditors, but for
     labels."""
 
-    own: Annotated[tuple[TaskRated, ...], Field(max_length=3)] = ()
+    own: Annotated[tuple[TaskRated, ...], Field(max_length=2 + bounds.MAX_RATERS)] = ()
     named: Annotated[tuple[TaskRated, ...], Field(max_length=3 * bounds.MAX_RATERS)] = ()
 
 

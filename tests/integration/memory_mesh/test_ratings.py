@@ -26,6 +26,7 @@ from bulkhead.evaluation.online import (
 from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES, QualityQuery
 from bulkhead_cli.evaluation.sets import write_labels
 from bulkhead_cli.target import GatewayTarget
+from bulkhead_contracts import bounds
 from tests.replay.stage import EVALUATOR, OPERATOR, Stage, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import Exchange, says
 
@@ -49,7 +50,10 @@ async def answer_task(on: Stage, answer: str, *, check: bool = True, feature: st
 class DearJudge:
     """Each verdict costs a dollar."""
 
-    name, limit_usd_micros = "dear@1", 1_000_000
+    limit_usd_micros = 1_000_000
+
+    def __init__(self, name: str = "dear@1") -> None:
+        self.name = name
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
         return OnlineVerdict(True, answered.answer, {answered.task: self.limit_usd_micros})
@@ -80,9 +84,14 @@ async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(
         none = OnlineJudging(judge, GROUNDED, 1e-9, DayBudget(0))
         assert not await judged_by(none)
         page = await ann.read(QualityQuery(since="1h"))
-        assert page.total.judged is not None and page.total.ratings.judged_good == 2, "a later verdict replaces one"
+        assert page.total.judged is not None and page.total.ratings.judged_good == 3, "each judge has its verdict"
         with pytest.raises(Refused, match="gives no rating of the kind judge"):
             await ann.task(bad).rate("good", kind="judge", judge="mine@1")
+        for change in range(1, bounds.MAX_RATING_CHANGES):
+            await judge.task(good).rate("bad" if change % 2 else "good", kind="judge", judge="dear@0")
+        rows = await judged_by(OnlineJudging(judge, DearJudge("dear@2"), 1.0, DayBudget(10**7)))
+        words = [(row.task, row.verdict and row.verdict.passed) for row in rows]
+        assert words == [(good, None), (bad, True)], "what is refused for one task holds up no other"
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class RatingRoutes:
         feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         _require_answer(feed, body)
         rating = TaskRated(
-            rating_id=rating_id_of(self._context.message_key, feed.task, claim.person, body.kind),
+            rating_id=rating_id_of(self._context.message_key, feed.task, claim.person, body.kind, body.judge),
             score=body.score,
             # Operators and auditors read it, and it becomes the origin of cases.
             comment=mask_personal_data(without_keys(body.comment))[: bounds.MAX_REASON_CHARS],

@@ -25,10 +25,11 @@ Ratings = Mapping[str, StandingRating]
 """By rating id."""
 
 
-def rating_id_of(key: bytes, task: str, person: str, kind: RatingKind) -> str:
-    """'r' and 25 base32 characters: the same for one person, task and kind. key: of the gateway, so that nobody finds
-    out by trying whose a label is."""
-    digest = hmac.digest(key, "\0".join(("rating", task, kind, person)).encode(), "sha256")
+def rating_id_of(key: bytes, task: str, person: str, kind: RatingKind, judge: str = "") -> str:
+    """'r' and 25 base32 characters: the same for one person, task, kind and judge, of any digest. key: of the gateway,
+    so that nobody finds out by trying whose a label is."""
+    parts = ("rating", task, kind, person, *((judge.partition("@")[0],) if judge else ()))
+    digest = hmac.digest(key, "\0".join(parts).encode(), "sha256")
     return "r" + base64.b32encode(digest).decode().lower()[:25]
 
 

@@ -111,6 +111,10 @@ async def test_a_judge_rates_under_its_own_role_alone_and_an_agent_not_at_all(me
         (SUBMITTER, {"score": "great"}, 422),
     ):
         assert (await rate(http, task, key, **body)).status_code == status, (key, body)
+    again = (await rate(http, task, JUDGE, **(judged | {"judge": "grounded@2", "score": "good"}))).json()
+    assert (again["judged_good"], again["judged_bad"]) == (1, 0), "another definition of the judge replaces its word"
+    both = (await rate(http, task, JUDGE, **(judged | {"judge": "panel@1"}))).json()
+    assert (both["judged_good"], both["judged_bad"], len(both["own"])) == (1, 1, 2), "another judge has its own"
 
 
 async def test_only_what_has_ended_is_rated_and_no_one_rates_without_end(mesh, http):
