@@ -39,8 +39,8 @@ class RatingCounts(Contract):
 
 
 class TaskRatings(RatingCounts):
-    """Ratings of a task. own: the caller's, one of each kind, and of each judge. named: everybody's, for operators and auditors, but for
-    labels."""
+    """Ratings of a task. own: the caller's, one of each kind, and of each judge. named: everybody's, for operators and
+    auditors, but for labels."""
 
     own: Annotated[tuple[TaskRated, ...], Field(max_length=2 + bounds.MAX_RATERS)] = ()
     named: Annotated[tuple[TaskRated, ...], Field(max_length=3 * bounds.MAX_RATERS)] = ()
@@ -96,7 +96,7 @@ class LabelExport(Contract):
     """Answers that people have labelled. next: send it as `after`; null on the last page."""
 
     rows: Annotated[tuple[LabelledAnswer, ...], Field(max_length=MAX_EXPORT_ROWS)]
-    next: Count | None = None
+    next: str | None = None
     unread: Count = 0
 
 
@@ -198,12 +198,7 @@ class LabelExportQuery(
     feature: _Feature = ""
     release: _Release = ""
     since: _Since = "31d"
-    after: Annotated[
-        int,
-        Field(ge=0, le=10**6, description="`next` of the previous page"),
-        Whole,
-        Remedy("send the `next` of the previous page"),
-    ] = 0
+    after: Annotated[Word, Field(description="`next` of the previous page: the id of its last task")] = ""
 
 
 class QualityQuery(Query[QualityPage], name="showQuality", path="/v1/quality", action="read quality"):

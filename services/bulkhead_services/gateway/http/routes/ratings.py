@@ -6,7 +6,6 @@ inbox, beside those of its task; queue and quality are read from the rows of the
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 
 from starlette.requests import Request
@@ -54,8 +53,6 @@ from bulkhead_services.gateway.read_model.task_rows import TaskRow
 MAX_BODY_BYTES = 16 * 1024
 TITLE = "The rating does not count"
 JUDGE_ROLE = "evaluator"
-NO_LABELLER = re.compile(r"[^A-Za-z0-9_.-]")
-"""A character that names of labellers do not have in files of labelled answers."""
 
 
 class RatingRoutes:
@@ -145,11 +142,13 @@ class RatingRoutes:
         rows, unread = await self._task_list.read_all_rows(claim)
         labelled = [row for row in self._answered_rows(rows, query.feature, query.release, query.since) if row.labels]
         labelled.sort(key=lambda row: row.summary.task_id)
-        end = query.after + MAX_EXPORT_ROWS
-        answers = [await self._labelled_answer(claim, row) for row in labelled[query.after : end]]
+        # By the last id, and not by a number: what is labelled between two pages shifts no other.
+        labelled = [row for row in labelled if row.summary.task_id > query.after]
+        page = labelled[:MAX_EXPORT_ROWS]
+        answers = [await self._labelled_answer(claim, row) for row in page]
         return LabelExport(
             rows=tuple(answer for answer in answers if answer is not None),
-            next=end if len(labelled) > end else None,
+            next=page[-1].summary.task_id if len(labelled) > len(page) else None,
             unread=unread,
         )
 
@@ -173,7 +172,7 @@ class RatingRoutes:
             question=feed.view.request.objective,
             documents=tuple(LabelledDocument(name=name, text="\n\n".join(texts)) for name, texts in passages.items()),
             answer=answer,
-            labels={NO_LABELLER.sub("_", person): score for person, score in labels_of(feed.view.ratings).items()},
+            labels=labels_of(feed.view.ratings),
             model="" if model == NO_ANSWER else model,
             release=row.summary.release,
         )

@@ -27,8 +27,8 @@ def keys(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "_context", replace(routes._context, clock=lambda: 1_060_000))
     path = mesh.folder / "keys.json"
     document = json.loads(path.read_text())
-    document["keys"] += [_row(JUDGE, "acme", "judge-bot", "evaluator"), _row(TOM, "acme", "tom", "submitter")]
-    path.write_text(json.dumps(document))
+    document["keys"] += [_row(JUDGE, "acme", "judge-bot", "evaluator"), _row(TOM, "acme", "王芳", "submitter")]
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 async def answered_task(
@@ -176,6 +176,25 @@ async def test_labels_are_exported_with_what_was_labelled_to_operators_and_evalu
             "release": "production.3.canary",
         }
     assert (await http.get("/v1/labels/export", headers=as_(SUBMITTER))).status_code == 403
+
+
+async def test_an_export_goes_on_after_its_last_task_and_keeps_names_of_all_scripts(mesh, http, keys, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.gateway.http.routes.ratings.MAX_EXPORT_ROWS", 1)
+    tasks = sorted([await answered_task(http, mesh, key) for key in "abc"])
+    for task in tasks[1:]:
+        assert (await rate(http, task, TOM, kind="label", score="bad")).is_success
+    await mesh.pump()
+
+    async def export(after: str) -> dict[str, Any]:
+        return dict((await http.get("/v1/labels/export", params={"after": after}, headers=as_(JUDGE))).json())
+
+    first = await export("")
+    assert [row["id"] for row in first["rows"]] == [first["next"]] == [tasks[1]]
+    assert first["rows"][0]["labels"] == {"王芳": "bad"}
+    assert (await rate(http, tasks[0], TOM, kind="label", score="bad")).is_success
+    await mesh.pump()
+    second = await export(first["next"])
+    assert [row["id"] for row in second["rows"]] == [tasks[2]] and second["next"] is None
 
 
 async def test_quality_is_told_by_name_and_over_time(mesh, http, keys):
