@@ -6,7 +6,9 @@ inbox, beside those of its task; queue and quality are read from the rows of the
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,6 +50,7 @@ from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.ratings import quality
 from bulkhead_services.gateway.read_model.ratings.labels import LabelledTask, build_queue
 from bulkhead_services.gateway.read_model.ratings.standing import describe_ratings, labels_of, rating_id_of
+from bulkhead_services.gateway.read_model.shared_reads import SharedReads
 from bulkhead_services.gateway.read_model.task_rows import TaskRow
 
 MAX_BODY_BYTES = 16 * 1024
@@ -71,6 +74,8 @@ class RatingRoutes:
         self._context, self._auth, self._bodies = context, auth, bodies
         self._feeds, self._writes = feeds, writes
         self._task_list, self._citations = task_list, citations
+        self._quality = SharedReads[QualityPage]()
+        self._quality_turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -178,14 +183,18 @@ class RatingRoutes:
         )
 
     async def show_quality(self, claim: RequesterClaim, query: QualityQuery) -> QualityPage:
-        """Quality by name and over time."""
+        """Quality by name and over time: one reading for all who ask for the same, and one at a time for a tenant."""
+        return await self._quality.get((claim.tenant, query), partial(self._read_quality, claim, query))
+
+    async def _read_quality(self, claim: RequesterClaim, query: QualityQuery) -> QualityPage:
         rows, unread = await self._task_list.read_all_rows(claim)
         now_unix_ms = self._context.clock()
         since_unix_ms = max(0, now_unix_ms - period_s(query.since) * 1_000)
         summaries = [row.summary for row in rows if not query.feature or row.summary.feature == query.feature]
-        page = await asyncio.to_thread(
-            quality.measure_quality, summaries, query.by, since_unix_ms, now_unix_ms, query.slices
-        )
+        async with self._quality_turns[claim.tenant]:
+            page = await asyncio.to_thread(
+                quality.measure_quality, summaries, query.by, since_unix_ms, now_unix_ms, query.slices
+            )
         return page.model_copy(update={"unread": unread})
 
     def _answered_rows(self, rows: Iterable[TaskRow], feature: str, release: str, since: str) -> Sequence[TaskRow]:

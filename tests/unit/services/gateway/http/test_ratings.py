@@ -1,5 +1,6 @@
 """Ratings over HTTP: whose word counts, what others see of it, what is labelled next, and quality."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Label, Result, Usage
 from bulkhead_contracts.task import StepEnded, TaskAccepted, TaskEnded
+from bulkhead_services.gateway.read_model.ratings import quality
+from bulkhead_services.gateway.read_model.ratings.quality import measure_quality
 from tests.unit.services.gateway.harness import AGENT, AUDITOR, AUTH, SUBMITTER, Mesh, _row
 
 JUDGE, TOM = "bk_evaluator_key_of_acme", "bk_another_submitter_of_acme"
@@ -195,6 +198,25 @@ async def test_an_export_goes_on_after_its_last_task_and_keeps_names_of_all_scri
     await mesh.pump()
     second = await export(first["next"])
     assert [row["id"] for row in second["rows"]] == [tasks[2]] and second["next"] is None
+
+
+async def test_quality_is_measured_once_for_all_who_ask_and_once_at_a_time(mesh, http, monkeypatch):
+    measuring, most, measured = 0, 0, 0
+
+    def measure(*wanted: Any) -> Any:
+        nonlocal measuring, most, measured
+        measuring, measured = measuring + 1, measured + 1
+        most = max(most, measuring)
+        try:
+            return measure_quality(*wanted)
+        finally:
+            measuring -= 1
+
+    monkeypatch.setattr(quality, "measure_quality", measure)
+    queries = [{"by": by} for by in ("feature", "model", "prompt") for _ in range(5)]
+    answers = await asyncio.gather(*(http.get("/v1/quality", params=query, headers=AUTH) for query in queries))
+    assert all(answer.status_code == 200 for answer in answers)
+    assert (measured, most) == (3, 1)
 
 
 async def test_quality_is_told_by_name_and_over_time(mesh, http, keys):
