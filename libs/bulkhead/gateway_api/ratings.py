@@ -28,13 +28,14 @@ MAX_SLICES = 100
 
 
 class RatingCounts(Contract):
-    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of judges. labels: blind ones,
-    whose word shows in their export alone."""
+    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of certified judges. advice: verdicts
+    of others. labels: blind ones, whose word shows in their export alone."""
 
     good: Count = 0
     bad: Count = 0
     judged_good: Count = 0
     judged_bad: Count = 0
+    advice: Count = 0
     labels: Count = 0
 
 
@@ -112,7 +113,7 @@ class QualityFigures(Contract):
     """Quality of tasks that ended. ended: those that succeeded, failed or were halted. good: those that are answered
     `yes` by a result that is not degraded. refused: answered `no` though the task succeeded.
 
-    rated, judged: shares of good ones among ratings of people and of judges, null without one; `ratings` has the
+    rated, judged: shares of good ones among ratings of people and of certified judges, null without one; `ratings` has the
     numbers. citations: of all `answers`. cost_usd_micros: of all that ended; per_good_usd_micros: for a good one.
     """
 

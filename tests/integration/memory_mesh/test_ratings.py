@@ -56,7 +56,7 @@ class DearJudge:
         self.name = name
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
-        return OnlineVerdict(True, answered.answer, {answered.task: self.limit_usd_micros})
+        return OnlineVerdict(True, answered.answer, {answered.task: self.limit_usd_micros}, True)
 
 
 async def judged_by(judging: OnlineJudging, now_unix_ms: int = 0) -> list[JudgedTask]:
@@ -73,7 +73,7 @@ async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(
         assert [(row.task, row.verdict and row.verdict.passed) for row in first] == [(good, True), (bad, False)]
         assert not await judged_by(OnlineJudging(judge, GROUNDED, 1.0, DayBudget(0))), "after a restart, too"
         seen = (await ann.task(bad).show())["ratings"]
-        assert (seen["judged_bad"], seen["bad"], seen["named"]) == (1, 0, [])
+        assert (seen["advice"], seen["judged_bad"], seen["bad"], seen["named"]) == (1, 0, 0, [])
         async with on.client(OPERATOR) as olga:
             [rating] = (await olga.task(bad).show())["ratings"]["named"]
         assert rating["judge"] == GROUNDED.name and "77" in rating["comment"] and not rating["certified"]
@@ -84,7 +84,7 @@ async def test_a_share_of_what_ended_is_judged_once_within_the_money_of_the_day(
         none = OnlineJudging(judge, GROUNDED, 1e-9, DayBudget(0))
         assert not await judged_by(none)
         page = await ann.read(QualityQuery(since="1h"))
-        assert page.total.judged is not None and page.total.ratings.judged_good == 3, "each judge has its verdict"
+        assert page.total.judged is not None and (page.total.ratings.judged_good, page.total.ratings.advice) == (2, 2)
         with pytest.raises(Refused, match="gives no rating of the kind judge"):
             await ann.task(bad).rate("good", kind="judge", judge="mine@1")
         for change in range(1, bounds.MAX_RATING_CHANGES):

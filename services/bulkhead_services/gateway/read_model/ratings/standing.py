@@ -40,8 +40,9 @@ def apply_rated(ratings: Ratings, body: TaskRated) -> Ratings:
 
 
 def count_ratings(ratings: Ratings) -> RatingCounts:
-    """Numbers of good and bad ones; labels are counted as such alone."""
-    bodies = [standing.body for standing in ratings.values()]
+    """Numbers of good and bad ones; labels and advice, a verdict that is not certified, are counted as such alone."""
+    advice = [standing.body for standing in ratings.values() if _is_advice(standing.body)]
+    bodies = [standing.body for standing in ratings.values() if not _is_advice(standing.body)]
 
     def count(kind: RatingKind, score: Score) -> int:
         return sum(body.kind == kind and body.score == score for body in bodies)
@@ -51,8 +52,13 @@ def count_ratings(ratings: Ratings) -> RatingCounts:
         bad=count("rating", "bad"),
         judged_good=count("judge", "good"),
         judged_bad=count("judge", "bad"),
+        advice=len(advice),
         labels=sum(body.kind == "label" for body in bodies),
     )
+
+
+def _is_advice(body: TaskRated) -> bool:
+    return body.kind == "judge" and not body.certified
 
 
 def verdict_of(counts: RatingCounts) -> RatedAs:

@@ -222,11 +222,13 @@ async def test_quality_is_measured_once_for_all_who_ask_and_once_at_a_time(mesh,
 async def test_quality_is_told_by_name_and_over_time(mesh, http, keys):
     good, bad = await answered_task(http, mesh, "a"), await answered_task(http, mesh, "b", end={"status": "failed"})
     assert (await rate(http, good, SUBMITTER, score="good")).is_success
-    await rate(http, bad, JUDGE, score="bad", kind="judge", judge="grounded@1")
+    await rate(http, bad, JUDGE, score="bad", kind="judge", judge="grounded@1", certified=True)
+    await rate(http, good, JUDGE, score="good", kind="judge", judge="grounded@1")
     await mesh.pump()
     page = (await http.get("/v1/quality", params={"by": "model", "since": "2m", "slices": "4"}, headers=AUTH)).json()
     total = page["total"]
     assert (total["ended"], total["good"], total["answers"], total["per_good_usd_micros"]) == (2, 1, 1, 4_000)
     assert (total["rated"]["value"], total["judged"]["value"]) == (1.0, 0.0)
+    assert (total["ratings"]["judged_good"], total["ratings"]["advice"]) == (0, 1), "advice counts in no share"
     assert [row["name"] for row in page["rows"]] == ["m1"] and len(page["slices"]) == 4
     assert sum(part["ended"] for part in page["slices"]) == 2 and page["unread"] == 0
