@@ -28,8 +28,8 @@ MAX_SLICES = 100
 
 
 class RatingCounts(Contract):
-    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of certified judges. advice: verdicts
-    of others. labels: blind ones, whose word shows in their export alone."""
+    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of certified judges. advice:
+    verdicts of others. labels: blind ones, whose word shows in their export alone."""
 
     good: Count = 0
     bad: Count = 0
@@ -113,8 +113,8 @@ class QualityFigures(Contract):
     """Quality of tasks that ended. ended: those that succeeded, failed or were halted. good: those that are answered
     `yes` by a result that is not degraded. refused: answered `no` though the task succeeded.
 
-    rated, judged: shares of good ones among ratings of people and of certified judges, null without one; `ratings` has the
-    numbers. citations: of all `answers`. cost_usd_micros: of all that ended; per_good_usd_micros: for a good one.
+    rated, judged: shares of good ones among ratings of people and of certified judges, null without one; `ratings` has
+    the numbers. citations: of all `answers`. cost_usd_micros: of all that ended; per_good_usd_micros: for a good one.
     """
 
     ended: Count
