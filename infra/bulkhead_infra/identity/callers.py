@@ -20,7 +20,7 @@ from pathlib import Path
 from bulkhead_contracts.task import CALLER_ROLES
 from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
-ROLES = CALLER_ROLES
+ROLES: tuple[str, ...] = CALLER_ROLES
 WORKER = "worker"
 """Of a program that takes delegated steps at doors; no person has it."""
 AGENT_ROLES = ("submitter", "auditor")

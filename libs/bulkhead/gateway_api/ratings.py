@@ -29,7 +29,7 @@ MAX_SLICES = 100
 
 class RatingCounts(Contract):
     """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of certified judges. advice:
-    verdicts of others. labels: blind ones, whose word shows in their export alone."""
+    verdicts of judges that are not certified. labels: blind ones, whose word shows in their export alone."""
 
     good: Count = 0
     bad: Count = 0

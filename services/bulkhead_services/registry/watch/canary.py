@@ -20,7 +20,7 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.registry.watch.sequential import RunningQuantile, SequentialTest
 
 METRICS: tuple[CanaryMetric, ...] = get_args(CanaryMetric)
-DECIDING = tuple(metric for metric in METRICS if metric != "ratings")
+DECIDING: tuple[CanaryMetric, ...] = tuple(metric for metric in METRICS if metric != "ratings")
 """Metrics that decide. Ratings of people are shown and warn: a few submitters could take any canary back by them."""
 FALSE_ALARM = 0.005
 """Chance at most that a canary without a difference is ever taken for a regressed one, over all metrics together."""
@@ -97,7 +97,7 @@ class CanaryFold:
     def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
         self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
         self.shares: dict[int, float] = {}
-        self._tests = {metric: SequentialTest() for metric in DECIDING}
+        self._tests: dict[CanaryMetric, SequentialTest] = {metric: SequentialTest() for metric in DECIDING}
         self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
         self._arms = _ArmSums(), _ArmSums()
         self._tasks = BoundedDict[str, ComparedTask](2 * MAX_TASKS)

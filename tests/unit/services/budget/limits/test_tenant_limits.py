@@ -47,7 +47,7 @@ def test_every_role_of_a_tenant_reads_its_limits_and_operators_alone_change_them
     for role in CALLER_ROLES:
         claim = RequesterClaim(tenant=TENANT, person="ann", role=role, via="api_key")
         assert check_requester(LimitsRequested(requester=claim), TENANT) is None
-        refusal = check_requester(LimitsRequested(requester=claim, target="tenant", limit=Limit(tokens=1)), TENANT)
+        refusal = check_requester(LimitsRequested(requester=claim, target="month", limit=Limit(tokens=1)), TENANT)
         assert (refusal is None) == (role == "operator")
 
 
