@@ -23,7 +23,7 @@ UMPIRE = "umpire-1"
 TERMS = "When a train is 60 minutes late, 40 EUR are refunded. Lost luggage is reported at the desk.\n"
 LATE, LOST = "What is refunded when a train is 60 minutes late?", "Where is lost luggage reported?"
 RIGHT, WRONG = "40 EUR are refunded.", "90 EUR are refunded."
-LABELLED = 24
+LABELLED = 40
 
 
 class Umpire(ScriptedProvider):
@@ -92,8 +92,8 @@ async def evaluate(mesh: LocalMesh, *words: str, code: int = 0) -> Any:
 async def test_a_panel_that_is_killed_in_mid_calibration_votes_once_on_each_answer_and_then_may_fail_cases(
     mesh: LocalMesh, umpire: Umpire, folder: Path
 ) -> None:
-    calibrate = ("calibrate", str(folder / "labelled.jsonl"), "--judge", "panel", "--min-good", "0.75")
-    calibrate += ("--min-bad", "0.75", "--out", str(folder / "panel.certificate.json"), "--pairs", "9")
+    calibrate = ("calibrate", str(folder / "labelled.jsonl"), "--judge", "panel")
+    calibrate += ("--out", str(folder / "panel.certificate.json"), "--pairs", "9")
     quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
     killed = await asyncio.create_subprocess_exec(*command_line(mesh, *calibrate), **quiet)
     evals = mesh.directory / "evals"

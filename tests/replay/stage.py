@@ -293,10 +293,9 @@ async def stage(
                     c,
                     ModelGatewaySettings(
                         openai_api_key=SecretStr("scripted"),
-                        model="offline-rules-1",
                         backoff_first_ms=1,
                         data_dir=folder,
-                        **{"openai_base_url": provider.url, **model},
+                        **{"model": "offline-rules-1", "openai_base_url": provider.url, **model},
                     ),
                 ),
                 "rag": lambda c: rag.build(c, RagSettings(data_dir=folder)),

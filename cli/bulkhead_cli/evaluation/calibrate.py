@@ -23,7 +23,7 @@ from bulkhead.evaluation.judges.calibration import (
     digest_labelled,
     load_labelled,
 )
-from bulkhead.evaluation.judges.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path
+from bulkhead.evaluation.judges.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path, find_shortcoming
 from bulkhead.evaluation.judges.jury import Jury
 from bulkhead.evaluation.judges.pairs import PositionBias, build_pair_cases, build_pair_plan, find_position_bias
 from bulkhead.evaluation.judges.panels import Judge, load_judges
@@ -79,7 +79,7 @@ async def run_calibration(
         judge_sha256=judge.digest,
         dataset=str(request.labelled),
         dataset_sha256=digest_labelled(labelled),
-        is_certified=figures.reaches(*request.gate),
+        is_certified=figures.reaches(*request.gate) and not find_shortcoming(figures),
         gate_true_positive=request.gate[0],
         gate_true_negative=request.gate[1],
         models=tuple(sorted(models)),
@@ -269,7 +269,8 @@ def _print_certificate(certificate: Certificate, runs: CaseRuns, path: Path | No
         until = format_time(certificate.expires_unix_ms)
         out.print(f"certified until {until}: both lower bounds reach {gate}", style="green", markup=False)
     else:
-        out.print(f"not certified: the lower bounds do not both reach {gate}", style="red", markup=False)
+        lack = find_shortcoming(certificate.figures) or f"the lower bounds do not both reach {gate}"
+        out.print(f"not certified: {lack}", style="red", markup=False)
     if path is not None:
         place = certificate_path(Path(), certificate.judge)
         out.print(f"certificate in {path}; a set reads it as {place} beside its cases", markup=False)

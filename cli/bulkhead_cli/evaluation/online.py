@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bulkhead.client import MeshError, Refused
 from bulkhead.evaluation.cases import CaseError
 from bulkhead.evaluation.judges.certificates import SeatedJudge, certificate_path, find_standing, read_certificate
 from bulkhead.evaluation.judges.jury import build_vote_plan
-from bulkhead.evaluation.judges.panels import load_judges
+from bulkhead.evaluation.judges.panels import Judge, load_judges
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.online import DayBudget, JudgedTask, OnlineJudging, SeatedOnlineJudge
 from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES
@@ -29,9 +29,10 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class OnlineRequest:
-    """Request for online judging. share: from 0 to 1. once: one look."""
+    """Request for online judging. certificate: its file. share: from 0 to 1. once: one look."""
 
     seat: SeatedJudge
+    certificate: Path
     share: float
     budget_usd_micros: int
     every_s: int
@@ -47,10 +48,12 @@ class OnlineRequest:
         if amount is None:
             raise CommandError(Exit.USAGE, f"--budget-usd {budget_usd[:20]!r} is no amount", "write it as 1/day")
         budget_usd_micros = round(float(amount[1]) * 1_000_000)
-        return cls(_seat_judge(judge, judges), float(percent[1]) / 100, budget_usd_micros, since_s(every), once)
+        seat, place = _seat_judge(judge, judges), certificate_path(judges.parent, judge)
+        return cls(seat, place, float(percent[1]) / 100, budget_usd_micros, since_s(every), once)
 
 
 def _seat_judge(name: str, path: Path) -> SeatedJudge:
+    """The judge, with its certificate. Raises CommandError."""
     try:
         judges = load_judges(path)
         if name not in judges:
@@ -62,6 +65,16 @@ def _seat_judge(name: str, path: Path) -> SeatedJudge:
     return SeatedJudge(judge=judges[name], certificate=certificate, advice=advice)
 
 
+def _reseat_judge(judge: Judge, path: Path) -> SeatedJudge:
+    """The same judge with its certificate as it is now; one that cannot be read leaves advice."""
+    try:
+        certificate = read_certificate(path)
+    except CaseError as error:
+        return SeatedJudge(judge=judge, advice=str(error))
+    advice = find_standing(judge, certificate, round(time.time() * 1000))
+    return SeatedJudge(judge=judge, certificate=certificate, advice=advice)
+
+
 async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json: bool) -> Exit:
     """Judge until it is stopped, or once. Raises CommandError, and MeshError at its first look."""
     seat = request.seat
@@ -69,8 +82,12 @@ async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json
         err.print(f"{seat.judge.name} is not certified: {seat.advice}", style="yellow", markup=False)
     async with target.mesh_client() as mesh:
         plan_of = partial(build_vote_plan, {seat.judge.name: seat})
-        votes = MeshRunner(mesh, feature=OF_ONLINE_JUDGES, deadline_s=DEADLINE_S, plan_of=plan_of, check=False)
-        judge = SeatedOnlineJudge(seat, votes if seat.judge.jury else None)
+        # A vote that is under way when this is stopped is collected by the next one.
+        votes = MeshRunner(
+            mesh, feature=OF_ONLINE_JUDGES, deadline_s=DEADLINE_S, plan_of=plan_of, check=False, leaves_running=True
+        )
+        read_seat = partial(_reseat_judge, seat.judge, request.certificate)
+        judge = SeatedOnlineJudge(read_seat, votes if seat.judge.jury else None)
         judging, first = OnlineJudging(mesh, judge, request.share, DayBudget(request.budget_usd_micros)), True
         if seat.judge.jury:
             await judging.read_spent(round(time.time() * 1000))
@@ -92,7 +109,10 @@ async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json
 def _print_judged(judged: JudgedTask, *, as_json: bool) -> None:
     verdict = judged.verdict
     if as_json:
-        print(json_line({"task_id": judged.task, **(verdict._asdict() if verdict else {"budget": "spent"})}))
+        row: dict[str, Any] = {"budget": "spent"}
+        if verdict is not None:
+            row = {name: getattr(verdict, name) for name in ("passed", "reason", "cost_usd_micros", "certified")}
+        print(json_line({"task_id": judged.task, **row}))
     elif verdict is None:
         out.print(f"{judged.task} waits: the money of the day is spent", style="yellow", markup=False)
     else:

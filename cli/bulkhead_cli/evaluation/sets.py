@@ -138,7 +138,7 @@ async def write_task_cases(
 async def write_labels(target: GatewayTarget, query: dict[str, str], path: Path, *, as_json: bool) -> Exit:
     """Write labelled answers and the texts that they cite, to files that are not there yet. Raises CommandError."""
     rows: list[dict[str, Any]] = []
-    after: int | None = 0
+    after: str | None = ""
     unread = 0
     async with target.mesh_client() as mesh:
         while after is not None:

@@ -39,7 +39,7 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
         f"{row['ended']:,}",
         _render_share(row["good_share"]),
         _render_votes(row["rated"], ratings["good"] + ratings["bad"]),
-        _render_votes(row["judged"], ratings["judged_good"] + ratings["judged_bad"]),
+        _render_verdicts(row["judged"], ratings["judged_good"] + ratings["judged_bad"], ratings["advice"]),
         f"{row['refused']:,}",
         f"{row['citations'] / row['answers']:.1f}" if row["answers"] else NOTHING,
         format_usd(per_good) if per_good is not None else NOTHING,
@@ -48,6 +48,12 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
 
 def _render_votes(share: dict[str, float] | None, count: int) -> str:
     return f"{_render_share(share)} of {count:,}" if count else NOTHING
+
+
+def _render_verdicts(share: dict[str, float] | None, count: int, advice: int) -> str:
+    """`80% [60% 92%] of 10, 50% advice`: of all verdicts so many are advice, and count in no share."""
+    note = f"{advice / (count + advice):.0%} advice" if advice else ""
+    return ", ".join(part for part in (_render_votes(share, count) if count or not advice else "", note) if part)
 
 
 def _render_share(share: dict[str, float] | None) -> str:
@@ -62,7 +68,8 @@ quality = query_command(
     "quality",
     """Show how good the answers of ended tasks are, by feature, prompt or model.
 
-    good: answered in full, and not degraded. people, judges: shares of good ratings. refused: answered "no".
+    good: answered in full, and not degraded. people, judges: shares of good ratings; advice: verdicts
+    of judges without a certificate, which count in no share. refused: answered "no".
     citations: for an answer. per good: cost of all that ended, for a good answer. Shares have their interval of 95 %.
     A prompt is counted by the release that a task was given. Tasks of evaluations and runs of agents are not counted.
     """,

@@ -469,7 +469,8 @@ async def _print_canary(at: GatewayOptions, label: str) -> None:
         out.print(f"  {name:20} {figures[0]:>12} {figures[1]:>12}", markup=False)
     out.print(f"  evidence that it is worse, of {watch['bound']:,.0f} at which it is rolled back:", markup=False)
     for row in watch["evidence"]:
-        out.print(f"    {row['metric']:18} {row['worse']:>12,.1f}", markup=False)
+        note = "  a warning alone" if row["metric"] == "ratings" else ""
+        out.print(f"    {row['metric']:18} {row['worse']:>12,.1f}{note}", markup=False)
 
 
 def _print_release(release: dict[str, Any]) -> None:

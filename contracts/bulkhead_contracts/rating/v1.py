@@ -15,9 +15,9 @@ RatingKind = Literal["rating", "label", "judge"]
 class TaskRated(Body, type="mesh.rating.task_rated"):
     """A person, or a judge, says whether a task's answer is good.
 
-    rating_id: the same for one person, task and kind: a later rating under it replaces the one before. comment: why, in
-    the person's words, without keys and personal data. judge: `name@digest` of the judge's certificate, for the kind
-    `judge` alone. certified: the judge's certificate holds at that time.
+    rating_id: the same for one person, task, kind and judge: a later rating under it replaces the one before. comment:
+    why, in the person's words, without keys and personal data. judge: `name@digest` of the judge's certificate, for
+    the kind `judge` alone. certified: the judge's certificate holds at that time.
     """
 
     rating_id: Token

@@ -1,7 +1,7 @@
 """Tasks: asked for at the edge, submitted with authority, ended always."""
 
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -16,6 +16,8 @@ from ..task_options import Replan, is_default_replan
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, ReleaseRef, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
+CallerRole = Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator"]
+CALLER_ROLES: tuple[CallerRole, ...] = get_args(CallerRole)
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
 
 
@@ -313,6 +315,6 @@ class RequesterClaim(Contract):
 
     tenant: Token
     person: Name
-    role: Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator"]
+    role: CallerRole
     via: Literal["api_key", "jwt", "publisher"]
     agent: Annotated[bool, Field(exclude_if=operator.not_)] = False

@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bulkhead_contracts.task import CALLER_ROLES
 from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
-ROLES = ("submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator")
+ROLES: tuple[str, ...] = CALLER_ROLES
 WORKER = "worker"
 """Of a program that takes delegated steps at doors; no person has it."""
 AGENT_ROLES = ("submitter", "auditor")

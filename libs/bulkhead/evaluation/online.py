@@ -5,13 +5,14 @@ is kept here: the sample is drawn by digest, and a task whose own rating by this
 goes on after a crash where it was.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from bulkhead.client import Mesh
+from bulkhead.client import Mesh, Refused
 from bulkhead.client.request_checks import check_query
 from bulkhead.client.result import TaskResult
 from bulkhead.evaluation.answers import MARKER, CaseAnswer
@@ -27,16 +28,27 @@ DAY_MS = 86_400_000
 PAGE = 100
 MAX_TASKS = 5_000
 """Tasks of one look, the newest."""
+ATTEMPTS = 2
+"""At one vote: a task may be cancelled, or fail, and would be collected without an answer for ever."""
+OF_ONE_TASK = (404, 409, 422)
+"""Refusals that the other tasks have nothing to do with: it was purged, has as many ratings as it may, or changed."""
 SPAN = "24h"
 """Time in which a task must have begun."""
 
 
 class OnlineVerdict(NamedTuple):
-    """A judge's word on an answer. passed: None where it abstains."""
+    """A judge's word on an answer. passed: None where it abstains. costs: of the tasks of its votes, USD micros.
+    certified: a certificate stands for it."""
 
     passed: bool | None
     reason: str
-    cost_usd_micros: int = 0
+    costs: Mapping[str, int] = {}
+    certified: bool = False
+
+    @property
+    def cost_usd_micros(self) -> int:
+        """Cost of all votes."""
+        return sum(self.costs.values())
 
 
 class AnsweredTask(NamedTuple):
@@ -51,11 +63,9 @@ class AnsweredTask(NamedTuple):
 
 
 class OnlineJudge(Protocol):
-    """A judge. name: `name@digest`. certified: its certificate holds now. limit_usd_micros: the most that one verdict
-    costs."""
+    """A judge. name: `name@digest`. limit_usd_micros: the most that one verdict costs."""
 
     name: str
-    certified: bool
     limit_usd_micros: int
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
@@ -65,17 +75,23 @@ class OnlineJudge(Protocol):
 
 @dataclass(slots=True)
 class DayBudget:
-    """Money of a day (UTC)."""
+    """Money of a day (UTC). votes: what is counted of each task."""
 
     limit_usd_micros: int
     day: int = 0
     spent_usd_micros: int = 0
+    votes: dict[str, int] = field(default_factory=dict)
 
     def has_room(self, cost_usd_micros: int, now_unix_ms: int) -> bool:
         """Check whether so much more may be spent today."""
         if now_unix_ms // DAY_MS != self.day:
-            self.day, self.spent_usd_micros = now_unix_ms // DAY_MS, 0
+            self.day, self.spent_usd_micros, self.votes = now_unix_ms // DAY_MS, 0, {}
         return self.spent_usd_micros + cost_usd_micros <= self.limit_usd_micros
+
+    def count_vote(self, task: str, cost_usd_micros: int) -> None:
+        """Count the cost of a vote once, though it is read and collected."""
+        self.spent_usd_micros += cost_usd_micros - self.votes.get(task, 0)
+        self.votes[task] = cost_usd_micros
 
 
 class JudgedTask(NamedTuple):
@@ -103,15 +119,19 @@ class OnlineJudging:
         sample = await self._list_sample()
         self._done &= set(sample)
         for task in reversed(sample):
-            if task in self._done or await self._is_judged(task):
-                self._done.add(task)
+            if task in self._done:
                 continue
-            if not self._budget.has_room(self._judge.limit_usd_micros, now_unix_ms):
-                yield JudgedTask(task, None)
-                return
-            verdict = await self._judge_task(task, sample[task])
+            try:
+                if not await self._is_judged(task):
+                    if not self._budget.has_room(self._judge.limit_usd_micros, now_unix_ms):
+                        yield JudgedTask(task, None)
+                        return
+                    yield JudgedTask(task, await self._judge_task(task, sample[task]))
+            except Refused as error:
+                if error.status not in OF_ONE_TASK:
+                    raise
+                yield JudgedTask(task, OnlineVerdict(None, f"it is not judged: {error}"))
             self._done.add(task)
-            yield JudgedTask(task, verdict)
 
     async def read_spent(self, now_unix_ms: int) -> None:
         """Count the cost of today's votes that were paid before this began. Raises MeshError."""
@@ -121,7 +141,8 @@ class OnlineJudging:
         self._budget.has_room(0, now_unix_ms)
         while cursor is not None:
             page = await self._mesh.read_json(check_query(TaskListQuery, filters | {"cursor": cursor}))
-            self._budget.spent_usd_micros += sum(row["cost_usd_micros"] for row in page["tasks"])
+            for row in page["tasks"]:
+                self._budget.count_vote(row["task_id"], row["cost_usd_micros"])
             cursor = page.get("next")
 
     async def _list_sample(self) -> dict[str, tuple[str, ...]]:
@@ -152,14 +173,15 @@ class OnlineJudging:
         answer = MARKER.sub("", result.answer or "")
         answered = AnsweredTask(task, result.objective, answer, cited_texts(result), models)
         verdict = await self._judge.judge(answered)
-        self._budget.spent_usd_micros += verdict.cost_usd_micros
+        for vote, cost_usd_micros in verdict.costs.items():
+            self._budget.count_vote(vote, cost_usd_micros)
         if verdict.passed is not None:
             await self._mesh.task(task).rate(
                 "good" if verdict.passed else "bad",
                 verdict.reason[: bounds.MAX_REASON_CHARS],
                 kind="judge",
                 judge=self._judge.name,
-                certified=self._judge.certified,
+                certified=verdict.certified,
             )
         return verdict
 
@@ -175,27 +197,52 @@ def cited_texts(result: TaskResult) -> dict[str, str]:
 
 class SeatedOnlineJudge:
     """A judge of `bulkhead.evaluation.judges`: the shipped one by plain rules, or a panel whose votes are tasks of the
-    mesh. runner: makes those; None for a judge that asks no model."""
+    mesh. read_seat: the judge with its standing now, asked before each verdict, for a certificate runs out. runner:
+    makes the votes; None for a judge that asks no model."""
 
-    def __init__(self, seat: SeatedJudge, runner: Runner | None = None) -> None:
-        self._seat, self._runner = seat, runner
-        self.name = f"{seat.judge.name}@{seat.judge.digest[:12]}"
-        self.certified = not seat.advice
-        self.limit_usd_micros = seat.judge.limit_usd_micros * len(seat.judge.jury)
+    def __init__(self, read_seat: Callable[[], SeatedJudge], runner: Runner | None = None) -> None:
+        self._read_seat, self._runner = read_seat, runner
+        judge = read_seat().judge
+        self.name = f"{judge.name}@{judge.digest[:12]}"
+        self.limit_usd_micros = ATTEMPTS * judge.limit_usd_micros * len(judge.jury)
 
     async def judge(self, answered: AnsweredTask) -> OnlineVerdict:
         """The verdict of all votes."""
-        name = self._seat.judge.name
+        seat = await asyncio.to_thread(self._read_seat)
+        name = seat.judge.name
         case = EvaluationCase(name=answered.task, objective=answered.question, checks=(Check(judge=name),))
         answer = CaseAnswer(answered.answer)
         outcome = CaseRunOutcome(answered.task, "succeeded", answer, 0, None, 0, 0, models=answered.models)
         budget = EvaluationBudget(max(1, self.limit_usd_micros))
-        jury = Jury({name: self._seat}, self._runner, lambda _: answered.documents)
+        voting = _RepeatedVotes(self._runner) if self._runner is not None else None
+        jury = Jury({name: seat}, voting, lambda _: answered.documents)
         slot = (answered.task, "online", 0)
         verdicts = await jury.judge_answer(case, slot, outcome, budget, _VoteKeys())
+        costs = voting.costs if voting is not None else {}
         if not verdicts:
-            return OnlineVerdict(None, "the money of the verdict does not suffice", budget.spent)
-        return OnlineVerdict(verdicts[0].passed, verdicts[0].reason, budget.spent)
+            return OnlineVerdict(None, "the money of the verdict does not suffice", costs)
+        [verdict] = verdicts
+        is_certified = seat.certificate is not None and not verdict.advice
+        return OnlineVerdict(verdict.passed, verdict.reason, costs, is_certified)
+
+
+class _RepeatedVotes:
+    """A `Runner` that asks again, under the next key, where a vote ended without an answer. costs: by task."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.costs: dict[str, int] = {}
+
+    async def run(self, case: EvaluationCase, route: str, submission: Submission) -> CaseRunOutcome:
+        """The first attempt with an answer, or the last one; it costs what all did. Raises what the runner raises."""
+        cost_usd_micros = 0
+        for attempt in range(ATTEMPTS):
+            outcome = await self._runner.run(case, route, replace(submission, key=f"{submission.key}/{attempt}"))
+            self.costs[outcome.task] = outcome.cost_usd_micros
+            cost_usd_micros += outcome.cost_usd_micros
+            if outcome.answer is not None:
+                break
+        return replace(outcome, cost_usd_micros=cost_usd_micros)
 
 
 class _VoteKeys(RunRecord):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bulkhead_contracts import bounds
+from bulkhead_contracts.task import CALLER_ROLES
 from bulkhead_contracts.types import Contract
 
 MAX_PAGE = 100
@@ -30,9 +31,7 @@ class AllowedRoles:
     needed: str
 
 
-EVERY_ROLE = AllowedRoles(
-    frozenset({"submitter", "operator", "auditor", "approver", "prompt_editor", "evaluator"}), "submitter"
-)
+EVERY_ROLE = AllowedRoles(frozenset(CALLER_ROLES), "submitter")
 SUBMITTERS = AllowedRoles(frozenset({"submitter", "operator", "evaluator"}), "submitter or operator")
 APPROVERS = AllowedRoles(frozenset({"approver", "operator"}), "approver or operator")
 OVERSEERS = AllowedRoles(frozenset({"operator", "auditor"}), "operator")

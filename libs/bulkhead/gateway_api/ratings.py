@@ -17,7 +17,9 @@ EXPORTERS = AllowedRoles(frozenset({"operator", "evaluator"}), "operator or eval
 """They take labels, with the texts that were labelled, out of the mesh."""
 OF_ONLINE_JUDGES = "online-judge"
 """Feature of the votes of judges that judge what ends."""
-OF_EVALUATIONS = ("compare", "eval", "probe", OF_ONLINE_JUDGES)
+OF_EVALUATORS = ("eval", OF_ONLINE_JUDGES)
+"""Features of the tasks that evaluators submit: no others."""
+OF_EVALUATIONS = ("compare", "probe", *OF_EVALUATORS)
 """Features of tasks that are evaluations themselves."""
 MAX_QUEUE = 20
 MAX_EXPORT_ROWS = 20
@@ -26,21 +28,22 @@ MAX_SLICES = 100
 
 
 class RatingCounts(Contract):
-    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of judges. labels: blind ones,
-    whose word shows in their export alone."""
+    """Numbers of ratings. good, bad: words of people. judged_good, judged_bad: verdicts of certified judges. advice:
+    verdicts of judges that are not certified. labels: blind ones, whose word shows in their export alone."""
 
     good: Count = 0
     bad: Count = 0
     judged_good: Count = 0
     judged_bad: Count = 0
+    advice: Count = 0
     labels: Count = 0
 
 
 class TaskRatings(RatingCounts):
-    """Ratings of a task. own: the caller's, one of each kind. named: everybody's, for operators and auditors, but for
-    labels."""
+    """Ratings of a task. own: the caller's, one of each kind, and of each judge. named: everybody's, for operators and
+    auditors, but for labels."""
 
-    own: Annotated[tuple[TaskRated, ...], Field(max_length=3)] = ()
+    own: Annotated[tuple[TaskRated, ...], Field(max_length=2 + bounds.MAX_RATERS)] = ()
     named: Annotated[tuple[TaskRated, ...], Field(max_length=3 * bounds.MAX_RATERS)] = ()
 
 
@@ -94,7 +97,7 @@ class LabelExport(Contract):
     """Answers that people have labelled. next: send it as `after`; null on the last page."""
 
     rows: Annotated[tuple[LabelledAnswer, ...], Field(max_length=MAX_EXPORT_ROWS)]
-    next: Count | None = None
+    next: str | None = None
     unread: Count = 0
 
 
@@ -110,8 +113,8 @@ class QualityFigures(Contract):
     """Quality of tasks that ended. ended: those that succeeded, failed or were halted. good: those that are answered
     `yes` by a result that is not degraded. refused: answered `no` though the task succeeded.
 
-    rated, judged: shares of good ones among ratings of people and of judges, null without one; `ratings` has the
-    numbers. citations: of all `answers`. cost_usd_micros: of all that ended; per_good_usd_micros: for a good one.
+    rated, judged: shares of good ones among ratings of people and of certified judges, null without one; `ratings` has
+    the numbers. citations: of all `answers`. cost_usd_micros: of all that ended; per_good_usd_micros: for a good one.
     """
 
     ended: Count
@@ -196,12 +199,7 @@ class LabelExportQuery(
     feature: _Feature = ""
     release: _Release = ""
     since: _Since = "31d"
-    after: Annotated[
-        int,
-        Field(ge=0, le=10**6, description="`next` of the previous page"),
-        Whole,
-        Remedy("send the `next` of the previous page"),
-    ] = 0
+    after: Annotated[Word, Field(description="`next` of the previous page: the id of its last task")] = ""
 
 
 class QualityQuery(Query[QualityPage], name="showQuality", path="/v1/quality", action="read quality"):

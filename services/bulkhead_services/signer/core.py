@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from bulkhead.gateway_api.ratings import OF_EVALUATORS, OF_ONLINE_JUDGES
 from bulkhead.policy.constraints import Constraint, unreadable_reason
 from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
@@ -28,6 +29,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator", "evaluator")
+EVALUATOR = "evaluator"
 APPROVING_ROLES = ("approver", "operator")
 PROMPT_ROLES = ("prompt_editor", "operator")
 EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
@@ -116,6 +118,7 @@ def decide_grant(
         _check_role(policy, request.requester),
         _check_time(policies, request.requested_unix_ms, now_unix_ms),
         _check_tools(policies, policy, request),
+        _check_evaluation(policies, policy, request),
         _check_worker_roles(policies, policy, request),
         _check_limits(policy, tenant, request),
         _check_constraints(policies, policy, request),
@@ -227,10 +230,12 @@ def _choose_tools(
 
 
 def _is_given_unasked(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, name: str) -> bool:
-    """True when a task whose request names no tools gets this one of its tenant's. What nobody has reviewed writes
-    nothing by default."""
-    writes = policy.default_writes if request.release.partition(".")[0] != TRIAL else ()
-    return policies.tools[name].effect == "read" or name in (*writes, *request.plan_tools)
+    """True when a task whose request names no tools gets this one of its tenant's. An evaluator, and what nobody has
+    reviewed, writes nothing by default."""
+    if policies.tools[name].effect == "read" or name in request.plan_tools:
+        return True
+    is_trial = request.release.partition(".")[0] == TRIAL
+    return name in policy.default_writes and not is_trial and request.requester.role != EVALUATOR
 
 
 def _delegations_of(
@@ -292,6 +297,25 @@ def _check_role(policy: TenantGrantPolicy, requester: RequesterClaim) -> Failure
     reason = f"{requester.person} is {role} here, and {role} may not submit"
     hint = f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider"
     return Failure.from_text("role_may_not_submit", reason, hint)
+
+
+def _check_evaluation(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested) -> Failure | None:
+    """An evaluator's tasks are evaluations that change nothing, and votes of online judges are an evaluator's."""
+    if request.purpose != "task":
+        return None
+    is_evaluator = request.requester.role == EVALUATOR
+    if is_evaluator and request.feature not in OF_EVALUATORS:
+        reason = f"an evaluator submits tasks of the features {' and '.join(OF_EVALUATORS)} alone"
+        return Failure.from_text("evaluations_alone", reason, "submit it with the key of a submitter")
+    if not is_evaluator and request.feature == OF_ONLINE_JUDGES:
+        reason = f"the feature {OF_ONLINE_JUDGES} is that of the votes of online judges, which evaluators submit"
+        return Failure.from_text("reserved_feature", reason, "name another feature, or use the key of an evaluator")
+    names, _ = _choose_tools(policies, policy, request)
+    writes = [name for name in names if name in policies.tools and policies.tools[name].effect != "read"]
+    if is_evaluator and writes:
+        reason = f"tasks of an evaluator change nothing, and this one would get {', '.join(writes)}"
+        return Failure.from_text("evaluations_alone", reason, "name only tools that read, or use a submitter's key")
+    return None
 
 
 def _check_time(policies: GrantPolicies, requested_unix_ms: int, now_unix_ms: int) -> Failure | None:

@@ -37,7 +37,7 @@ async def test_an_answer_is_rated_judged_counted_and_made_a_case(tmp_path: Path)
         table = await run(on, "quality", "--by", "model", "--since", "1h")
         [row] = [line for line in table.splitlines() if "offline-rules-1" in line]
         assert "100% [21% 100%]" in row and "0% [0% 79%] of 1" in row
-        assert json.loads(await run(on, "quality", "--json"))["total"]["ratings"]["judged_good"] == 1
+        assert json.loads(await run(on, "quality", "--json"))["total"]["ratings"]["advice"] == 1
         [case] = [json.loads(line) for line in (await run(on, "eval", "from-tasks", "--rated", "bad")).splitlines()]
         assert case["tags"] == ["production", "rated-bad"] and case["origin"].endswith("bad: it is 14 now")
         assert not await run(on, "eval", "from-tasks", "--rated", "good")

@@ -42,7 +42,7 @@ FORM = (
     'write `{"case": "late", "question": "What is refunded?", "documents": ["terms.md"], "answer": "40 EUR.", '
     '"model": "openai/gpt-5-mini", "labels": {"ann": "good", "bob": "bad"}}` on each line'
 )
-MAX_LABELLERS, MAX_NAME_CHARS = 16, 200
+MAX_NAME_CHARS = 200
 
 
 class LabelledCase(BaseModel):
@@ -56,7 +56,7 @@ class LabelledCase(BaseModel):
     documents: Annotated[tuple[str | LabelledDocument, ...], Field(max_length=MAX_NAMES)] = ()
     answer: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
     model: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
-    labels: Annotated[dict[str, Literal["good", "bad"]], Field(min_length=1, max_length=MAX_LABELLERS)]
+    labels: Annotated[dict[str, Literal["good", "bad"]], Field(min_length=1, max_length=bounds.MAX_RATERS)]
     tags: Annotated[tuple[Label, ...], Field(max_length=MAX_TAGS)] = ()
 
     @property

@@ -16,7 +16,9 @@ from bulkhead.evaluation.judges.panels import FILE, GROUNDED, Judge, load_judges
 from bulkhead.text.amounts import format_time
 
 GATE = 0.8
-"""The lower bounds of both rates reach it, unless a calibration names another gate."""
+"""The lower bounds of both rates reach it, or what a calibration names above it."""
+LEAST_CASES = 20
+"""Labelled answers of each kind, good and bad, whose labellers agree."""
 DAY_MS = 86_400_000
 MAX_BYTES = 1024 * 1024
 CALIBRATE = "hold it against labelled answers with `bulkhead eval calibrate`"
@@ -86,6 +88,15 @@ def read_certificate(path: Path) -> Certificate | None:
         raise CaseError(problem, f"remove it, or {CALIBRATE}") from error
 
 
+def find_shortcoming(figures: CalibrationFigures) -> str:
+    """The lack for which nobody may fail a case by a judge of these figures, whatever its calibration asked for; "" for
+    none."""
+    good, bad = figures.table.true_positive.count, figures.table.true_negative.count
+    if min(good, bad) < LEAST_CASES:
+        return f"it was held against {good} good and {bad} bad answers, and {LEAST_CASES} of each are needed"
+    return "" if figures.reaches(GATE, GATE) else f"the lower bounds of its rates do not both reach {GATE:.0%}"
+
+
 def find_standing(judge: Judge, certificate: Certificate | None, now_unix_ms: int) -> str:
     """The reason for which a judge fails no case; "" for one that may."""
     if certificate is None:
@@ -96,7 +107,7 @@ def find_standing(judge: Judge, certificate: Certificate | None, now_unix_ms: in
         return "its rates did not reach the gate"
     if certificate.expires_unix_ms <= now_unix_ms:
         return f"its certificate is past its date, {format_time(certificate.expires_unix_ms)}: {CALIBRATE} again"
-    return ""
+    return find_shortcoming(certificate.figures)
 
 
 def seat_judges(case_file: Path, cases: Iterable[EvaluationCase], now_unix_ms: int) -> Mapping[str, SeatedJudge]:

@@ -1,5 +1,5 @@
 """Redaction of histories: grants and people's words keep their claims and lose their signatures; vouchers go,
-and tokens and paths of receivers, and whose ratings are.
+and tokens and paths of receivers, whose ratings are, and what labels say.
 
 In: messages from the journal. Out: the same messages without signatures; their fold gives the same outputs.
 """
@@ -62,8 +62,10 @@ def _bare_body(ce_type: str, body: bytes) -> bytes:
         # Both are a client's own: who reads the file could post to its receiver in the mesh's name.
         fields |= {"token": "", "url": _origin_of(str(fields.get("url", "")))}
     elif kind == TaskRated.TYPE:
-        # Whose word it is, operators and auditors read with the task; of a blind label nobody does.
+        # Whose word it is, operators and auditors read with the task; of a blind label nobody does, nor what it says.
         fields |= {"person": "-", "comment": ""}
+        if fields.get("kind") == "label":
+            fields |= {"score": "good", "role": "-"}
     elif kind == ApprovalDecided.TYPE and isinstance(token, str):
         fields["token"] = strip_signature(token)
     elif fields.pop("voucher", None) is None:

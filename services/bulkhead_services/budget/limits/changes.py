@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from bulkhead_contracts.bounds import MAX_LIMIT_CHANGES, MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
 from bulkhead_contracts.budget import Alerted, Limit, LimitsChanged, LimitsRequested, TargetLimit, TopUp, TopUpRequested
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import CALLER_ROLES
 from bulkhead_services.budget.ledger.accounts import TOP_UP, Limits, targets_of
 
 ChangeRequest = LimitsRequested | TopUpRequested
-MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
+MAY_CHANGE, MAY_READ = ("operator",), CALLER_ROLES
 CONTENT_CHARS = 16
 MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
 

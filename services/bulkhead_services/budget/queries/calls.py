@@ -14,6 +14,7 @@ from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import CallKind, CallRow, CallsReplied, CallsRequested, Settled
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import CALLER_ROLES
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.queries.spending import (
@@ -35,7 +36,6 @@ from bulkhead_services.budget.queries.spending import (
 from bulkhead_services.budget.queries.turns import in_turns
 from bulkhead_services.budget.readers import MAY_READ, check_reader
 
-EVERY_ROLE = ("operator", "auditor", "approver", "submitter")
 KINDS: dict[str, CallKind] = {RESOURCE_SERVICES["model"]: "model", RESOURCE_SERVICES["tool"]: "tool"}
 NOT_MADE, WAITS = "not_made", "waits"
 """Of a call without an attempt: its task has ended, or goes on, and the call may still be made."""
@@ -187,7 +187,7 @@ class TenantCallQuery:
         """Calls of the asker's tenant, or the tasks that made them."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, CallsRequested)
-        roles = EVERY_ROLE if body.tasks_only else MAY_READ
+        roles = CALLER_ROLES if body.tasks_only else MAY_READ
         if (failure := check_reader(body.requester, tenant, f"see the calls of {tenant}", roles)) is not None:
             return CallsReplied(failure=failure)
         if self._places.count_waiting(tenant) >= MAX_WAITING:

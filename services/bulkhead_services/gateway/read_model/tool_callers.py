@@ -40,23 +40,23 @@ class ToolCallers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._kept = BoundedDict[tuple[str, str, int], tuple[float, CallingTasks]](MAX_KEPT)
+        self._kept = BoundedDict[tuple[str, str, str, int], tuple[float, CallingTasks]](MAX_KEPT)
         """With the moment until which they are used."""
         self._reads = SharedReads[CallingTasks](rest_s=0)
 
     async def find_tasks(self, claim: RequesterClaim, tool: str, since_s: int) -> CallingTasks:
         """The tenant's tasks that called this tool since then, as far as budget can tell."""
         since_s = min(-(-since_s // ROUNDED_S) * ROUNDED_S, bounds.MAX_SPEND_S)
-        key = claim.tenant, tool, since_s
+        key = claim.tenant, claim.role, tool, since_s  # A refusal is of a role.
         if (kept := self._find_kept(key)) is not None:
             return kept
         return await self._reads.get(key, partial(self._read_tasks, key, claim))
 
-    def _find_kept(self, key: tuple[str, str, int]) -> CallingTasks | None:
+    def _find_kept(self, key: tuple[str, str, str, int]) -> CallingTasks | None:
         until_s, tasks = self._kept.get(key, (0.0, None))
         return tasks if asyncio.get_running_loop().time() < until_s else None
 
-    async def _read_tasks(self, key: tuple[str, str, int], claim: RequesterClaim) -> CallingTasks:
+    async def _read_tasks(self, key: tuple[str, str, str, int], claim: RequesterClaim) -> CallingTasks:
         # Who came while this was read waits for the next reading, and needs none.
         if (kept := self._find_kept(key)) is not None:
             return kept
@@ -70,8 +70,8 @@ class ToolCallers:
         self._kept[key] = asyncio.get_running_loop().time() + (FAILURE_KEPT_S if failed else KEPT_S), tasks
         return tasks
 
-    async def _ask_budget(self, key: tuple[str, str, int], claim: RequesterClaim) -> CallsReplied:
-        _, tool, since_s = key
+    async def _ask_budget(self, key: tuple[str, str, str, int], claim: RequesterClaim) -> CallsReplied:
+        _, _, tool, since_s = key
         reply = await self._context.publisher.request(
             "budget",
             CallsRequested(requester=claim, since_s=since_s, kind="tool", name=tool, tasks_only=True),

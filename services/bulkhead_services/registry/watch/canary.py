@@ -20,6 +20,8 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.registry.watch.sequential import RunningQuantile, SequentialTest
 
 METRICS: tuple[CanaryMetric, ...] = get_args(CanaryMetric)
+DECIDING: tuple[CanaryMetric, ...] = tuple(metric for metric in METRICS if metric != "ratings")
+"""Metrics that decide. Ratings of people are shown and warn: a few submitters could take any canary back by them."""
 FALSE_ALARM = 0.005
 """Chance at most that a canary without a difference is ever taken for a regressed one, over all metrics together."""
 BOUND = len(METRICS) / FALSE_ALARM
@@ -30,7 +32,6 @@ BAD: dict[CanaryMetric, str] = {
     "tokens": "tasks that used many tokens",
     "cost": "tasks that cost much",
     "latency": "tasks that took long",
-    "ratings": "answers that people rated bad",
     "judges": "answers that judges found bad",
 }
 MAX_TASKS = 20_000
@@ -74,11 +75,9 @@ class _ArmSums:
     errors: int = 0
     tokens: int = 0
     cost_usd_micros: int = 0
-    rated: int = 0
-    rated_bad: int = 0
     latencies: deque[int] = field(default_factory=lambda: deque(maxlen=MEDIAN_OF))
 
-    def as_arm(self) -> CanaryArm:
+    def as_arm(self, rated: int, rated_bad: int) -> CanaryArm:
         return CanaryArm(
             tasks=self.tasks,
             good=self.good,
@@ -86,8 +85,8 @@ class _ArmSums:
             tokens=self.tokens // max(1, self.tasks),
             cost_usd_micros=self.cost_usd_micros // max(1, self.tasks),
             latency_ms=int(statistics.median(self.latencies)) if self.latencies else 0,
-            rated=self.rated,
-            rated_bad=self.rated_bad,
+            rated=rated,
+            rated_bad=rated_bad,
         )
 
 
@@ -98,13 +97,15 @@ class CanaryFold:
     def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
         self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
         self.shares: dict[int, float] = {}
-        self._tests = {metric: SequentialTest() for metric in METRICS}
+        self._tests: dict[CanaryMetric, SequentialTest] = {metric: SequentialTest() for metric in DECIDING}
         self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
         self._arms = _ArmSums(), _ArmSums()
         self._tasks = BoundedDict[str, ComparedTask](2 * MAX_TASKS)
         self._running: dict[str, int] = {}
         self._outcomes: dict[str, _Outcome] = {}
-        self._rated = BoundedDict[tuple[str, str], None](MAX_TASKS)
+        self._judged = BoundedDict[str, None](MAX_TASKS)
+        self._words = BoundedDict[str, dict[str, bool]](MAX_TASKS)
+        self._ratings: SequentialTest | None = SequentialTest()
         self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
         self._decided: CanaryWatch | None = None
 
@@ -166,18 +167,38 @@ class CanaryFold:
             self._add_value(metric, compared, value)
         self._decide_verdict()
 
-    def add_rating(self, task: str, metric: CanaryMetric, is_bad: bool) -> None:
-        """Count the first rating of a task, by people (`ratings`) or by certified judges (`judges`)."""
+    def add_verdict(self, task: str, is_bad: bool) -> None:
+        """Count the first verdict of a certified judge on a task."""
         compared = self._tasks.get(task)
-        if compared is None or (task, metric) in self._rated or self.has_regressed:
+        if compared is None or task in self._judged or self.has_regressed:
             return
-        self._rated[task, metric] = None
-        if metric == "ratings":
-            arm = self._arms[0 if compared.in_canary else 1]
-            arm.rated += 1
-            arm.rated_bad += is_bad
-        self._add_fact(metric, compared, is_bad)
+        self._judged[task] = None
+        self._add_fact("judges", compared, is_bad)
         self._decide_verdict()
+
+    def add_rating(self, task: str, person: str, is_bad: bool) -> None:
+        """Keep a person's word on a task: it replaces the one before, and decides nothing."""
+        if task not in self._tasks or self.has_regressed:
+            return
+        if (words := self._words.get(task)) is None:
+            self._words[task] = words = {}
+        words[person] = is_bad
+        self._ratings = None
+
+    def _compare_ratings(self) -> SequentialTest:
+        """The words that stand, each person bet on once: when an answer is first bad by theirs."""
+        if self._ratings is not None:
+            return self._ratings
+        test, bet_on = SequentialTest(), set[str]()
+        for task, words in self._words.items():
+            compared, critics = self._tasks[task], {person for person, is_bad in words.items() if is_bad}
+            if critics - bet_on:
+                test.bet_worse(True, compared.in_canary, compared.share)
+                test.bet_better(True, compared.in_canary, compared.share)
+                bet_on |= critics
+            test.count_task(bool(critics), compared.in_canary)
+        self._ratings = test
+        return test
 
     @property
     def has_regressed(self) -> bool:
@@ -228,22 +249,24 @@ class CanaryFold:
         return True
 
     def _decide_verdict(self) -> None:
-        worst = max(METRICS, key=lambda metric: self._tests[metric].worse_stake)
+        worst = max(DECIDING, key=lambda metric: self._tests[metric].worse_stake)
         if self._tests[worst].worse_stake >= BOUND:
             self._decided = self._build_watch("regressed", worst)
         elif self._decided is None:
-            best = max(METRICS, key=lambda metric: self._tests[metric].better_stake)
+            best = max(DECIDING, key=lambda metric: self._tests[metric].better_stake)
             if self._tests[best].better_stake >= BOUND:
                 self._decided = self._build_watch("better", best)
             elif self._arms[0].tasks >= self._propose_after:
                 self._decided = self._build_watch("no_worse")
 
     def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
+        ratings = self._compare_ratings()
+        canary, rest = (self._arms[side].as_arm(ratings.tasks[side], ratings.bad[side]) for side in (0, 1))
         return CanaryWatch(
             label=self.label,
             began=self.began,
-            canary=self._arms[0].as_arm(),
-            rest=self._arms[1].as_arm(),
+            canary=canary,
+            rest=rest,
             evidence=tuple(self._list_evidence()),
             bound=BOUND,
             verdict=verdict,  # type: ignore[arg-type]
@@ -253,7 +276,8 @@ class CanaryFold:
         )
 
     def _list_evidence(self) -> Iterator[CanaryEvidence]:
-        for metric, test in self._tests.items():
+        for metric in METRICS:
+            test = self._compare_ratings() if metric == "ratings" else self._tests[metric]
             if sum(test.tasks):
                 yield CanaryEvidence(
                     metric=metric,

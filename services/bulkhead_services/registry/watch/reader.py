@@ -17,7 +17,7 @@ from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts import subjects
-from bulkhead_contracts.prompt import CanaryMetric, CanaryWatch, DriftAlarm, PromptRelease
+from bulkhead_contracts.prompt import CanaryWatch, DriftAlarm, PromptRelease
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
@@ -187,13 +187,14 @@ class CanaryWatcher:
                 self._rated_after = stored.sequence
 
     def _fold_rating(self, stored: StoredMessage, rated: Body) -> None:
-        """A rating of people, or of a certified judge: one that is not certified is advice."""
+        """A rating of a person, or a certified judge's verdict: one that is not certified is advice, and labels are
+        blind."""
         assert isinstance(rated, TaskRated)
-        if rated.kind == "judge" and not rated.certified:
-            return
-        metric: CanaryMetric = "judges" if rated.kind == "judge" else "ratings"
         for fold in self._folds_of(stored.tenant):
-            fold.add_rating(stored.task, metric, rated.score == "bad")
+            if rated.kind == "rating":
+                fold.add_rating(stored.task, rated.person, rated.score == "bad")
+            elif rated.certified:
+                fold.add_verdict(stored.task, rated.score == "bad")
 
     async def _fold_end(self, stored: StoredMessage) -> None:
         if (ended := _read_body(stored)) is None:

@@ -160,9 +160,13 @@ def test_the_shipped_judge_is_calibrated_without_a_mesh(tmp_path: Path, labelled
     done = bulkhead(tmp_path, "calibrate", str(labelled), "--out", str(certificate), "--json")
     assert done.exit_code == 1 and json.loads(done.stdout)["rates"]["true_positive"]["value"] == 1.0, done.output
     assert not json.loads(certificate.read_text())["is_certified"], "two answers show nothing"
-    done = bulkhead(
-        tmp_path, "calibrate", str(labelled), "--min-good", "0.05", "--min-bad", "0.05", "--out", str(certificate)
-    )
+    generous = ("calibrate", str(labelled), "--min-good", "0", "--min-bad", "0", "--out", str(certificate))
+    done = bulkhead(tmp_path, *generous)
+    assert done.exit_code == 1 and "20 of each are needed" in " ".join(done.stdout.split()), done.output
+    rows = [json.loads(line) for line in labelled.read_text().splitlines()]
+    rows = [row | {"case": f"{row['case']}{number}"} for row in rows for number in range(20)]
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = bulkhead(tmp_path, *generous)
     assert done.exit_code == 0 and "certified until" in done.stdout, done.output
     (tmp_path / "terms.md").write_text("40 EUR are refunded.")
     row = ROW | {"checks": [{"judge": "grounded"}], "documents": ["terms.md"]}

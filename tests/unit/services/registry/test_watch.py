@@ -141,12 +141,31 @@ def test_tasks_count_in_the_order_in_which_they_began_unless_one_takes_very_long
     assert fold.report_watch().canary.tasks == 3
 
 
-def test_the_first_rating_of_a_task_of_the_comparison_counts():
-    fold = fold_of()
-    fold.add_end(compared(1, True), ended(), 0)
-    for task in ("t1", "t1", "unknown"):
-        fold.add_rating(task, "ratings", is_bad=True)
-    assert (fold.report_watch().canary.rated, fold.report_watch().canary.rated_bad) == (1, 1)
+def test_a_persons_word_replaces_their_last_one_and_is_bet_on_once_and_no_rating_takes_a_canary_back():
+    fold = fold_of(propose_after=10_000)
+    for number in range(400):
+        fold.add_end(compared(number, number % 2 == 1), ended(), 0)
+        fold.add_rating(f"t{number}", "liar", is_bad=number % 2 == 1)
+    fold.add_rating("unknown", "ann", is_bad=True)
+    assert (fold.report_watch().canary.rated, fold.report_watch().canary.rated_bad) == (200, 200)
+    assert fold.report_watch().verdict == "running" and evidence(fold, "ratings").worse <= 2
+    for number in range(400):
+        fold.add_rating(f"t{number}", f"p{number}", is_bad=number % 2 == 1)
+    assert evidence(fold, "ratings").worse >= BOUND, "it is shown"
+    assert fold.report_watch().verdict == "running", "and decides nothing"
+    for number in range(400):
+        for person in ("liar", f"p{number}"):
+            fold.add_rating(f"t{number}", person, is_bad=False)
+    assert (fold.report_watch().canary.rated_bad, evidence(fold, "ratings").worse) == (0, 1.0)
+
+
+def test_verdicts_of_certified_judges_take_a_canary_back_and_the_first_of_a_task_counts():
+    fold = fold_of(propose_after=10_000)
+    for number in range(60):
+        fold.add_end(compared(number, number % 2 == 1), ended(), 0)
+        for is_bad in (number % 2 == 1, True):
+            fold.add_verdict(f"t{number}", is_bad)
+    assert (fold.report_watch().verdict, fold.report_watch().metric) == ("regressed", "judges")
 
 
 def test_the_registrys_own_release_goes_back_to_what_stood():
@@ -243,12 +262,18 @@ async def test_replicas_roll_back_once_after_a_restart_and_a_change_of_share(wat
     assert reply.releases[0].rolled_back.rest.good == reply.releases[0].rolled_back.rest.tasks
 
 
-async def test_ratings_of_people_and_of_certified_judges_count(watched: Watched):
+async def test_ratings_of_people_and_of_certified_judges_count_and_labels_do_not(watched: Watched):
     await watched.store(HALF)
     for _ in range(2):
         await watched.end("production.4.canary")
     fields = {"score": "bad", "person": "ann", "role": "submitter", "rated_unix_ms": 1}
-    rows = [("t1", "rating", False), ("t1", "judge", False), ("t2", "judge", True), ("t9", "rating", False)]
+    rows = [
+        ("t1", "rating", False),
+        ("t1", "judge", False),
+        ("t2", "judge", True),
+        ("t9", "rating", False),
+        ("t2", "label", False),
+    ]
     for number, (task, kind, certified) in enumerate(rows):
         rated = TaskRated(rating_id=f"r{number}", kind=kind, certified=certified, **fields)
         send = watched.mesh.context("gateway").publisher.send

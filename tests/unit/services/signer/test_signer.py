@@ -79,6 +79,21 @@ def test_doors_are_told_the_tools_that_are_there_and_are_not_the_workers_own() -
     assert codes == {"role_may_not_submit", "foreign_tenant"}
 
 
+def test_evaluators_submit_evaluations_that_change_nothing_and_nobody_else_votes() -> None:
+    eva: dict[str, Any] = {"requester": {"person": "eva", "role": "evaluator"}}
+    writing = policies()
+    acme = writing.tenants["acme"].model_copy(update={"default_writes": ("counter_increment",)})
+    writing = replace(writing, tenants={"acme": acme})
+    for feature in ("eval", "online-judge"):
+        granted = decide_grant(writing, request(**eva, feature=feature), "acme", "t1", NOW)
+        assert isinstance(granted, GrantDecision) and granted.grant.tools == ("calculate", "search_documents")
+    for wanted in ({}, {"feature": "claims"}, {"feature": "eval", "tools": ("counter_increment",)}):
+        assert refused(request(**eva, **wanted)).code == "evaluations_alone"
+    assert refused(request(**eva, feature="eval", plan_tools=("counter_increment",))).code == "evaluations_alone"
+    assert refused(request(feature="online-judge")).code == "reserved_feature"
+    assert isinstance(decide_grant(writing, request(feature="eval"), "acme", "t1", NOW), GrantDecision)
+
+
 def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> None:
     failure = refused(request(worker_roles=("step", "wizard", "desk")))
     assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")

@@ -6,8 +6,9 @@ inbox, beside those of its task; queue and quality are read from the rows of the
 
 import asyncio
 import hashlib
-import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -49,13 +50,12 @@ from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.ratings import quality
 from bulkhead_services.gateway.read_model.ratings.labels import LabelledTask, build_queue
 from bulkhead_services.gateway.read_model.ratings.standing import describe_ratings, labels_of, rating_id_of
+from bulkhead_services.gateway.read_model.shared_reads import SharedReads
 from bulkhead_services.gateway.read_model.task_rows import TaskRow
 
 MAX_BODY_BYTES = 16 * 1024
 TITLE = "The rating does not count"
 JUDGE_ROLE = "evaluator"
-NO_LABELLER = re.compile(r"[^A-Za-z0-9_.-]")
-"""A character that names of labellers do not have in files of labelled answers."""
 
 
 class RatingRoutes:
@@ -74,6 +74,8 @@ class RatingRoutes:
         self._context, self._auth, self._bodies = context, auth, bodies
         self._feeds, self._writes = feeds, writes
         self._task_list, self._citations = task_list, citations
+        self._quality = SharedReads[QualityPage]()
+        self._quality_turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -93,7 +95,7 @@ class RatingRoutes:
         feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         _require_answer(feed, body)
         rating = TaskRated(
-            rating_id=rating_id_of(self._context.message_key, feed.task, claim.person, body.kind),
+            rating_id=rating_id_of(self._context.message_key, feed.task, claim.person, body.kind, body.judge),
             score=body.score,
             # Operators and auditors read it, and it becomes the origin of cases.
             comment=mask_personal_data(without_keys(body.comment))[: bounds.MAX_REASON_CHARS],
@@ -145,11 +147,13 @@ class RatingRoutes:
         rows, unread = await self._task_list.read_all_rows(claim)
         labelled = [row for row in self._answered_rows(rows, query.feature, query.release, query.since) if row.labels]
         labelled.sort(key=lambda row: row.summary.task_id)
-        end = query.after + MAX_EXPORT_ROWS
-        answers = [await self._labelled_answer(claim, row) for row in labelled[query.after : end]]
+        # By the last id, and not by a number: what is labelled between two pages shifts no other.
+        labelled = [row for row in labelled if row.summary.task_id > query.after]
+        page = labelled[:MAX_EXPORT_ROWS]
+        answers = [await self._labelled_answer(claim, row) for row in page]
         return LabelExport(
             rows=tuple(answer for answer in answers if answer is not None),
-            next=end if len(labelled) > end else None,
+            next=page[-1].summary.task_id if len(labelled) > len(page) else None,
             unread=unread,
         )
 
@@ -173,20 +177,24 @@ class RatingRoutes:
             question=feed.view.request.objective,
             documents=tuple(LabelledDocument(name=name, text="\n\n".join(texts)) for name, texts in passages.items()),
             answer=answer,
-            labels={NO_LABELLER.sub("_", person): score for person, score in labels_of(feed.view.ratings).items()},
+            labels=labels_of(feed.view.ratings),
             model="" if model == NO_ANSWER else model,
             release=row.summary.release,
         )
 
     async def show_quality(self, claim: RequesterClaim, query: QualityQuery) -> QualityPage:
-        """Quality by name and over time."""
+        """Quality by name and over time: one reading for all who ask for the same, and one at a time for a tenant."""
+        return await self._quality.get((claim.tenant, query), partial(self._read_quality, claim, query))
+
+    async def _read_quality(self, claim: RequesterClaim, query: QualityQuery) -> QualityPage:
         rows, unread = await self._task_list.read_all_rows(claim)
         now_unix_ms = self._context.clock()
         since_unix_ms = max(0, now_unix_ms - period_s(query.since) * 1_000)
         summaries = [row.summary for row in rows if not query.feature or row.summary.feature == query.feature]
-        page = await asyncio.to_thread(
-            quality.measure_quality, summaries, query.by, since_unix_ms, now_unix_ms, query.slices
-        )
+        async with self._quality_turns[claim.tenant]:
+            page = await asyncio.to_thread(
+                quality.measure_quality, summaries, query.by, since_unix_ms, now_unix_ms, query.slices
+            )
         return page.model_copy(update={"unread": unread})
 
     def _answered_rows(self, rows: Iterable[TaskRow], feature: str, release: str, since: str) -> Sequence[TaskRow]:

@@ -33,6 +33,7 @@ def build_queue(
     label_counts = {task.task: _labels_wanted(task.task, double_every) for task in sample}
     doubled = [task for task in sample if label_counts[task.task] == 2]
     doubled_done = [task for task in doubled if len(task.labels) >= 2]
+    shows_agreement = oversees and bool(doubled) and len(doubled_done) == len(doubled)
     unlabelled = [
         task.task for task in sample if person not in task.labels and len(task.labels) < label_counts[task.task]
     ]
@@ -44,7 +45,7 @@ def build_queue(
         own=sum(person in task.labels for task in sample),
         doubled=len(doubled),
         doubled_done=len(doubled_done),
-        agreement=measure_agreement(sample) if oversees and len(doubled_done) == len(doubled) else (),
+        agreement=measure_agreement(doubled) if shows_agreement else (),
     )
 
 

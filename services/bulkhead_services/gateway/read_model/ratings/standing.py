@@ -25,10 +25,11 @@ Ratings = Mapping[str, StandingRating]
 """By rating id."""
 
 
-def rating_id_of(key: bytes, task: str, person: str, kind: RatingKind) -> str:
-    """'r' and 25 base32 characters: the same for one person, task and kind. key: of the gateway, so that nobody finds
-    out by trying whose a label is."""
-    digest = hmac.digest(key, "\0".join(("rating", task, kind, person)).encode(), "sha256")
+def rating_id_of(key: bytes, task: str, person: str, kind: RatingKind, judge: str = "") -> str:
+    """'r' and 25 base32 characters: the same for one person, task, kind and judge, of any digest. key: of the gateway,
+    so that nobody finds out by trying whose a label is."""
+    parts = ("rating", task, kind, person, *((judge.partition("@")[0],) if judge else ()))
+    digest = hmac.digest(key, "\0".join(parts).encode(), "sha256")
     return "r" + base64.b32encode(digest).decode().lower()[:25]
 
 
@@ -39,8 +40,9 @@ def apply_rated(ratings: Ratings, body: TaskRated) -> Ratings:
 
 
 def count_ratings(ratings: Ratings) -> RatingCounts:
-    """Numbers of good and bad ones; labels are counted as such alone."""
-    bodies = [standing.body for standing in ratings.values()]
+    """Numbers of good and bad ones; labels and advice, a verdict that is not certified, are counted as such alone."""
+    advice = [standing.body for standing in ratings.values() if _is_advice(standing.body)]
+    bodies = [standing.body for standing in ratings.values() if not _is_advice(standing.body)]
 
     def count(kind: RatingKind, score: Score) -> int:
         return sum(body.kind == kind and body.score == score for body in bodies)
@@ -50,8 +52,13 @@ def count_ratings(ratings: Ratings) -> RatingCounts:
         bad=count("rating", "bad"),
         judged_good=count("judge", "good"),
         judged_bad=count("judge", "bad"),
+        advice=len(advice),
         labels=sum(body.kind == "label" for body in bodies),
     )
+
+
+def _is_advice(body: TaskRated) -> bool:
+    return body.kind == "judge" and not body.certified
 
 
 def verdict_of(counts: RatingCounts) -> RatedAs:

@@ -50,7 +50,7 @@ def certificate(**changes: Any) -> Certificate:
         "gate_true_positive": 0.8,
         "gate_true_negative": 0.8,
         "models": ("p/small",),
-        "figures": calibrate(5, 5),
+        "figures": calibrate(20, 20),
         "made_unix_ms": 0,
         "expires_unix_ms": DAY_MS,
     }
@@ -80,6 +80,8 @@ def test_certificates_of_others_and_old_ones_make_advice(tmp_path: Path) -> None
         (certificate(judge="other"), "another definition"),
         (certificate(is_certified=False), "did not reach"),
         (certificate(expires_unix_ms=5), "past its date"),
+        (certificate(gate_true_positive=0.0, figures=calibrate(14, 20)), "do not both reach 80%"),
+        (certificate(gate_true_positive=0.0, figures=calibrate(19, 19)), "19 good and 19 bad answers"),
     ):
         assert problem in find_standing(PANEL, row, DAY_MS - 1)
     path = certificate_path(tmp_path, "panel")

@@ -25,6 +25,7 @@ from bulkhead_contracts import envelope
 from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import REFERENCES
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 
@@ -175,6 +176,15 @@ async def test_vouchers_and_signed_words_of_people_are_left_out():
     assert first == asked.model_copy(update={"voucher": ""}).encode(), "as if there had been none"
     assert second == word.model_copy(update={"token": strip_signature(STEP_GRANT)}).encode() and third == b"{no json"
     assert dump_history(await gather(*found.messages)) == dump_history(found)
+
+
+async def test_a_label_stays_blind_and_a_rating_keeps_its_score():
+    fields = {"score": "bad", "comment": "too dear", "person": "ann", "role": "approver", "rated_unix_ms": 1}
+    rows = [TaskRated(rating_id="r1", kind="label", **fields), TaskRated(rating_id="r2", **fields)]
+    found = await gather(*(stored(number, row.encode(), ce_type=row.ce_type()) for number, row in enumerate(rows)))
+    label, rating = (TaskRated.model_validate_json(one.body) for one in found.messages)
+    assert (label.score, label.role, label.person, label.comment) == ("good", "-", "-", ""), "whatever it was"
+    assert (rating.score, rating.person, rating.comment) == ("bad", "-", "")
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.bm90IGpzb24.c", "a.W10.c", "." * 9])

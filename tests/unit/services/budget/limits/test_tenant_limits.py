@@ -10,8 +10,9 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_LIMIT_CHANGES
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.task import CALLER_ROLES, RequesterClaim
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.limits.changes import check_requester
 from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
 
 NOW, TENANT = 1_795_231_204_272, "demo"
@@ -40,6 +41,14 @@ def wish(name: str, target: str, tokens: int, revision: int | None = None) -> Re
     body = LimitsRequested(requester=ann, target=target, limit=Limit(tokens=tokens), expect_revision=revision)
     head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
     return ReceivedMessage(head, body, TENANT, "limits", "gateway", 0, NOW, 1)
+
+
+def test_every_role_of_a_tenant_reads_its_limits_and_operators_alone_change_them() -> None:
+    for role in CALLER_ROLES:
+        claim = RequesterClaim(tenant=TENANT, person="ann", role=role, via="api_key")
+        assert check_requester(LimitsRequested(requester=claim), TENANT) is None
+        refusal = check_requester(LimitsRequested(requester=claim, target="month", limit=Limit(tokens=1)), TENANT)
+        assert (refusal is None) == (role == "operator")
 
 
 async def stored(broker: MemoryBroker) -> int:

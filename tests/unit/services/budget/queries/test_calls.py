@@ -7,7 +7,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import CallsReplied, CallsRequested, Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import RequesterClaim, TaskEnded
+from bulkhead_contracts.task import CALLER_ROLES, RequesterClaim, TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.budget.queries.calls import NOT_MADE, WAITS, TenantCallQuery
 from tests.unit.services.budget.queries.test_spending import NOW, Streams, fact, settled, wrapped
@@ -85,7 +85,7 @@ async def test_a_call_that_waits_has_not_failed_while_its_task_goes_on(world: Ca
 async def test_every_role_of_a_tenant_hears_which_tasks_called_a_tool_and_overseers_alone_of_calls(
     world: Calls,
 ) -> None:
-    for role in ("submitter", "approver", "auditor"):
+    for role in CALLER_ROLES:
         assert sorted((await world.ask_calls(role, name="m1", tasks_only=True)).tasks) == ["t1", "t2"]
     assert (await world.ask_calls("submitter")).failure.code == "forbidden"  # type: ignore[union-attr]
     assert (await world.ask_calls(of="bolt", tasks_only=True)).failure.code == "forbidden"  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """Ratings over HTTP: whose word counts, what others see of it, what is labelled next, and quality."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Label, Result, Usage
 from bulkhead_contracts.task import StepEnded, TaskAccepted, TaskEnded
+from bulkhead_services.gateway.read_model.ratings import quality
+from bulkhead_services.gateway.read_model.ratings.quality import measure_quality
 from tests.unit.services.gateway.harness import AGENT, AUDITOR, AUTH, SUBMITTER, Mesh, _row
 
 JUDGE, TOM = "bk_evaluator_key_of_acme", "bk_another_submitter_of_acme"
@@ -27,8 +30,8 @@ def keys(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "_context", replace(routes._context, clock=lambda: 1_060_000))
     path = mesh.folder / "keys.json"
     document = json.loads(path.read_text())
-    document["keys"] += [_row(JUDGE, "acme", "judge-bot", "evaluator"), _row(TOM, "acme", "tom", "submitter")]
-    path.write_text(json.dumps(document))
+    document["keys"] += [_row(JUDGE, "acme", "judge-bot", "evaluator"), _row(TOM, "acme", "王芳", "submitter")]
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 async def answered_task(
@@ -111,6 +114,10 @@ async def test_a_judge_rates_under_its_own_role_alone_and_an_agent_not_at_all(me
         (SUBMITTER, {"score": "great"}, 422),
     ):
         assert (await rate(http, task, key, **body)).status_code == status, (key, body)
+    again = (await rate(http, task, JUDGE, **(judged | {"judge": "grounded@2", "score": "good"}))).json()
+    assert (again["judged_good"], again["judged_bad"]) == (1, 0), "another definition of the judge replaces its word"
+    both = (await rate(http, task, JUDGE, **(judged | {"judge": "panel@1"}))).json()
+    assert (both["judged_good"], both["judged_bad"], len(both["own"])) == (1, 1, 2), "another judge has its own"
 
 
 async def test_only_what_has_ended_is_rated_and_no_one_rates_without_end(mesh, http):
@@ -174,14 +181,54 @@ async def test_labels_are_exported_with_what_was_labelled_to_operators_and_evalu
     assert (await http.get("/v1/labels/export", headers=as_(SUBMITTER))).status_code == 403
 
 
+async def test_an_export_goes_on_after_its_last_task_and_keeps_names_of_all_scripts(mesh, http, keys, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.gateway.http.routes.ratings.MAX_EXPORT_ROWS", 1)
+    tasks = sorted([await answered_task(http, mesh, key) for key in "abc"])
+    for task in tasks[1:]:
+        assert (await rate(http, task, TOM, kind="label", score="bad")).is_success
+    await mesh.pump()
+
+    async def export(after: str) -> dict[str, Any]:
+        return dict((await http.get("/v1/labels/export", params={"after": after}, headers=as_(JUDGE))).json())
+
+    first = await export("")
+    assert [row["id"] for row in first["rows"]] == [first["next"]] == [tasks[1]]
+    assert first["rows"][0]["labels"] == {"王芳": "bad"}
+    assert (await rate(http, tasks[0], TOM, kind="label", score="bad")).is_success
+    await mesh.pump()
+    second = await export(first["next"])
+    assert [row["id"] for row in second["rows"]] == [tasks[2]] and second["next"] is None
+
+
+async def test_quality_is_measured_once_for_all_who_ask_and_once_at_a_time(mesh, http, monkeypatch):
+    measuring, most, measured = 0, 0, 0
+
+    def measure(*wanted: Any) -> Any:
+        nonlocal measuring, most, measured
+        measuring, measured = measuring + 1, measured + 1
+        most = max(most, measuring)
+        try:
+            return measure_quality(*wanted)
+        finally:
+            measuring -= 1
+
+    monkeypatch.setattr(quality, "measure_quality", measure)
+    queries = [{"by": by} for by in ("feature", "model", "prompt") for _ in range(5)]
+    answers = await asyncio.gather(*(http.get("/v1/quality", params=query, headers=AUTH) for query in queries))
+    assert all(answer.status_code == 200 for answer in answers)
+    assert (measured, most) == (3, 1)
+
+
 async def test_quality_is_told_by_name_and_over_time(mesh, http, keys):
     good, bad = await answered_task(http, mesh, "a"), await answered_task(http, mesh, "b", end={"status": "failed"})
     assert (await rate(http, good, SUBMITTER, score="good")).is_success
-    await rate(http, bad, JUDGE, score="bad", kind="judge", judge="grounded@1")
+    await rate(http, bad, JUDGE, score="bad", kind="judge", judge="grounded@1", certified=True)
+    await rate(http, good, JUDGE, score="good", kind="judge", judge="grounded@1")
     await mesh.pump()
     page = (await http.get("/v1/quality", params={"by": "model", "since": "2m", "slices": "4"}, headers=AUTH)).json()
     total = page["total"]
     assert (total["ended"], total["good"], total["answers"], total["per_good_usd_micros"]) == (2, 1, 1, 4_000)
     assert (total["rated"]["value"], total["judged"]["value"]) == (1.0, 0.0)
+    assert (total["ratings"]["judged_good"], total["ratings"]["advice"]) == (0, 1), "advice counts in no share"
     assert [row["name"] for row in page["rows"]] == ["m1"] and len(page["slices"]) == 4
     assert sum(part["ended"] for part in page["slices"]) == 2 and page["unread"] == 0

@@ -28,6 +28,7 @@ def test_agreement_is_shown_once_all_doubled_answers_are_done() -> None:
     assert build_queue(half, "olga", 100, 1, oversees=True).agreement == ()
     done = [*half[:3], LabelledTask("x", {"ann": "good", "bob": "bad"})]
     assert build_queue(done, "olga", 100, 1, oversees=False).agreement == ()
+    assert build_queue(done, "olga", 100, 0, oversees=True).agreement == (), "a queue without doubled ones shows none"
     [row] = build_queue(done, "olga", 100, 1, oversees=True).agreement
     assert (row.people, row.tasks, row.agreed, row.kappa) == (("ann", "bob"), 4, 3, 0.0)
 
