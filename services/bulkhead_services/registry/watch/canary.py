@@ -52,7 +52,8 @@ def is_good(ended: TaskEnded) -> bool:
 
 
 class ComparedTask(NamedTuple):
-    """A task of the comparison. share: of the canary, from 0 to 1, when it began."""
+    """A task of the comparison. person: whoever asked for it, "" where that is not known. share: of the canary, from 0
+    to 1, when it began."""
 
     task: str
     person: str
@@ -222,7 +223,7 @@ class CanaryFold:
         canary makes no difference."""
         if self._sticky_by == "task":
             return True
-        if not is_bad or (compared.person, name) in self._bet_on:
+        if not is_bad or not compared.person or (compared.person, name) in self._bet_on:
             return False
         self._bet_on[compared.person, name] = None
         return True

@@ -211,8 +211,7 @@ class CanaryWatcher:
             if share is None:
                 fold.drop_task(task, now_unix_ms)
                 continue
-            person = stored.actor or task
-            fold.add_end(ComparedTask(task, person, bool(canary), share), ended, now_unix_ms)
+            fold.add_end(ComparedTask(task, ended.asker, bool(canary), share), ended, now_unix_ms)
 
     def _folds_of(self, tenant: str) -> list[CanaryFold]:
         return [fold for (owner, _), fold in self._canaries.items() if owner == tenant]

@@ -124,6 +124,13 @@ def test_a_person_is_bet_on_once_where_people_are_shared_out():
     assert evidence(fold, "quality").canary_bad == 200, "all are shown"
 
 
+def test_a_task_of_somebody_unknown_is_not_bet_on_where_people_are_shared_out():
+    fold = fold_of("person", propose_after=10_000)
+    for number in range(40):
+        fold.add_end(compared(number, number % 2 == 1, ""), ended(good=number % 2 == 0), 0)
+    assert fold.report_watch().verdict == "running" and evidence(fold, "quality").worse == 1
+
+
 def test_tasks_count_in_the_order_in_which_they_began_unless_one_takes_very_long():
     fold = fold_of()
     for number in range(3):
