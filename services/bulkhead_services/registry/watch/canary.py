@@ -5,7 +5,8 @@ verdict: the canary has regressed, does better, or does no worse after enough ta
 messages, so that all replicas come to the same one.
 
 Tasks count in the order in which they began: of a canary that is quicker than the rest more would be known first, its
-bad ones too, and it would look worse for that alone.
+bad ones too, and it would look worse for that alone. For the same reason a task that takes much longer than most counts
+when patience with it ends, on both sides alike, as bad by each metric; its end is shown and not bet on.
 """
 
 import statistics
@@ -37,8 +38,9 @@ MAX_TASKS = 20_000
 """Tasks that are remembered: a rating of an older one is not counted."""
 MAX_PEOPLE = 20_000
 MEDIAN_OF = 1_000
-PATIENCE_FIRST_MS, PATIENCE_LEAST_MS, PATIENCE_MEDIANS = 60_000, 5_000, 4
-"""A task that runs holds back the count of those that began after it for so many medians of time."""
+PATIENCE_FIRST_MS, PATIENCE_LEAST_MS, PATIENCE_MEDIANS = 600_000, 5_000, 4
+"""A task that runs holds back the count of those that began after it for so many medians of time; while none has ended,
+for the first."""
 MARGIN = 1.1
 """By so much tokens, cost and time may differ before it counts."""
 
@@ -103,54 +105,74 @@ class CanaryFold:
         self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
         self._arms = _ArmSums(), _ArmSums()
         self._tasks = BoundedDict[str, ComparedTask](2 * MAX_TASKS)
-        self._running: dict[str, int] = {}
+        self._running: dict[str, tuple[ComparedTask, int]] = {}
+        self._late = BoundedDict[str, None](MAX_TASKS)
+        self._times = RunningQuantile()
         self._outcomes: dict[str, _Outcome] = {}
         self._rated = BoundedDict[tuple[str, str], None](MAX_TASKS)
         self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
         self._decided: CanaryWatch | None = None
 
-    def add_begin(self, task: str, now_unix_ms: int) -> None:
+    def add_begin(self, compared: ComparedTask, now_unix_ms: int) -> None:
         """Expect the end of a task that began. now_unix_ms: of the message that tells it."""
-        if len(self._running) < MAX_TASKS and task not in self._tasks:
-            self._running.setdefault(task, now_unix_ms)
+        self._count_known(now_unix_ms)
+        task = compared.task
+        if len(self._running) < MAX_TASKS and task not in self._tasks and task not in self._late:
+            self._running.setdefault(task, (compared, now_unix_ms))
 
     def add_end(self, compared: ComparedTask, ended: TaskEnded, now_unix_ms: int) -> None:
         """Count a task that ended, when those that began before it are known; what a person cancelled says nothing, and
         what comes again is not counted."""
-        if compared.task in self._tasks:
+        # First, so that what ends too late is late, whether or not anything came in between.
+        self._count_known(now_unix_ms)
+        task = compared.task
+        if task in self._tasks:
             return
-        self._tasks[compared.task] = compared
+        self._tasks[task] = compared
         if ended.status == "cancelled":
-            self.drop_task(compared.task, now_unix_ms)
-            return
-        usage, took_ms = ended.usage, max(0, ended.ended_unix_ms - ended.began_unix_ms)
-        values = usage.input_tokens + usage.output_tokens, usage.cost_usd_micros, took_ms
-        outcome = _Outcome(is_good(ended), ended.status != "succeeded", values)
-        if compared.task in self._running:
-            self._outcomes[compared.task] = outcome
-            self._count_known(now_unix_ms)
+            self._running.pop(task, None)
         else:
-            self._count_task(compared, outcome)
-
-    def drop_task(self, task: str, now_unix_ms: int) -> None:
-        """Expect it no more: it is none of this comparison."""
-        self._running.pop(task, None)
+            usage, took_ms = ended.usage, max(0, ended.ended_unix_ms - ended.began_unix_ms)
+            values = usage.input_tokens + usage.output_tokens, usage.cost_usd_micros, took_ms
+            outcome = _Outcome(is_good(ended), ended.status != "succeeded", values)
+            self._times.add_value(took_ms)
+            if task in self._running:
+                self._outcomes[task] = outcome
+            elif task in self._late:
+                self._show_task(compared, outcome)
+            else:
+                self._count_task(compared, outcome)
         self._count_known(now_unix_ms)
 
     def _count_known(self, now_unix_ms: int) -> None:
-        """Count in order, up to a task that may end soon; one that takes much longer than most is left to itself."""
-        took = [took_ms for arm in self._arms for took_ms in arm.latencies]
-        patience_ms = max(PATIENCE_LEAST_MS, PATIENCE_MEDIANS * statistics.median(took)) if took else PATIENCE_FIRST_MS
+        """Count in order, up to a task that may still end in time."""
+        if not self._running:
+            return
+        median_ms = self._times.find_median()
+        patience_ms = PATIENCE_FIRST_MS if median_ms is None else max(PATIENCE_LEAST_MS, PATIENCE_MEDIANS * median_ms)
         while self._running:
-            task, began_unix_ms = next(iter(self._running.items()))
+            task, (compared, began_unix_ms) = next(iter(self._running.items()))
             outcome = self._outcomes.pop(task, None)
-            if outcome is None and now_unix_ms - began_unix_ms < patience_ms:
-                return
+            if outcome is None:
+                if now_unix_ms - began_unix_ms < patience_ms:
+                    return
+                self._late[task] = None
             del self._running[task]
-            if outcome is not None:
-                self._count_task(self._tasks[task], outcome)
+            self._count_task(compared, outcome)
 
-    def _count_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
+    def _count_task(self, compared: ComparedTask, outcome: _Outcome | None) -> None:
+        """Bet on its side. outcome: None of a task that is late."""
+        if self.has_regressed:
+            return
+        if outcome is not None:
+            self._show_task(compared, outcome)
+        self._add_fact("quality", compared, outcome is None or not outcome.is_good)
+        self._add_fact("errors", compared, outcome is None or outcome.is_error)
+        for place, metric in enumerate(MEASURED):
+            self._add_value(metric, compared, outcome.values[place] if outcome is not None else None)
+        self._decide_verdict()
+
+    def _show_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
         if self.has_regressed:
             return
         arm = self._arms[0 if compared.in_canary else 1]
@@ -161,11 +183,6 @@ class CanaryFold:
         arm.tokens += tokens
         arm.cost_usd_micros += cost_usd_micros
         arm.latencies.append(took_ms)
-        self._add_fact("quality", compared, not outcome.is_good)
-        self._add_fact("errors", compared, outcome.is_error)
-        for metric, value in zip(MEASURED, outcome.values, strict=True):
-            self._add_value(metric, compared, value)
-        self._decide_verdict()
 
     def add_rating(self, task: str, metric: CanaryMetric, is_bad: bool) -> None:
         """Count the first rating of a task, by people (`ratings`) or by certified judges (`judges`)."""
@@ -196,8 +213,12 @@ class CanaryFold:
         decision = {name: getattr(self._decided, name) for name in ("verdict", "metric", "tasks", "reason")}
         return watch.model_copy(update=decision)
 
-    def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int) -> None:
+    def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int | None) -> None:
         threshold = self._quantiles[metric].threshold_for(compared.share)
+        if value is None:
+            if threshold is not None:
+                self._add_fact(metric, compared, is_bad=True)
+            return
         self._quantiles[metric].add_value(value)
         if threshold is not None:
             # The canary counts as worse where it is so by more than the margin alone, and as better likewise.
@@ -277,4 +298,5 @@ class CanaryFold:
             f"{comparison} {BAD[metric]}: {test.bad[0]} of {test.tasks[0]} in the canary, "
             f"{test.bad[1]} of {test.tasks[1]} beside it; "
             f"without a difference so much is seen in one of {round(BOUND):,} canaries at most"
+            f"{f'; {len(self._late)} tasks of both sides were late, and count as bad' if self._late else ''}"
         )

@@ -177,8 +177,7 @@ class CanaryWatcher:
                 if stored.ce_type == TaskEnded.ce_type():
                     await self._fold_end(stored)
                 elif stored.ce_type in BEGINS and (stored.ce_type != PROGRESSED or ACCEPTED_FIELD in stored.body):
-                    for fold in self._folds_of(stored.tenant):
-                        fold.add_begin(stored.task, stored.time_unix_ms)
+                    await self._fold_begin(stored)
                 self._after = stored.sequence
         while page := await self._bus.read(INBOX, RATINGS, after=self._rated_after):
             for stored in page:
@@ -195,23 +194,40 @@ class CanaryWatcher:
         for fold in self._folds_of(stored.tenant):
             fold.add_rating(stored.task, metric, rated.score == "bad")
 
+    async def _fold_begin(self, stored: StoredMessage) -> None:
+        if (told := _read_body(stored)) is None:
+            return
+        accepted = told.accepted if isinstance(told, Progressed) else told
+        assert isinstance(accepted, TaskAccepted)
+        if place := await self._find_place(stored, accepted.release, accepted.asker):
+            fold, compared = place
+            fold.add_begin(compared, stored.time_unix_ms)
+
     async def _fold_end(self, stored: StoredMessage) -> None:
         if (ended := _read_body(stored)) is None:
             return
         assert isinstance(ended, TaskEnded)
-        tenant, task, now_unix_ms = stored.tenant, stored.task, stored.time_unix_ms
-        for alarm in self._drift.add_end(tenant, task, ended):
-            log.warning("drift", tenant=tenant, task=task, feature=alarm.feature, signal=alarm.signal)
-        label, number, canary = (*ended.release.split("."), "", "")[:3]
-        key = tenant, label
-        if number and ((newest := self._labels.find_newest(*key)) is None or int(number) > newest.number):
+        for alarm in self._drift.add_end(stored.tenant, stored.task, ended):
+            log.warning("drift", tenant=stored.tenant, task=stored.task, feature=alarm.feature, signal=alarm.signal)
+        if place := await self._find_place(stored, ended.release, ended.asker):
+            fold, compared = place
+            fold.add_end(compared, ended, stored.time_unix_ms)
+
+    async def _find_place(
+        self, stored: StoredMessage, release: str, asker: str
+    ) -> tuple[CanaryFold, ComparedTask] | None:
+        """The canary that a task of a release is of, or stands beside. Raises BusError."""
+        if not release:
+            return None
+        label, number, *canary = release.split(".")
+        newest = self._labels.find_newest(stored.tenant, label)
+        if newest is None or int(number) > newest.number:
             await self.match_canaries()  # It was released after the last look.
-        for fold in self._folds_of(tenant):
-            share = fold.shares.get(int(number)) if number and fold.label == label else None
-            if share is None:
-                fold.drop_task(task, now_unix_ms)
-                continue
-            fold.add_end(ComparedTask(task, ended.asker, bool(canary), share), ended, now_unix_ms)
+        fold = self._canaries.get((stored.tenant, label))
+        share = fold.shares.get(int(number)) if fold is not None else None
+        if fold is None or share is None:
+            return None
+        return fold, ComparedTask(stored.task, asker, bool(canary), share)
 
     def _folds_of(self, tenant: str) -> list[CanaryFold]:
         return [fold for (owner, _), fold in self._canaries.items() if owner == tenant]

@@ -99,6 +99,10 @@ class RunningQuantile:
         count = len(self._sorted)
         return self._sorted[int(0.9 * (1 - share) * count)] if count >= QUANTILE_LEAST else None
 
+    def find_median(self) -> float | None:
+        """The value that half of the last ones do not exceed; None while there is none."""
+        return self._sorted[len(self._sorted) // 2] if self._sorted else None
+
     def add_value(self, value: float) -> None:
         """Remember it, after the threshold for it was read."""
         insort(self._sorted, value)

@@ -19,7 +19,7 @@ from bulkhead_services.registry.watch.canary import BOUND, MARGIN, CanaryFold, C
 from bulkhead_services.registry.watch.drift import LEAST_TASKS, DriftFold
 from bulkhead_services.registry.watch.sequential import SequentialTest
 from tests.eventually import until
-from tests.proof.canary import measure_false_alarms, measure_regressions
+from tests.proof.canary import measure_failing_sooner, measure_false_alarms, measure_regressions
 from tests.unit.services.registry.test_core import CANARY, FIRST, SECOND, WHO
 
 TENANT = "demo"
@@ -131,21 +131,35 @@ def test_a_task_of_somebody_unknown_is_not_bet_on_where_people_are_shared_out():
     assert fold.report_watch().verdict == "running" and evidence(fold, "quality").worse == 1
 
 
-def test_tasks_count_in_the_order_in_which_they_began_unless_one_takes_very_long():
+def test_tasks_count_in_the_order_in_which_they_began():
     fold = fold_of()
     for number in range(3):
-        fold.add_begin(f"t{number}", 1_000 * number)
+        fold.add_begin(compared(number, number > 0), 1_000 * number)
     fold.add_end(compared(1, True), ended(), 2_500)
     assert fold.report_watch().canary.tasks == 0, "t0 began before it"
     fold.add_end(compared(0, False), ended(), 2_600)
     assert (fold.report_watch().rest.tasks, fold.report_watch().canary.tasks) == (1, 1)
-    fold.add_begin("t3", 3_000)
-    fold.add_end(compared(3, True), ended(), 4_000)
-    assert fold.report_watch().canary.tasks == 1, "t2 runs"
-    fold.drop_task("none", 40_000)
-    assert fold.report_watch().canary.tasks == 2
-    fold.add_end(compared(2, True), ended(), 50_000)
-    assert fold.report_watch().canary.tasks == 3
+
+
+def test_a_task_that_takes_very_long_counts_once_as_bad_when_patience_ends():
+    fold = fold_of()
+    for number in range(40):
+        fold.add_end(compared(number, number % 2 == 1), ended(), 0)
+    fold.add_begin(compared(100, True), 1_000)
+    fold.add_begin(compared(101, False), 1_500)
+    fold.add_end(compared(101, False), ended(), 2_000)
+    assert evidence(fold, "quality").rest_tasks == 20, "t100 may still end in time"
+    fold.add_begin(compared(102, True), 6_000)
+    row = evidence(fold, "quality")
+    assert (row.canary_bad, row.canary_tasks, row.rest_tasks) == (1, 21, 21)
+    assert [evidence(fold, metric).canary_bad for metric in ("errors", "tokens", "latency")] == [1, 1, 1]
+    fold.add_end(compared(100, True), ended(), 9_000)
+    assert evidence(fold, "quality") == row and fold.report_watch().canary.tasks == 21, "shown, and not bet on"
+
+
+@pytest.mark.slow
+def test_a_canary_that_fails_as_often_and_sooner_stays():
+    assert all(figure.holds for figure in measure_failing_sooner(10))
 
 
 def test_the_first_rating_of_a_task_of_the_comparison_counts():
@@ -194,7 +208,8 @@ class Watched:
         self._count += 1
         send, place = self.mesh.context("planner").publisher.send, {"tenant": TENANT, "task": f"t{self._count}"}
         now_unix_ms = self.mesh.context("planner").clock()
-        await send("gateway", TaskAccepted(deadline_unix_ms=now_unix_ms), cause="begin", index="1", **place)
+        begun = TaskAccepted(deadline_unix_ms=now_unix_ms, release=release)
+        await send("gateway", begun, cause="begin", index="1", **place)
         body = ended(release=release, **fields).model_copy(update={"ended_unix_ms": now_unix_ms})
         await send("gateway", body, cause="end", index="2", **place)
 
