@@ -1,8 +1,8 @@
 """The comparison of a canary with the rest, as a fold over tasks that ended and over what was said of them, pure.
 
 In: beginnings and ends of tasks that began while the canary stood; ratings of them. Out: both sides in figures, and a
-verdict: the canary has regressed, does better, or does no worse after enough tasks. It is the same for the same
-messages, so that all replicas come to the same one.
+verdict: the canary has regressed, or after enough tasks does better, or shows no difference. It is the same for the
+same messages, so that all replicas come to the same one.
 
 Tasks count in the order in which they began: of a canary that is quicker than the rest more would be known first, its
 bad ones too, and it would look worse for that alone. For the same reason a task that takes much longer than most counts
@@ -34,6 +34,10 @@ BAD: dict[CanaryMetric, str] = {
     "ratings": "answers that people rated bad",
     "judges": "answers that judges found bad",
 }
+GUARD = 10.0
+"""Stake of one metric, for "worse", at which a canary is not proposed."""
+LEAST_PEOPLE = 20
+"""People of each side, where people are shared out, before a canary is proposed."""
 MAX_TASKS = 20_000
 """Tasks that are remembered: a rating of an older one is not counted."""
 MAX_PEOPLE = 20_000
@@ -95,8 +99,8 @@ class _ArmSums:
 
 
 class CanaryFold:
-    """One canary. began: number of the release that began it; propose_after: tasks of the canary without a regression
-    after which it is proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
+    """One canary. began: number of the release that began it; propose_after: least tasks of the canary before it is
+    proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
 
     def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
         self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
@@ -111,7 +115,8 @@ class CanaryFold:
         self._outcomes: dict[str, _Outcome] = {}
         self._rated = BoundedDict[tuple[str, str], None](MAX_TASKS)
         self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
-        self._decided: CanaryWatch | None = None
+        self._people: tuple[set[str], set[str]] = set(), set()
+        self._regressed: CanaryWatch | None = None
 
     def add_begin(self, compared: ComparedTask, now_unix_ms: int) -> None:
         """Expect the end of a task that began. now_unix_ms: of the message that tells it."""
@@ -166,11 +171,14 @@ class CanaryFold:
             return
         if outcome is not None:
             self._show_task(compared, outcome)
+        people = self._people[0 if compared.in_canary else 1]
+        if compared.person and len(people) < LEAST_PEOPLE:
+            people.add(compared.person)
         self._add_fact("quality", compared, outcome is None or not outcome.is_good)
         self._add_fact("errors", compared, outcome is None or outcome.is_error)
         for place, metric in enumerate(MEASURED):
             self._add_value(metric, compared, outcome.values[place] if outcome is not None else None)
-        self._decide_verdict()
+        self._end_regressed()
 
     def _show_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
         if self.has_regressed:
@@ -195,23 +203,16 @@ class CanaryFold:
             arm.rated += 1
             arm.rated_bad += is_bad
         self._add_fact(metric, compared, is_bad)
-        self._decide_verdict()
+        self._end_regressed()
 
     @property
     def has_regressed(self) -> bool:
         """True once the canary is to be rolled back; nothing is counted any more."""
-        return self._decided is not None and self._decided.verdict == "regressed"
+        return self._regressed is not None
 
     def report_watch(self) -> CanaryWatch:
         """Both sides, the evidence and the verdict, now."""
-        if self.has_regressed:
-            assert self._decided is not None
-            return self._decided
-        watch = self._build_watch()
-        if self._decided is None:
-            return watch
-        decision = {name: getattr(self._decided, name) for name in ("verdict", "metric", "tasks", "reason")}
-        return watch.model_copy(update=decision)
+        return self._regressed or self._build_watch(*self._judge())
 
     def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int | None) -> None:
         threshold = self._quantiles[metric].threshold_for(compared.share)
@@ -249,16 +250,26 @@ class CanaryFold:
         self._bet_on[compared.person, name] = None
         return True
 
-    def _decide_verdict(self) -> None:
-        worst = max(METRICS, key=lambda metric: self._tests[metric].worse_stake)
+    def _end_regressed(self) -> None:
+        verdict, metric = self._judge()
+        if verdict == "regressed":
+            self._regressed = self._build_watch(verdict, metric)
+
+    def _judge(self) -> tuple[str, CanaryMetric | None]:
+        """Verdict now, and the metric that decides. A canary is proposed only while it looks worse by no metric, also
+        where it is better by another."""
+        worst, best = self._find_worst(), max(METRICS, key=lambda metric: self._tests[metric].better_stake)
         if self._tests[worst].worse_stake >= BOUND:
-            self._decided = self._build_watch("regressed", worst)
-        elif self._decided is None:
-            best = max(METRICS, key=lambda metric: self._tests[metric].better_stake)
-            if self._tests[best].better_stake >= BOUND:
-                self._decided = self._build_watch("better", best)
-            elif self._arms[0].tasks >= self._propose_after:
-                self._decided = self._build_watch("no_worse")
+            return "regressed", worst
+        enough_people = self._sticky_by == "task" or min(map(len, self._people)) >= LEAST_PEOPLE
+        enough_tasks = self._tests["quality"].tasks[0] >= self._propose_after
+        if self._tests[worst].worse_stake >= GUARD or not (enough_people and enough_tasks):
+            return "running", None
+        return ("better", best) if self._tests[best].better_stake >= BOUND else ("no_worse", None)
+
+    def _find_worst(self) -> CanaryMetric:
+        known = [metric for metric in METRICS if sum(self._tests[metric].tasks)]
+        return max(known, default=METRICS[0], key=lambda metric: self._tests[metric].worse_stake)
 
     def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
         return CanaryWatch(
@@ -288,10 +299,12 @@ class CanaryFold:
                 )
 
     def _explain_verdict(self, verdict: str, metric: CanaryMetric | None) -> str:
-        if verdict == "no_worse":
-            return f"{self._arms[0].tasks} tasks of the canary have ended, and none of its metrics is worse"
-        if metric is None:
+        if verdict == "running":
             return ""
+        worst = self._find_worst()
+        nearest = f"nearest to worse are {BAD[worst]}, at {self._tests[worst].worse_stake:.1f} of {round(BOUND):,}"
+        if metric is None:
+            return f"no difference shown in {self._tests['quality'].tasks[0]} tasks of the canary; {nearest}"
         test = self._tests[metric]
         comparison = "more" if verdict == "regressed" else "fewer"
         return (
@@ -299,4 +312,5 @@ class CanaryFold:
             f"{test.bad[1]} of {test.tasks[1]} beside it; "
             f"without a difference so much is seen in one of {round(BOUND):,} canaries at most"
             f"{f'; {len(self._late)} tasks of both sides were late, and count as bad' if self._late else ''}"
+            f"{f'; {nearest}' if verdict == 'better' else ''}"
         )

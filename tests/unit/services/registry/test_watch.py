@@ -15,7 +15,7 @@ from bulkhead_services.registry import app as registry
 from bulkhead_services.registry.core import plan_rollback
 from bulkhead_services.registry.settings import Settings
 from bulkhead_services.registry.watch import reader
-from bulkhead_services.registry.watch.canary import BOUND, MARGIN, CanaryFold, ComparedTask
+from bulkhead_services.registry.watch.canary import BOUND, GUARD, MARGIN, CanaryFold, ComparedTask
 from bulkhead_services.registry.watch.drift import LEAST_TASKS, DriftFold
 from bulkhead_services.registry.watch.sequential import SequentialTest
 from tests.eventually import until
@@ -103,24 +103,46 @@ def test_tokens_count_beyond_the_margin_alone():
         )
 
 
-def test_a_canary_is_proposed_when_it_is_better_or_no_worse_and_can_still_regress():
+def test_a_canary_without_a_difference_is_proposed_while_no_metric_looks_worse():
     fold = fold_of(propose_after=20)
     fill(fold, 60)
-    assert (fold.report_watch().verdict, fold.report_watch().tasks) == ("no_worse", 20)
+    watch = fold.report_watch()
+    assert (watch.verdict, watch.tasks) == ("no_worse", 30)
+    assert watch.reason.startswith("no difference shown in 30 tasks of the canary; nearest to worse are tasks")
     for number in range(100, 200):
         fold.add_end(compared(number, True), ended(good=False), 0)
+        if evidence(fold, "quality").worse >= GUARD:
+            break
+    assert fold.report_watch().verdict == "running", "it is proposed no more"
+    for number in range(200, 300):
+        fold.add_end(compared(number, True), ended(good=False), 0)
     assert fold.report_watch().verdict == "regressed"
-    better = fold_of(propose_after=10_000)
-    for number in range(200):
-        better.add_end(compared(number, number % 2 == 1), ended(good=number % 2 == 1), 0)
-    assert (better.report_watch().verdict, better.report_watch().metric) == ("better", "quality")
+
+
+def test_a_canary_that_is_better_by_one_metric_and_looks_worse_by_another_is_not_proposed():
+    for bad_from, verdict in ((100, "better"), (84, "running")):
+        fold = fold_of(propose_after=50)
+        for number in range(100):
+            in_canary = number % 2 == 1
+            fold.add_end(compared(number, in_canary), ended(good=not in_canary or number < bad_from), 0)
+            fold.add_rating(f"t{number}", "judges", is_bad=not in_canary)
+        assert fold.report_watch().verdict == verdict
+    assert GUARD <= evidence(fold, "quality").worse < BOUND
+
+
+def test_a_canary_of_few_people_is_not_proposed():
+    fold = fold_of("person", propose_after=50)
+    for number in range(300):
+        in_canary = number % 10 == 0
+        fold.add_end(compared(number, in_canary, f"p{number % 30}"), ended(good=not in_canary), 0)
+    assert fold.report_watch().verdict == "running", "three people are no test, whatever becomes of them"
 
 
 def test_a_person_is_bet_on_once_where_people_are_shared_out():
     fold = fold_of("person")
     for number in range(200):
         fold.add_end(compared(number, True, "ann"), ended(good=False), 0)
-    assert fold.report_watch().verdict == "no_worse" and evidence(fold, "quality").worse <= 2
+    assert fold.report_watch().verdict == "running" and evidence(fold, "quality").worse <= 2
     assert evidence(fold, "quality").canary_bad == 200, "all are shown"
 
 
