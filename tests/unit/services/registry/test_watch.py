@@ -1,13 +1,16 @@
 """Canaries and drift, folded from tasks that ended: what counts, what is bet on, and what follows."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from bulkhead.bus.port import Bus, StoredMessage
+from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
-from bulkhead_contracts.prompt import Canary, PromptRelease, ReleasesReplied, ReleasesRequested
+from bulkhead_contracts.prompt import Canary, CanaryWatch, PromptRelease, ReleasesReplied, ReleasesRequested
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Citation, Result, Usage
 from bulkhead_contracts.task import RequesterClaim, TaskAccepted, TaskEnded
@@ -17,6 +20,7 @@ from bulkhead_services.registry.settings import Settings
 from bulkhead_services.registry.watch import reader
 from bulkhead_services.registry.watch.canary import BOUND, GUARD, MARGIN, CanaryFold, ComparedTask
 from bulkhead_services.registry.watch.drift import LEAST_TASKS, DriftFold
+from bulkhead_services.registry.watch.reader import CanaryWatcher
 from bulkhead_services.registry.watch.sequential import SequentialTest
 from tests.eventually import until
 from tests.proof.canary import measure_failing_sooner, measure_false_alarms, measure_regressions
@@ -235,6 +239,11 @@ class Watched:
         body = ended(release=release, **fields).model_copy(update={"ended_unix_ms": now_unix_ms})
         await send("gateway", body, cause="end", index="2", **place)
 
+    async def rate(self, task: str, rating: str, **more: Any) -> None:
+        fields = {"score": "bad", "person": "ann", "role": "submitter", "rated_unix_ms": 1} | more
+        send = self.mesh.context("gateway").publisher.send
+        await send("gateway", TaskRated(rating_id=rating, **fields), tenant=TENANT, task=task, cause=rating)
+
     async def label(self) -> ReleasesReplied:
         claim = RequesterClaim(tenant=TENANT, person="pia", role="prompt_editor", via="api_key")
         ask = ReleasesRequested(requester=claim, label="production")
@@ -289,12 +298,9 @@ async def test_ratings_of_people_and_of_certified_judges_count(watched: Watched)
     await watched.store(HALF)
     for _ in range(2):
         await watched.end("production.4.canary")
-    fields = {"score": "bad", "person": "ann", "role": "submitter", "rated_unix_ms": 1}
     rows = [("t1", "rating", False), ("t1", "judge", False), ("t2", "judge", True), ("t9", "rating", False)]
     for number, (task, kind, certified) in enumerate(rows):
-        rated = TaskRated(rating_id=f"r{number}", kind=kind, certified=certified, **fields)
-        send = watched.mesh.context("gateway").publisher.send
-        await send("gateway", rated, tenant=TENANT, task=task, cause=f"r{number}")
+        await watched.rate(task, f"r{number}", kind=kind, certified=certified)
 
     async def counts() -> dict[str, tuple[int, int]]:
         canaries = (await watched.label()).canaries
@@ -305,6 +311,55 @@ async def test_ratings_of_people_and_of_certified_judges_count(watched: Watched)
 
     await until(are_counted)
     assert ((await counts())["ratings"], (await counts())["judges"]) == ((1, 1), (1, 1))
+
+
+class BetweenReads:
+    """A bus on which something happens once, after the first read that finds the inbox's end."""
+
+    def __init__(self, bus: Bus, act: Callable[[], Awaitable[None]]) -> None:
+        self._bus, self._act = bus, act
+
+    async def read(self, stream: str, subject: str, **more: Any) -> list[StoredMessage]:
+        page = await self._bus.read(stream, subject, **more)
+        if stream == reader.INBOX and not page and self._act is not None:
+            act, self._act = self._act, None
+            await act()
+        return page
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+
+async def test_replicas_that_read_at_other_moments_fold_the_same(watched: Watched):
+    context = watched.mesh.context("registry")
+
+    async def read_release(tenant: str, label: str, number: int) -> PromptRelease | None:
+        stored = await context.bus.last(subjects.PROMPTS_STREAM, subjects.release_subject(tenant, label, number))
+        return PromptRelease.model_validate_json(stored.body) if stored is not None else None
+
+    async def drop_nothing(tenant: str, watch: CanaryWatch) -> None:
+        raise AssertionError((tenant, watch))
+
+    async def end_and_rate() -> None:
+        await watched.end("production.4.canary")
+        await watched.rate("t2", "r1")
+
+    def build_watcher(bus: Any, labels: ReleaseLabels) -> CanaryWatcher:
+        return CanaryWatcher(bus, labels, context.clock, read_release, drop_nothing, 200)
+
+    labels = ReleaseLabels(context.bus)
+    live = build_watcher(BetweenReads(context.bus, end_and_rate), labels)
+    await live.match_canaries()
+    await watched.store(HALF)
+    await labels.read_new()  # As an act on labels does, between two looks.
+    await watched.end("production.4.canary")
+    await live.read_on()
+    await live.read_on()
+    fresh = build_watcher(context.bus, ReleaseLabels(context.bus))
+    await fresh.read_on()
+    assert live.list_canaries(TENANT) == fresh.list_canaries(TENANT)
+    [watch] = live.list_canaries(TENANT)
+    assert (watch.canary.tasks, watch.canary.rated) == (2, 1)
 
 
 async def is_counted(watched: Watched, tasks: int) -> bool:
