@@ -8,6 +8,7 @@ import pytest
 
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.prompts.labels import ReleaseLabels
+from bulkhead.telemetry import metrics
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.prompt import Canary, CanaryWatch, PromptRelease, ReleasesReplied, ReleasesRequested
@@ -360,6 +361,22 @@ async def test_replicas_that_read_at_other_moments_fold_the_same(watched: Watche
     assert live.list_canaries(TENANT) == fresh.list_canaries(TENANT)
     [watch] = live.list_canaries(TENANT)
     assert (watch.canary.tasks, watch.canary.rated) == (2, 1)
+
+
+async def test_a_rollback_is_told_by_the_replica_alone_that_stored_it(watched: Watched, tmp_path, monkeypatch):
+    await watched.store(HALF)
+    for instance in ("0", "1"):
+        watched.mesh.kill_replica("registry", instance)
+    counted: list[int] = []
+    monkeypatch.setattr(metrics.canary_rollbacks, "add", lambda count, labels: counted.append(count))
+    context, fold = watched.mesh.context("registry"), fold_of()
+    fill(fold, 200, good=False)
+    replicas = [registry.build(context, Settings(data_dir=tmp_path)) for _ in range(2)]
+    for replica in replicas:
+        await replica._labels.read_new()
+    for replica in replicas:
+        await replica.drop_canary(TENANT, fold.report_watch())
+    assert counted == [1]
 
 
 async def is_counted(watched: Watched, tasks: int) -> bool:
