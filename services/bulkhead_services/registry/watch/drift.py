@@ -21,7 +21,9 @@ LEAST_TASKS = 50
 """Tasks from which the mean is known."""
 MOST_DEVIATIONS = 4.0
 """So far out counts one task at most: a few rare ones in a row are no drift."""
-MAX_FEATURES = 500
+MAX_FEATURES = 50
+"""Of a tenant: one that names ever new features loses its own alone."""
+MAX_TENANTS = 200
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -57,22 +59,31 @@ class PageHinkley:
         return None
 
 
+class _TenantDrift:
+    """The features of one tenant."""
+
+    def __init__(self) -> None:
+        self.signals = BoundedDict[str, dict[str, PageHinkley]](MAX_FEATURES)
+        self.alarms = BoundedDict[tuple[str, str], DriftAlarm](MAX_FEATURES)
+
+
 class DriftFold:
     """All features of all tenants."""
 
     def __init__(self) -> None:
-        self._signals = BoundedDict[tuple[str, str], dict[str, PageHinkley]](MAX_FEATURES)
-        self._alarms = BoundedDict[tuple[str, str, str], DriftAlarm](MAX_FEATURES)
+        self._tenants = BoundedDict[str, _TenantDrift](MAX_TENANTS)
 
     def add_end(self, tenant: str, task: str, ended: TaskEnded) -> list[DriftAlarm]:
         """Alarms that this task raises. What a person cancelled says nothing."""
         if ended.status == "cancelled":
             return []
-        feature = tenant, ended.feature
-        signals = self._signals.get_refreshed(feature)
+        drift = self._tenants.get_refreshed(tenant)
+        if drift is None:
+            drift = self._tenants[tenant] = _TenantDrift()
+        signals = drift.signals.get_refreshed(ended.feature)
         if signals is None:
             rises = {name: PageHinkley(1) for name in ("not_answered", "refused", "cost")}
-            signals = self._signals[feature] = {**rises, "citations": PageHinkley(-1), "length": PageHinkley(0)}
+            signals = drift.signals[ended.feature] = {**rises, "citations": PageHinkley(-1), "length": PageHinkley(0)}
         raised = []
         for name, value in _values_of(ended).items():
             moved = signals[name].add_value(value)
@@ -86,13 +97,14 @@ class DriftFold:
                     task=task,
                     raised_unix_ms=ended.ended_unix_ms,
                 )
-                self._alarms[tenant, ended.feature, name] = alarm
+                drift.alarms[ended.feature, name] = alarm
                 raised.append(alarm)
         return raised
 
     def list_standing(self, tenant: str, now_unix_ms: int) -> list[DriftAlarm]:
         """A tenant's alarms of the last day, the newest first; `*` for all tenants."""
-        rows = [alarm for (named, _, _), alarm in self._alarms.items() if tenant in (named, "*")]
+        drifts = [drift for named, drift in self._tenants.items() if tenant in (named, "*")]
+        rows = [alarm for drift in drifts for alarm in drift.alarms.values()]
         recent = [alarm for alarm in rows if now_unix_ms - alarm.raised_unix_ms < DAY_MS]
         return sorted(recent, key=lambda alarm: -alarm.raised_unix_ms)[: bounds.MAX_DRIFT_ALARMS]
 

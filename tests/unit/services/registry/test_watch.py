@@ -221,6 +221,16 @@ def test_drift_is_told_when_answers_become_refusals_and_not_before():
     assert not fold.list_standing("other", alarm.raised_unix_ms)
 
 
+def test_a_tenant_of_many_features_hides_no_drift_of_another():
+    fold, alarms = DriftFold(), []
+    for number in range(2 * LEAST_TASKS + 20):
+        end = ended(feature="chat", good=number < LEAST_TASKS + 20)
+        alarms += fold.add_end("victim", f"v{number}", end)
+        for other in range(100):
+            fold.add_end("other", "o", ended(feature=f"f{number * 100 + other}"))
+    assert [alarm.signal for alarm in alarms] == ["refused"]
+
+
 class Watched:
     """Two replicas of the registry over the memory bus, beside a planner."""
 
