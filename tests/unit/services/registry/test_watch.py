@@ -20,7 +20,7 @@ from bulkhead_services.registry.core import plan_rollback
 from bulkhead_services.registry.settings import Settings
 from bulkhead_services.registry.watch import reader
 from bulkhead_services.registry.watch.canary import BOUND, GUARD, MARGIN, CanaryFold, ComparedTask
-from bulkhead_services.registry.watch.drift import LEAST_TASKS, DriftFold
+from bulkhead_services.registry.watch.drift import BLOCK_MS, LEAST_BLOCKS, DriftFold
 from bulkhead_services.registry.watch.reader import CanaryWatcher
 from bulkhead_services.registry.watch.sequential import SequentialTest
 from tests.eventually import until
@@ -206,28 +206,41 @@ def test_the_registrys_own_release_goes_back_to_what_stood():
     assert "the canary of worker.step@r2 does worse: more tasks without a full answer" in release.reason
 
 
+def minute(number: int, **fields: Any) -> TaskEnded:
+    """A task of the feature `chat` that ends in that minute."""
+    return ended(feature="chat", **fields).model_copy(update={"ended_unix_ms": BLOCK_MS * (number + 1)})
+
+
 def test_drift_is_told_when_answers_become_refusals_and_not_before():
     fold, citation = (
         DriftFold(),
         Citation(marker="a" * 12, document="d", document_sha256="0" * 64, chunk_id="c", start=0, end=1),
     )
-    good = ended(feature="chat", result=Result(answered="yes", citations=(citation,)))
-    raised = [alarm for number in range(500) for alarm in fold.add_end(TENANT, f"t{number}", good)]
-    assert not raised
-    refusing = [fold.add_end(TENANT, f"r{number}", ended(good=False, feature="chat")) for number in range(LEAST_TASKS)]
+    good = {"result": Result(answered="yes", citations=(citation,))}
+    assert not [alarm for at in range(500) for alarm in fold.add_end(TENANT, f"t{at}", minute(at, **good))]
+    refusing = [fold.add_end(TENANT, f"r{at}", minute(at, good=False)) for at in range(500, 500 + LEAST_BLOCKS)]
     [alarm] = [alarm for alarms in refusing for alarm in alarms]
     assert (alarm.feature, alarm.signal) == ("chat", "refused") and alarm.before < 0.05 < 0.2 < alarm.after
     assert fold.list_standing(TENANT, alarm.raised_unix_ms) == [alarm]
     assert not fold.list_standing("other", alarm.raised_unix_ms)
 
 
+def test_a_batch_of_tasks_that_are_alike_is_no_drift():
+    fold = DriftFold()
+    alarms = [alarm for at in range(200) for alarm in fold.add_end(TENANT, f"t{at}", minute(at))]
+    for number in range(300):
+        alarms += fold.add_end(TENANT, f"b{number}", minute(200, good=False))
+    for at in range(201, 300):
+        alarms += fold.add_end(TENANT, f"u{at}", minute(at))
+    assert not alarms
+
+
 def test_a_tenant_of_many_features_hides_no_drift_of_another():
     fold, alarms = DriftFold(), []
-    for number in range(2 * LEAST_TASKS + 20):
-        end = ended(feature="chat", good=number < LEAST_TASKS + 20)
-        alarms += fold.add_end("victim", f"v{number}", end)
+    for at in range(2 * LEAST_BLOCKS + 20):
+        alarms += fold.add_end("victim", f"v{at}", minute(at, good=at < LEAST_BLOCKS + 20))
         for other in range(100):
-            fold.add_end("other", "o", ended(feature=f"f{number * 100 + other}"))
+            fold.add_end("other", "o", ended(feature=f"f{at * 100 + other}"))
     assert [alarm.signal for alarm in alarms] == ["refused"]
 
 
