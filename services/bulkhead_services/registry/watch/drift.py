@@ -13,6 +13,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
 from bulkhead_contracts.prompt import DriftAlarm
 from bulkhead_contracts.task import TaskEnded
+from bulkhead_services.registry.core import DAY_MS
 
 TOLERANCE = 0.25
 """Standard deviations by which a mean may wander."""
@@ -28,7 +29,6 @@ MOST_DEVIATIONS = 4.0
 MAX_FEATURES = 50
 """Of a tenant: one that names ever new features loses its own alone."""
 MAX_TENANTS = 200
-DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(slots=True)

@@ -21,8 +21,9 @@ from bulkhead_contracts.prompt import CanaryMetric, CanaryWatch, DriftAlarm, Pro
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
+from bulkhead_services.registry.core import DAY_MS
 from bulkhead_services.registry.watch.canary import CanaryFold, ComparedTask
-from bulkhead_services.registry.watch.drift import DAY_MS, DriftFold
+from bulkhead_services.registry.watch.drift import DriftFold
 
 log = Log("registry.watch")
 

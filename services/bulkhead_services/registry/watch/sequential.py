@@ -33,14 +33,9 @@ class SequentialTest:
     _worse: list[float] = field(default_factory=lambda: [0.0] * len(ODDS_RATIOS))
     _better: list[float] = field(default_factory=lambda: [0.0] * len(ODDS_RATIOS))
 
-    def add_fact(self, is_bad: bool, in_canary: bool, share: float) -> None:
-        """Count a task and bet on its side. share: of the canary, when the task began."""
-        self.bet_worse(is_bad, in_canary, share)
-        self.bet_better(is_bad, in_canary, share)
-        self.count_task(is_bad, in_canary)
-
     def bet_worse(self, is_bad: bool, in_canary: bool, share: float) -> None:
-        """Bet that the fact is more frequent in the canary. Also fair where it is less frequent."""
+        """Bet that the fact is more frequent in the canary. Also fair where it is less frequent. share: of the canary,
+        when the task began."""
         for place, ratio in enumerate(ODDS_RATIOS):
             self._worse[place] += _log_gain(is_bad, in_canary, share, self._rate, ratio)
 
