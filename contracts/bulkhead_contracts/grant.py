@@ -4,6 +4,7 @@ A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its
 """
 
 import base64
+import hashlib
 import json
 import operator
 from typing import Annotated, Literal
@@ -53,6 +54,12 @@ class TaskGrant(Contract):
         tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
     release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
+
+    @property
+    def asker(self) -> str:
+        """Digest of tenant and actor."""
+        named = f"{self.tenant}/{self.actor}".encode()
+        return hashlib.blake2b(named, digest_size=16, person=b"bulkhead-asker").hexdigest()
 
 
 def task_claims(token: str) -> TaskGrant | None:

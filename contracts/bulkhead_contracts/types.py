@@ -36,6 +36,8 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """One subject token: tenant, task, service or step id."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+AskerDigest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{32})?$")]
+"""Tells the people of a tenant apart without naming them; "" where it is not known."""
 Marker = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
 """First 12 hex digits of a content's sha256; what an answer cites as [#marker]."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_NAME_CHARS)]

@@ -452,7 +452,9 @@ async def _print_canary(at: GatewayOptions, label: str) -> None:
     if watch is None:
         out.print(f"{label} has no canary", markup=False)
         return
-    verdict = {"regressed": "rolled back", "better": "does better", "no_worse": "does no worse"}.get(watch["verdict"])
+    verdict = {"regressed": "rolled back", "better": "does better", "no_worse": "no difference shown"}.get(
+        watch["verdict"]
+    )
     line = f"the canary of {label} since release {watch['began']}: {verdict or 'running'}"
     out.print(one_line(f"{line}{': ' if watch['reason'] else ''}{watch['reason']}"), markup=False)
     arms = watch["canary"], watch["rest"]

@@ -14,7 +14,21 @@ from ..result import ContentRef, Failure, Label, Result, Usage
 from ..step.v1 import StepInput
 from ..task_options import Replan, is_default_replan
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Name, Reason, ReleaseRef, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
+from ..types import (
+    AskerDigest,
+    Body,
+    Contract,
+    Count,
+    Name,
+    Reason,
+    ReleaseRef,
+    Tag,
+    Title,
+    Token,
+    TokenCount,
+    UnixMs,
+    UsdMicros,
+)
 
 CallerRole = Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator"]
 CALLER_ROLES: tuple[CallerRole, ...] = get_args(CallerRole)
@@ -103,11 +117,14 @@ class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
 
 class TaskAccepted(Body, type="mesh.task.accepted"):
     """The planner has the task and drafts a plan. delivery: what of its text may be shown, and when. left_out: tools
-    that change something, which the task has not got because its request did not name them."""
+    that change something, which the task has not got because its request did not name them. release, asker: as at its
+    end."""
 
     deadline_unix_ms: UnixMs
     delivery: Delivery = "draft"
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
+    release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
+    asker: Annotated[AskerDigest, Field(exclude_if=operator.not_)] = ""
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
@@ -176,7 +193,8 @@ class TaskEnded(Body, type="mesh.task.ended"):
     """The task is over: always said, exactly once, with a reason that a person can act on.
 
     ended_steps: attempts that ended with it, told in the same message; they come before the end. release, feature: of
-    its grant. began_unix_ms: of a task with a release, when it was submitted.
+    its grant. asker: of a task with a release, digest of who asked for it. began_unix_ms: of a task with a release,
+    when it was submitted.
     """
 
     status: TaskStatus
@@ -189,6 +207,7 @@ class TaskEnded(Body, type="mesh.task.ended"):
     ended_unix_ms: UnixMs = 0
     ended_steps: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
+    asker: Annotated[AskerDigest, Field(exclude_if=operator.not_)] = ""
     feature: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
     began_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 

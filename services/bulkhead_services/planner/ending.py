@@ -9,7 +9,7 @@ from typing import Literal
 
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
 from bulkhead.flow.answered import DoneStep, settle_task_answer
-from bulkhead_contracts.grant import task_claims
+from bulkhead_contracts.grant import TaskGrant, task_claims
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
@@ -32,7 +32,7 @@ def end_task(
     if status == "succeeded" and state.steps:
         result = _result_of_task(state)
     claims = task_claims(state.grant)
-    release = claims.release if claims is not None else ""
+    release, asker = release_and_asker(claims)
     ended = TaskEnded(
         status=status,
         failure=failure,
@@ -42,9 +42,10 @@ def end_task(
         steps_total=len(state.steps),
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=message.time_unix_ms,
-        release=release,
         feature=claims.feature if claims is not None else "",
         began_unix_ms=state.latest_unix_ms - state.limits.lifetime_ms if release else 0,
+        release=release,
+        asker=asker,
     )
     if failure is not None and failure.code not in HALTED_BY_BUDGET:
         # Streams in flight still cost money, and nobody waits for them any more.
@@ -55,6 +56,11 @@ def end_task(
     if state.adopted:
         stop = (*stop, Send("doors", ended))
     return Transition(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
+
+
+def release_and_asker(claims: TaskGrant | None) -> tuple[str, str]:
+    """Release that a task keeps, and a digest of who asked for it; both "" of a task without a release."""
+    return (claims.release, claims.asker) if claims is not None and claims.release else ("", "")
 
 
 def _result_of_task(state: PlannerState) -> Result | None:

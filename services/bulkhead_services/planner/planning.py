@@ -10,6 +10,7 @@ from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, sta
 from bulkhead.flow.deferrals import next_deferral
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
+from bulkhead_contracts.grant import task_claims
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import PlanNote, PlanRejected, PlanStep
@@ -18,7 +19,7 @@ from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import adopt_plan
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
-from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task
+from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker
 from bulkhead_services.planner.state import Pause, PlannerState, StepState
 
 DRAFT_TIMER = "draft-again-"
@@ -61,10 +62,11 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         submitted_plan=body.plan,
         replan=body.replan,
     )
-    accepted = (
-        Send("gateway", TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out)),
-        SetTimer(TASK_TIMER, until),
+    release, asker = release_and_asker(task_claims(state.grant))
+    begun = TaskAccepted(
+        deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out, release=release, asker=asker
     )
+    accepted = Send("gateway", begun), SetTimer(TASK_TIMER, until)
     if body.plan is None:
         return request_draft(state, message, ()).preceded_by(*accepted)
     # What was submitted as a plan bounds the task: no text that a model reads later can add a tool to it.

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TypeVar
 
-from bulkhead.bus.port import BusError, BusUnavailable, WrongLastSequence
+from bulkhead.bus.port import BusError, BusUnavailable, PubAck, WrongLastSequence
 from bulkhead.grants import GrantRefused
 from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.labels import ReleaseLabels
@@ -73,7 +73,7 @@ class PromptRegistry(EdgeComponent):
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
         self._labels = ReleaseLabels(context.bus)
         self._watcher = CanaryWatcher(
-            context.bus, self._labels, context.clock, self._read_release, self._drop_canary, canary_tasks
+            context.bus, self._labels, context.clock, self._read_release, self.drop_canary, canary_tasks
         )
         self._evaluations = EvaluationRegistry(
             context,
@@ -235,7 +235,7 @@ class PromptRegistry(EdgeComponent):
         more, gate = bool(rows) and rows[-1].number > 1, self._evaluations.gate_of(tenant, request.label)
         return ReleasesReplied(releases=rows, more=more, canaries=canaries, gate=gate)
 
-    async def _drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
+    async def drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
         """Let what stands beside a canary that has regressed stand alone. Where another move is first, or another
         replica, the next look shows what is left to do. Raises BusError."""
         standing = self._labels.find_newest(tenant, watch.label)
@@ -243,7 +243,9 @@ class PromptRegistry(EdgeComponent):
             return
         release = plan_rollback(standing, watch, self._context.clock())
         subject = subjects.release_subject(tenant, release.label, release.number)
-        if await self._put_once(subject, release.model_dump_json().encode(), release.act):
+        ack = await self._publish_once(subject, release.model_dump_json().encode(), release.act)
+        # Told by the one replica that stored it.
+        if ack is not None and not ack.duplicate:
             metrics.canary_rollbacks.add(1, {names.LABEL: release.label, names.KIND: watch.metric})
             log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
 
@@ -343,15 +345,20 @@ class PromptRegistry(EdgeComponent):
         return release
 
     async def _put_once(self, subject: str, body: bytes, act: str) -> bool:
-        """Store it where nothing is stored; False where something is. Raises BusError."""
+        """Store it where nothing is stored; False where something else is. Raises BusError."""
+        if await self._publish_once(subject, body, act) is not None:
+            return True
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
+        return stored is not None and stored.body == body
+
+    async def _publish_once(self, subject: str, body: bytes, act: str) -> PubAck | None:
+        """Store it where nothing is stored; None where something is. Raises BusError."""
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{act}")
         headers = {"content-type": envelope.CONTENT_TYPE}
         try:
-            await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
+            return await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
         except WrongLastSequence:
-            stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
-            return stored is not None and stored.body == body
-        return True
+            return None
 
     async def _summarize(self, tenant: str, shipped: PromptText) -> PromptSummary:
         newest = await self._newest_version(tenant, shipped.id)

@@ -1,11 +1,12 @@
 """The comparison of a canary with the rest, as a fold over tasks that ended and over what was said of them, pure.
 
 In: beginnings and ends of tasks that began while the canary stood; ratings of them. Out: both sides in figures, and a
-verdict: the canary has regressed, does better, or does no worse after enough tasks. It is the same for the same
-messages, so that all replicas come to the same one.
+verdict: the canary has regressed, or after enough tasks does better, or shows no difference. It is the same for the
+same messages, so that all replicas come to the same one.
 
 Tasks count in the order in which they began: of a canary that is quicker than the rest more would be known first, its
-bad ones too, and it would look worse for that alone.
+bad ones too, and it would look worse for that alone. For the same reason a task that takes much longer than most counts
+when patience with it ends, on both sides alike, as bad by each metric; its end is shown and not bet on.
 """
 
 import statistics
@@ -34,12 +35,17 @@ BAD: dict[CanaryMetric, str] = {
     "latency": "tasks that took long",
     "judges": "answers that judges found bad",
 }
+GUARD = 10.0
+"""Stake of one metric, for "worse", at which a canary is not proposed."""
+LEAST_PEOPLE = 20
+"""People of each side, where people are shared out, before a canary is proposed."""
 MAX_TASKS = 20_000
 """Tasks that are remembered: a rating of an older one is not counted."""
 MAX_PEOPLE = 20_000
 MEDIAN_OF = 1_000
-PATIENCE_FIRST_MS, PATIENCE_LEAST_MS, PATIENCE_MEDIANS = 60_000, 5_000, 4
-"""A task that runs holds back the count of those that began after it for so many medians of time."""
+PATIENCE_FIRST_MS, PATIENCE_LEAST_MS, PATIENCE_MEDIANS = 600_000, 5_000, 4
+"""A task that runs holds back the count of those that began after it for so many medians of time; while none has ended,
+for the first."""
 MARGIN = 1.1
 """By so much tokens, cost and time may differ before it counts."""
 
@@ -53,7 +59,8 @@ def is_good(ended: TaskEnded) -> bool:
 
 
 class ComparedTask(NamedTuple):
-    """A task of the comparison. share: of the canary, from 0 to 1, when it began."""
+    """A task of the comparison. person: whoever asked for it, "" where that is not known. share: of the canary, from 0
+    to 1, when it began."""
 
     task: str
     person: str
@@ -91,8 +98,8 @@ class _ArmSums:
 
 
 class CanaryFold:
-    """One canary. began: number of the release that began it; propose_after: tasks of the canary without a regression
-    after which it is proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
+    """One canary. began: number of the release that began it; propose_after: least tasks of the canary before it is
+    proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
 
     def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
         self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
@@ -101,56 +108,80 @@ class CanaryFold:
         self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
         self._arms = _ArmSums(), _ArmSums()
         self._tasks = BoundedDict[str, ComparedTask](2 * MAX_TASKS)
-        self._running: dict[str, int] = {}
+        self._running: dict[str, tuple[ComparedTask, int]] = {}
+        self._late = BoundedDict[str, None](MAX_TASKS)
+        self._times = RunningQuantile()
         self._outcomes: dict[str, _Outcome] = {}
         self._judged = BoundedDict[str, None](MAX_TASKS)
         self._words = BoundedDict[str, dict[str, bool]](MAX_TASKS)
         self._ratings: SequentialTest | None = SequentialTest()
         self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
-        self._decided: CanaryWatch | None = None
+        self._people: tuple[set[str], set[str]] = set(), set()
+        self._regressed: CanaryWatch | None = None
 
-    def add_begin(self, task: str, now_unix_ms: int) -> None:
+    def add_begin(self, compared: ComparedTask, now_unix_ms: int) -> None:
         """Expect the end of a task that began. now_unix_ms: of the message that tells it."""
-        if len(self._running) < MAX_TASKS and task not in self._tasks:
-            self._running.setdefault(task, now_unix_ms)
+        self._count_known(now_unix_ms)
+        task = compared.task
+        if len(self._running) < MAX_TASKS and task not in self._tasks and task not in self._late:
+            self._running.setdefault(task, (compared, now_unix_ms))
 
     def add_end(self, compared: ComparedTask, ended: TaskEnded, now_unix_ms: int) -> None:
         """Count a task that ended, when those that began before it are known; what a person cancelled says nothing, and
         what comes again is not counted."""
-        if compared.task in self._tasks:
+        # First, so that what ends too late is late, whether or not anything came in between.
+        self._count_known(now_unix_ms)
+        task = compared.task
+        if task in self._tasks:
             return
-        self._tasks[compared.task] = compared
+        self._tasks[task] = compared
         if ended.status == "cancelled":
-            self.drop_task(compared.task, now_unix_ms)
-            return
-        usage, took_ms = ended.usage, max(0, ended.ended_unix_ms - ended.began_unix_ms)
-        values = usage.input_tokens + usage.output_tokens, usage.cost_usd_micros, took_ms
-        outcome = _Outcome(is_good(ended), ended.status != "succeeded", values)
-        if compared.task in self._running:
-            self._outcomes[compared.task] = outcome
-            self._count_known(now_unix_ms)
+            self._running.pop(task, None)
         else:
-            self._count_task(compared, outcome)
-
-    def drop_task(self, task: str, now_unix_ms: int) -> None:
-        """Expect it no more: it is none of this comparison."""
-        self._running.pop(task, None)
+            usage, took_ms = ended.usage, max(0, ended.ended_unix_ms - ended.began_unix_ms)
+            values = usage.input_tokens + usage.output_tokens, usage.cost_usd_micros, took_ms
+            outcome = _Outcome(is_good(ended), ended.status != "succeeded", values)
+            self._times.add_value(took_ms)
+            if task in self._running:
+                self._outcomes[task] = outcome
+            elif task in self._late:
+                self._show_task(compared, outcome)
+            else:
+                self._count_task(compared, outcome)
         self._count_known(now_unix_ms)
 
     def _count_known(self, now_unix_ms: int) -> None:
-        """Count in order, up to a task that may end soon; one that takes much longer than most is left to itself."""
-        took = [took_ms for arm in self._arms for took_ms in arm.latencies]
-        patience_ms = max(PATIENCE_LEAST_MS, PATIENCE_MEDIANS * statistics.median(took)) if took else PATIENCE_FIRST_MS
+        """Count in order, up to a task that may still end in time."""
+        if not self._running:
+            return
+        median_ms = self._times.find_median()
+        patience_ms = PATIENCE_FIRST_MS if median_ms is None else max(PATIENCE_LEAST_MS, PATIENCE_MEDIANS * median_ms)
         while self._running:
-            task, began_unix_ms = next(iter(self._running.items()))
+            task, (compared, began_unix_ms) = next(iter(self._running.items()))
             outcome = self._outcomes.pop(task, None)
-            if outcome is None and now_unix_ms - began_unix_ms < patience_ms:
-                return
+            if outcome is None:
+                if now_unix_ms - began_unix_ms < patience_ms:
+                    return
+                self._late[task] = None
             del self._running[task]
-            if outcome is not None:
-                self._count_task(self._tasks[task], outcome)
+            self._count_task(compared, outcome)
 
-    def _count_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
+    def _count_task(self, compared: ComparedTask, outcome: _Outcome | None) -> None:
+        """Bet on its side. outcome: None of a task that is late."""
+        if self.has_regressed:
+            return
+        if outcome is not None:
+            self._show_task(compared, outcome)
+        people = self._people[0 if compared.in_canary else 1]
+        if compared.person and len(people) < LEAST_PEOPLE:
+            people.add(compared.person)
+        self._add_fact("quality", compared, outcome is None or not outcome.is_good)
+        self._add_fact("errors", compared, outcome is None or outcome.is_error)
+        for place, metric in enumerate(MEASURED):
+            self._add_value(metric, compared, outcome.values[place] if outcome is not None else None)
+        self._end_regressed()
+
+    def _show_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
         if self.has_regressed:
             return
         arm = self._arms[0 if compared.in_canary else 1]
@@ -161,11 +192,6 @@ class CanaryFold:
         arm.tokens += tokens
         arm.cost_usd_micros += cost_usd_micros
         arm.latencies.append(took_ms)
-        self._add_fact("quality", compared, not outcome.is_good)
-        self._add_fact("errors", compared, outcome.is_error)
-        for metric, value in zip(MEASURED, outcome.values, strict=True):
-            self._add_value(metric, compared, value)
-        self._decide_verdict()
 
     def add_verdict(self, task: str, is_bad: bool) -> None:
         """Count the first verdict of a certified judge on a task."""
@@ -174,7 +200,7 @@ class CanaryFold:
             return
         self._judged[task] = None
         self._add_fact("judges", compared, is_bad)
-        self._decide_verdict()
+        self._end_regressed()
 
     def add_rating(self, task: str, person: str, is_bad: bool) -> None:
         """Keep a person's word on a task: it replaces the one before, and decides nothing."""
@@ -203,21 +229,18 @@ class CanaryFold:
     @property
     def has_regressed(self) -> bool:
         """True once the canary is to be rolled back; nothing is counted any more."""
-        return self._decided is not None and self._decided.verdict == "regressed"
+        return self._regressed is not None
 
     def report_watch(self) -> CanaryWatch:
         """Both sides, the evidence and the verdict, now."""
-        if self.has_regressed:
-            assert self._decided is not None
-            return self._decided
-        watch = self._build_watch()
-        if self._decided is None:
-            return watch
-        decision = {name: getattr(self._decided, name) for name in ("verdict", "metric", "tasks", "reason")}
-        return watch.model_copy(update=decision)
+        return self._regressed or self._build_watch(*self._judge())
 
-    def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int) -> None:
+    def _add_value(self, metric: CanaryMetric, compared: ComparedTask, value: int | None) -> None:
         threshold = self._quantiles[metric].threshold_for(compared.share)
+        if value is None:
+            if threshold is not None:
+                self._add_fact(metric, compared, is_bad=True)
+            return
         self._quantiles[metric].add_value(value)
         if threshold is not None:
             # The canary counts as worse where it is so by more than the margin alone, and as better likewise.
@@ -243,21 +266,31 @@ class CanaryFold:
         canary makes no difference."""
         if self._sticky_by == "task":
             return True
-        if not is_bad or (compared.person, name) in self._bet_on:
+        if not is_bad or not compared.person or (compared.person, name) in self._bet_on:
             return False
         self._bet_on[compared.person, name] = None
         return True
 
-    def _decide_verdict(self) -> None:
-        worst = max(DECIDING, key=lambda metric: self._tests[metric].worse_stake)
+    def _end_regressed(self) -> None:
+        verdict, metric = self._judge()
+        if verdict == "regressed":
+            self._regressed = self._build_watch(verdict, metric)
+
+    def _judge(self) -> tuple[str, CanaryMetric | None]:
+        """Verdict now, and the metric that decides. A canary is proposed only while it looks worse by no metric, also
+        where it is better by another."""
+        worst, best = self._find_worst(), max(DECIDING, key=lambda metric: self._tests[metric].better_stake)
         if self._tests[worst].worse_stake >= BOUND:
-            self._decided = self._build_watch("regressed", worst)
-        elif self._decided is None:
-            best = max(DECIDING, key=lambda metric: self._tests[metric].better_stake)
-            if self._tests[best].better_stake >= BOUND:
-                self._decided = self._build_watch("better", best)
-            elif self._arms[0].tasks >= self._propose_after:
-                self._decided = self._build_watch("no_worse")
+            return "regressed", worst
+        enough_people = self._sticky_by == "task" or min(map(len, self._people)) >= LEAST_PEOPLE
+        enough_tasks = self._tests["quality"].tasks[0] >= self._propose_after
+        if self._tests[worst].worse_stake >= GUARD or not (enough_people and enough_tasks):
+            return "running", None
+        return ("better", best) if self._tests[best].better_stake >= BOUND else ("no_worse", None)
+
+    def _find_worst(self) -> CanaryMetric:
+        known = [metric for metric in DECIDING if sum(self._tests[metric].tasks)]
+        return max(known, default=DECIDING[0], key=lambda metric: self._tests[metric].worse_stake)
 
     def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
         ratings = self._compare_ratings()
@@ -290,14 +323,18 @@ class CanaryFold:
                 )
 
     def _explain_verdict(self, verdict: str, metric: CanaryMetric | None) -> str:
-        if verdict == "no_worse":
-            return f"{self._arms[0].tasks} tasks of the canary have ended, and none of its metrics is worse"
-        if metric is None:
+        if verdict == "running":
             return ""
+        worst = self._find_worst()
+        nearest = f"nearest to worse are {BAD[worst]}, at {self._tests[worst].worse_stake:.1f} of {round(BOUND):,}"
+        if metric is None:
+            return f"no difference shown in {self._tests['quality'].tasks[0]} tasks of the canary; {nearest}"
         test = self._tests[metric]
         comparison = "more" if verdict == "regressed" else "fewer"
         return (
             f"{comparison} {BAD[metric]}: {test.bad[0]} of {test.tasks[0]} in the canary, "
             f"{test.bad[1]} of {test.tasks[1]} beside it; "
             f"without a difference so much is seen in one of {round(BOUND):,} canaries at most"
+            f"{f'; {len(self._late)} tasks of both sides were late, and count as bad' if self._late else ''}"
+            f"{f'; {nearest}' if verdict == 'better' else ''}"
         )

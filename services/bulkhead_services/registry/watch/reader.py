@@ -21,13 +21,13 @@ from bulkhead_contracts.prompt import CanaryWatch, DriftAlarm, PromptRelease
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
+from bulkhead_services.registry.core import DAY_MS
 from bulkhead_services.registry.watch.canary import CanaryFold, ComparedTask
-from bulkhead_services.registry.watch.drift import DAY_MS, DriftFold
+from bulkhead_services.registry.watch.drift import DriftFold
 
 log = Log("registry.watch")
 
 INBOX = subjects.inbox_stream("gateway")
-ENDS, RATINGS = "mesh.planner.gateway.>", "mesh.gateway.gateway.>"
 PROGRESSED = Progressed.ce_type()
 BEGINS = frozenset({TaskAccepted.ce_type(), PROGRESSED})
 ACCEPTED_FIELD = b'"accepted":{'
@@ -57,7 +57,7 @@ class CanaryWatcher:
         self._canaries: dict[tuple[str, str], CanaryFold] = {}
         self._drift = DriftFold()
         self._after: int | None = None
-        self._rated_after = 0
+        self._matching = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, background: BackgroundTasks) -> None:
@@ -114,10 +114,7 @@ class CanaryWatcher:
         """Until it is cancelled, or raises what is a bug: then it is begun anew."""
         while True:
             try:
-                await self.match_canaries()
-                if self._after is None:
-                    self._after = self._rated_after = await self._find_start()
-                await self._read_on()
+                await self.read_on()
                 for (tenant, _), canary in list(self._canaries.items()):
                     if canary.has_regressed:
                         await self._drop_canary(tenant, canary.report_watch())
@@ -135,6 +132,10 @@ class CanaryWatcher:
 
     async def match_canaries(self) -> None:
         """Watch the canaries that stand now, and no others. Raises BusError."""
+        async with self._matching:
+            await self._match_canaries()
+
+    async def _match_canaries(self) -> None:
         await self._labels.read_new()
         standing = {key: release for key, release in self._labels.list_standing() if release.canary is not None}
         for key in self._canaries.keys() - standing.keys():
@@ -169,22 +170,28 @@ class CanaryWatcher:
         log.info("watch_begins", after=low, canaries=len(self._canaries))
         return low
 
-    async def _read_on(self) -> None:
+    async def read_on(self) -> None:
         """Fold up to the end of the inbox. Raises BusError."""
-        assert self._after is not None
-        while page := await self._bus.read(INBOX, ENDS, after=self._after):
+        await self.match_canaries()
+        if self._after is None:
+            self._after = await self._find_start()
+        # One read of all, in the order of the stream: every replica folds the same, and no rating before its task.
+        while page := await self._bus.read(INBOX, "mesh.>", after=self._after):
+            # After the page is read: what a task in it began with stands in a release by then.
+            await self.match_canaries()
             for stored in page:
-                if stored.ce_type == TaskEnded.ce_type():
-                    await self._fold_end(stored)
-                elif stored.ce_type in BEGINS and (stored.ce_type != PROGRESSED or ACCEPTED_FIELD in stored.body):
-                    for fold in self._folds_of(stored.tenant):
-                        fold.add_begin(stored.task, stored.time_unix_ms)
+                await self._fold_message(stored)
                 self._after = stored.sequence
-        while page := await self._bus.read(INBOX, RATINGS, after=self._rated_after):
-            for stored in page:
-                if stored.ce_type == TaskRated.ce_type() and (rated := _read_body(stored)) is not None:
-                    self._fold_rating(stored, rated)
-                self._rated_after = stored.sequence
+
+    async def _fold_message(self, stored: StoredMessage) -> None:
+        sender, kind = stored.sender, stored.ce_type
+        if sender == "gateway" and kind == TaskRated.ce_type():
+            if (rated := _read_body(stored)) is not None:
+                self._fold_rating(stored, rated)
+        elif sender == "planner" and kind == TaskEnded.ce_type():
+            await self._fold_end(stored)
+        elif sender == "planner" and kind in BEGINS and (kind != PROGRESSED or ACCEPTED_FIELD in stored.body):
+            await self._fold_begin(stored)
 
     def _fold_rating(self, stored: StoredMessage, rated: Body) -> None:
         """A rating of a person, or a certified judge's verdict: one that is not certified is advice, and labels are
@@ -196,24 +203,40 @@ class CanaryWatcher:
             elif rated.certified:
                 fold.add_verdict(stored.task, rated.score == "bad")
 
+    async def _fold_begin(self, stored: StoredMessage) -> None:
+        if (told := _read_body(stored)) is None:
+            return
+        accepted = told.accepted if isinstance(told, Progressed) else told
+        assert isinstance(accepted, TaskAccepted)
+        if place := await self._find_place(stored, accepted.release, accepted.asker):
+            fold, compared = place
+            fold.add_begin(compared, stored.time_unix_ms)
+
     async def _fold_end(self, stored: StoredMessage) -> None:
         if (ended := _read_body(stored)) is None:
             return
         assert isinstance(ended, TaskEnded)
-        tenant, task, now_unix_ms = stored.tenant, stored.task, stored.time_unix_ms
-        for alarm in self._drift.add_end(tenant, task, ended):
-            log.warning("drift", tenant=tenant, task=task, feature=alarm.feature, signal=alarm.signal)
-        label, number, canary = (*ended.release.split("."), "", "")[:3]
-        key = tenant, label
-        if number and ((newest := self._labels.find_newest(*key)) is None or int(number) > newest.number):
+        if place := await self._find_place(stored, ended.release, ended.asker):
+            fold, compared = place
+            fold.add_end(compared, ended, stored.time_unix_ms)
+        for alarm in self._drift.add_end(stored.tenant, stored.task, ended):
+            log.warning("drift", tenant=stored.tenant, task=stored.task, feature=alarm.feature, signal=alarm.signal)
+
+    async def _find_place(
+        self, stored: StoredMessage, release: str, asker: str
+    ) -> tuple[CanaryFold, ComparedTask] | None:
+        """The canary that a task of a release is of, or stands beside. Raises BusError."""
+        if not release:
+            return None
+        label, number, *canary = release.split(".")
+        newest = self._labels.find_newest(stored.tenant, label)
+        if newest is None or int(number) > newest.number:
             await self.match_canaries()  # It was released after the last look.
-        for fold in self._folds_of(tenant):
-            share = fold.shares.get(int(number)) if number and fold.label == label else None
-            if share is None:
-                fold.drop_task(task, now_unix_ms)
-                continue
-            person = stored.actor or task
-            fold.add_end(ComparedTask(task, person, bool(canary), share), ended, now_unix_ms)
+        fold = self._canaries.get((stored.tenant, label))
+        share = fold.shares.get(int(number)) if fold is not None else None
+        if fold is None or share is None:
+            return None
+        return fold, ComparedTask(stored.task, asker, bool(canary), share)
 
     def _folds_of(self, tenant: str) -> list[CanaryFold]:
         return [fold for (owner, _), fold in self._canaries.items() if owner == tenant]

@@ -33,14 +33,9 @@ class SequentialTest:
     _worse: list[float] = field(default_factory=lambda: [0.0] * len(ODDS_RATIOS))
     _better: list[float] = field(default_factory=lambda: [0.0] * len(ODDS_RATIOS))
 
-    def add_fact(self, is_bad: bool, in_canary: bool, share: float) -> None:
-        """Count a task and bet on its side. share: of the canary, when the task began."""
-        self.bet_worse(is_bad, in_canary, share)
-        self.bet_better(is_bad, in_canary, share)
-        self.count_task(is_bad, in_canary)
-
     def bet_worse(self, is_bad: bool, in_canary: bool, share: float) -> None:
-        """Bet that the fact is more frequent in the canary. Also fair where it is less frequent."""
+        """Bet that the fact is more frequent in the canary. Also fair where it is less frequent. share: of the canary,
+        when the task began."""
         for place, ratio in enumerate(ODDS_RATIOS):
             self._worse[place] += _log_gain(is_bad, in_canary, share, self._rate, ratio)
 
@@ -98,6 +93,10 @@ class RunningQuantile:
         one there are more values of its own, which must not hide it."""
         count = len(self._sorted)
         return self._sorted[int(0.9 * (1 - share) * count)] if count >= QUANTILE_LEAST else None
+
+    def find_median(self) -> float | None:
+        """The value that half of the last ones do not exceed; None while there is none."""
+        return self._sorted[len(self._sorted) // 2] if self._sorted else None
 
     def add_value(self, value: float) -> None:
         """Remember it, after the threshold for it was read."""

@@ -1,5 +1,6 @@
 """The planner's playbooks: what it hears, what it says. Each row of its transition table, early, late and repeated."""
 
+import base64
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result, Usage
@@ -43,14 +45,14 @@ def play() -> Playbook:
     return Playbook(Planner())
 
 
-def submit(play: Playbook, **changes) -> None:
+def submit(play: Playbook, *, grant: str = "task-token", **changes) -> None:
     body = TaskSubmitted(
         objective=play.add_content("What is refunded?", "gateway"),
         limits=TaskLimits(deadline_ms=60_000),
         submitted_unix_ms=START_UNIX_MS,
         tools=(CALC, PAY),
     ).model_copy(update=changes)
-    play.hears(body, sender="gateway", grant="task-token")
+    play.hears(body, sender="gateway", grant=grant)
 
 
 def answers(play: Playbook, text: str, call: str = "plan-1-1") -> None:
@@ -301,6 +303,35 @@ def test_cancel_and_halt_end_the_task_and_stop_its_steps(play, status, body):
     accepts(play, "a")
     play.says()
     play.replays()
+
+
+def test_a_task_with_a_release_names_it_and_who_asked_alike_however_it_ends(play):
+    grants = [
+        TaskGrant(
+            tenant="demo",
+            task="t",
+            actor=actor,
+            tools=(),
+            document_scopes=(),
+            limits=TaskLimits(),
+            day_cost_usd_micros=1,
+            day_tokens=1,
+            expires_unix_ms=1,
+            release="production.3.canary",
+        )
+        for actor in ("ann", "bob")
+    ]
+    submit(play, grant=token_of(grants[0]))
+    accepted = play.only_output(TaskAccepted)
+    play.hears(TaskHalted(code="loop_stopped", reason="it loops"), sender="budget")
+    halted = play.only_output(TaskEnded)
+    assert (accepted.release, accepted.asker) == (halted.release, halted.asker) == (grants[0].release, grants[0].asker)
+    assert grants[0].asker != grants[1].asker and "ann" not in halted.model_dump_json()
+
+
+def token_of(grant: TaskGrant) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"grant": grant.model_dump(mode="json")}).encode())
+    return f"head.{claims.decode()}.signature"
 
 
 def test_the_deadline_ends_the_task_and_names_what_it_waited_for(play):
