@@ -139,7 +139,7 @@ def test_a_canary_that_is_better_by_one_metric_and_looks_worse_by_another_is_not
         for number in range(100):
             in_canary = number % 2 == 1
             fold.add_end(compared(number, in_canary), ended(good=not in_canary or number < bad_from), 0)
-            fold.add_rating(f"t{number}", "judges", is_bad=not in_canary)
+            fold.add_verdict(f"t{number}", is_bad=not in_canary)
         assert fold.report_watch().verdict == verdict
     assert GUARD <= evidence(fold, "quality").worse < BOUND
 
@@ -425,7 +425,9 @@ async def test_a_rollback_is_told_by_the_replica_alone_that_stored_it(watched: W
     monkeypatch.setattr(metrics.canary_rollbacks, "add", lambda count, labels: counted.append(count))
     context, fold = watched.mesh.context("registry"), fold_of()
     fill(fold, 200, good=False)
-    replicas = [registry.build(context, Settings(data_dir=tmp_path)) for _ in range(2)]
+    replicas = [
+        registry.build(context, Settings(data_dir=tmp_path, tenants_file=tmp_path / "tenants.yaml")) for _ in range(2)
+    ]
     for replica in replicas:
         await replica._labels.read_new()
     for replica in replicas:
