@@ -14,6 +14,7 @@ from contextvars import copy_context
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
@@ -217,7 +218,10 @@ class World:
     async def run(self) -> Record:
         """Everything, until all is quiet."""
         # A run has few steps, and they are short.
-        reservations_ahead.MIN_STEPS = 1
+        with patch.object(reservations_ahead, "MIN_STEPS", 1):
+            return await self._run()
+
+    async def _run(self) -> Record:
         for name in SERVICES:
             for number in range(self.scenario.replicas.get(name, 1)):
                 self.start(f"{name}-{number}")
@@ -421,6 +425,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "model_gateway": {"openai_base_url": f"{nobody}/v1", "openai_api_key": "sim", "model": "offline-rules-1"},
         "tool_executor": {"counter_url": nobody, "approval_ttl_s": approvals.TTL_S},
         "signer": {"tenants_file": TENANTS, "counter_url": nobody},
+        "registry": {"tenants_file": TENANTS},
         "gateway": {"http_port": 0, "tenants_file": TENANTS, "publishers": publishers},
     }
     return {name: composition_root(name).settings(data_dir=folder, **own.get(name, {})) for name in SERVICES}

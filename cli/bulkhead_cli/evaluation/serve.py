@@ -104,12 +104,12 @@ async def _find_waiting(
 ) -> tuple[list[dict[str, Any]], int]:
     """Evaluations after a number that nobody has reported, the oldest first, of sets that are here; and the number of
     the newest. Those that wait for longer than MAX_WAIT_MS are left to themselves."""
-    rows, more, since_unix_ms = list[dict[str, Any]](), True, time.time_ns() // 1_000_000 - MAX_WAIT_MS
-    while more:
+    rows, has_more, since_unix_ms = list[dict[str, Any]](), True, time.time_ns() // 1_000_000 - MAX_WAIT_MS
+    while has_more:
         page = await mesh.evaluations(rows[-1]["evaluation"]["number"] if rows else 0)
         rows += page["evaluations"]
         last = page["evaluations"][-1]["evaluation"] if page["evaluations"] else None
-        more = (
+        has_more = (
             page["more"] and last is not None and last["number"] > settled and last["requested_unix_ms"] > since_unix_ms
         )
     waiting = [row["evaluation"] for row in rows if row["report"] is None and row["evaluation"]["case_set"] in sets]

@@ -137,7 +137,11 @@ class Check(BaseModel):
 
     def __str__(self) -> str:
         value = getattr(self, self.kind)
-        value_text = value if isinstance(value, str) else json.dumps(self.model_dump(exclude_none=True, exclude_defaults=True)[self.kind])
+        value_text = (
+            value
+            if isinstance(value, str)
+            else json.dumps(self.model_dump(exclude_none=True, exclude_defaults=True)[self.kind])
+        )
         return f"{self.kind}: {value_text}"[: bounds.MAX_SUMMARY_CHARS]
 
 

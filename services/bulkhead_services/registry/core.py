@@ -166,11 +166,11 @@ def plan_trial(
     if isinstance(released, Failure):
         return released
     changed = {change.prompt for change in request.changes}
-    kept = (row for row in (standing.prompts if standing is not None else ()) if row.prompt not in changed)
+    unchanged = (row for row in (standing.prompts if standing is not None else ()) if row.prompt not in changed)
     return PromptRelease(
         label=TRIAL,
         number=number,
-        prompts=_merge_rows(tuple(kept), released),
+        prompts=_merge_rows(tuple(unchanged), released),
         reason=request.reason,
         person=signed_word.person,
         role=signed_word.role,

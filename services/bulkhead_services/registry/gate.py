@@ -83,9 +83,10 @@ def judge_move(
     had_values = {row.prompt: row.values for row in (standing.prompts if standing is not None else ())}
     has_new_values = any(change.values and change.values != had_values.get(change.prompt) for change in move.changes)
     own_values = policy.four_eyes and has_new_values
-    own = [version.name for version in changed if version.person == signed_word.person]
-    if policy.four_eyes and own:
-        reason = f"{signed_word.person} published {', '.join(own)}, and {move.label} wants another person to move it"
+    own_versions = [version.name for version in changed if version.person == signed_word.person]
+    if policy.four_eyes and own_versions:
+        names = ", ".join(own_versions)
+        reason = f"{signed_word.person} published {names}, and {move.label} wants another person to move it"
         return Failure.from_text("four_eyes", reason, "ask another prompt editor or an operator to do it")
     stood_on = []
     for name, set_sha256 in policy.sets.items():
@@ -124,20 +125,20 @@ def _find_fitting(
         rank = ORDER.index(worst.code)
         if nearest is None or rank > nearest[0]:
             nearest = rank, stored, worst
-    again = f"evaluate just this with the set {name}: Evaluate on the version's page, or `bulkhead prompts evaluate`"
+    hint = f"evaluate just this with the set {name}: Evaluate on the version's page, or `bulkhead prompts evaluate`"
     if nearest is None:
         reason = f"no statement says that these prompts pass the set {name}"
-        return Failure.from_text("gate_statement_missing", reason, again)
+        return Failure.from_text("gate_statement_missing", reason, hint)
     _, stored, misfit = nearest
     reason = f"evaluation {stored.number} with the set {name}: {misfit.reason}"
     match misfit.code:
         case "stale":
-            return Failure.from_text("gate_stale", reason, f"{again} again")
+            return Failure.from_text("gate_stale", reason, f"{hint} again")
         case "failed":
             hint = f"open evaluation {stored.number}, mend what fell in a new version, and evaluate that"
             return Failure.from_text("gate_failed", reason, hint)
         case "other_tenant":
-            return Failure.from_text("gate_other_tenant", reason, again)
+            return Failure.from_text("gate_other_tenant", reason, hint)
         case "other_set":
             return Failure.from_text("gate_other_set", reason, "have the evaluator run the set that the gate names")
-    return Failure.from_text("gate_other_digests", f"{reason}: it is of other prompts", again)
+    return Failure.from_text("gate_other_digests", f"{reason}: it is of other prompts", hint)

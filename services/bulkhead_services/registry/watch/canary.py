@@ -289,8 +289,8 @@ class CanaryFold:
         return ("better", best) if self._tests[best].better_stake >= BOUND else ("no_worse", None)
 
     def _find_worst(self) -> CanaryMetric:
-        known = [metric for metric in DECIDING if sum(self._tests[metric].tasks)]
-        return max(known, default=DECIDING[0], key=lambda metric: self._tests[metric].worse_stake)
+        tested = [metric for metric in DECIDING if sum(self._tests[metric].tasks)]
+        return max(tested, default=DECIDING[0], key=lambda metric: self._tests[metric].worse_stake)
 
     def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
         ratings = self._compare_ratings()

@@ -204,9 +204,9 @@ class CanaryWatcher:
                 fold.add_verdict(stored.task, rated.score == "bad")
 
     async def _fold_begin(self, stored: StoredMessage) -> None:
-        if (told := _read_body(stored)) is None:
+        if (progress := _read_body(stored)) is None:
             return
-        accepted = told.accepted if isinstance(told, Progressed) else told
+        accepted = progress.accepted if isinstance(progress, Progressed) else progress
         assert isinstance(accepted, TaskAccepted)
         if place := await self._find_place(stored, accepted.release, accepted.asker):
             fold, compared = place
