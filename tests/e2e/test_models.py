@@ -55,6 +55,10 @@ async def test_cases_are_compared_as_tasks_on_their_routes(world: World, cases: 
         assert 0 < row["passed"]["low"] < 0.5 < row["passed"]["high"] < 1
         assert 0 < row["first_token_ms"]["value"] < row["latency_p50_ms"]["value"] <= row["latency_p95_ms"]["value"]
         assert row["models"] == [f"openai/{MODEL}"] and list(row["failed_checks"].values()) == [2]
+    assert found["frontier"] and all(
+        bool(row["beaten_by"]) != (row["route"] in found["frontier"]) for row in found["routes"]
+    )
+    assert found["routes"][1]["settings"] == {"provider": "openai", **ROUTES["b"]}
     (difference,) = found["differences"]
     assert (difference["passed"]["value"], difference["verdict"]) == (0, "no difference shown")
     assert any("judges its own answers" in text for text in found["warnings"])

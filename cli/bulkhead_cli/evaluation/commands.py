@@ -1,4 +1,4 @@
-"""`bulkhead eval run`, `compare`, `check`, `calibrate`, `from-tasks`: their arguments. `main` adds them."""
+"""`bulkhead eval run`, `compare`, `models`, `check`, `calibrate`, `from-tasks`: their arguments. `main` adds them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.invocation import CommandGroup
-from bulkhead_cli.models.commands import MAX_AT_ONCE, MAX_REPEAT, Deadline, NoCheck, ceiling_usd_micros, deadline_of
+from bulkhead_cli.models.commands import (
+    COMPARE_USD,
+    MAX_AT_ONCE,
+    MAX_REPEAT,
+    Deadline,
+    NoCheck,
+    ceiling_usd_micros,
+    deadline_of,
+    parse_route_names,
+)
 from bulkhead_cli.options import Data, GatewayOptions, Json, Options, duration_s, parse_dollars
 from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.target import DEFAULT_DATA
@@ -43,6 +52,10 @@ BudgetUsd = Annotated[
         help="Maximum cost of all runs together; --resume keeps the earlier one.",
         show_default="1",
     ),
+]
+BudgetOfModels = Annotated[
+    float | None,
+    typer.Option("--budget-usd", metavar="USD", parser=parse_dollars, help="Maximum cost of all runs together."),
 ]
 Resume = Annotated[
     str,
@@ -171,6 +184,74 @@ def compare(
     from bulkhead_cli.evaluation.run import ReportFiles, compare_evaluations
 
     return compare_evaluations(data, baseline, run, ReportFiles(files.html, files.junit), as_json=as_json)
+
+
+@eval_app.command("models")
+def models(
+    case_set: CaseSet,
+    at: GatewayOptions,
+    route: Annotated[
+        list[str], typer.Option("--route", metavar="NAME", help="Route of the model gateway; may be repeated.")
+    ],
+    repetitions: Repetitions = 1,
+    parallel: Parallel = 1,
+    budget_usd: BudgetOfModels = COMPARE_USD,
+    min_pass: MinPass = None,
+    deadline: Deadline = "",
+    no_check: NoCheck = False,
+) -> Work:
+    """Run a set on several routes: quality, latency and cost of each with intervals of 95 %, and the frontier.
+
+    On the frontier are the routes that no other beats: none is as good in the share passed, the p50 latency and the
+    cost of a run, and better in one. Every run is a task of the mesh: limits hold, and spending is counted under the
+    feature "compare". More runs at the same time add to latencies. The exit code is 1 when a later route passes fewer
+    cases than the first one beyond doubt, when a route passes less than --min-pass, and when the budget left runs
+    undone.
+
+    Examples: bulkhead eval models cases.jsonl --route default --route small --repetitions 3 --json > report.json
+    """
+    from bulkhead_cli.models.compare import RouteComparisonRequest, compare_routes
+
+    request = RouteComparisonRequest(
+        case_set,
+        parse_route_names(",".join(route)),
+        repetitions,
+        ceiling_usd_micros(budget_usd),
+        parallel,
+        deadline_of(deadline),
+        min_pass,
+        check=not no_check,
+        limit_option="--budget-usd",
+    )
+    return compare_routes(at.gateway_target(may_make_key=True), request, as_json=at.as_json)
+
+
+@eval_app.command("suggest")
+def suggest(
+    report: Annotated[
+        Path, typer.Argument(metavar="REPORT", help="What `eval models --json` printed.", show_default=False)
+    ],
+    min_pass: Annotated[
+        list[str],
+        typer.Option(
+            "--min-pass",
+            metavar="[TIER=]SHARE",
+            help="Least lower bound of the share passed, for a tier (default); may be repeated.",
+        ),
+    ],
+    as_json: Json = False,
+) -> Work:
+    """Propose for each tier the cheapest route on the frontier whose lower bound clears the gate; nothing is applied.
+
+    Printed are rows of BULKHEAD_ROUTES as YAML, with the reason; --json has them as its field "routes". The exit code
+    is 1 when no route clears a tier's gate.
+
+    Examples: bulkhead eval suggest report.json --min-pass 0.9 · bulkhead eval suggest report.json --min-pass 0.9
+    --min-pass small=0.75
+    """
+    from bulkhead_cli.evaluation.suggest import suggest_routes
+
+    return suggest_routes(report, min_pass, as_json=as_json)
 
 
 @eval_app.command("check")

@@ -93,11 +93,7 @@ def compare(
     at_least: AtLeast = None,
     no_check: NoCheck = False,
 ) -> Work:
-    """Run cases on several routes and compare quality, latency and cost, each with an interval of 95 %.
-
-    Every run is a task of the mesh: limits hold, and spending is counted under the feature "compare". The exit code is
-    1 when a later route passes fewer cases than the first one beyond doubt, when a route passes less than --at-least,
-    and when the limit left runs undone.
+    """Compare routes as [bold]bulkhead eval models[/bold] does, by its earlier name and options.
 
     Examples: bulkhead models compare --cases cases.yaml --routes default,small --repeat 3 · bulkhead models compare
     --cases cases.jsonl --routes default --at-least 0.9 --limit-usd 2 --json
@@ -151,9 +147,7 @@ def parse_route_names(routes: str) -> tuple[str, ...]:
     parsed = tuple(route.strip() for route in routes.split(",") if route.strip())
     if not parsed or len(set(parsed)) != len(parsed):
         raise CommandError(
-            Exit.USAGE,
-            f"--routes {routes[:80]!r} is no list of different routes",
-            "write default,small; see models list",
+            Exit.USAGE, f"{routes[:80]!r} is no list of different routes", "name each route once; see models list"
         )
     return parsed
 

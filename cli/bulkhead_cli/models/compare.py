@@ -1,4 +1,4 @@
-"""`bulkhead models compare`: cases on routes, as tasks of a mesh; a table with intervals, and an exit code.
+"""`bulkhead eval models`, earlier `models compare`: cases on routes, as tasks; a table with intervals, an exit code.
 
 In: a target, a case file, routes. Out: text or JSON on standard output, progress on standard error.
 """
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.evaluation.comparison import GroupFigures, RouteComparison, compare_runs
+from bulkhead.evaluation.frontier import find_dominators, list_candidates
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.reports.report import run_json
 from bulkhead.evaluation.runs import CaseRuns
@@ -27,7 +28,8 @@ SHOWN_REASONS = 12
 
 @dataclass(frozen=True, slots=True)
 class RouteComparisonRequest:
-    """Request for a comparison. at_least: share that every route has to pass."""
+    """Request for a comparison. at_least: share that every route has to pass. limit_option: the
+    option that the limit came by."""
 
     cases: Path
     routes: tuple[str, ...]
@@ -37,6 +39,7 @@ class RouteComparisonRequest:
     deadline_s: float
     at_least: float | None
     check: bool
+    limit_option: str = "--limit-usd"
 
 
 async def compare_routes(target: GatewayTarget, request: RouteComparisonRequest, *, as_json: bool) -> Exit:
@@ -64,10 +67,22 @@ async def compare_routes(target: GatewayTarget, request: RouteComparisonRequest,
     if as_json:
         totals = {"runs": len(runs.runs), "runs_wanted": runs.expected_count, "spent_usd_micros": runs.spent_usd_micros}
         each = [run_json(run) for run in runs.runs]
-        print_json(totals | comparison.as_json() | {"warnings": warnings, "problems": problems, "each": each})
+        document = totals | _frontier_json(comparison, rows)
+        print_json(document | {"warnings": warnings, "problems": problems, "each": each})
     else:
         _print_comparison(comparison, runs, problems)
     return Exit.FAILED if problems else Exit.OK
+
+
+def _frontier_json(comparison: RouteComparison, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The comparison with the frontier; routes with their settings, where the mesh tells them."""
+    document, settings = comparison.as_json(), {row["route"]: row.get("settings") for row in rows}
+    dominators = find_dominators(list_candidates(comparison.routes))
+    document["routes"] = [
+        row | {"beaten_by": dominators[row["route"]], "settings": settings.get(row["route"])}
+        for row in document["routes"]
+    ]
+    return document | {"frontier": [name for name, others in dominators.items() if not others]}
 
 
 def _comparison_warnings(rows: list[dict[str, Any]], request: RouteComparisonRequest) -> list[str]:
@@ -94,7 +109,7 @@ def _find_problems(comparison: RouteComparison, runs: CaseRuns, request: RouteCo
         missing_runs, spent = runs.expected_count - len(runs.runs), format_usd(runs.spent_usd_micros)
         problems.append(
             f"{format_count(missing_runs, 'run')} of {runs.expected_count} not made: {spent} of "
-            f"{format_usd(request.limit_usd_micros)} is spent; raise --limit-usd"
+            f"{format_usd(request.limit_usd_micros)} is spent; raise {request.limit_option}"
         )
     for row in comparison.routes:
         if request.at_least is not None and row.passed.value < request.at_least:
@@ -109,8 +124,21 @@ def _find_problems(comparison: RouteComparison, runs: CaseRuns, request: RouteCo
 
 def _print_comparison(comparison: RouteComparison, runs: CaseRuns, problems: list[str]) -> None:
     table = Table(box=None, pad_edge=False)
-    for title in ("route", "runs", "passed", "p50", "p95", "first token", "cost of a run", "of a pass", "models"):
+    titles = (
+        "route",
+        "runs",
+        "passed",
+        "p50",
+        "p95",
+        "first token",
+        "cost of a run",
+        "of a pass",
+        "frontier",
+        "models",
+    )
+    for title in titles:
         table.add_column(title, no_wrap=True, justify="right" if title == "runs" else "left")
+    dominators = find_dominators(list_candidates(comparison.routes))
     for row in comparison.routes:
         per_pass = row.cost_per_pass_usd_micros
         table.add_row(
@@ -123,6 +151,7 @@ def _print_comparison(comparison: RouteComparison, runs: CaseRuns, problems: lis
             ),
             render_interval(row.cost_usd_micros, render_money),
             format_usd(per_pass) if per_pass is not None else "-",
+            escape(f"beaten by {', '.join(dominators[row.name])}" if dominators[row.name] else "on it"),
             escape(", ".join(row.models) or "-"),
         )
     print_whole(table)

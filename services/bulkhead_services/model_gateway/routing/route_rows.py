@@ -33,6 +33,8 @@ def list_routes(settings: Settings) -> list[dict[str, Any]]:
             "fallback": [row_of(model) for model in route.fallback],
             "hedge_after_ms": route.hedge_after_ms,
             "escalation": [row_of(model) for model in route.escalation],
+            # As BULKHEAD_ROUTES has it: keys and addresses stand with providers.
+            "settings": {"provider": route.provider, **route.model_dump(mode="json", exclude_defaults=True)},
         }
         for name, route in settings.all_routes().items()
     ]

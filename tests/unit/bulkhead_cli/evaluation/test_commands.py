@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from bulkhead.evaluation.answers import CaseAnswer
@@ -183,3 +184,62 @@ def test_a_calibration_says_what_it_lacks(tmp_path: Path, labelled: Path, monkey
     monkeypatch.setitem(sys.modules, "krippendorff", None)
     done = bulkhead(tmp_path, "calibrate", str(labelled))
     assert done.exit_code == 2 and "pip install 'bulkhead[evaluation]'" in " ".join(done.stderr.split())
+
+
+def report_row(route: str, low: float, cost: float, settings: dict[str, object] | None = None) -> dict[str, object]:
+    share = {"value": low + 0.05, "low": low, "high": 1.0}
+    latency = {"value": 900.0, "low": None, "high": None}
+    return {
+        "route": route,
+        "passed": share,
+        "latency_p50_ms": latency,
+        "cost_usd_micros": latency | {"value": cost},
+        "settings": settings,
+    }
+
+
+def write_report(folder: Path, **changes: object) -> str:
+    small = {"provider": "openai", "model": "m-small-1", "temperature": 0.0}
+    routes = [report_row("large", 0.92, 9_000), report_row("small", 0.8, 1_000, small)]
+    (folder / "report.json").write_text(json.dumps({"runs": 4, "runs_wanted": 4, "routes": routes} | changes))
+    return str(folder / "report.json")
+
+
+def test_a_proposal_is_rows_of_routes_with_a_reason_and_1_where_no_route_clears_a_gate(tmp_path: Path) -> None:
+    words = ("suggest", write_report(tmp_path), "--min-pass", "0.9", "--min-pass", "cheap=0.75")
+    done = bulkhead(tmp_path, *words)
+    assert done.exit_code == 0, done.output
+    row = {"provider": "openai", "model": "m-small-1", "temperature": 0.0}
+    assert yaml.safe_load(done.stdout) == {"cheap": row}
+    assert "# default: large is the cheapest on the frontier of 2 routes" in done.stdout
+    assert "copy its row of BULKHEAD_ROUTES" in done.stdout
+    document = json.loads(bulkhead(tmp_path, *words, "--json").stdout)
+    assert document["routes"] == {"cheap": row} and document["chosen"] == {"default": "large", "cheap": "small"}
+    none = bulkhead(tmp_path, "suggest", write_report(tmp_path), "--min-pass", "0.95")
+    assert none.exit_code == 1 and "the nearest is large with 92.0%" in none.stdout, none.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "gates", "says"),
+    [
+        ({}, ("1.5",), "is no share of a tier"),
+        ({}, ("0.9", "default=0.8"), "named twice"),
+        ({"runs": 3}, ("0.9",), "has 3 of 4 runs"),
+        ({"routes": [report_row("a\nb: c", 0.9, 1)]}, ("0.9",), "is no report of eval models"),
+        ({"routes": [report_row("a", 0.9, -1)]}, ("0.9",), "is no report of eval models"),
+    ],
+)
+def test_a_report_or_a_gate_that_does_not_fit_is_wrong_usage(
+    tmp_path: Path, changes: dict[str, object], gates: tuple[str, ...], says: str
+) -> None:
+    words = [word for gate in gates for word in ("--min-pass", gate)]
+    done = bulkhead(tmp_path, "suggest", write_report(tmp_path, **changes), *words)
+    assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.output
+
+
+def test_models_are_compared_on_routes_that_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    file.write_text(json.dumps(ROW))
+    for routes, says in ((("a", "a"), "no list of different routes"), ((), "--route")):
+        done = bulkhead(tmp_path, "models", str(file), *(word for name in routes for word in ("--route", name)))
+        assert done.exit_code == 2 and says in done.stderr, done.output

@@ -43,5 +43,7 @@ def test_a_row_per_route_with_its_price_where_it_is_from_and_its_fallback(tmp_pa
     )
     told = {"input_usd_per_mtok": 1.25, "cached_input_usd_per_mtok": 0.25, "output_usd_per_mtok": 5.0}
     assert (told | {"source": "mine.toml", "as_of": "2026-11-02"}).items() <= small["price"].items()
+    own = {"provider": "eu", "model": "mine-1", "temperature": 0.0, "fallback": [{"model": "free-1"}]}
+    assert small["settings"] == own, "a row of BULKHEAD_ROUTES"
     text = json.dumps(found)
     assert "secret" not in text and "pass@" not in text
