@@ -97,7 +97,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
         CommandRow(
             "eval",
             "evaluation.commands:eval_app",
-            "Run sets of cases with checks, compare runs, and make cases of tasks.",
+            "Run sets of cases with checks, compare runs and models, and make cases of tasks.",
         ),
     ),
     "Limits and halts": (

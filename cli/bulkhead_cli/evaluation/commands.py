@@ -108,7 +108,7 @@ class ReportOptions(Options):
 
 @eval_app.callback()
 def top() -> None:
-    """Run sets of cases with checks, compare runs, and make cases of tasks.
+    """Run sets of cases with checks, compare runs and models, and make cases of tasks.
 
     Examples: bulkhead eval check cases.jsonl · bulkhead eval run cases.jsonl --repetitions 3
     """

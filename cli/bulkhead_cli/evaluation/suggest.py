@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from bulkhead.evaluation.frontier import Candidate, FrontierReport, propose_candidate
+from bulkhead.evaluation.frontier import FrontierPoint, FrontierReport, propose_candidate
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_cli.output import CommandError, Exit, print_json
@@ -73,7 +73,7 @@ def read_report(path: Path) -> FrontierReport:
     return report
 
 
-def _reason(chosen: Candidate | None, candidates: Sequence[Candidate], gate: float) -> str:
+def _reason(chosen: FrontierPoint | None, candidates: Sequence[FrontierPoint], gate: float) -> str:
     if chosen is None:
         best = max(candidates, key=lambda row: row.passed_low, default=None)
         nearest = f"; the nearest is {best.name} with {best.passed_low:.1%}" if best is not None else ""

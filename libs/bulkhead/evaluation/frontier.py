@@ -18,7 +18,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class FrontierPoint:
     """A route and its figures. passed: share of its runs; passed_low: the lower end of its interval of 95 %.
 
     latency_ms: p50. cost_usd_micros: mean of a run.
@@ -30,7 +30,7 @@ class Candidate:
     latency_ms: float
     cost_usd_micros: float
 
-    def beats(self, other: "Candidate") -> bool:
+    def beats(self, other: "FrontierPoint") -> bool:
         """True when it is as good in all three, and better in one."""
         pairs = (
             (self.passed, other.passed),
@@ -78,32 +78,34 @@ class FrontierReport(BaseModel):
     runs_wanted: Annotated[int, Field(ge=1)]
     routes: Annotated[tuple[ReportedRoute, ...], Field(max_length=MAX_CANDIDATES)]
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[FrontierPoint]:
         """Candidates in the order of the report."""
         return [
-            Candidate(row.route, row.passed.value, row.passed.low, row.latency_p50_ms.value, row.cost_usd_micros.value)
+            FrontierPoint(
+                row.route, row.passed.value, row.passed.low, row.latency_p50_ms.value, row.cost_usd_micros.value
+            )
             for row in self.routes
         ]
 
 
-def list_candidates(routes: Sequence[GroupFigures]) -> list[Candidate]:
+def list_candidates(routes: Sequence[GroupFigures]) -> list[FrontierPoint]:
     """Candidates of a comparison; all of its routes have runs."""
     candidates = []
     for row in routes:
         assert row.latency_p50_ms is not None and row.cost_usd_micros is not None
         low = row.passed.low or 0.0
         candidates.append(
-            Candidate(row.name, row.passed.value, low, row.latency_p50_ms.value, row.cost_usd_micros.value)
+            FrontierPoint(row.name, row.passed.value, low, row.latency_p50_ms.value, row.cost_usd_micros.value)
         )
     return candidates
 
 
-def find_dominators(candidates: Sequence[Candidate]) -> dict[str, list[str]]:
+def find_dominators(candidates: Sequence[FrontierPoint]) -> dict[str, list[str]]:
     """By candidate those that beat it; none for one on the frontier. Equal ones stay."""
     return {candidate.name: [other.name for other in candidates if other.beats(candidate)] for candidate in candidates}
 
 
-def propose_candidate(candidates: Sequence[Candidate], min_pass: float) -> Candidate | None:
+def propose_candidate(candidates: Sequence[FrontierPoint], min_pass: float) -> FrontierPoint | None:
     """The cheapest on the frontier whose lower bound reaches the gate; of equally cheap ones the better, then the
     faster."""
     dominators = find_dominators(candidates)

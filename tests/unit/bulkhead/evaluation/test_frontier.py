@@ -1,12 +1,12 @@
 """The frontier of candidates, and the proposal from it."""
 
-from bulkhead.evaluation.frontier import Candidate, find_dominators, propose_candidate
+from bulkhead.evaluation.frontier import FrontierPoint, find_dominators, propose_candidate
 
-LARGE = Candidate("large", 0.97, 0.92, 3_000, 9_000)
-SMALL = Candidate("small", 0.90, 0.80, 1_000, 1_000)
-TWIN = Candidate("twin", 0.90, 0.80, 1_000, 1_000)
-SLOW = Candidate("slow", 0.90, 0.80, 2_000, 1_000)
-POOR = Candidate("poor", 0.50, 0.30, 3_000, 9_000)
+LARGE = FrontierPoint("large", 0.97, 0.92, 3_000, 9_000)
+SMALL = FrontierPoint("small", 0.90, 0.80, 1_000, 1_000)
+TWIN = FrontierPoint("twin", 0.90, 0.80, 1_000, 1_000)
+SLOW = FrontierPoint("slow", 0.90, 0.80, 2_000, 1_000)
+POOR = FrontierPoint("poor", 0.50, 0.30, 3_000, 9_000)
 
 
 def test_who_is_beaten_names_all_that_beat_it_and_equals_stay() -> None:
@@ -28,6 +28,6 @@ def test_the_cheapest_whose_lower_bound_reaches_the_gate_is_proposed() -> None:
 
 
 def test_one_that_is_beaten_is_not_proposed_and_of_equally_cheap_ones_the_better_is() -> None:
-    better = Candidate("better", 0.95, 0.85, 1_500, 1_000)
+    better = FrontierPoint("better", 0.95, 0.85, 1_500, 1_000)
     assert propose_candidate([SLOW, SMALL], 0.5) == SMALL
     assert propose_candidate([SMALL, better], 0.5) == better
