@@ -23,10 +23,10 @@ _GATE = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._:/-]{0,63})=)?(0?\.\d{1,6}|[01](
 
 def suggest_routes(path: Path, gates: Sequence[str], *, as_json: bool) -> Exit:
     """Print a proposal for each tier. Raises CommandError for a report or a gate that does not fit."""
-    wanted, report = parse_gates(gates), read_report(path)
-    candidates, settings = report.candidates(), {row.route: row.settings for row in report.routes}
-    proposals = {tier: propose_candidate(candidates, gate) for tier, gate in wanted.items()}
-    reasons = {tier: _reason(proposals[tier], candidates, gate) for tier, gate in wanted.items()}
+    gate_by_tier, report = parse_gates(gates), read_report(path)
+    candidates, settings = report.list_points(), {row.route: row.settings for row in report.routes}
+    proposals = {tier: propose_candidate(candidates, gate) for tier, gate in gate_by_tier.items()}
+    reasons = {tier: _reason(proposals[tier], candidates, gate) for tier, gate in gate_by_tier.items()}
     routes = {tier: settings[row.name] for tier, row in proposals.items() if row is not None and settings[row.name]}
     if as_json:
         chosen = {tier: row.name if row is not None else None for tier, row in proposals.items()}

@@ -82,7 +82,7 @@ def _frontier_json(comparison: RouteComparison, rows: list[dict[str, Any]]) -> d
         row | {"beaten_by": dominators[row["route"]], "settings": settings.get(row["route"])}
         for row in document["routes"]
     ]
-    return document | {"frontier": [name for name, others in dominators.items() if not others]}
+    return document | {"frontier": [name for name, dominating in dominators.items() if not dominating]}
 
 
 def _comparison_warnings(rows: list[dict[str, Any]], request: RouteComparisonRequest) -> list[str]:

@@ -5,9 +5,9 @@ In: figures of routes, of a comparison or of its report. Out: who beats whom, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from bulkhead.evaluation.comparison import GroupFigures
 
@@ -30,7 +30,7 @@ class FrontierPoint:
     latency_ms: float
     cost_usd_micros: float
 
-    def beats(self, other: "FrontierPoint") -> bool:
+    def is_better_than(self, other: "FrontierPoint") -> bool:
         """True when it is as good in all three, and better in one."""
         pairs = (
             (self.passed, other.passed),
@@ -66,11 +66,11 @@ class ReportedRoute(BaseModel):
     passed: ReportedShare
     latency_p50_ms: ReportedAmount
     cost_usd_micros: ReportedAmount
-    settings: dict[Annotated[str, Field(max_length=64)], Any] | None = None
+    settings: dict[Annotated[str, Field(max_length=64)], JsonValue] | None = None
 
 
 class FrontierReport(BaseModel):
-    """What a proposal needs of `eval models --json`."""
+    """The fields of `eval models --json` that a proposal needs."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -78,7 +78,7 @@ class FrontierReport(BaseModel):
     runs_wanted: Annotated[int, Field(ge=1)]
     routes: Annotated[tuple[ReportedRoute, ...], Field(max_length=MAX_CANDIDATES)]
 
-    def candidates(self) -> list[FrontierPoint]:
+    def list_points(self) -> list[FrontierPoint]:
         """Candidates in the order of the report."""
         return [
             FrontierPoint(
@@ -102,7 +102,10 @@ def list_candidates(routes: Sequence[GroupFigures]) -> list[FrontierPoint]:
 
 def find_dominators(candidates: Sequence[FrontierPoint]) -> dict[str, list[str]]:
     """By candidate those that beat it; none for one on the frontier. Equal ones stay."""
-    return {candidate.name: [other.name for other in candidates if other.beats(candidate)] for candidate in candidates}
+    return {
+        candidate.name: [other.name for other in candidates if other.is_better_than(candidate)]
+        for candidate in candidates
+    }
 
 
 def propose_candidate(candidates: Sequence[FrontierPoint], min_pass: float) -> FrontierPoint | None:
