@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from bulkhead.evaluation.frontier import FrontierPoint, FrontierReport, propose_candidate
+from bulkhead.evaluation.reports.frontier import FrontierPoint, FrontierReport, propose_candidate
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_cli.output import CommandError, Exit, print_json

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.evaluation.comparison import GroupFigures, RouteComparison, compare_runs
-from bulkhead.evaluation.frontier import find_dominators, list_candidates
 from bulkhead.evaluation.on_mesh import MeshRunner
+from bulkhead.evaluation.reports.frontier import find_dominators, list_candidates
 from bulkhead.evaluation.reports.report import run_json
 from bulkhead.evaluation.runs import CaseRuns
 from bulkhead.text.amounts import format_count, format_duration, format_usd

@@ -1,6 +1,6 @@
 """The frontier of candidates, and the proposal from it."""
 
-from bulkhead.evaluation.frontier import FrontierPoint, find_dominators, propose_candidate
+from bulkhead.evaluation.reports.frontier import FrontierPoint, find_dominators, propose_candidate
 
 LARGE = FrontierPoint("large", 0.97, 0.92, 3_000, 9_000)
 SMALL = FrontierPoint("small", 0.90, 0.80, 1_000, 1_000)
