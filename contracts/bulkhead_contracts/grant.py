@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import operator
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -62,6 +63,7 @@ class TaskGrant(Contract):
         return hashlib.blake2b(named, digest_size=16, person=b"bulkhead-asker").hexdigest()
 
 
+@lru_cache(maxsize=256)
 def task_claims(token: str) -> TaskGrant | None:
     """Claims of a task grant, whose signature is not checked: enough to tell of, and no authority. None for what is no
     such token."""

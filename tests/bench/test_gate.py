@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MAX_LATENCY_RATIO = 18.0
 """Seen on 2 cores: 8 to 9 at a load of 5, 14 at a load of 20, where a chain of four processes waits for a core more
 often than one process does. A planner that forgets its folds has 30, and 49 at that load. CPU is the finer measure."""
-MAX_CPU_RATIO = 18.0
-"""Seen: 11.6 to 12.8, at any load up to 25; 26 with folds forgotten."""
+MAX_CPU_RATIO = 24.0
+"""Seen: 11.6 to 14 under load, 14 to 21 where the floor runs alone on a fast core; twice as much with folds
+forgotten."""
 WRITES_PER_STEP = 3.0
 """Handed out, finished, and what of both is told; a count, so that one write more is caught by itself."""
 

@@ -18,7 +18,7 @@ async def test_a_task_that_is_purged_is_left_out_and_the_others_become_cases(
         on.model.will(plan({"id": "a"}), a=[says("The fare is EUR 12.")])
         task = await ann.submit("What is the fare to Graz?")
         await task.result(30)
-        selection = TaskSelection("7d", "", "", "", ("t-none", task.id), 50)
+        selection = TaskSelection("7d", "", "", "", "", ("t-none", task.id), 50)
         await write_task_cases(GatewayTarget(on.url, OPERATOR), selection, (), None, as_json=True)
     shown = capsys.readouterr()
     assert [case["name"] for case in json.loads(shown.out)["cases"]] == [task.id]
