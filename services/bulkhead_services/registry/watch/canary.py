@@ -113,6 +113,7 @@ class CanaryFold:
         self._times = RunningQuantile()
         self._outcomes: dict[str, _Outcome] = {}
         self._judged = BoundedDict[str, None](MAX_TASKS)
+        self._verdicts: dict[str, bool] = {}
         self._words = BoundedDict[str, dict[str, bool]](MAX_TASKS)
         self._ratings: SequentialTest | None = SequentialTest()
         self._bet_on = BoundedDict[tuple[str, str], None](MAX_PEOPLE * 2 * len(METRICS))
@@ -179,6 +180,8 @@ class CanaryFold:
         self._add_fact("errors", compared, outcome is None or outcome.is_error)
         for place, metric in enumerate(MEASURED):
             self._add_value(metric, compared, outcome.values[place] if outcome is not None else None)
+        if (is_bad := self._verdicts.pop(compared.task, None)) is not None:
+            self._add_fact("judges", compared, is_bad)
         self._end_regressed()
 
     def _show_task(self, compared: ComparedTask, outcome: _Outcome) -> None:
@@ -199,6 +202,10 @@ class CanaryFold:
         if compared is None or task in self._judged or self.has_regressed:
             return
         self._judged[task] = None
+        if task in self._running:
+            # Verdicts on the quicker side would come first.
+            self._verdicts[task] = is_bad
+            return
         self._add_fact("judges", compared, is_bad)
         self._end_regressed()
 
@@ -217,7 +224,9 @@ class CanaryFold:
             return self._ratings
         test, bet_on = SequentialTest(), set[str]()
         for task, words in self._words.items():
-            compared, critics = self._tasks[task], {person for person, is_bad in words.items() if is_bad}
+            compared, critics = self._tasks.get(task), {person for person, is_bad in words.items() if is_bad}
+            if compared is None:
+                continue  # So many tasks have ended since that it is forgotten.
             if critics - bet_on:
                 test.bet_worse(True, compared.in_canary, compared.share)
                 test.bet_better(True, compared.in_canary, compared.share)
@@ -292,7 +301,7 @@ class CanaryFold:
         tested = [metric for metric in DECIDING if sum(self._tests[metric].tasks)]
         return max(tested, default=DECIDING[0], key=lambda metric: self._tests[metric].worse_stake)
 
-    def _build_watch(self, verdict: str = "running", metric: CanaryMetric | None = None) -> CanaryWatch:
+    def _build_watch(self, verdict: str, metric: CanaryMetric | None) -> CanaryWatch:
         ratings = self._compare_ratings()
         canary, rest = (self._arms[side].as_arm(ratings.tasks[side], ratings.bad[side]) for side in (0, 1))
         return CanaryWatch(

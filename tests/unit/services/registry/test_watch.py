@@ -220,6 +220,27 @@ def test_verdicts_of_certified_judges_take_a_canary_back_and_the_first_of_a_task
     assert (fold.report_watch().verdict, fold.report_watch().metric) == ("regressed", "judges")
 
 
+def test_verdicts_count_in_the_order_of_their_tasks():
+    fold = fold_of()
+    fold.add_begin(compared(0, False), 0)
+    fold.add_begin(compared(1, True), 1)
+    fold.add_end(compared(1, True), ended(), 2)
+    fold.add_verdict("t1", is_bad=True)
+    assert not [row for row in fold.report_watch().evidence if row.metric == "judges"], "t0 may still end"
+    fold.add_end(compared(0, False), ended(), 3)
+    assert evidence(fold, "judges").canary_bad == 1
+
+
+def test_a_rating_of_a_task_that_is_forgotten_ends_no_watch(monkeypatch):
+    monkeypatch.setattr("bulkhead_services.registry.watch.canary.MAX_TASKS", 10)
+    fold = fold_of(propose_after=10_000)
+    fold.add_end(compared(0, True), ended(), 0)
+    fold.add_rating("t0", "ann", is_bad=True)
+    for number in range(1, 400):
+        fold.add_end(compared(number, number % 2 == 1), ended(good=number % 2 == 0), 0)
+    assert (fold.report_watch().verdict, fold.report_watch().canary.rated) == ("regressed", 0)
+
+
 def test_the_registrys_own_release_goes_back_to_what_stood():
     fold = fold_of()
     fill(fold, 200, good=False)
