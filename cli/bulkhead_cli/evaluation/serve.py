@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead.client.transport import RETRYABLE
 from bulkhead.evaluation.cases import CaseError
 from bulkhead.evaluation.reports.report import build_report
 from bulkhead.evaluation.reports.statement import EvaluatedThings, build_failure_statement
@@ -28,6 +29,8 @@ from bulkhead_cli.target import GatewayTarget
 SUFFIXES = (".jsonl", ".yaml", ".yml")
 POLL_S = 2.0
 MAX_WAIT_MS = 3 * 86_400_000
+MAX_REPEAT_MS = 1_800_000
+"""An act that was cut off is repeated within this time: as old a word of a person is taken by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +71,19 @@ async def serve_evaluations(target: GatewayTarget, data: Path, request: ServeReq
                     for evaluation in waiting:
                         left_out.add(evaluation["number"])
                         await _evaluate(target, mesh, data, request, sets[evaluation["case_set"]], evaluation)
-                except (CaseError, CommandError, Refused) as error:
-                    if not waiting:
+                except (CaseError, CommandError, MeshError) as error:
+                    if isinstance(error, MeshError) and (not isinstance(error, Refused) or error.status in RETRYABLE):
+                        out.print(f"the mesh does not answer: {error}; asked again in {POLL_S:.0f} s", markup=False)
+                        left_out -= {evaluation["number"] for evaluation in waiting}
+                        waiting = []
+                    elif not waiting:
                         raise
-                    out.print(f"evaluation {evaluation['number']} is left out: {error}; {error.hint}", markup=False)
-                    with suppress(MeshError):  # It may have its report, or none of this key's is accepted.
-                        await _report_failure(mesh, request, evaluation, str(error))
-                except MeshError as error:
-                    out.print(f"the mesh does not answer: {error}; asked again in {POLL_S:.0f} s", markup=False)
-                    left_out -= {evaluation["number"] for evaluation in waiting}
-                    waiting = []
+                    else:
+                        out.print(f"evaluation {evaluation['number']} is left out: {error}; {error.hint}", markup=False)
+                        # A fault of this machine, as a full disk, says nothing of the evaluation.
+                        if not isinstance(error, CommandError) or error.code == Exit.USAGE:
+                            with suppress(MeshError):  # It may have its report, or none of this key's is accepted.
+                                await _report_failure(mesh, request, evaluation, str(error))
                 else:
                     settled = newest
                 if request.once and not waiting:
@@ -103,8 +109,9 @@ async def _find_waiting(
     mesh: Mesh, sets: dict[str, Path], left_out: set[int], settled: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Evaluations after a number that nobody has reported, the oldest first, of sets that are here; and the number of
-    the newest. Those that wait for longer than MAX_WAIT_MS are left to themselves."""
-    rows, has_more, since_unix_ms = list[dict[str, Any]](), True, time.time_ns() // 1_000_000 - MAX_WAIT_MS
+    the newest that has no gap before it. Those that wait for longer than MAX_WAIT_MS are left to themselves."""
+    now_unix_ms = time.time_ns() // 1_000_000
+    rows, has_more, since_unix_ms = list[dict[str, Any]](), True, now_unix_ms - MAX_WAIT_MS
     while has_more:
         page = await mesh.evaluations(rows[-1]["evaluation"]["number"] if rows else 0)
         rows += page["evaluations"]
@@ -114,7 +121,10 @@ async def _find_waiting(
         )
     waiting = [row["evaluation"] for row in rows if row["report"] is None and row["evaluation"]["case_set"] in sets]
     after = [evaluation for evaluation in reversed(waiting) if evaluation["number"] > settled]
-    newest = rows[0]["evaluation"]["number"] if rows else 0
+    # One whose request was cut off in the registry is stored when it is repeated, below later numbers.
+    requested = [row["evaluation"] for row in rows]
+    old = (row["number"] for row in requested if row["requested_unix_ms"] < now_unix_ms - MAX_REPEAT_MS)
+    newest = max(old, default=settled)
     return [evaluation for evaluation in after if evaluation["number"] not in left_out], newest
 
 
