@@ -58,7 +58,7 @@ class _TenantRow(Contract, extra="forbid"):
     callers: Any = None
 
 
-class _TenantsFile(Contract, extra="forbid"):
+class _TenantsFile(Contract):
     tenants: dict[Token, _TenantRow]
 
 
