@@ -26,7 +26,7 @@ PEOPLE = 200
 RARELY = 0.01
 
 
-class Canary(NamedTuple):
+class Side(NamedTuple):
     """What tasks are like on one side: shares of bad answers and of failures, averages of tokens and time."""
 
     unanswered: float = 0.1
@@ -37,10 +37,10 @@ class Canary(NamedTuple):
     fails_after_ms: float = 0
 
 
-REST = Canary()
-STEADY = Canary(took_ms=60_000, spread=0.02)
+REST = Side()
+STEADY = Side(took_ms=60_000, spread=0.02)
 SLOWER = STEADY._replace(took_ms=65_000)
-FAILING = Canary(unanswered=0, failed=0.1, fails_after_ms=60_000)
+FAILING = Side(unanswered=0, failed=0.1, fails_after_ms=60_000)
 LATE = REST._replace(spread=1.5)
 
 
@@ -48,8 +48,8 @@ class Comparison(NamedTuple):
     """Both sides. shares: of the canary, for the first half of the tasks and for the
     second."""
 
-    canary: Canary = REST
-    rest: Canary = REST
+    canary: Side = REST
+    rest: Side = REST
     sticky_by: StickyBy = "task"
     shares: tuple[float, float] = (SHARE, SHARE)
 
@@ -109,7 +109,7 @@ def _end_first(
     yield partial(fold.add_end, compared, ended, ended_ms)
 
 
-def _end_task(draw: random.Random, side: Canary, began_ms: int) -> TaskEnded:
+def _end_task(draw: random.Random, side: Side, began_ms: int) -> TaskEnded:
     tokens = int(side.tokens * math.exp(draw.gauss(0, 0.5)))
     has_failed, is_unanswered = draw.random() < side.failed, draw.random() < side.unanswered
     took_ms = side.fails_after_ms if has_failed and side.fails_after_ms else side.took_ms

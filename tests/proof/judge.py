@@ -2,12 +2,11 @@
 
 import asyncio
 
-from bulkhead.evaluation.judges.calibration import CalibrationFigures, LabelledAnswers, calibrate_judge, load_labelled
+from bulkhead.evaluation.judges.calibration import CalibrationFigures, calibrate_judge, load_labelled
 from bulkhead.evaluation.judges.certificates import GATE, SeatedJudge
-from bulkhead.evaluation.judges.jury import Jury
 from bulkhead.evaluation.judges.panels import GROUNDED, Judge
-from bulkhead.evaluation.runs import run_all
 from bulkhead.evaluation.statistics import Estimate
+from bulkhead_cli.evaluation.calibrate import judge_here
 from tests.paths import ROOT
 from tests.proof.__main__ import Figure
 
@@ -18,9 +17,7 @@ PAGE = ROOT / "docs" / "explanation" / "proof.md"
 def calibrate_shipped_judge() -> CalibrationFigures:
     """Its figures."""
     labelled = load_labelled(LABELLED)
-    answers = LabelledAnswers(labelled, GROUNDED)
-    jury = Jury({GROUNDED: SeatedJudge(judge=Judge(name=GROUNDED))}, find_texts=answers.find_texts)
-    runs = asyncio.run(run_all(answers, answers.cases, ("",), repeat=1, limit_usd_micros=1, at_once=1, judges=jury))
+    runs = asyncio.run(judge_here(labelled, SeatedJudge(judge=Judge(name=GROUNDED))))
     return calibrate_judge(labelled, {run.case: run.verdicts[0].passed for run in runs.runs})
 
 

@@ -26,7 +26,7 @@ from bulkhead.evaluation.judges.calibration import (
 from bulkhead.evaluation.judges.certificates import DAY_MS, Certificate, SeatedJudge, certificate_path, find_shortcoming
 from bulkhead.evaluation.judges.jury import Jury
 from bulkhead.evaluation.judges.pairs import PositionBias, build_pair_cases, build_pair_plan, find_position_bias
-from bulkhead.evaluation.judges.panels import Judge, load_judges
+from bulkhead.evaluation.judges.panels import find_judge
 from bulkhead.evaluation.run_folder import RunFolder, RunManifest
 from bulkhead.evaluation.runs import AnswerJudges, CaseRuns, Runner, run_all
 from bulkhead.evaluation.statistics import Estimate
@@ -63,7 +63,7 @@ async def run_calibration(
     """Calibrate, and report. Raises CommandError for files that do not fit and for a budget that does not suffice."""
     try:
         labelled = load_labelled(request.labelled)
-        judge = _find_judge(request)
+        judge = find_judge(request.judges, request.judge)
         seat = SeatedJudge(judge=judge, advice=UNDER_CALIBRATION)
         if judge.jury:
             runs, position = await _judge_on_mesh(find_target(), data, request, labelled, seat, verbose=not as_json)
@@ -103,15 +103,6 @@ async def judge_here(labelled: Sequence[LabelledCase], seat: SeatedJudge) -> Cas
     answers = LabelledAnswers(labelled, seat.judge.name)
     jury = Jury({seat.judge.name: seat}, find_texts=answers.find_texts)
     return await run_all(answers, answers.cases, ("",), repeat=1, limit_usd_micros=1, at_once=1, judges=jury)
-
-
-def _find_judge(request: CalibrationRequest) -> Judge:
-    judges = load_judges(request.judges)
-    if request.judge not in judges:
-        raise CaseError(
-            f"there is no judge {request.judge}", f"declare it in {request.judges}; there are: {', '.join(judges)}"
-        )
-    return judges[request.judge]
 
 
 async def _judge_on_mesh(

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from bulkhead.client import MeshError, Refused
 from bulkhead.evaluation.cases import CaseError
-from bulkhead.evaluation.judges.certificates import SeatedJudge, certificate_path, find_standing, read_certificate
+from bulkhead.evaluation.judges.certificates import SeatedJudge, certificate_path, seat_judge
 from bulkhead.evaluation.judges.jury import build_vote_plan
-from bulkhead.evaluation.judges.panels import Judge, load_judges
+from bulkhead.evaluation.judges.panels import Judge, find_judge
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.online import DayBudget, JudgedTask, OnlineJudging, SeatedOnlineJudge
 from bulkhead.gateway_api.ratings import OF_ONLINE_JUDGES
@@ -55,24 +55,17 @@ class OnlineRequest:
 def _seat_judge(name: str, path: Path) -> SeatedJudge:
     """The judge, with its certificate. Raises CommandError."""
     try:
-        judges = load_judges(path)
-        if name not in judges:
-            raise CaseError(f"there is no judge {name[:64]}", f"declare it in {path}; there are: {', '.join(judges)}")
-        certificate = read_certificate(certificate_path(path.parent, name))
+        return seat_judge(find_judge(path, name), certificate_path(path.parent, name), round(time.time() * 1000))
     except CaseError as error:
         raise CommandError(Exit.USAGE, str(error), error.hint, name="evaluation") from error
-    advice = find_standing(judges[name], certificate, round(time.time() * 1000))
-    return SeatedJudge(judge=judges[name], certificate=certificate, advice=advice)
 
 
 def _reseat_judge(judge: Judge, path: Path) -> SeatedJudge:
     """The same judge with its certificate as it is now; one that cannot be read leaves advice."""
     try:
-        certificate = read_certificate(path)
+        return seat_judge(judge, path, round(time.time() * 1000))
     except CaseError as error:
         return SeatedJudge(judge=judge, advice=str(error))
-    advice = find_standing(judge, certificate, round(time.time() * 1000))
-    return SeatedJudge(judge=judge, certificate=certificate, advice=advice)
 
 
 async def judge_online(target: GatewayTarget, request: OnlineRequest, *, as_json: bool) -> Exit:

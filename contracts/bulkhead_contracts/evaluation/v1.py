@@ -70,7 +70,7 @@ class EvaluationPredicate(Contract):
     """Result of an evaluation.
 
     tenant: whose prompts they are; "" in a run that nobody asked for. evaluation: number of the request, 0 without one.
-    case_set: name of the set. release: under which its tasks ran. mesh_version: of the package that ran it. models:
+    case_set: name of the set. release: under which its tasks ran. models:
     those that answered, `provider/model`. judges: certificates of judges, `name@digest`. cases: of the set; runs: that
     were made; expected_runs: that a whole evaluation has. passed: share of the runs that passed; low: lower end of its
     interval of 95 %; high: its upper end; min_pass: share that was asked for. problems: reasons not to stand on it.
@@ -82,7 +82,6 @@ class EvaluationPredicate(Contract):
     evaluation: Count = 0
     case_set: SetName
     release: ReleaseRef = ""
-    mesh_version: Summary = ""
     models: Annotated[tuple[Summary, ...], Field(max_length=64)] = ()
     judges: Annotated[tuple[Summary, ...], Field(max_length=16)] = ()
     cases: Count

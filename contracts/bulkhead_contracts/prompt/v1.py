@@ -188,7 +188,8 @@ class Canary(Contract):
 
 
 class CanaryArm(Contract):
-    """Tasks that ended on one side of a canary. tasks: number of them. good: those that succeeded with a full answer.
+    """Tasks that ended on one side of a canary. tasks: number of them. good: those that succeeded, and whose
+    answer is full or was not checked.
     errors: those that failed. tokens: of a task, on average. cost_usd_micros: of a task, on average. latency_ms: time
     of half of the last tasks at most. rated: tasks that people rated. rated_bad: those that they rated bad."""
 

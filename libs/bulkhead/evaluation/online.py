@@ -17,14 +17,13 @@ from bulkhead.client.request_checks import check_query
 from bulkhead.client.result import TaskResult
 from bulkhead.evaluation.answers import MARKER, CaseAnswer
 from bulkhead.evaluation.cases import Check, EvaluationCase
-from bulkhead.evaluation.judges.certificates import SeatedJudge
+from bulkhead.evaluation.judges.certificates import DAY_MS, SeatedJudge
 from bulkhead.evaluation.judges.jury import Jury
 from bulkhead.evaluation.runs import CaseRunOutcome, EvaluationBudget, Runner, RunRecord, RunSlot, Submission
 from bulkhead.gateway_api.ratings import OF_EVALUATIONS, OF_ONLINE_JUDGES
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead_contracts import bounds
 
-DAY_MS = 86_400_000
 PAGE = 100
 MAX_TASKS = 5_000
 """Tasks of one look, the newest."""

@@ -13,7 +13,6 @@ FEATURE = "eval"
 USUAL_TASKS, MAX_TASKS, CANDIDATES = 3, 5, 8
 MIN_LIMIT_USD_MICROS, MAX_LIMIT_USD_MICROS, LIMIT_FACTOR = 50_000, 1_000_000, 3
 """Ceiling of a task that is tried: so many times its earlier cost, within these."""
-ENDED = ("rejected", "succeeded", "failed", "cancelled", "halted")
 
 
 def list_candidates(rows: Iterable[Mapping[str, Any]]) -> list[str]:

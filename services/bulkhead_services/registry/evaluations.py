@@ -15,6 +15,7 @@ from bulkhead.evaluation.statement import (
     find_statement_misfits,
     verify_envelope,
 )
+from bulkhead.gateway_api.evaluations import REPORTERS
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
@@ -39,7 +40,6 @@ from bulkhead_services.registry import gate
 from bulkhead_services.registry.core import judge_rate, judge_repeat, plan_trial
 
 log = Log("registry")
-REPORTERS = ("evaluator", "operator")
 TRIES = 5
 SEARCH_PAGE, MAX_SEARCHED = 60, 2_000
 """Evaluations, the newest, that are read at once, and among which a move finds its statements: of ten days at least."""
@@ -118,9 +118,9 @@ class EvaluationRegistry:
         body, tenant = message.body, message.tenant
         assert isinstance(body, EvaluationReported)
         requester = body.requester
-        if requester.tenant != tenant or requester.role not in REPORTERS:
+        if requester.tenant != tenant or requester.role not in REPORTERS.names:
             reason = f"{requester.person} is {requester.role} of {requester.tenant}, and may not report evaluations"
-            hint = f"use a key of the tenant with the role {' or '.join(REPORTERS)}"
+            hint = f"use a key of the tenant with the role {REPORTERS.needed}"
             return EvaluationReplied(failure=Failure.from_text("role_may_not_report", reason, hint))
         try:
             row = await self._store_report(tenant, body)

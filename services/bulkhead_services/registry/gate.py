@@ -41,8 +41,9 @@ def needs_gate(
     if move.end_canary == "drop":
         return False
     before, after = standing.canary if standing is not None else None, release.canary
-    is_share = not move.changes and not move.end_canary and before is not None and after is not None
-    return not (is_share and before is not None and after is not None and after.percent <= before.percent)
+    if move.changes or move.end_canary or before is None or after is None:
+        return True
+    return after.percent > before.percent
 
 
 def digest_prompts(rows: Iterable[ReleasedPrompt], shipped: Mapping[str, str]) -> dict[str, str]:

@@ -110,6 +110,12 @@ def find_standing(judge: Judge, certificate: Certificate | None, now_unix_ms: in
     return find_shortcoming(certificate.figures)
 
 
+def seat_judge(judge: Judge, path: Path, now_unix_ms: int) -> SeatedJudge:
+    """The judge with the certificate of this file. Raises CaseError."""
+    certificate = read_certificate(path)
+    return SeatedJudge(judge=judge, certificate=certificate, advice=find_standing(judge, certificate, now_unix_ms))
+
+
 def seat_judges(case_file: Path, cases: Iterable[EvaluationCase], now_unix_ms: int) -> Mapping[str, SeatedJudge]:
     """The judges that the cases' checks name, with their certificates. Raises CaseError for a name that nobody has."""
     folder, judges = case_file.parent, load_judges(case_file.parent / FILE)
@@ -122,7 +128,5 @@ def seat_judges(case_file: Path, cases: Iterable[EvaluationCase], now_unix_ms: i
             if name == GROUNDED and not case.documents:
                 raise CaseError(f"case {case.name}: the judge {name} needs documents", "name those that it may rest on")
             if name not in seats:
-                certificate = read_certificate(certificate_path(folder, name))
-                advice = find_standing(judges[name], certificate, now_unix_ms)
-                seats[name] = SeatedJudge(judge=judges[name], certificate=certificate, advice=advice)
+                seats[name] = seat_judge(judges[name], certificate_path(folder, name), now_unix_ms)
     return seats

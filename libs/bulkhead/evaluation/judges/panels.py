@@ -221,3 +221,11 @@ def load_judges(path: Path) -> dict[str, Judge]:
             raise CaseError(f"{path}: two judges are called {judge.name}", "give each a name of its own")
         judges[judge.name] = judge
     return shipped | judges
+
+
+def find_judge(path: Path, name: str) -> Judge:
+    """The judge of this name among those of a file, and the shipped one. Raises CaseError."""
+    judges = load_judges(path)
+    if name not in judges:
+        raise CaseError(f"there is no judge {name[:64]}", f"declare it in {path}; there are: {', '.join(judges)}")
+    return judges[name]

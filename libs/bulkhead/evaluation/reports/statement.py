@@ -62,7 +62,6 @@ def build_statement(
             evaluation=things.evaluation,
             case_set=things.case_set,
             release=manifest.release if "." in manifest.release else "",
-            mesh_version=manifest.made_by,
             models=figures.models if figures is not None else (),
             judges=tuple(f"{seat.judge.name}@{seat.digest}" for seat in manifest.judges),
             cases=len(report.cases),

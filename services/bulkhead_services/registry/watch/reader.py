@@ -133,23 +133,22 @@ class CanaryWatcher:
     async def match_canaries(self) -> None:
         """Watch the canaries that stand now, and no others. Raises BusError."""
         async with self._matching:
-            await self._match_canaries()
-
-    async def _match_canaries(self) -> None:
-        await self._labels.read_new()
-        standing = {key: release for key, release in self._labels.list_standing() if release.canary is not None}
-        for key in self._canaries.keys() - standing.keys():
-            del self._canaries[key]
-        for key, release in standing.items():
-            assert release.canary is not None
-            watched = self._canaries.get(key)
-            if watched is None or watched.began != release.canary.began:
-                watched = CanaryFold(release.label, release.canary.began, release.canary.sticky_by, self._propose_after)
-                self._canaries[key] = watched
-            for number in range(max(watched.shares, default=watched.began - 1) + 1, release.number + 1):
-                earlier = await self._read_release(*key, number)
-                if earlier is not None and earlier.canary is not None:
-                    watched.shares[number] = earlier.canary.percent / 100
+            await self._labels.read_new()
+            standing = {key: release for key, release in self._labels.list_standing() if release.canary is not None}
+            for key in self._canaries.keys() - standing.keys():
+                del self._canaries[key]
+            for key, release in standing.items():
+                assert release.canary is not None
+                watched = self._canaries.get(key)
+                if watched is None or watched.began != release.canary.began:
+                    watched = CanaryFold(
+                        release.label, release.canary.began, release.canary.sticky_by, self._propose_after
+                    )
+                    self._canaries[key] = watched
+                for number in range(max(watched.shares, default=watched.began - 1) + 1, release.number + 1):
+                    earlier = await self._read_release(*key, number)
+                    if earlier is not None and earlier.canary is not None:
+                        watched.shares[number] = earlier.canary.percent / 100
 
     async def _find_start(self) -> int:
         """The last sequence before all that is watched, by the broker's clock. Raises BusError."""

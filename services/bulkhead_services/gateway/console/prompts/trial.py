@@ -16,6 +16,7 @@ from bulkhead_contracts.prompt import PRODUCTION
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.difference import compare_tasks
 from bulkhead_services.gateway.console.visits import KEY_FIELD, Visit, redirect_to
+from bulkhead_services.gateway.read_model.task_view import ENDED
 
 ROWS = 50
 
@@ -26,7 +27,7 @@ async def show_trial(visit: Visit, here: str, prompt: str, mark: str, *, may_cha
     values: dict[str, Any] = {"here": here, "prompt": prompt, "mark": mark, "max_tasks": trial.MAX_TASKS}
     if pairs:
         compared = await asyncio.gather(*(_compare_pair(visit, *pair) for pair in pairs))
-        is_over = all(row["new"]["status"] in trial.ENDED for row in compared)
+        is_over = all(row["new"]["status"] in ENDED for row in compared)
         address = str(visit.request.url.path) + "?" + str(visit.request.url.query)
         return visit.render_page("prompts/trial.html", pairs=compared, is_over=is_over, address=address, **values)
     may = may_change and visit.claim.role in SUBMITTERS.names

@@ -68,7 +68,7 @@ class ConsoleLabelRoutes(ConsoleRoutes):
     async def download_labels(self, visit: Visit) -> Response:
         """GET /labels/export: the files that a calibration reads, as one archive"""
         rows: list[Json] = []
-        after: int | None = 0
+        after: str | None = ""
         while after is not None:
             page = await visit.get("/v1/labels/export", **_filters_of(visit, OF_EXPORT), after=after)
             rows, after = [*rows, *page["rows"]], page["next"]

@@ -20,10 +20,10 @@ from bulkhead.gateway_api.ratings import (
     RatingCounts,
 )
 from bulkhead.gateway_api.tasks import TaskSummary
+from bulkhead.journal.prompt_usage import SHIPPED
 
 COUNTED = frozenset({"succeeded", "failed", "halted"})
 """Ends that tell of quality: a cancelled task was wanted no more, and a rejected one never ran."""
-SHIPPED = "(shipped prompts)"
 UNNAMED = {"feature": "(no feature)", "prompt": SHIPPED, "model": "(no model)"}
 MAX_ROWS = 100
 COUNTS = ("ended", "good", "refused", "answers", "citations", "cost_usd_micros")

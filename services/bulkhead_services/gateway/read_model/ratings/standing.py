@@ -5,7 +5,7 @@ In: `TaskRated` facts of the task, in stream order. Out: the rating that stands 
 
 import base64
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from bulkhead.gateway_api.query import OVERSEERS
@@ -75,10 +75,5 @@ def describe_ratings(ratings: Ratings, claim: RequesterClaim) -> TaskRatings:
     """The ratings as a reader sees them: counts, the own ones, and everybody's but labels where the role oversees."""
     bodies = sorted((standing.body for standing in ratings.values()), key=lambda body: body.rated_unix_ms)
     named = [body for body in bodies if body.kind != "label"] if claim.role in OVERSEERS.names else []
-    return TaskRatings(
-        **count_ratings(ratings).model_dump(), own=tuple(_owned_by(claim.person, bodies)), named=tuple(named)
-    )
-
-
-def _owned_by(person: str, bodies: Iterable[TaskRated]) -> list[TaskRated]:
-    return [body for body in bodies if body.person == person]
+    own_ratings = tuple(body for body in bodies if body.person == claim.person)
+    return TaskRatings(**count_ratings(ratings).model_dump(), own=own_ratings, named=tuple(named))
