@@ -32,6 +32,7 @@ MAX_ANSWER_CHARS = 64 * 1024
 MAX_PLAN_STEPS = 64
 MAX_STEP_INPUTS = MAX_PLAN_STEPS  # the step that composes the answer may need all others
 MAX_PLAN_NOTES = 128
+MAX_MAP_ITEMS = 1_000  # of the list that one step is run over
 MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a plan of one step
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3

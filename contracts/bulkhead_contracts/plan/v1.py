@@ -7,10 +7,13 @@ from pydantic import Field, StringConstraints
 
 from bulkhead_contracts import bounds
 
-from ..provenance import Flow, PlannedCall
+from ..provenance import Flow, PlannedCall, Pointer, TextTest
 from ..types import Body, Contract, Count, Name, Reason, Summary, Title, Token
 
 StepKind = Literal["agent", "noop"]
+StepAction = Literal["agent", "noop", "tool", "approval", "validate", "branch", "wait", "map"]
+RetryMode = Literal["with_feedback", "fresh"]
+"""Whether the next attempt at a step is told why the last one was not accepted."""
 Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
 Severity = Literal["error", "warning", "note"]
 
@@ -51,6 +54,86 @@ class RoleSpec(Contract):
     description: Summary = ""
 
 
+class StepCall(Contract):
+    """Of action `tool`: one call, which no model makes.
+
+    arguments_json: an object. In it `{"$from": "STEP", "field": "/pointer"}` is that field of an earlier result's JSON,
+    and `{"$item": "/pointer"}` that of the item of a `map`; of "" it is the whole.
+    """
+
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)] = "{}"
+
+
+class ApprovalQuestion(Contract):
+    """Of action `approval`: what a person is asked before steps that build on it begin. roles: any of them; empty for
+    whoever may approve calls. expires_ms: how long he has."""
+
+    text: Annotated[str, Field(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
+    roles: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    expires_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
+
+
+class PropertyCheck(Contract):
+    """One property of a result's text. text: what it contains, lacks or matches (RE2); or a number, of words, or that
+    it says; "" for `cites`: it cites at least one source."""
+
+    test: Literal["contains", "lacks", "matches", "min_words", "max_words", "equals_number", "cites"]
+    text: Summary = ""
+
+
+class QualityGate(Contract):
+    """Of action `validate`: what the result of step `of` must be. json_schema: a JSON schema of the whole; "" for none.
+
+    on_fail: `retry` repeats that step with the reasons, at most `retries` times, then fails; `person` asks one.
+    """
+
+    of: Token
+    json_schema: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES)] = ""
+    checks: Annotated[tuple[PropertyCheck, ...], Field(max_length=16)] = ()
+    on_fail: Literal["fail", "retry", "person"] = "fail"
+    retries: Annotated[int, Field(ge=1, lt=bounds.MAX_STEP_ATTEMPTS)] = 1
+
+
+class BranchCase(Contract):
+    """The steps that are run when a value passes this test."""
+
+    test: TextTest
+    text: Summary = ""
+    steps: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)]
+
+
+class Branch(Contract):
+    """Of action `branch`: the first case that the value passes, else `otherwise`. Steps of the others are skipped, and
+    what builds on skipped ones alone. of, field: of which step's result, which field of its JSON; "" for its text."""
+
+    of: Token
+    field: Pointer = ""
+    cases: Annotated[tuple[BranchCase, ...], Field(min_length=1, max_length=16)]
+    otherwise: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+
+
+class Wait(Contract):
+    """Of action `wait`: for so long, or until then; one of the two."""
+
+    duration_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS)] = 0
+    until_unix_ms: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+
+class MapOver(Contract):
+    """Of action `map`: its step (a call, or an agent's instruction) is run for each item of a list.
+
+    of, field: of which step's result, which list of its JSON. parallel: items at once. at_most: of them may fail
+    without failing the map; what they lack is told.
+    """
+
+    of: Token
+    field: Pointer = ""
+    parallel: Annotated[int, Field(ge=1, le=64)] = 8
+    max_items: Annotated[int, Field(ge=1, le=bounds.MAX_MAP_ITEMS)] = 100
+    at_most: Annotated[int, Field(ge=0, le=bounds.MAX_MAP_ITEMS)] = 0
+
+
 class PlanStep(Contract):
     """One step: what to do, with which tools, on whose results, and when it counts as done.
 
@@ -58,7 +141,8 @@ class PlanStep(Contract):
     runs it, `worker.<role>`. flows: fields of earlier results that may become arguments without anybody being asked.
     calls: with any, what its tools may change or tell outside without anybody being asked, and nothing else.
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
-    which does not know the field ends it at once.
+    which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step of
+    that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
     """
 
     id: Token
@@ -72,6 +156,27 @@ class PlanStep(Contract):
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     adopted: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    retry: Annotated[RetryMode, Field(exclude_if=lambda mode: mode == "with_feedback")] = "with_feedback"
+    call: Annotated[StepCall | None, Field(exclude_if=operator.not_)] = None
+    question: Annotated[ApprovalQuestion | None, Field(exclude_if=operator.not_)] = None
+    gate: Annotated[QualityGate | None, Field(exclude_if=operator.not_)] = None
+    branch: Annotated[Branch | None, Field(exclude_if=operator.not_)] = None
+    wait: Annotated[Wait | None, Field(exclude_if=operator.not_)] = None
+    over: Annotated[MapOver | None, Field(exclude_if=operator.not_)] = None
+
+    @property
+    def action(self) -> StepAction:
+        """What carrying it out is: the kind, or by which of its fields it is more than that."""
+        if self.over is not None:
+            return "map"
+        by_field: tuple[tuple[StepAction, object], ...] = (
+            ("tool", self.call),
+            ("approval", self.question),
+            ("validate", self.gate),
+            ("branch", self.branch),
+            ("wait", self.wait),
+        )
+        return next((action for action, field in by_field if field is not None), self.kind)
 
     @property
     def prompt_text(self) -> str:

@@ -78,7 +78,10 @@ class StepProposed(Body, type="mesh.step.proposed"):
 
 
 class StepFinished(Body, type="mesh.step.finished"):
-    """A step is over without the checker: checks are off, or there is no result to check."""
+    """A step is over without the checker: checks are off, or there is no result to check.
+
+    chosen: steps that a branch begins. items: how many the list of a map has. reasons: why a gate let it not pass.
+    """
 
     step_id: Token
     attempt: Count
@@ -86,6 +89,9 @@ class StepFinished(Body, type="mesh.step.finished"):
     result: Result
     failure: Failure | None = None
     usage: Usage = Usage()
+    chosen: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS, exclude_if=operator.not_)] = ()
+    items: Annotated[int | None, Field(ge=0, le=bounds.MAX_MAP_ITEMS, exclude_if=lambda count: count is None)] = None
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=16, exclude_if=operator.not_)] = ()
 
 
 class StepPaused(Body, type="mesh.step.paused"):
