@@ -141,8 +141,8 @@ class PlanStep(Contract):
     runs it, `worker.<role>`. flows: fields of earlier results that may become arguments without anybody being asked.
     calls: with any, what its tools may change or tell outside without anybody being asked, and nothing else.
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
-    which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step of
-    that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
+    which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step
+    of that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
     """
 
     id: Token
