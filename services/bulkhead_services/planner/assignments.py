@@ -108,8 +108,11 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
     tools = tuple(
         tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
     )
-    # Of the requester's own words this step shows the objective, and its text where he submitted the plan.
-    shown_sha256 = {state.objective.sha256, digest_of(plan_step.prompt_text) if state.submitted_plan else ""}
+    # Of the requester's own words this step shows the objective, and its text and call where he submitted the plan.
+    own_texts = [plan_step.prompt_text] if state.submitted_plan else []
+    if own_texts and plan_step.call is not None:
+        own_texts.append(plan_step.call.text_in(plan_step.id))
+    shown_sha256 = {state.objective.sha256, *map(digest_of, own_texts)}
     assigned = StepAssigned(
         step=plan_step,
         attempt=step.attempt,

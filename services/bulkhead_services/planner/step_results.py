@@ -28,7 +28,8 @@ from bulkhead_services.planner.ending import (
 from bulkhead_services.planner.state import PlannerState, StepState
 
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
-NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
+NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE, "approval_denied", "approval_expired"})
+"""Also what a person has not let be done is not asked for by another plan."""
 MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
 ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
@@ -73,11 +74,32 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
     result = body.result
-    if state.check:
+    if step.plan_step.action in ("tool", "approval"):
+        # Its call is the plan's, and its result the doer's own word: there is nothing that a judge could know better.
+        # That a worker made the result up is ruled out by the label, which the executor signed for this very step.
+        if not _is_word_of_doer(state, step, result):
+            reasons = ("the result lacks the signed label of the tool that the step calls",)
+            return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
+    elif state.check:
         result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage)
+
+
+def _is_word_of_doer(state: PlannerState, step: StepState, result: Result) -> bool:
+    """True for a result that the executor labelled for this step (the shell marks the source of a label whose signature
+    is false); of a search, whose passages the worker lists, always."""
+    if any(tool.served_by != "tool_executor" for tool in state.tools_of(step.plan_step)):
+        return True
+    return any(
+        label.kind == "tool_result"
+        and label.observed_by == "tool_executor"
+        and result.content is not None
+        and (label.sha256, label.source, label.step_id)
+        == (result.content.sha256, step.plan_step.called_tool, step.plan_step.id)
+        for label in result.provenance
+    )
 
 
 def _mark_result(result: Result, reason: str) -> Result:
