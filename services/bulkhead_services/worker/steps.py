@@ -7,7 +7,6 @@ its call, or asks a person: the tool `ask_person`, which the executor holds unti
 """
 
 import json
-
 from collections.abc import Mapping
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
@@ -124,7 +123,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
     )
     if isinstance(request, Failure) and request.code == "unknown_tool":
         reason = f"step {assigned.step.id} calls {call.tool}, which the task was not granted"
-        return Failure.from_text("not_granted", reason, "name it in the request's tools, or in none; or an operator does")
+        return Failure.from_text("not_granted", reason, "name it in the request's tools, or in none")
     return request
 
 

@@ -84,13 +84,7 @@ def test_a_second_attempt_at_a_write_is_the_same_call(play):
     assert other.call_id != first.call_id
 
 
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"tools": ()}, "not_granted"),
-        ({"inputs": ()}, "unknown_input"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "code"), [({"tools": ()}, "not_granted"), ({"inputs": ()}, "unknown_input")])
 def test_a_call_that_cannot_be_made_fails_the_attempt(play, changes, code):
     assign(play, **{"step": STEP, "tools": (SEND,), "inputs": (found(play),), **changes})
     play.says(StepFinished)
