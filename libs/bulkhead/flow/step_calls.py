@@ -15,6 +15,7 @@ from bulkhead_contracts.result import Failure
 
 FROM, FIELD, ITEM = "$from", "field", "$item"
 MAX_REFERENCES = 64
+MAX_POINTER_CHARS = 200
 NO_ITEM = object()
 """In place of an item, where the step is no `map`: None is an item, too."""
 
@@ -41,6 +42,14 @@ def list_references(call: StepCall) -> tuple[Reference, ...]:
     """All references in the arguments of a call. Raises ValueError: they are no JSON object, or a reference is
     malformed."""
     return tuple(_iterate_references(_load_template(call), ""))
+
+
+def readable_references(call: StepCall | None) -> tuple[Reference, ...]:
+    """As `list_references`; none of a malformed call, of which whoever resolves it says what is wrong."""
+    try:
+        return list_references(call) if call is not None else ()
+    except ValueError:
+        return ()
 
 
 def resolve_arguments(call: StepCall, inputs: Mapping[str, str], item: object = NO_ITEM) -> dict[str, object] | Failure:
@@ -117,6 +126,8 @@ def _reference_of(value: object, argument: str) -> Reference | None:
     is_named = isinstance(step_id, str) and bool(step_id) == (FROM in value)
     if not is_known or not is_named or not isinstance(field, str) or field[:1] not in ("", "/"):
         raise ValueError(f'{argument or "/"} is no reference: write {{"$from": "STEP", "field": "/pointer"}}')
+    if len(argument) > MAX_POINTER_CHARS or len(field) > MAX_POINTER_CHARS:
+        raise ValueError(f"a reference stands at a place, or names a field, of over {MAX_POINTER_CHARS} characters")
     return Reference(argument, step_id, field)
 
 

@@ -30,6 +30,22 @@ from bulkhead_services.planner.state import PlannerState, StepState
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
 NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE, "approval_denied", "approval_expired"})
 """Also what a person has not let be done is not asked for by another plan."""
+PLAN_CALL_UNFIT = frozenset(
+    {
+        "arguments_too_long",
+        "bad_arguments",
+        "constraint",
+        "forbidden",
+        "input_too_long",
+        "malformed_arguments",
+        "no_such_field",
+        "not_granted",
+        "policy",
+        "tainted_code",
+        "unknown_input",
+    }
+)
+"""Failures of a plan's own call that it would have each time: no model writes it otherwise."""
 MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
 ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
@@ -66,7 +82,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         state = state.with_step(replace(step, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
             return end_task(state, message, "halted", body.failure)
-        if body.failure.code in NOT_REPEATABLE or step.plan_step.adopted:
+        is_unfit = step.plan_step.action == "tool" and body.failure.code in PLAN_CALL_UNFIT
+        if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
             return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)

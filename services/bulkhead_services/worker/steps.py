@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
-from bulkhead.flow.step_calls import list_references, resolve_arguments
+from bulkhead.flow.step_calls import readable_references, resolve_arguments
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL, StepCall
@@ -84,19 +84,13 @@ def _result_of_noop(body: StepAssigned) -> Result:
 
 def contents_of_call(assigned: StepAssigned) -> tuple[ContentRef, ...]:
     """The results of which a plan's call has its arguments."""
-    call = assigned.step.call
-    if call is None:
-        return ()
     results = {step_input.step_id: step_input.result.content for step_input in assigned.inputs}
-    contents = (results.get(step_id) for step_id in _referred_steps(call))
+    contents = (results.get(step_id) for step_id in _referred_steps(assigned.step.call))
     return tuple(ref for ref in contents if ref is not None and ref.size_bytes <= MAX_REFERRED_BYTES)
 
 
-def _referred_steps(call: StepCall) -> tuple[str, ...]:
-    try:
-        return tuple(dict.fromkeys(reference.step_id for reference in list_references(call)))
-    except ValueError:
-        return ()  # Who resolves them says what is wrong.
+def _referred_steps(call: StepCall | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reference.step_id for reference in readable_references(call) if reference.step_id))
 
 
 def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> OutgoingCall | Failure:
@@ -105,7 +99,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
     call = assigned.step.call or StepCall(tool=assigned.step.called_tool, arguments_json=_question_json(assigned))
     results = {step_input.step_id: step_input.result for step_input in assigned.inputs}
     texts: dict[str, str] = {}
-    for step_id in _referred_steps(call) if assigned.step.call is not None else ():
+    for step_id in _referred_steps(assigned.step.call):
         content = results[step_id].content if step_id in results else None
         if content is not None and content.sha256 not in contents:
             reason = f"the result of {step_id} has {content.size_bytes} bytes; a call refers to {MAX_REFERRED_BYTES}"
