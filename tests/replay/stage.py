@@ -27,6 +27,7 @@ from bulkhead.evaluation.statement import public_key_of
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import TaskHistory, collect_history
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.plan import ASK_PERSON
 from bulkhead_contracts.result import ContentRef
 from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.settings import Settings as OfflineSettings
@@ -260,7 +261,7 @@ async def stage(
             {
                 "tenants": {
                     name: {
-                        "tools": [*TOOLS, *WAITS],
+                        "tools": [*TOOLS, *WAITS, ASK_PERSON],
                         "default_writes": [name for name in TOOLS if name.startswith("counter_increment")],
                         "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
                         "day": {"cost_usd_micros": 10**9, "tokens": 10**9},

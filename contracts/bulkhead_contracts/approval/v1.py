@@ -31,6 +31,7 @@ class ApprovalRequested(Body, type="mesh.approval.requested"):
     arguments_json: in canonical form (RFC 8785); arguments_sha256: of that, with the tool's name and the task. preview:
     the call as people read it. why: what policy says of it; values: those of its arguments that are not the asker's
     own words, with their sources. rule: of the policy of that digest. four_eyes: not to be granted by who asked.
+    roles: one of which who grants it must have; none for whoever may approve.
     """
 
     approval_id: Token
@@ -47,6 +48,7 @@ class ApprovalRequested(Body, type="mesh.approval.requested"):
     policy_sha256: Sha256
     asked_for: Name
     four_eyes: bool = False
+    roles: Annotated[tuple[Name, ...], Field(max_length=8, exclude_if=operator.not_)] = ()
     requested_unix_ms: UnixMs
     expires_unix_ms: UnixMs
 

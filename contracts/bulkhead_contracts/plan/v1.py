@@ -1,9 +1,9 @@
 """Plans: a DAG of steps, its version, its approval, and the checker's notes on it."""
 
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from bulkhead_contracts import bounds
 
@@ -22,6 +22,10 @@ Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 WORKER_ROLE = "step"
 """Of a step that names no other role."""
+ASK_PERSON = "ask_person"
+"""The tool by which a step of action `approval` asks a person: policy asks about each of its calls."""
+PLAN_CALL = "plan call "
+"""The source of a label of a person's own call, before its step's id."""
 AGENT_TOOL = "agent_"
 """The tool of a remote agent is called by this and the agent's name: providers of models take no dot in it."""
 
@@ -63,6 +67,10 @@ class StepCall(Contract):
 
     tool: Name
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)] = "{}"
+
+    def text_in(self, step_id: str) -> str:
+        """The call as a label of a submitted plan covers it, beside its step's `prompt_text`."""
+        return f"{step_id}\n{self.tool}\n{self.arguments_json}"
 
 
 class ApprovalQuestion(Contract):
@@ -143,6 +151,7 @@ class PlanStep(Contract):
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
     which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step
     of that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
+    tools: of a step that calls one itself it is that one, named or not.
     """
 
     id: Token
@@ -163,6 +172,17 @@ class PlanStep(Contract):
     branch: Annotated[Branch | None, Field(exclude_if=operator.not_)] = None
     wait: Annotated[Wait | None, Field(exclude_if=operator.not_)] = None
     over: Annotated[MapOver | None, Field(exclude_if=operator.not_)] = None
+
+    @model_validator(mode="after")
+    def _names_called_tool(self) -> Self:
+        if not self.tools and self.called_tool:
+            self.__dict__["tools"] = (self.called_tool,)
+        return self
+
+    @property
+    def called_tool(self) -> str:
+        """The tool that the step itself calls, without a model; "" for none."""
+        return self.call.tool if self.call is not None else ASK_PERSON if self.question is not None else ""
 
     @property
     def action(self) -> StepAction:

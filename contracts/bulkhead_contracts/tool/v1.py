@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds, envelope
 
+from ..plan.v1 import StepCall
 from ..provenance import Attribution, Isolation, Pointer, Sink, Source, ValueOrigin
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..settlement import DoerReply
@@ -62,10 +63,19 @@ class ToolSpec(Contract):
         return self.effect == "write" or self.egress or self.feeds or bool(self.sinks)
 
 
+class CallBasis(Contract):
+    """The call of a plan that a request is, and signed labels of what its arguments may be made of: of the call where a
+    person wrote it, and of what tools and documents said in the steps that it builds on."""
+
+    call: StepCall
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS)] = ()
+
+
 class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     """Call a tool. `call_id` is the idempotency key: the same id is done at most once.
 
     attribution: where its arguments come from, signed by the model gateway; without one they come from nowhere known.
+    basis: of a call that no model made, by which the executor itself looks from where they come.
     progress: whoever asks is to be told how far it has come (`ToolProgress`), where its tool says so.
     """
 
@@ -76,6 +86,7 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
     attribution: Annotated[Attribution | None, Field(exclude_if=operator.not_)] = None
+    basis: Annotated[CallBasis | None, Field(exclude_if=operator.not_)] = None
     progress: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 

@@ -12,6 +12,7 @@ from bulkhead.policy.constraints import Constraint, ConstraintError, find_violat
 from bulkhead.policy.ruling import CallProposal, CallRuling, Effect, Risk
 from bulkhead.policy.schema import RESERVED, UnfitArguments, arguments_of, declared_arguments
 from bulkhead.policy.sinks import Taint, find_taint, sinks_of
+from bulkhead_contracts.plan import ASK_PERSON
 from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.tool import ToolSpec
 
@@ -94,6 +95,11 @@ def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, ri
         reasons = [f"{tool.name}: {answer.why}", *values]
     elif taint.code:
         effect, rule, code, reasons = "forbid", "taint", "tainted_code", list(values)
+    elif tool.name == ASK_PERSON:
+        # It is made to be asked about: no rule of a tenant answers in a person's place.
+        rule = "question" if effect == "permit" else rule
+        effect = "ask"
+        reasons = ["the plan asks a person", *values]
     elif taint.findings:
         if effect == "permit":
             rule = "taint"

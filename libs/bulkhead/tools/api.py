@@ -91,6 +91,7 @@ class Call:
     BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`. credentials: those that its row names, of the
     tenant and user who call: they stand in no log and no message, and are replaced where the tool returns one.
     report_progress: to be awaited with how far it has come, a total and words, where somebody wants to hear that.
+    approval: word of the person who let the call be made, where one was asked.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Call:
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     report_progress: ReportProgress | None = field(default=None, repr=False)
+    approval: str = ""
 
 
 Run = Callable[[Arguments, Call], Awaitable[Done | Failed] | Done | Failed]

@@ -131,6 +131,8 @@ class Decisions:
         if request.four_eyes and word.decision == "granted" and claim.person == request.asked_for:
             detail = f"{claim.person} asked for the task, and {request.tool} wants a second person (four eyes)"
             raise Problem(403, "four_eyes", title, detail, "have another approver decide; you may deny it")
+        if request.roles and claim.role not in request.roles:
+            raise forbidden(claim.role, "decide about this question", " or ".join(request.roles))
         await self.mark_ended_tasks(claim.tenant, (row,))
         state = row.state_at(self._context.clock())
         if state == "abandoned":

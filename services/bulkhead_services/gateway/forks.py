@@ -79,11 +79,11 @@ class EarlierTask:
         """Digests of the texts that a model wrote, or may have: nobody's own words. Of the last plan's steps; of all
         where an agent asked for the task. agents: senders that are some."""
         request = self.request
-        texts = {step.prompt_text for step in (self.plan.steps if self.plan else ())}
+        texts = _texts_of_plan(self.plan)
         if request is not None and is_of_model(request, self.sender, agents):
             texts.add(request.objective)
         elif request is not None and request.plan is not None and request.fork is None:
-            texts -= {step.prompt_text for step in request.plan.steps}
+            texts -= _texts_of_plan(request.plan)
         return frozenset(map(digest_of, texts))
 
     def used_tools(self) -> dict[str, str]:
@@ -91,6 +91,12 @@ class EarlierTask:
         may = {(version, step) for version, step, _ in self.started - self.idle}
         steps = (step for version, plan in self.plans.items() for step in plan.steps if (version, step.id) in may)
         return {tool: step.id for step in steps for tool in step.tools}
+
+
+def _texts_of_plan(plan: Plan | None) -> set[str]:
+    """What labels of its steps cover."""
+    steps = plan.steps if plan is not None else ()
+    return {step.prompt_text for step in steps} | {step.call.text_in(step.id) for step in steps if step.call}
 
 
 def is_of_model(request: TaskRequested, sender: str, agents: Collection[str]) -> bool:

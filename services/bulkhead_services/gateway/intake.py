@@ -19,6 +19,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.output import DRAFT, with_stricter_delivery
+from bulkhead_contracts.plan import PLAN_CALL
 from bulkhead_contracts.result import Label, Trust, digest_of, merge_labels
 from bulkhead_contracts.task import (
     Place,
@@ -53,7 +54,7 @@ SIGNER_RETRY_S = 1.0
 def own_words(
     request: TaskRequested, drafted: frozenset[str] = frozenset(), *, by_model: bool = False
 ) -> tuple[Label, ...]:
-    """Unsigned labels of what the requester wrote: the objective, and the text of each step of a plan of his own.
+    """Unsigned labels of what the requester wrote: the objective, and the text and call of each step of his own plan.
 
     drafted: digests of texts of the task that this one forks, and that a model wrote: they get no label. by_model: a
     model wrote all of it, so that none of it has the trust of a person's words.
@@ -62,6 +63,7 @@ def own_words(
     texts = [("", request.objective)]
     if request.plan is not None:
         texts += [(f"plan step {step.id}", step.prompt_text) for step in request.plan.steps]
+        texts += [(f"{PLAN_CALL}{step.id}", step.call.text_in(step.id)) for step in request.plan.steps if step.call]
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
         for source, text in texts

@@ -10,10 +10,10 @@ from bulkhead.prompts.released import ReleasedPrompts
 from bulkhead.quotas.token_bounds import load_vocabulary
 from bulkhead.quotas.token_estimates import TokenCounters
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.attribution_process import Attributor
 from bulkhead.runtime.process.main import main
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import Model, RetryPolicy
-from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import PriceTable

@@ -5,27 +5,16 @@ bears a signed Attribution. A text counts as the requester's, a document's or a 
 that says so for this task. A part's kind is a worker's word: any other text counts as a model's.
 """
 
-import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.grants import Verifier
 from bulkhead.policy.attribution import SourceText
+from bulkhead.runtime.doer.attribution_process import Attributor
+from bulkhead.runtime.doer.labelled_texts import read_labelled_texts, source_of_label, testified_texts
 from bulkhead.runtime.doer.protocol import Job, JobContext
-from bulkhead.telemetry.log import Log
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolCall
-from bulkhead_contracts.provenance import Source
-from bulkhead_contracts.result import ContentRef, Label, digest_of
-from bulkhead_services.model_gateway.attribution_process import Attributor
+from bulkhead_contracts.result import Label, digest_of
 from bulkhead_services.model_gateway.context.render import all_parts, text_of
-
-log = Log("model_gateway.attribution")
-OBSERVERS: Mapping[tuple[str, str], Source] = {
-    ("objective", "gateway"): "user",
-    ("passage", "rag"): "retrieved",
-    ("tool_result", "tool_executor"): "tool",
-}
-"""Who may testify to what."""
 
 Texts = Mapping[str, str]
 Labels = Mapping[str, Sequence[Label]]
@@ -46,11 +35,16 @@ async def attribute_calls(
         return calls
     labels: dict[str, list[Label]] = {}
     for label in job.request.labels:
-        if _origin_of(label) is not None and verifier.verify_label(label, job.tenant, job.task):
+        if source_of_label(label) is not None and verifier.verify_label(label, job.tenant, job.task):
             labels.setdefault(label.sha256, []).append(label)
-    unshown, is_complete = await _unshown_texts(
-        job, hands, [label for rows in labels.values() for label in rows], texts
-    )
+    # Documents and tools of the steps on which this one builds: their values come on in others' words.
+    unshown_labels = [
+        label
+        for rows in labels.values()
+        for label in rows
+        if label.sha256 not in texts and source_of_label(label) != "user"
+    ]
+    unshown, is_complete = await read_labelled_texts(hands.blobs, job.tenant, unshown_labels)
     sources = [*_shown_texts(job.request, texts, labels), *unshown]
     attributions = await attributor.attribute_calls(
         job.tenant, consequential_calls, sources, job.authority.step, is_complete=is_complete
@@ -61,12 +55,6 @@ async def attribute_calls(
         if attribution is not None
     }
     return tuple(call.model_copy(update={"attribution": signed.get(call.id)}) for call in calls)
-
-
-def _origin_of(label: Label) -> Source | None:
-    """Origin of a text with this label; None where the label does not say."""
-    origin = OBSERVERS.get((label.kind, label.observed_by))
-    return None if origin == "user" and label.trust != "user" else origin
 
 
 def _shown_texts(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterator[SourceText]:
@@ -91,33 +79,6 @@ def _texts_of_part(part: Part, texts: Texts, labels: Labels) -> Iterator[SourceT
     text = text_of(part, texts)
     sha256 = part.content.sha256 if part.content is not None else digest_of(text)
     if sha256 in labels:
-        yield from _testified_texts(text, labels[sha256])
+        yield from testified_texts(text, labels[sha256])
     else:
         yield SourceText(text, "model", sha256, part.kind)
-
-
-def _testified_texts(text: str, labels: Iterable[Label]) -> Iterator[SourceText]:
-    for label in labels:
-        source = _origin_of(label)
-        assert source is not None
-        name = label.source or label.kind
-        yield SourceText(text, source, label.sha256, name, label.step_id, label.carries, label.partial)
-
-
-async def _unshown_texts(
-    job: Job[ModelCallRequested], hands: JobContext, labels: Sequence[Label], texts: Texts
-) -> tuple[list[SourceText], bool]:
-    """Texts of documents and tools in the steps on which this one builds: their values come on in others' words; and
-    whether these are all."""
-
-    async def read_text(label: Label) -> list[SourceText]:
-        ref = ContentRef(author=label.observed_by, sha256=label.sha256, size_bytes=0)
-        try:
-            return list(_testified_texts(await hands.blobs.get_text(job.tenant, ref), [label]))
-        except (BlobMissing, BlobCorrupt) as error:
-            log.warning("source_unreadable", call=job.request.call_id, reason=str(error))
-            return []
-
-    unshown_labels = [label for label in labels if label.sha256 not in texts and _origin_of(label) != "user"]
-    texts_by_label = await asyncio.gather(*map(read_text, unshown_labels))
-    return [row for rows in texts_by_label for row in rows], all(texts_by_label)

@@ -15,6 +15,7 @@ from bulkhead.prompts.files import Prompts, PromptText
 from bulkhead.prompts.released import ReleasedPrompts, ReleaseMissing
 from bulkhead.runtime.component import Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.doer.attribution_process import Attributor
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead.runtime.errors import JobRefused
 from bulkhead_contracts import bounds, subjects
@@ -31,7 +32,6 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Model, ModelAttempts, ModelOutcome, RetryPolicy
 from bulkhead_services.model_gateway.attribution import attribute_calls
-from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.context.conversation import (
     encode_native_answer,
     encode_oversized_calls,

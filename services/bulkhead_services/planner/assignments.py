@@ -7,6 +7,7 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 from collections.abc import Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
+from bulkhead.flow.step_calls import readable_references
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -108,8 +109,11 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
     tools = tuple(
         tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
     )
-    # Of the requester's own words this step shows the objective, and its text where he submitted the plan.
-    shown_sha256 = {state.objective.sha256, digest_of(plan_step.prompt_text) if state.submitted_plan else ""}
+    # Of the requester's own words this step shows the objective, and its text and call where he submitted the plan.
+    own_texts = [plan_step.prompt_text] if state.submitted_plan else []
+    if own_texts and plan_step.call is not None:
+        own_texts.append(plan_step.call.text_in(plan_step.id))
+    shown_sha256 = {state.objective.sha256, *map(digest_of, own_texts)}
     assigned = StepAssigned(
         step=plan_step,
         attempt=step.attempt,
@@ -175,7 +179,35 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
 def _granted_flows(state: PlannerState, step: PlanStep) -> tuple[Flow, ...]:
     """Flows that the plan lets pass: none of a plan for a model's objective."""
     assert state.plan is not None
-    return () if state.is_objective_of_model else plans.flows_of(step, state.plan.steps)
+    if state.is_objective_of_model:
+        return ()
+    flows = list(plans.flows_of(step, state.plan.steps))
+    room = bounds.MAX_GRANT_FLOWS_BYTES - sum(len(row.model_dump_json()) for row in (*flows, *step.calls))
+    for flow in _referred_flows(step, state.plan.steps):
+        if (room := room - len(flow.model_dump_json())) < 0 or len(flows) == bounds.MAX_FLOWS:
+            break  # A person is asked about the others.
+        flows.append(flow)
+    return tuple(flows)
+
+
+def _referred_flows(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
+    """The references of a step's call to fields of other calls' results, and of others to its own: who wrote the plan
+    has said where they go."""
+    called = {plan_step.id: plan_step.call.tool for plan_step in steps if plan_step.call is not None}
+    callers = [step, *(caller for caller in steps if step.id in caller.inputs)]
+    return tuple(
+        Flow(
+            tool=caller.call.tool,
+            argument=reference.argument,
+            step_id=reference.step_id,
+            from_tool=called[reference.step_id],
+            field=reference.field,
+        )
+        for caller in callers
+        if caller.call is not None
+        for reference in readable_references(caller.call)
+        if reference.step_id in called and reference.field and step.id in (caller.id, reference.step_id)
+    )
 
 
 def _granted_calls(state: PlannerState, step: PlanStep) -> tuple[PlannedCall, ...]:

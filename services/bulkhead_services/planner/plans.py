@@ -104,11 +104,11 @@ def check_plan(
         if step.id in seen_ids:
             add_note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
         seen_ids.add(step.id)
-        if not step.instruction.strip():
+        if not step.instruction.strip() and not step.called_tool:
             add_note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
         if not step.acceptance.strip() and step.kind != "noop":
             add_note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
-        if checked and step.kind == "noop":
+        if checked and step.action == "noop":
             add_note("warning", "not_checked", step.id, f"step {step.id} {NOT_CHECKED}: its result stands as degraded")
         for name in step.inputs:
             if name not in step_ids:

@@ -192,7 +192,9 @@ class PlannerState:
     def tools_of(self, step: PlanStep) -> tuple[ToolSpec, ...]:
         """The tools of a step: its own, or the one call of a remote agent in its place."""
         delegated = self.delegation(step)
-        names = (delegated.agent_tool,) if delegated is not None and delegated.to == "agent" else step.tools
+        names = (step.called_tool,) if step.called_tool else step.tools
+        if delegated is not None and delegated.to == "agent":
+            names = (delegated.agent_tool,)
         return tuple(tool for tool in self.tools if tool.name in names)
 
     @property

@@ -28,7 +28,24 @@ from bulkhead_services.planner.ending import (
 from bulkhead_services.planner.state import PlannerState, StepState
 
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
-NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
+NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE, "approval_denied", "approval_expired"})
+"""Also what a person has not let be done is not asked for by another plan."""
+PLAN_CALL_UNFIT = frozenset(
+    {
+        "arguments_too_long",
+        "bad_arguments",
+        "constraint",
+        "forbidden",
+        "input_too_long",
+        "malformed_arguments",
+        "no_such_field",
+        "not_granted",
+        "policy",
+        "tainted_code",
+        "unknown_input",
+    }
+)
+"""Failures of a plan's own call that it would have each time: no model writes it otherwise."""
 MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
 ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
@@ -65,7 +82,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         state = state.with_step(replace(step, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
             return end_task(state, message, "halted", body.failure)
-        if body.failure.code in NOT_REPEATABLE or step.plan_step.adopted:
+        is_unfit = step.plan_step.action == "tool" and body.failure.code in PLAN_CALL_UNFIT
+        if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
             return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
@@ -73,11 +91,32 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
     result = body.result
-    if state.check:
+    if step.plan_step.action in ("tool", "approval"):
+        # Its call is the plan's, and its result the doer's own word: there is nothing that a judge could know better.
+        # That a worker made the result up is ruled out by the label, which the executor signed for this very step.
+        if not _is_word_of_doer(state, step, result):
+            reasons = ("the result lacks the signed label of the tool that the step calls",)
+            return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
+    elif state.check:
         result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage)
+
+
+def _is_word_of_doer(state: PlannerState, step: StepState, result: Result) -> bool:
+    """True for a result that the executor labelled for this step (the shell marks the source of a label whose signature
+    is false); of a search, whose passages the worker lists, always."""
+    if any(tool.served_by != "tool_executor" for tool in state.tools_of(step.plan_step)):
+        return True
+    return any(
+        label.kind == "tool_result"
+        and label.observed_by == "tool_executor"
+        and result.content is not None
+        and (label.sha256, label.source, label.step_id)
+        == (result.content.sha256, step.plan_step.called_tool, step.plan_step.id)
+        for label in result.provenance
+    )
 
 
 def _mark_result(result: Result, reason: str) -> Result:

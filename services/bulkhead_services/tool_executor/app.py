@@ -13,6 +13,7 @@ from bulkhead.policy.decision import decide
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.attribution_process import Attributor
 from bulkhead.runtime.doer.protocol import SideHandlers
 from bulkhead.runtime.process.main import main
 from bulkhead.tools.catalog import tool_rows
@@ -71,7 +72,8 @@ def build(
         policy = CedarPolicy.load_folder(settings.policy_dir, offered, POLICY_DIR)
         rule, keeps_labels = partial(decide, policy=policy), policy.reads_shown
         policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
-    gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000, keeps_labels)
+    attributor = Attributor(own_process=transport is None)
+    gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000, keeps_labels, attributor)
     quotas = TenantQuotas(settings.tenants_file)
     pushes = PushSender(context, quotas, runner)
     trials = PolicyTrials(

@@ -124,6 +124,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         """Close connections."""
         for part in self._components:
             await part.stop()
+        await self._gate.stop()
         await self._runner.close()
 
     def idempotency_key(self, request: ToolCallRequested) -> str:
@@ -178,7 +179,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         stop = context.find_stop(job, tool=tool.spec.name, deadline_unix_ms=deadline_unix_ms, begins=True)
         if stop is not None:
             raise JobRefused(stop.to_failure())
-        attempts = await self._make_attempts(job, context, tool, arguments)
+        attempts = await self._make_attempts(job, context, tool, arguments, gate_pass.approval)
         if attempts.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
             attempts = replace(attempts, outcome=checked, maybe_done=False)
         reply = await reply_to_call(
@@ -292,7 +293,12 @@ class ToolExecutor(Doer[ToolCallRequested]):
         return answer if isinstance(answer, Done) or answer.code == NOT_MADE else None
 
     async def _make_attempts(
-        self, job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, arguments: Arguments
+        self,
+        job: Job[ToolCallRequested],
+        context: JobContext,
+        tool: RegisteredTool,
+        arguments: Arguments,
+        approval: str = "",
     ) -> CallAttempts:
         writes = tool.spec.effect == "write"
         report_progress = ProgressPublisher(job, context).publish_report if job.request.progress else None
@@ -325,6 +331,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 partial(_start_refusal, job, context),
                 job.authority.task.actor,
                 report_progress=report_progress,
+                approval=approval,
             )
             if left_ms < tool.spec.timeout_ms and isinstance(outcome, Failed) and outcome.code == "timeout":
                 # It says nothing about the tool: no breaker counts it.

@@ -149,11 +149,12 @@ class ToolRunner:
         user: str = "",
         check: bool = False,
         report_progress: ReportProgress | None = None,
+        approval: str = "",
     ) -> Done | Failed:
         """One attempt within its time; the caller holds a slot. halt_event: ends it at once (None: let it finish).
         start_refusal: called when its process is ready, returns why it must not begin. user: who asked, for their
         credentials. check: no attempt, but the tool's word on whether the call was made.
-        report_progress: None where nobody wants to hear of it."""
+        report_progress: None where nobody wants to hear of it. approval: see Call."""
         tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
         credentials = await self._credentials.read_credentials(tool.row.credentials, tenant, user)
         if isinstance(credentials, Failed):
@@ -170,6 +171,7 @@ class ToolRunner:
             settings={name: tool_settings[name] for name in tool.row.requires if name in tool_settings},
             credentials=credentials,
             report_progress=partial(_report_redacted, guard, report_progress) if report_progress is not None else None,
+            approval=approval,
         )
         if credentials:
             timeout_s -= asyncio.get_running_loop().time() - began

@@ -178,15 +178,18 @@ def record_working_call(attempt: StepAttempt, call: ToolCall | None) -> StepAtte
 # The end
 
 
-def finish_attempt(state: WorkerState, attempt: StepAttempt, content: ContentRef) -> Transition[WorkerState]:
-    """The model has answered: the result goes to the checker, or to the planner where none is asked for."""
+def finish_attempt(
+    state: WorkerState, attempt: StepAttempt, content: ContentRef, contents: tuple[str, ...] = ()
+) -> Transition[WorkerState]:
+    """The model, or the step's one call, has answered: the result goes to the checker, or to the planner where none is
+    asked for. A doer's own word on a plan's call needs no judge. contents: to be stored with it."""
     assigned = attempt.assigned
     attempt = replace(attempt, evidence=_in_order(attempt))
     result = _result_of_attempt(attempt, content)
     done = state.with_attempt(ended_attempt(attempt))
-    if not assigned.check:
+    if not assigned.check or attempt.is_plan_call:
         finished = StepFinished(**identity_of(assigned), result=result, usage=attempt.usage)
-        return Transition(done, (Send("planner", finished),))
+        return Transition(done, (Send("planner", finished, contents=contents),))
     proposed = StepProposed(
         step=assigned.step,
         attempt=assigned.attempt,
@@ -263,7 +266,7 @@ def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:
         citations=merge_citations(*citations),
     )
     result = lower_answer(result, _finding_of_writes(attempt))
-    if attempt.assigned.check:
+    if attempt.assigned.check and not attempt.is_plan_call:
         return result
     return lower_answer(result, judge_search(attempt.usage.retrievals, len(attempt.evidence) + len(before)))
 

@@ -20,7 +20,7 @@ from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
-from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
+from bulkhead_contracts.tool import CallBasis, ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.worker.state import OutstandingCall, StepAttempt, identity_of
@@ -29,6 +29,8 @@ ASK, ANSWER, ACQUIRE, RELEASE = "ask_steps", "answer_step", "acquire_lease", "re
 WAIT_TOOLS = frozenset({ASK, ANSWER, ACQUIRE, RELEASE})
 SLIPS = frozenset({"bad_arguments", "malformed_arguments", "unknown_tool"})
 """Failures of calls that the model made wrongly: a call of the tool that works later mends them."""
+PLAN_CALL = "plan-"
+"""Begin of the ids of calls that a plan makes: of their replies the worker reads the passages."""
 FENCE = "fencing_token"
 """The argument by which a tool learns under which lease it is called."""
 Arguments = Mapping[str, object]
@@ -53,8 +55,11 @@ class ImmediateAnswer:
     answer: ToolAnswer
 
 
-def build_request(attempt: StepAttempt, call: ToolCall, index: int) -> OutgoingCall | Failure:
-    """The request of a doer for the index-th call of the model's current turn."""
+def build_request(
+    attempt: StepAttempt, call: ToolCall, index: int, basis: CallBasis | None = None
+) -> OutgoingCall | Failure:
+    """The request of a doer for the index-th call of the model's current turn, or for the one call of a step. basis: of
+    a call that the plan makes."""
     assigned = attempt.assigned
     tool = next((spec for spec in assigned.tools if spec.name == call.name), None)
     if tool is None:
@@ -77,6 +82,7 @@ def build_request(attempt: StepAttempt, call: ToolCall, index: int) -> OutgoingC
         arguments_json=call.arguments_json or "{}",
         deadline_unix_ms=assigned.deadline_unix_ms,
         attribution=call.attribution,
+        basis=basis,
     )
     return OutgoingCall(call_id, "tool_executor", body)
 
@@ -130,7 +136,8 @@ def _call_key(attempt: StepAttempt, tool: ToolSpec, call: ToolCall, arguments: d
         name = f"write/{assigned.step.id}/{tool.name}/{written}/{_count_earlier_same(attempt, call)}"
     else:
         name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{len(attempt.turns)}/{index}"
-    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{PLAN_CALL}{digest}" if assigned.step.called_tool else digest
 
 
 def _count_earlier_same(attempt: StepAttempt, call: ToolCall) -> int:

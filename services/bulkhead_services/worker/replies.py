@@ -5,7 +5,11 @@ for, its next turn when all of them are answered, or the step's end. Everything 
 outstanding is ignored.
 """
 
+import json
+from collections.abc import Mapping
+
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
+from bulkhead.flow.content import reference
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, Part, ToolAnswer
 from bulkhead_contracts.result import (
@@ -156,8 +160,8 @@ def on_tool_call_replied(state: WorkerState, message: InboxMessage, body: ToolCa
     if body.outcome == "uncertain":
         failure = body.failure or Failure.from_text("uncertain", "a write may or may not have happened")
         return fail_attempt(state, attempt, failure.model_copy(update={"code": "uncertain_effect"}))
-    if attempt.assigned.delegated is not None:
-        return _finish_delegated(state, attempt, body.content, body.failure)
+    if attempt.has_one_call:
+        return _finish_one_call(state, attempt, body.content, body.failure)
     call = attempt.call_by_id(model_call_id)
     source = call.name if call is not None else ""
     parts = (Part(kind="tool_result", content=body.content, source=source),) if body.content else ()
@@ -171,8 +175,8 @@ def on_retrieval_replied(state: WorkerState, message: InboxMessage, body: Retrie
     if received is None:
         return Transition(state)
     attempt, model_call_id = received
-    if attempt.assigned.delegated is not None:
-        return _finish_delegated(state, attempt, None, body.failure)
+    if attempt.has_one_call and body.failure is not None:
+        return fail_attempt(state, attempt, body.failure)
     parts = tuple(
         Part(kind="passage", content=row.content, source=row.citation.document, title=row.title)
         for row in body.passages
@@ -181,7 +185,20 @@ def on_retrieval_replied(state: WorkerState, message: InboxMessage, body: Retrie
         Evidence(content=row.content, label=label, citation=row.citation)
         for row, label in zip(body.passages, body.provenance, strict=False)
     )
+    if attempt.has_one_call:
+        text = _text_of_passages(body, message.contents)
+        content = reference("worker", text.encode(), "application/json", f"{len(body.passages)} passages")
+        return finish_attempt(state, _with_evidence(attempt, evidence), content, (text,))
     return _record_answer(state, message, attempt, body, model_call_id, parts, evidence)
+
+
+def _text_of_passages(body: RetrievalReplied, contents: Mapping[str, str]) -> str:
+    """What a plan's own search has found, as JSON: later steps cite it, or refer to its fields."""
+    passages = [
+        {"document": row.citation.document, "title": row.title, "text": contents[row.content.sha256]}
+        for row in body.passages
+    ]
+    return json.dumps({"passages": passages}, ensure_ascii=False)
 
 
 def _record_answer(
@@ -228,10 +245,10 @@ def on_delegation_replied(
     received = _receive_reply(state, body, reason)
     if received is None:
         return Transition(state)
-    return _finish_delegated(state, received[0], body.content, body.failure)
+    return _finish_one_call(state, received[0], body.content, body.failure)
 
 
-def _finish_delegated(
+def _finish_one_call(
     state: WorkerState, attempt: StepAttempt, content: ContentRef | None, failure: Failure | None
 ) -> Transition[WorkerState]:
     """The doer's word ends the attempt."""

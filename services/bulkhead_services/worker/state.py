@@ -6,6 +6,7 @@
 | thinking | ModelCallReplied                | acting (calls out), thinking (only bad calls), or over       |
 | acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
 | -        | StepAssigned, delegated         | acting: one call of doors or of a remote agent, then over    |
+| -        | StepAssigned, with a call       | acting: that one call, or a person's question, then over     |
 | acting   | StepCancelRequested, at doors   | acting, until doors have said what was spent                 |
 | both     | CallDeferred, TimerFired        | the same call again, later                                   |
 | both     | StepCancelRequested             | over                                                         |
@@ -110,6 +111,16 @@ class StepAttempt:
     def key(self) -> AttemptKey:
         """Its key in the worker's state."""
         return (self.assigned.plan_version, self.assigned.step.id, self.assigned.attempt)
+
+    @property
+    def is_plan_call(self) -> bool:
+        """True when the plan makes its one call, and no model."""
+        return self.assigned.step.action in ("tool", "approval")
+
+    @property
+    def has_one_call(self) -> bool:
+        """True when its one call's answer is its result, and no model has a turn."""
+        return self.is_plan_call or self.assigned.delegated is not None
 
     @property
     def is_at_doors(self) -> bool:

@@ -2,17 +2,22 @@
 
 In: `StepAssigned`, `StepExtended`, `StepCancelRequested`. Out: the first call of the model, or a noop's result at once.
 A step with a delegation has no model's turn but one call, whose answer is its result: `DelegationRequested` to doors,
-for a program outside, or `ToolCallRequested` of the tool `agent_NAME`, a remote agent.
+for a program outside, or `ToolCallRequested` of the tool `agent_NAME`, a remote agent. So has a step whose plan makes
+its call, or asks a person: the tool `ask_person`, which the executor holds until one has decided.
 """
 
 import json
+from collections.abc import Mapping
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
+from bulkhead.flow.step_calls import readable_references, resolve_arguments
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
-from bulkhead_contracts.plan import AGENT_TOOL
+from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL, StepCall
 from bulkhead_contracts.result import (
+    ContentRef,
     Failure,
+    Label,
     Result,
     cut_completeness,
     merge_completeness,
@@ -27,11 +32,15 @@ from bulkhead_contracts.step import (
     StepFinished,
     StepInput,
 )
-from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallRequested
-from bulkhead_services.worker.attempts import ask_model, ended_attempt, fail_attempt
+from bulkhead_contracts.tool import CallBasis, ToolCallCancelRequested, ToolCallRequested
+from bulkhead_services.worker.attempts import OBSERVED, ask_model, ended_attempt, fail_attempt
 from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_request
 from bulkhead_services.worker.state import OutstandingCall, StepAttempt, WorkerState, identity_of
 
+MAX_REFERRED_BYTES = 1024 * 1024
+"""Of one result that a call refers to; what is longer is not read."""
+MAX_ASKED_INPUTS = 16
+"""Results that a person is shown with a question, each by its summary; how many others there are is said."""
 MAX_LACKS = 8
 """Parts that are missing from a result, by name; how many others there are is said."""
 
@@ -41,12 +50,15 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
     attempt = StepAttempt(assigned=body, grant=message.envelope.grant)
     if attempt.key in state.attempts:
         return Transition(state)
-    if body.step.kind == "noop":
+    if body.step.action == "noop":
         finished = StepFinished(**identity_of(body), result=_result_of_noop(body))
         return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
-    if body.delegated is None:
+    if attempt.is_plan_call:
+        request = _build_plan_call(attempt, message.contents)
+    elif body.delegated is None:
         return ask_model(state, message, attempt)
-    request = _build_delegation(attempt)
+    else:
+        request = _build_delegation(attempt)
     if isinstance(request, Failure):
         return fail_attempt(state, attempt, request)
     outstanding = {request.call_id: OutstandingCall(request.body, request.to)}
@@ -65,6 +77,71 @@ def _result_of_noop(body: StepAssigned) -> Result:
         completeness=merge_completeness(*(result.completeness for result in inputs), cut_completeness(labels)),
         provenance=merge_labels(*labels),
     )
+
+
+# Calls that the plan makes
+
+
+def contents_of_call(assigned: StepAssigned) -> tuple[ContentRef, ...]:
+    """The results of which a plan's call has its arguments."""
+    results = {step_input.step_id: step_input.result.content for step_input in assigned.inputs}
+    contents = (results.get(step_id) for step_id in _referred_steps(assigned.step.call))
+    return tuple(ref for ref in contents if ref is not None and ref.size_bytes <= MAX_REFERRED_BYTES)
+
+
+def _referred_steps(call: StepCall | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reference.step_id for reference in readable_references(call) if reference.step_id))
+
+
+def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> OutgoingCall | Failure:
+    """The one call of a step of action `tool` or `approval`."""
+    assigned = attempt.assigned
+    call = assigned.step.call or StepCall(tool=assigned.step.called_tool, arguments_json=_question_json(assigned))
+    results = {step_input.step_id: step_input.result for step_input in assigned.inputs}
+    texts: dict[str, str] = {}
+    for step_id in _referred_steps(assigned.step.call):
+        content = results[step_id].content if step_id in results else None
+        if content is not None and content.sha256 not in contents:
+            reason = f"the result of {step_id} has {content.size_bytes} bytes; a call refers to {MAX_REFERRED_BYTES}"
+            return Failure.from_text("input_too_long", reason, "let a step before this one cut it down")
+        if step_id in results:
+            texts[step_id] = contents[content.sha256] if content is not None else results[step_id].summary
+    arguments = resolve_arguments(call, texts)
+    if isinstance(arguments, Failure):
+        return arguments
+    request = build_request(
+        attempt,
+        ToolCall(id=assigned.step.id, name=call.tool, arguments_json=json.dumps(arguments, ensure_ascii=False)),
+        0,
+        CallBasis(call=call, labels=_labels_of_call(assigned)),
+    )
+    if isinstance(request, Failure) and request.code == "unknown_tool":
+        reason = f"step {assigned.step.id} calls {call.tool}, which the task was not granted"
+        return Failure.from_text("not_granted", reason, "name it in the request's tools, or in none")
+    return request
+
+
+def _labels_of_call(assigned: StepAssigned) -> tuple[Label, ...]:
+    """Labels by which the executor says from where the arguments come."""
+    own = [label for label in assigned.labels if label.source == f"{PLAN_CALL}{assigned.step.id}"]
+    observed = (step_input.result.provenance for step_input in assigned.inputs)
+    seen = merge_labels(*observed)
+    return (*own, *(label for label in seen if label.kind in OBSERVED))[: bounds.MAX_LABELS]
+
+
+def _question_json(assigned: StepAssigned) -> str:
+    """The question as arguments of `ask_person`, with the summaries of what the step builds on."""
+    question = assigned.step.question
+    assert question is not None
+    shown, others = assigned.inputs[:MAX_ASKED_INPUTS], len(assigned.inputs) - MAX_ASKED_INPUTS
+    arguments: dict[str, object] = {"question": question.text, "expires_ms": question.expires_ms}
+    arguments |= {"roles": list(question.roles)} if question.roles else {}
+    results = [f"{row.step_id}: {row.result.summary}" for row in shown]
+    arguments["results"] = [*results, *([f"{others} more results"] if others > 0 else [])]
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+# Steps that are carried out elsewhere
 
 
 def _build_delegation(attempt: StepAttempt) -> OutgoingCall | Failure:

@@ -8,6 +8,7 @@ it first decides, and what is said later changes nothing.
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import rfc8785
@@ -39,6 +40,12 @@ class ApprovalRecord(BaseModel):
     role: str = ""
     reason: str = ""
     ended_unix_ms: int = 0
+
+    def describe_grant(self) -> str:
+        """The person's word in words: who, when, and with which comment."""
+        when = datetime.fromtimestamp(self.ended_unix_ms / 1000, UTC).isoformat(timespec="seconds")
+        comment = f": {self.reason}" if self.reason else ""
+        return f"Approved by {self.person} ({self.role}) at {when}{comment}"
 
     def ended_fact(self) -> ApprovalEnded:
         """The fact of its end."""
@@ -180,6 +187,8 @@ def _refusal_reason(request: ApprovalRequested, grant: ApprovalGrant, now_unix_m
         return "the word is for other arguments"
     if request.four_eyes and grant.person == request.asked_for and grant.decision == "granted":
         return "who asked for the task must not approve its calls (four eyes)"
+    if request.roles and grant.role not in request.roles:
+        return f"{grant.role} may not decide about it; {' or '.join(request.roles)} may"
     if max(grant.decided_unix_ms, now_unix_ms) >= request.expires_unix_ms:
         return "the approval had expired"
     return ""

@@ -16,6 +16,7 @@ from bulkhead.policy.attribution import UNKNOWN_SOURCE
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.policy.sinks import planned_place
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.attribution_process import Attributor
 from bulkhead.runtime.doer.protocol import Job, target_of
 from bulkhead.runtime.errors import Deferred, HandBack, JobRefused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
@@ -23,7 +24,8 @@ from bulkhead.tools.api import Arguments
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.provenance import Isolation, ValueOrigin
+from bulkhead_contracts.plan import ASK_PERSON
+from bulkhead_contracts.provenance import Attribution, Isolation, ValueOrigin
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.boundary.approvals import (
@@ -34,6 +36,7 @@ from bulkhead_services.tool_executor.boundary.approvals import (
     canonicalize_and_digest,
 )
 from bulkhead_services.tool_executor.boundary.place_labels import PlaceLabels
+from bulkhead_services.tool_executor.boundary.plan_calls import attribute_plan_call
 from bulkhead_services.tool_executor.boundary.preview import escape_invisible, render_preview
 from bulkhead_services.tool_executor.registry import RegisteredTool
 from bulkhead_services.tool_executor.uncertain_writes import UncertainWrites
@@ -57,11 +60,12 @@ IsolationOf = Callable[[RegisteredTool], Isolation]
 @dataclass(frozen=True, slots=True)
 class GatePass:
     """Under which ruling a call is made, and whose approval. carries: sources that were shown to whoever wrote where
-    the call reads."""
+    the call reads. approval: the person's word, where one was asked."""
 
     ruling: CallRuling
     approval_id: str = ""
     carries: tuple[str, ...] = ()
+    approval: str = ""
 
 
 class Gate:
@@ -75,11 +79,17 @@ class Gate:
         isolation_of: IsolationOf,
         ttl_ms: int,
         keeps_labels: Callable[[str], bool] = lambda tenant: False,
+        attributor: Attributor | None = None,
     ) -> None:
         self._context, self._rule, self._isolation_of, self._ttl_ms = context, rule, isolation_of, ttl_ms
+        self._attributor = attributor or Attributor(own_process=False)
         self.approvals, self.uncertain_writes = CallApprovals(context), UncertainWrites(context)
         self._place_labels, self._keeps_labels = PlaceLabels(context), keeps_labels
         self._long_rulings = FairSemaphore(1)
+
+    async def stop(self) -> None:
+        """End the process that looks for values."""
+        await self._attributor.stop()
 
     async def admit_call(self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments) -> GatePass:
         """The ruling under which the call may be made now. Raises JobRefused, Deferred, HandBack."""
@@ -98,7 +108,10 @@ class Gate:
             raise JobRefused(Failure.from_text("bad_arguments", message, "send less at once"))
         calls_before = await self._calls_before(job, tool)
         planned_before = await self._planned_before(job, tool)
-        proposal = self._build_proposal(job, tool, arguments, calls_before, planned_before)
+        attribution = verified_attribution(request, job.tenant, job.task, self._context.verifier)
+        if attribution is None and request.basis is not None and tool.spec.is_consequential:
+            attribution = await attribute_plan_call(job, arguments, self._context, self._attributor)
+        proposal = self._build_proposal(job, tool, arguments, attribution, (calls_before, planned_before))
         carries: tuple[str, ...] = ()
         if self._keeps_labels(job.tenant):
             carries = await self._place_labels.find_sources(job.tenant, arguments)
@@ -106,10 +119,11 @@ class Gate:
         ruling = await self._rule_on(proposal, len(canonical))
         if ruling.effect == "forbid":
             raise JobRefused(_forbidden_failure(tool, ruling))
-        approval_id = ""
+        approval_id, approval = "", ""
         if ruling.effect == "ask":
             approval_id = approval_id_of(request.call_id, digest)
-            await self._require_approval(job, proposal, ruling, approval_id, (canonical, digest))
+            record = await self._require_approval(job, proposal, ruling, approval_id, (canonical, digest))
+            approval = record.describe_grant()
         if tool.spec.most_calls:
             await self._count_once(job, "calls", tool.spec.name, request.call_id, tool.spec.most_calls)
         if planned_name := _planned_name(job, tool):
@@ -120,7 +134,7 @@ class Gate:
         if self._keeps_labels(job.tenant):
             # Before the call: what it writes is never there without its label.
             await self._place_labels.add_sources(job.tenant, tool.spec, arguments, proposal.shown)
-        return GatePass(ruling, approval_id, carries)
+        return GatePass(ruling, approval_id, carries, approval)
 
     async def _rule_on(self, proposal: CallProposal, size_bytes: int) -> CallRuling:
         """The ruling: at once, or in a thread where the arguments are long, for all in them is looked at. Of those one
@@ -135,11 +149,12 @@ class Gate:
         job: Job[ToolCallRequested],
         tool: RegisteredTool,
         arguments: Arguments,
-        calls_before: int,
-        planned_before: tuple[int, ...],
+        attribution: Attribution | None,
+        before: tuple[int, tuple[int, ...]],
     ) -> CallProposal:
+        """before: other calls of the tool in this task, and those of this step as planned ones."""
         task, step = job.authority.task, job.authority.step
-        attribution = verified_attribution(job.request, job.tenant, job.task, self._context.verifier)
+        calls_before, planned_before = before
         return CallProposal(
             task=task,
             role=task.role,
@@ -165,8 +180,8 @@ class Gate:
         ruling: CallRuling,
         approval_id: str,
         canonical_and_digest: tuple[str, str],
-    ) -> None:
-        """Return when a person granted exactly this. Raises JobRefused (denied, expired) or Deferred."""
+    ) -> ApprovalRecord:
+        """The record of a person's grant of exactly this. Raises JobRefused (denied, expired) or Deferred."""
         now_unix_ms = self._context.clock()
         record, sequence = await self.approvals.find_record(job.tenant, job.task, approval_id)
         denial = await self.approvals.find_denial(job.tenant, job.task, canonical_and_digest[1])
@@ -179,7 +194,7 @@ class Gate:
         elif record.outcome in ("", "expired") and now_unix_ms >= record.request.expires_unix_ms:
             record = await self.approvals.expire_approval(job.tenant, job.task, record, sequence)
         if record.outcome == "granted" and now_unix_ms < record.request.expires_unix_ms:
-            return
+            return record
         if record.outcome:
             raise JobRefused(_ended_failure(proposal.tool.name, record))
         request = record.request
@@ -212,6 +227,9 @@ class Gate:
         request, now_unix_ms = job.request, self._context.clock()
         tool = proposal.tool
         values = {(value.pointer, value.text): value for value in proposal.values or ()}
+        # Of a question of the plan; both can only narrow who may decide, and until when.
+        question = proposal.arguments if tool.name == ASK_PERSON else {}
+        ttl_ms = min(self._ttl_ms, question.get("expires_ms", self._ttl_ms))
         found_values = tuple(
             values.get((finding.pointer, finding.text))
             or ValueOrigin(pointer=finding.pointer[:MAX_POINTER_CHARS], text=finding.text[:200])
@@ -236,10 +254,9 @@ class Gate:
             policy_sha256=ruling.policy_sha256,
             asked_for=job.authority.task.actor,
             four_eyes=tool.four_eyes,
+            roles=tuple(question.get("roles", ())),
             requested_unix_ms=now_unix_ms,
-            expires_unix_ms=max(
-                now_unix_ms, min(now_unix_ms + self._ttl_ms, _decision_deadline_unix_ms(proposal.task))
-            ),
+            expires_unix_ms=max(now_unix_ms, min(now_unix_ms + ttl_ms, _decision_deadline_unix_ms(proposal.task))),
         )
 
     # What is counted in a task: calls of a tool, approvals

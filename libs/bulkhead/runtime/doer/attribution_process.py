@@ -1,9 +1,9 @@
 """Attribution in a process of its own: a long or hostile text holds up no other call's tokens.
 
-In: a model's calls and the texts that stood in its context. Out: for each call its unsigned Attribution. The process is
-started with the first call that needs it and without this service's keys, does one request at a time, and is killed
-when a request takes longer than REQUEST_LIMIT_S. What is not attributed in time, or lies behind MAX_CHARS, has no known
-origin: each value counts as the least trusted source.
+In: calls, and the texts of which they were made, as those that stood in a model's context. Out: for each call its
+unsigned Attribution. The process is started with the first call that needs it and without this service's keys, does one
+request at a time, and is killed when a request takes longer than REQUEST_LIMIT_S. What is not attributed in time, or
+lies behind MAX_CHARS, has no known origin: each value counts as the least trusted source.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.provenance import Attribution
 
-log = Log("model_gateway.attribution")
+log = Log("attribution")
 INLINE_CHARS = 1_024
 """So short a request is done at once, within some milliseconds whatever it says."""
 MAX_CHARS = 1024 * 1024

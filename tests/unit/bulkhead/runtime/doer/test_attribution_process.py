@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bulkhead.policy.attribution import SourceText
+from bulkhead.runtime.doer import attribution_process
+from bulkhead.runtime.doer.attribution_process import Attributor, attribute_call
 from bulkhead_contracts.model import ToolCall
-from bulkhead_services.model_gateway import attribution_process
-from bulkhead_services.model_gateway.attribution_process import Attributor, attribute_call
 
 IBAN = "DE89370400440532013000"
 PAY = ToolCall(id="k", name="pay", arguments_json=json.dumps({"iban": IBAN}))

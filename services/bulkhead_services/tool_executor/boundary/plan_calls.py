@@ -1,0 +1,51 @@
+"""Sources of the values of a call that a plan makes: without a model nobody else has seen where they come from.
+
+In: a call whose request names the plan's call, with labels. Out: its attribution, or None where the arguments are not
+the plan's. Nothing here believes the worker: labels are verified, and contents read under the names that they sign. A
+value that stands in none of them counts as a model's.
+"""
+
+from bulkhead.flow.step_calls import follows_call, list_references
+from bulkhead.policy.attribution import UNKNOWN_SOURCE, SourceText
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.attribution_process import Attributor
+from bulkhead.runtime.doer.labelled_texts import read_labelled_texts, source_of_label
+from bulkhead.runtime.doer.protocol import Job
+from bulkhead.tools.api import Arguments
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.plan import PLAN_CALL
+from bulkhead_contracts.provenance import Attribution
+from bulkhead_contracts.result import digest_of
+from bulkhead_contracts.tool import ToolCallRequested
+
+OBSERVER = "tool_executor"
+
+
+async def attribute_plan_call(
+    job: Job[ToolCallRequested], arguments: Arguments, context: Context, attributor: Attributor
+) -> Attribution | None:
+    """The attribution of a call that follows the one its request names; literals are a person's where his label covers
+    that call in this step."""
+    request, step, basis = job.request, job.authority.step, job.request.basis
+    if basis is None or step is None or basis.call.tool != request.tool or not follows_call(basis.call, arguments):
+        return None
+    labels = [
+        label
+        for label in basis.labels
+        if source_of_label(label) is not None and context.verifier.verify_label(label, job.tenant, job.task)
+    ]
+    sources, is_complete = await read_labelled_texts(
+        context.blobs, job.tenant, [label for label in labels if source_of_label(label) != "user"]
+    )
+    own = (f"{PLAN_CALL}{step.step_id}", digest_of(basis.call.text_in(step.step_id)))
+    if any(source_of_label(label) == "user" and (label.source, label.sha256) == own for label in labels):
+        sources.append(SourceText(basis.call.arguments_json, "user", own[1], "the plan"))
+    call = ToolCall(id=request.call_id[:64], name=request.tool, arguments_json=request.arguments_json)
+    (attribution,) = await attributor.attribute_calls(job.tenant, [call], sources, step, is_complete=is_complete)
+    if attribution is None:
+        return None
+    # Sources that the worker kept back are not known, and what stands in no text may come from anywhere.
+    shown = (*attribution.shown, UNKNOWN_SOURCE) if list_references(basis.call) else attribution.shown
+    return attribution.model_copy(
+        update={"least": "model", "shown": tuple(dict.fromkeys(shown)), "observed_by": OBSERVER}
+    )
