@@ -7,6 +7,7 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 from collections.abc import Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -15,7 +16,6 @@ from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, StepState
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
@@ -16,7 +17,6 @@ from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import PlanNote, PlanRejected, PlanStep
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import adopt_plan
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
 from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker

@@ -8,13 +8,13 @@ import json
 
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead.flow.answered import AnswerFinding, lower_answer
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, assign_ready_steps
 from bulkhead_services.planner.drafts import request_draft
 from bulkhead_services.planner.ending import (
