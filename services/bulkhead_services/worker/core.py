@@ -21,6 +21,7 @@ from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import pauses, replies, steps, waits
 from bulkhead_services.worker.calls import give_back
+from bulkhead_services.worker.gates import looked_at_content
 from bulkhead_services.worker.state import WorkerState
 
 HANDLERS: Mapping[type[Body], Handler[WorkerState]] = {
@@ -67,8 +68,9 @@ class Worker(Decider[WorkerState]):
         return WorkerState()
 
     def wanted_contents(self, body: Body) -> tuple[ContentRef, ...]:
-        """A worker reads no content: what is not read cannot instruct."""
-        return ()
+        """The result that a gate or a branch looks at. Else a worker reads no content: what is not read cannot
+        instruct."""
+        return looked_at_content(body) if isinstance(body, StepAssigned) else ()
 
     def has_ended(self, state: WorkerState) -> bool:
         """A task's later steps may still come; memory is bounded by the shell."""
