@@ -102,6 +102,7 @@ GRANT_SLACK_MS = 600_000  # a grant outlives its task's deadline by this, so tha
 MAX_APPROVALS = 20  # that one task may ask people for
 MAX_ARGUMENTS_BYTES = 16 * 1024
 MAX_JSON_DEPTH = 32
+MAX_GATE_BYTES = 256 * 1024  # of a result that a gate or branch looks at
 MAX_EVIDENCE = 128
 MAX_SCHEMA_BYTES = 8 * 1024
 MAX_TOOL_OUTPUT_BYTES = 64 * 1024

@@ -16,6 +16,7 @@ from tests.simulation import situations, world
 from tests.simulation.laws import reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
 from tests.simulation.mesh.loop import WHO
+from tests.simulation.situations.wishes.flows import skipped_steps
 
 from .schedule import Schedule, judge
 
@@ -174,6 +175,7 @@ REACHED = {
         {one["outcome"] for one in said(run, "INBOX_GATEWAY", "mesh.approval.ended")} >= {"granted", "denied"}
         and any(one.get("deadline_unix_ms") for one in said(run, "INBOX_GATEWAY", "mesh.task.paused"))
     ),
+    "flows": lambda run: any(skipped_steps(run).values()),
     "halting": lambda run: any(
         one.get("paused")
         for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")

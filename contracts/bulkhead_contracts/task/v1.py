@@ -128,16 +128,18 @@ class TaskAccepted(Body, type="mesh.task.accepted"):
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
-    """Progress: a step was handed to a worker."""
+    """Progress: a step was handed to a worker. until_unix_ms: it is a wait, and lasts until then."""
 
     step_id: Token
     title: Title
     attempt: Count
     plan_version: Count
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 class StepEnded(Body, type="mesh.task.step_ended"):
-    """Progress: a step is over; `final` marks the step whose result is the task's answer."""
+    """Progress: a step is over; `final` marks the step whose result is the task's answer. skipped: steps that are not
+    run, since this one is a branch and began others."""
 
     step_id: Token
     attempt: Count
@@ -147,6 +149,7 @@ class StepEnded(Body, type="mesh.task.step_ended"):
     result: Result | None = None
     final: bool = False
     usage: Usage = Usage()
+    skipped: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_PLAN_STEPS, exclude_if=operator.not_)] = ()
 
 
 class Progressed(Body, type="mesh.task.progressed", can_wait=True):

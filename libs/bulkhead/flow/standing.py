@@ -4,9 +4,18 @@ part of it (a judge's, a plan's).
 In: the result; a reason or the reply. Out: the result with the worse standing of both, and with what either lacks.
 """
 
+from collections.abc import Sequence
+
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.result import Completeness, Result, merge_completeness, worst_standing
+from bulkhead_contracts.result import (
+    Completeness,
+    Result,
+    cut_completeness,
+    merge_completeness,
+    merge_labels,
+    worst_standing,
+)
 
 
 def standing_of_reply(whose: str, reply: ModelCallReplied) -> Result:
@@ -21,6 +30,20 @@ def standing_of_reply(whose: str, reply: ModelCallReplied) -> Result:
         standing_reason=reason,
         completeness=Completeness(complete=reply.completeness.complete, omissions=omissions),
     )
+
+
+def merge_results(results: Sequence[Result], passed: Result | None = None, words: str = "") -> Result:
+    """The result of a step that makes nothing: the one that it passes on, or else its own words, with all that the
+    results it builds on lack and rest on."""
+    labels = [result.provenance for result in results]
+    base = passed if passed is not None else Result(summary=words[: bounds.MAX_SUMMARY_CHARS])
+    changes = {
+        "standing": worst_standing(*(result.standing for result in results)),
+        "standing_reason": next((result.standing_reason for result in results if result.standing != "ok"), ""),
+        "completeness": merge_completeness(*(result.completeness for result in results), cut_completeness(labels)),
+        "provenance": merge_labels(*labels),
+    }
+    return base.model_copy(update=changes)
 
 
 def resting_on(result: Result, other: Result) -> Result:

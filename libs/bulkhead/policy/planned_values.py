@@ -156,6 +156,11 @@ def _narrow_records(records: Sequence[_Record], selector: Selector) -> Sequence[
             return [record for record in records if _meets(record.field_at(selector.field), selector)]
 
 
+def passes_test(value: object, test: TextTest, text: str) -> bool:
+    """True when a single value passes a test, as a selector of the plan would have it."""
+    return _meets(RecordedField("", *form_of(value), value), Selector(test=test, text=text))
+
+
 def _meets(field: RecordedField | None, selector: Selector) -> bool:
     if field is None or not selector.text.strip():
         return False

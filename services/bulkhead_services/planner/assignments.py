@@ -4,10 +4,12 @@ In: a plan that passed its check, or the state after a step's result. Out: `Step
 carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
 from bulkhead.flow.step_calls import readable_references
+from bulkhead.policy import plans
+from bulkhead.policy.plan_types import due_of_wait, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -16,7 +18,6 @@ from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, StepState
 
@@ -88,16 +89,49 @@ def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
 
 
 def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
-    """Hand out every step whose inputs are done; end the task when none is left."""
-    done = {step.plan_step.id for step in state.steps if step.status == "done"}
-    if len(done) == len(state.steps):
+    """Hand out every step whose inputs are over; end the task when none is left."""
+    over = {step.plan_step.id for step in state.steps if step.is_over}
+    if len(over) == len(state.steps):
         return end_task(state, message, "succeeded", None)
     outputs: tuple[Output, ...] = ()
     for step in state.steps:
-        if step.status == "waiting" and done.issuperset(step.plan_step.inputs):
-            assigned = _assign_step(state, message, step)
+        if step.status == "waiting" and over.issuperset(step.plan_step.inputs):
+            begin = _assign_step if step.plan_step.wait is None else _begin_wait
+            assigned = begin(state, message, step)
             state, outputs = assigned.state, (*outputs, *assigned.outputs)
     return Transition(state, outputs)
+
+
+def skip_steps(state: PlannerState, unchosen: Collection[str]) -> tuple[PlannerState, tuple[str, ...]]:
+    """Skip these steps of a branch's other cases; and of the steps after them each whose inputs are all skipped, or
+    that itself reads the result of a skipped one. Also their ids, in the plan's order."""
+    skipped = {step.plan_step.id for step in state.steps if step.status == "skipped"} | set(unchosen)
+    before = -1
+    while before != (before := len(skipped)):
+        for step in state.steps:
+            plan_step = step.plan_step
+            reads = {reference.step_id for reference in references_of(plan_step)}
+            if (plan_step.inputs and skipped.issuperset(plan_step.inputs)) or not skipped.isdisjoint(reads):
+                skipped.add(plan_step.id)
+    fresh = tuple(step for step in state.steps if step.status == "waiting" and step.plan_step.id in skipped)
+    for step in fresh:
+        state = state.with_step(replace(step, status="skipped"))
+    return state, tuple(step.plan_step.id for step in fresh)
+
+
+def _begin_wait(state: PlannerState, message: InboxMessage, waiting: StepState) -> Transition[PlannerState]:
+    """A wait runs without anybody working on it: the steps' timer ends it, at once where its time is past."""
+    assert state.plan is not None
+    due = max(message.time_unix_ms, due_of_wait(waiting.plan_step, message.time_unix_ms))
+    step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=due)
+    started = StepStarted(
+        step_id=step.plan_step.id,
+        title=step.plan_step.title,
+        attempt=step.attempt,
+        plan_version=state.plan.version,
+        until_unix_ms=due,
+    )
+    return arm_step_timer(state.with_step(step)).preceded_by(Send("gateway", started))
 
 
 def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState) -> Transition[PlannerState]:
@@ -119,7 +153,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,
-        inputs=tuple(_step_input(state, name) for name in plan_step.inputs),
+        inputs=done_inputs(state, plan_step),
         tools=tools,
         notes=step.notes[-16:],
         check=state.check,
@@ -139,10 +173,14 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
     return arm_step_timer(state.with_step(step, wrote=wrote)).preceded_by(handed, Send("gateway", started))
 
 
-def _step_input(state: PlannerState, step_id: str) -> StepInput:
-    step = state.step(step_id)
-    assert step is not None and step.result is not None
-    return StepInput(step_id=step_id, title=step.plan_step.title, result=step.result)
+def done_inputs(state: PlannerState, plan_step: PlanStep) -> tuple[StepInput, ...]:
+    """The results that a step builds on; a skipped one has none."""
+    steps = (step for name in plan_step.inputs if (step := state.step(name)) is not None)
+    return tuple(
+        StepInput(step_id=step.plan_step.id, title=step.plan_step.title, result=step.result)
+        for step in steps
+        if step.result is not None
+    )
 
 
 def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:

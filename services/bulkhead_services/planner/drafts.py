@@ -12,20 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.flow import InboxMessage, Send, Transition, bounded, replace
 from bulkhead.flow.schema_places import list_places
+from bulkhead.policy.plans import check_plan, cut_heading, error_note, find_cycle, find_flow_problem, warning_note
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
-from bulkhead_services.planner.plans import (
-    check_plan,
-    cut_heading,
-    error_note,
-    find_cycle,
-    find_flow_problem,
-    warning_note,
-)
 from bulkhead_services.planner.state import PlannerState
 
 PLAN_OUTPUT_TOKENS = 4_000

@@ -26,8 +26,7 @@ def end_task(
     state: PlannerState, message: InboxMessage, status: TaskStatus, failure: Failure | None
 ) -> Transition[PlannerState]:
     """The task's end, told to everybody who has to do with it."""
-    running = (step for step in state.steps if step.status == "running")
-    stop: tuple[Output, ...] = tuple(cancel_step(state, step, "the task has ended") for step in running)
+    stop = cancel_running_steps(state, "the task has ended")
     result = None
     if status == "succeeded" and state.steps:
         result = _result_of_task(state)
@@ -39,7 +38,7 @@ def end_task(
         result=result,
         usage=state.usage,
         steps_done=sum(step.status == "done" for step in state.steps),
-        steps_total=len(state.steps),
+        steps_total=sum(step.status != "skipped" for step in state.steps),
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=message.time_unix_ms,
         feature=claims.feature if claims is not None else "",
@@ -64,7 +63,8 @@ def release_and_asker(claims: TaskGrant | None) -> tuple[str, str]:
 
 
 def _result_of_task(state: PlannerState) -> Result | None:
-    """The result of the final step, as the steps before it let it be answered."""
+    """The result of the final step, as the steps before it let it be answered. Where that one is skipped it is the
+    result of the last step on which nothing that is done builds: the branch that skipped it has one, at least."""
     answers = {
         step.plan_step.id: DoneStep(
             step.plan_step.id, step.result, any(tool.effect == "write" for tool in state.tools_of(step.plan_step))
@@ -72,8 +72,17 @@ def _result_of_task(state: PlannerState) -> Result | None:
         for step in state.steps
         if step.result is not None
     }
-    final = answers.pop(state.final_step_id, None)
+    done = [step.plan_step for step in state.steps if step.status == "done"]
+    read = {name for plan_step in done for name in plan_step.inputs}
+    last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in read), "")
+    final = answers.pop(state.final_step_id if state.final_step_id in answers else last, None)
     return settle_task_answer(final, tuple(answers.values())) if final is not None else None
+
+
+def cancel_running_steps(state: PlannerState, reason: str) -> tuple[Output, ...]:
+    """Stop every attempt that runs; nobody works on a wait."""
+    running = (step for step in state.steps if step.status == "running" and step.plan_step.wait is None)
+    return tuple(cancel_step(state, step, reason) for step in running)
 
 
 def cancel_step(state: PlannerState, step: StepState, reason: str) -> Send:
@@ -92,8 +101,10 @@ def step_ended(
     reasons: tuple[str, ...],
     result: Result | None,
     usage: Usage,
+    skipped: tuple[str, ...] = (),
 ) -> Send:
-    """Word to the gateway that an attempt has ended. A result that was not accepted leaves under `draft` alone."""
+    """Word to the gateway that an attempt has ended. A result that was not accepted leaves under `draft` alone.
+    skipped: the steps that a branch skips."""
     assert state.plan is not None
     body = StepEnded(
         step_id=step.plan_step.id,
@@ -104,6 +115,7 @@ def step_ended(
         result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
         final=step.plan_step.id == state.final_step_id,
         usage=usage,
+        skipped=skipped,
     )
     return Send("gateway", body)
 

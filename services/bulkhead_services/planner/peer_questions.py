@@ -56,8 +56,9 @@ def answer_open_asks(state: PlannerState) -> Transition[PlannerState]:
             current = next((pending for pending in state.asks if pending.body.ask_id == body.ask_id), None)
             if current is None:
                 break  # Any answer was enough.
-            if step is None or step.status == "failed":
-                failure = Failure.from_text("step_failed", f"step {target} failed")
+            if step is None or step.status in ("failed", "skipped"):
+                skipped = step is not None and step.status == "skipped"
+                failure = Failure.from_text("step_failed", f"step {target} {'is skipped' if skipped else 'failed'}")
                 outputs.append(_build_answer(state, body, target, failure=failure))
                 state = _without_target(state, current, target, refused=True)
             elif step.status == "done":

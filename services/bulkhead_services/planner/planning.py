@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
@@ -16,7 +17,6 @@ from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import PlanNote, PlanRejected, PlanStep
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import adopt_plan
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
 from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker
@@ -73,7 +73,13 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
     state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools, body.delegated))
     notes = (
         *_check_given_results(body.plan.steps, state.held_steps),
-        *plans.check_plan(body.plan.steps, body.tools, checked=body.check),
+        *plans.check_plan(
+            body.plan.steps,
+            body.tools,
+            checked=body.check,
+            began_unix_ms=body.submitted_unix_ms,
+            deadline_unix_ms=until,
+        ),
     )
     notes = notes[: bounds.MAX_PLAN_NOTES]
     if errors := [note.message for note in notes if note.severity == "error"]:
@@ -107,6 +113,9 @@ def _check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -
             notes.append(plans.error_note("bad_result", f"two results are given for step {name}", name))
         elif name not in plan_steps:
             notes.append(plans.error_note("bad_result", f"a result is given for {name}, which is no step", name))
+        elif plan_steps[name].branch is not None:
+            text = f"a result is given for {name}, a branch: nobody knows any more which steps it began; run it again"
+            notes.append(plans.error_note("bad_result", text, name))
         elif held_step.result is None or held_step.result.standing == "failed":
             notes.append(plans.error_note("bad_result", f"the result that is given for {name} stands as failed", name))
         elif fresh := [step_id for step_id in plan_steps[name].inputs if step_id not in names]:

@@ -7,7 +7,9 @@
 |          |                     | (running: the draft, or the objective as one step)       |
 | running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
 | running  | StepFinished        | as above; of an adopted step from doors alone, one end   |
-| any      | TimerFired          | the step again, or ended (deadline)                      |
+|          |                     | (a gate that lets nothing pass: the gated step again;    |
+|          |                     | a branch: the steps of its other cases are skipped)      |
+| any      | TimerFired          | the step again, or ended (deadline); a wait is done      |
 | any      | StepPaused          | the same; the step's time stands still, or goes on;      |
 |          |                     | for a person the task's, too                             |
 | any      | TaskCancelRequested | ended                                                    |
@@ -30,7 +32,7 @@ from bulkhead_contracts.task_options import Replan
 from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]
-StepStatus = Literal["waiting", "running", "done", "failed"]
+StepStatus = Literal["waiting", "running", "done", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class StepState:
     notes: tuple[str, ...] = ()
     result: Result | None = None
     standby: Result | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing waits for it any more."""
+        return self.status in ("done", "skipped")
 
     @property
     def assignee(self) -> str:

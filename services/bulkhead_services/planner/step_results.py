@@ -8,18 +8,26 @@ import json
 
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead.flow.answered import AnswerFinding, lower_answer
+from bulkhead.policy import plans
+from bulkhead.policy.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import plans
-from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, assign_ready_steps
+from bulkhead_services.planner.assignments import (
+    ANSWER_MARGIN_MS,
+    arm_step_timer,
+    assign_ready_steps,
+    done_inputs,
+    skip_steps,
+)
 from bulkhead_services.planner.drafts import request_draft
 from bulkhead_services.planner.ending import (
     STOPPED_BY_BUDGET,
     Outcome,
+    cancel_running_steps,
     cancel_step,
     end_task,
     reasons_for_people,
@@ -30,6 +38,8 @@ from bulkhead_services.planner.state import PlannerState, StepState
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
 NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE, "approval_denied", "approval_expired"})
 """Also what a person has not let be done is not asked for by another plan."""
+PLAN_CALLS = ("tool", "approval")
+"""Actions of one call that the plan makes; their results are the doer's word."""
 PLAN_CALL_UNFIT = frozenset(
     {
         "arguments_too_long",
@@ -86,22 +96,36 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
             return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
+        if step.plan_step.action in WITHOUT_MODEL:
+            # It reads what it read, and says the same again.
+            ended = step_ended(state, step, "failed", reasons, None, body.usage)
+            return _give_up(state, message, step, reasons).preceded_by(ended)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
     if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
+    if step.plan_step.gate is not None and body.reasons:
+        return _repeat_gated_step(state, message, step, body.reasons, body.usage)
     result = body.result
-    if step.plan_step.action in ("tool", "approval"):
+    if step.plan_step.action in PLAN_CALLS and not _is_word_of_doer(state, step, result):
         # Its call is the plan's, and its result the doer's own word: there is nothing that a judge could know better.
         # That a worker made the result up is ruled out by the label, which the executor signed for this very step.
-        if not _is_word_of_doer(state, step, result):
-            reasons = ("the result lacks the signed label of the tool that the step calls",)
-            return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
-    elif state.check:
+        reasons = ("the result lacks the signed label of the tool that the step calls",)
+        return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
+    skipped: tuple[str, ...] = ()
+    if (branch := step.plan_step.branch) is not None:
+        if body.chosen not in (branch.otherwise, *(case.steps for case in branch.cases)):
+            reasons = ("the worker chose steps that no case of the branch begins",)
+            return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+        state, skipped = skip_steps(state, branch_targets(step.plan_step).difference(body.chosen))
+    if step.plan_step.action in WITHOUT_MODEL:
+        # Not what the worker says: what it hands on was judged where it was made.
+        result = _handed_on_result(state, step)
+    elif step.plan_step.action not in PLAN_CALLS and state.check:
         result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
-    return _accept_result(state, message, step, result, body.usage)
+    return _accept_result(state, message, step, result, body.usage, skipped=skipped)
 
 
 def _is_word_of_doer(state: PlannerState, step: StepState, result: Result) -> bool:
@@ -131,12 +155,13 @@ def _accept_result(
     result: Result,
     usage: Usage,
     reasons: tuple[str, ...] = (),
+    skipped: tuple[str, ...] = (),
 ) -> Transition[PlannerState]:
-    """The step is done. reasons: why its result stands though it was not accepted."""
+    """The step is done. reasons: why its result stands though it was not accepted. skipped: the steps that it skips."""
     if step.plan_step.id == state.final_step_id:
         result = standing.resting_on(result, state.draft_standing)
     state = state.with_step(replace(step, status="done", result=result))
-    ended = step_ended(state, step, "accepted", reasons, result, usage)
+    ended = step_ended(state, step, "accepted", reasons, result, usage, skipped)
     return assign_ready_steps(state, message).preceded_by(ended)
 
 
@@ -151,27 +176,59 @@ def _retry_or_end(
 ) -> Transition[PlannerState]:
     """The attempt did not do: another attempt, another plan, or the end; each bounded."""
     ended = step_ended(state, step, outcome, reasons, result, usage)
-    notes = (*step.notes, *reasons)[-16:]
-    in_time = message.time_unix_ms < state.deadline_unix_ms - ANSWER_MARGIN_MS
-    if step.attempt < bounds.MAX_STEP_ATTEMPTS and in_time:
-        state = state.with_step(replace(step, status="waiting", notes=notes))
+    if _may_repeat(state, message, step):
+        state = state.with_step(_with_notes(replace(step, status="waiting"), reasons))
         return assign_ready_steps(state, message).preceded_by(ended)
     if step.standby is not None and not _may_write_from(state, step):
         # Marked for what is wrong with it, it is worth more than a new plan after all that was spent.
         return _accept_result(state, message, step, step.standby, usage, reasons)
-    state = state.with_step(replace(step, status="failed", notes=notes))
+    return _give_up(state, message, step, reasons).preceded_by(ended)
+
+
+def _may_repeat(state: PlannerState, message: InboxMessage, step: StepState) -> bool:
+    """True while the step has an attempt left, and the task has time for one."""
+    return step.attempt < bounds.MAX_STEP_ATTEMPTS and message.time_unix_ms < state.deadline_unix_ms - ANSWER_MARGIN_MS
+
+
+def _with_notes(step: StepState, reasons: tuple[str, ...]) -> StepState:
+    """The step with what its next attempt is told of this one: nothing where its plan wants a fresh one."""
+    return step if step.plan_step.retry == "fresh" else replace(step, notes=(*step.notes, *reasons)[-16:])
+
+
+def _repeat_gated_step(
+    state: PlannerState, message: InboxMessage, gate_step: StepState, reasons: tuple[str, ...], usage: Usage
+) -> Transition[PlannerState]:
+    """A gate did not let a result pass: the step that made it runs again, where the gate has that, or the plan fails.
+
+    Nothing else builds on that step: the plan's check sees to it."""
+    gate, ended = gate_step.plan_step.gate, step_ended(state, gate_step, "rejected", reasons, None, usage)
+    gated = state.step(gate.of) if gate is not None else None
+    if gate is None or gated is None or gate.on_fail != "retry" or gate_step.attempt > gate.retries:
+        return _give_up(state, message, gate_step, reasons).preceded_by(ended)
+    if not _may_repeat(state, message, gated):
+        return _give_up(state, message, gate_step, reasons).preceded_by(ended)
+    again = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
+    state = state.with_step(again).with_step(replace(gate_step, status="waiting"))
+    return assign_ready_steps(state, message).preceded_by(ended)
+
+
+def _give_up(
+    state: PlannerState, message: InboxMessage, step: StepState, reasons: tuple[str, ...]
+) -> Transition[PlannerState]:
+    """The step has failed for good: another plan, or the task's end."""
+    state = state.with_step(_with_notes(replace(step, status="failed"), reasons))
     hint = _hint_without_new_plan(state)
     if hint is None:
-        return _request_new_plan(state, message, step, reasons).preceded_by(ended)
+        return _request_new_plan(state, message, step, reasons)
     heading = plans.cut_heading(step.plan_step.title or step.plan_step.instruction, 80)
     name = f"step {step.plan_step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.plan_step.id}"
     reason = f"{name} failed {step.attempt} times; last: {'; '.join(reasons_for_people(state, reasons))}"
-    return end_task(state, message, "failed", Failure.from_text("step_failed", reason, hint)).preceded_by(ended)
+    return end_task(state, message, "failed", Failure.from_text("step_failed", reason, hint))
 
 
 def _may_write_from(state: PlannerState, step: StepState) -> bool:
     """True when this step or one yet to come may write: nothing is written on a result that was not accepted."""
-    remaining = (row for row in (step, *state.steps) if row.status != "done")
+    remaining = (row for row in (step, *state.steps) if not row.is_over)
     return any(tool.effect == "write" for row in remaining for tool in state.tools_of(row.plan_step))
 
 
@@ -182,6 +239,8 @@ def _hint_without_new_plan(state: PlannerState) -> str | None:
         return mend
     if state.wrote:
         return "a step that may have changed something outside has run: look at it, then submit what is left"
+    if any(row.plan_step.action not in ("agent", "noop") for row in state.steps):
+        return "no model drafts a plan in place of one with steps of its writer's own kinds: mend it and submit again"
     if state.submitted_plan is not None and state.replan == "none":
         reason = "the submission lets nothing take its plan's place"
         return f"{reason}: mend the plan, or submit it with `replan: same_tools`"
@@ -193,7 +252,7 @@ def _request_new_plan(
     state: PlannerState, message: InboxMessage, failed: StepState, reasons: tuple[str, ...]
 ) -> Transition[PlannerState]:
     """Ask for another plan; what was accepted under this one is held for it."""
-    stop = tuple(cancel_step(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
+    stop = cancel_running_steps(state, "the plan is replaced")
     # Not what stands unaccepted, nor what is built on it: a new plan may write on what it takes over.
     doubtful = {step.plan_step.id for step in state.steps if step.standby is not None and step.result == step.standby}
     while dependent := {
@@ -239,7 +298,12 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
         step = state.step(before.plan_step.id)
         if state.phase != "running" or step is None or step.status != "running":
             continue
-        if step.deadline_unix_ms <= body.due_unix_ms:
+        if step.deadline_unix_ms > body.due_unix_ms:
+            continue
+        if step.plan_step.wait is not None:
+            decision = _accept_result(state, message, step, _handed_on_result(state, step), Usage())
+            state, outputs = decision.state, (*outputs, *decision.outputs)
+        else:
             reason = "the step's time was up before a result came"
             stop = cancel_step(state, step, "the step's time is up")
             if (doubt := _in_doubt(state, step)) is not None:
@@ -250,6 +314,16 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
     if state.phase == "running":
         return arm_step_timer(state).preceded_by(*outputs)
     return Transition(state, outputs)
+
+
+def _handed_on_result(state: PlannerState, step: StepState) -> Result:
+    """The result of a step that makes none: the one that it looks at, or a wait's only one; else its words."""
+    plan_step, inputs = step.plan_step, done_inputs(state, step.plan_step)
+    looked_at = plan_step.gate or plan_step.branch
+    passed = [row.result for row in inputs if looked_at is None or row.step_id == looked_at.of]
+    results = tuple(row.result for row in inputs)
+    words = plan_step.instruction or plan_step.title
+    return standing.merge_results(results, passed[0] if len(passed) == 1 else None, words)
 
 
 def _in_doubt(state: PlannerState, step: StepState) -> Failure | None:

@@ -21,6 +21,7 @@ from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import pauses, replies, steps, waits
 from bulkhead_services.worker.calls import PLAN_CALL, give_back
+from bulkhead_services.worker.gates import looked_at_content
 from bulkhead_services.worker.state import WorkerState
 
 HANDLERS: Mapping[type[Body], Handler[WorkerState]] = {
@@ -67,10 +68,10 @@ class Worker(Decider[WorkerState]):
         return WorkerState()
 
     def wanted_contents(self, body: Body) -> tuple[ContentRef, ...]:
-        """What a plan's own call is made of, and the passages that one finds; no content of a model's step: what is not
-        read cannot instruct."""
+        """The result that a gate or a branch looks at, what a plan's own call is made of, and the passages that one
+        finds; no content of a model's step: what is not read cannot instruct."""
         if isinstance(body, StepAssigned):
-            return steps.contents_of_call(body)
+            return (*looked_at_content(body), *steps.contents_of_call(body))
         if isinstance(body, RetrievalReplied) and body.call_id.startswith(PLAN_CALL):
             return tuple(row.content for row in body.passages)
         return ()

@@ -10,20 +10,12 @@ import json
 from collections.abc import Mapping
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
+from bulkhead.flow.standing import merge_results
 from bulkhead.flow.step_calls import readable_references, resolve_arguments
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL, StepCall
-from bulkhead_contracts.result import (
-    ContentRef,
-    Failure,
-    Label,
-    Result,
-    cut_completeness,
-    merge_completeness,
-    merge_labels,
-    worst_standing,
-)
+from bulkhead_contracts.result import ContentRef, Failure, Label, merge_labels
 from bulkhead_contracts.step import (
     DelegationRequested,
     StepAssigned,
@@ -35,6 +27,7 @@ from bulkhead_contracts.step import (
 from bulkhead_contracts.tool import CallBasis, ToolCallCancelRequested, ToolCallRequested
 from bulkhead_services.worker.attempts import OBSERVED, ask_model, ended_attempt, fail_attempt
 from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_request
+from bulkhead_services.worker.gates import look_at_result
 from bulkhead_services.worker.state import OutstandingCall, StepAttempt, WorkerState, identity_of
 
 MAX_REFERRED_BYTES = 1024 * 1024
@@ -50,8 +43,11 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
     attempt = StepAttempt(assigned=body, grant=message.envelope.grant)
     if attempt.key in state.attempts:
         return Transition(state)
+    if body.step.action in ("validate", "branch"):
+        return look_at_result(state, message, attempt)
     if body.step.action == "noop":
-        finished = StepFinished(**identity_of(body), result=_result_of_noop(body))
+        results = tuple(step_input.result for step_input in body.inputs)
+        finished = StepFinished(**identity_of(body), result=merge_results(results, words=body.step.instruction))
         return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
     if attempt.is_plan_call:
         request = _build_plan_call(attempt, message.contents)
@@ -64,19 +60,6 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
     outstanding = {request.call_id: OutstandingCall(request.body, request.to)}
     attempt = replace(attempt, phase="acting", calls_made=1, outstanding=outstanding)
     return Transition(state.with_attempt(attempt), (Send(request.to, request.body, grant=attempt.grant),))
-
-
-def _result_of_noop(body: StepAssigned) -> Result:
-    """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
-    inputs = [step_input.result for step_input in body.inputs]
-    labels = [result.provenance for result in inputs]
-    return Result(
-        summary=body.step.instruction[: bounds.MAX_SUMMARY_CHARS],
-        standing=worst_standing(*(result.standing for result in inputs)),
-        standing_reason=next((result.standing_reason for result in inputs if result.standing != "ok"), ""),
-        completeness=merge_completeness(*(result.completeness for result in inputs), cut_completeness(labels)),
-        provenance=merge_labels(*labels),
-    )
 
 
 # Calls that the plan makes

@@ -19,6 +19,7 @@ from tests.simulation.laws.reading import wishes as _wishes
 from tests.simulation.laws.record import Record
 from tests.simulation.scenario import SERVICES
 from tests.simulation.situations import SITUATIONS
+from tests.simulation.situations.wishes.flows import skipped_steps
 from tests.simulation.world import GIVE_UP_AFTER_S
 
 Law = Callable[[Record], Iterator[str]]
@@ -93,7 +94,10 @@ def _effects(record: Record) -> Iterator[str]:
             continue
         if end["result"]["standing"] != "ok" or not end["result"]["completeness"]["complete"]:
             continue  # It says itself that something failed.
+        skipped = skipped_steps(record).get(task, ())
         for step in wish.plan.steps:
+            if step.id in skipped:
+                continue
             at = step.instruction.find("SIM{")
             for tool, arguments in json.loads(step.instruction[at + 3 :])["calls"] if at >= 0 else ():
                 if tool == "counter_increment" and record.counter.counts.get(arguments["name"]) != 1:

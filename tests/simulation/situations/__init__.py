@@ -14,6 +14,7 @@ from tests.simulation.situations.wishes import (
     cancels,
     ceilings,
     floods,
+    flows,
     forks,
     halting,
     hurry,
@@ -46,6 +47,7 @@ SITUATIONS: tuple[Situation, ...] = (
     clocks.SITUATION,
     hurry.SITUATION,
     approvals.SITUATION,
+    flows.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 
 from bulkhead.gateway_api.operators import PolicyDocument
 from bulkhead.gateway_api.tasks import QueueDocument
+from bulkhead.policy.plans import check_plan
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.errors import HandBack
 from bulkhead.text.validation_errors import suggest_name
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts import bounds
+from bulkhead_contracts.plan import Plan
+from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_services.gateway.admission.backpressure import OpenRequests
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
 from bulkhead_services.gateway.admission.run_queue import RunQueueState, queued_notice
@@ -75,6 +78,20 @@ class SubmissionChecks:
         detail = f"tenant {tenant} may not use: {', '.join(foreign)}"
         hint = f"it may use: {', '.join(granted) or 'no tool'}{suggest_name(foreign[0], granted)}"
         raise Problem(422, "tools_not_granted", "These tools cannot be used", detail, hint)
+
+    def check_plan(self, plan: Plan | None, limits: TaskLimits) -> None:
+        """Refuse a plan whose steps do not fit each other, before anything is stored; the planner, which knows the
+        granted tools, checks the rest. Raises Problem (422)."""
+        if plan is None:
+            return
+        now_unix_ms = self._clock()
+        notes = check_plan(
+            plan.steps, None, began_unix_ms=now_unix_ms, deadline_unix_ms=now_unix_ms + limits.deadline_ms
+        )
+        if errors := [note.message for note in notes if note.severity == "error"]:
+            detail = "; ".join(errors)[: bounds.MAX_REASON_CHARS]
+            hint = "mend what is named, and submit the plan again"
+            raise Problem(422, "plan_rejected", "The plan cannot run", detail, hint)
 
     @contextmanager
     def pending_request(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
@@ -13,7 +14,7 @@ from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.planner import drafts, plans
+from bulkhead_services.planner import drafts
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import draft, submit

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded, TaskStopped
-from bulkhead_services.planner import drafts, plans
+from bulkhead_services.planner import drafts
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, answers, draft, fails, rejects, submit

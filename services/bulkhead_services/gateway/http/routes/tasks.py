@@ -143,6 +143,8 @@ class GatewayHttpApp:
         await self._door.check_submission(claim)
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
             body = parse_body(TaskSubmission, raw)
+        plan, limits = body.plan.to_plan() if body.plan is not None else None, TaskLimits(**body.limits.model_dump())
+        self._door.check_plan(plan, limits)
         planned = [tool for step in body.plan.steps for tool in step.tools] if body.plan and not body.fork else []
         self._door.check_tools(claim.tenant, (*body.tools, *planned))
         # Left out when empty: a repeat of what was submitted before there were these is still a repeat.
@@ -153,9 +155,9 @@ class GatewayHttpApp:
             await existing_task(body.fork.task, self._feeds, claim)  # Not for a repeat: the earlier task may be purged.
         task = TaskRequested(
             objective=body.objective,
-            limits=TaskLimits(**body.limits.model_dump()),
+            limits=limits,
             **(body.pick_options() | ({"written_by": "model"} if claim.agent else {})),
-            plan=body.plan.to_plan() if body.plan is not None else None,
+            plan=plan,
             requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(),

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
+from bulkhead.policy.plan_types import PlanTypes, find_longest_wait
 from bulkhead.policy.planned_values import PlannedRules, rule_problem
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
@@ -80,14 +81,16 @@ def cut_heading(text: str, max_chars: int) -> str:
 
 def check_plan(
     steps: Sequence[PlanStep],
-    tools: Sequence[ToolSpec],
+    tools: Sequence[ToolSpec] | None,
     *,
     checked: bool = False,
     roles: Sequence[RoleSpec] | None = None,
+    began_unix_ms: int = 0,
+    deadline_unix_ms: int = 0,
 ) -> tuple[PlanNote, ...]:
-    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the
-    checker.
-    roles: that a step may have besides the worker's; None where the signer has looked at them."""
+    """Findings on a plan; any of severity `error` keeps it from running. tools: those that are granted, None where that
+    is not known yet. checked: results have to pass the checker. roles: that a step may have besides the worker's; None
+    where the signer has looked at them. began_unix_ms, deadline_unix_ms: of its task, 0 where they are not known."""
     notes: list[PlanNote] = []
 
     def add_note(severity: Severity, code: str, step_id: str, message: str) -> None:
@@ -98,13 +101,15 @@ def check_plan(
     if len(steps) > bounds.MAX_PLAN_STEPS:
         add_note("error", "too_many_steps", "", f"{len(steps)} steps; at most {bounds.MAX_PLAN_STEPS} are allowed")
     step_ids = {step.id for step in steps}
-    granted = {tool.name for tool in tools}
+    granted = {tool.name: tool for tool in tools} if tools is not None else None
+    types = PlanTypes({step.id: step for step in steps}, granted)
     seen_ids: set[str] = set()
     for step in steps:
         if step.id in seen_ids:
             add_note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
         seen_ids.add(step.id)
-        if not step.instruction.strip() and not step.called_tool:
+        needs_words = step.action in ("agent", "noop") or (step.over is not None and step.call is None)
+        if not step.instruction.strip() and needs_words:
             add_note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
         if not step.acceptance.strip() and step.kind != "noop":
             add_note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
@@ -114,7 +119,7 @@ def check_plan(
             if name not in step_ids:
                 add_note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")
         for name in step.tools:
-            if name not in granted:
+            if granted is not None and name not in granted:
                 text = f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}"
                 add_note("error", "tool_not_granted", step.id, text)
         if roles is not None and step.role not in (WORKER_ROLE, *(role.name for role in roles)):
@@ -123,6 +128,8 @@ def check_plan(
             add_note("error", "role_not_granted", step.id, text)
         if (problem := find_flow_problem(step, steps, step_ids)) is not None:
             add_note("error", problem[0], step.id, problem[1])
+        for code, text in types.find_problems(step):
+            add_note("error", code, step.id, text)
     if looped := find_cycle(steps):
         add_note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
     if len(find_sinks(steps)) > 1 and not looped:
@@ -131,6 +138,11 @@ def check_plan(
             add_note("error", "several_ends", "", text)
         else:
             add_note("note", "several_ends", "", "a final step that composes the answer is added")
+    if deadline_unix_ms and not looped:
+        waiting, until = find_longest_wait(steps, began_unix_ms)
+        if until > began_unix_ms and until >= deadline_unix_ms:
+            text = f"{until - began_unix_ms} ms pass until then; the task has {deadline_unix_ms - began_unix_ms} ms"
+            add_note("error", "wait_beyond_deadline", waiting, f"step {waiting} waits too long: {text}: give it more")
     return tuple(notes[: bounds.MAX_PLAN_NOTES])
 
 

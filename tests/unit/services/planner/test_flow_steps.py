@@ -1,0 +1,156 @@
+"""Branches, gates, waits and skipped steps, as the planner routes by what workers say of them."""
+
+import pytest
+
+from bulkhead_contracts.control import TimerFired
+from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, Wait
+from bulkhead_contracts.result import Failure, Result
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskCancelRequested, TaskEnded, TaskLimits
+from bulkhead_services.planner.core import Planner
+from tests.playbook import START_UNIX_MS, Playbook
+from tests.unit.services.planner.test_playbook import accepts, rejects, submit
+
+
+def agent(id: str, *inputs: str, **more) -> PlanStep:
+    return PlanStep(id=id, title="", instruction=f"do {id}", acceptance="done", inputs=inputs, **more)
+
+
+def plain(id: str, *inputs: str, **action) -> PlanStep:
+    return PlanStep(id=id, title="", instruction="", kind="noop", inputs=inputs, **action)
+
+
+def branch(id: str, of: str, then: tuple[str, ...], otherwise: tuple[str, ...] = ()) -> PlanStep:
+    cases = (BranchCase(test="contains", text="yes", steps=then),)
+    return plain(id, of, branch=Branch(of=of, cases=cases, otherwise=otherwise))
+
+
+def gate(of: str, **changes) -> PlanStep:
+    return plain("gate", of, gate=QualityGate(of=of, checks=(PropertyCheck(test="cites"),), **changes))
+
+
+BRANCHED = Plan(
+    steps=(
+        agent("ask"),
+        branch("which", "ask", ("left",), ("right",)),
+        agent("left", "which"),
+        agent("more", "left"),
+        agent("right", "which"),
+        agent("end", "more", "right"),
+    )
+)
+GATED = (agent("write"), gate("write", on_fail="retry", retries=2), agent("end", "gate"))
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return Playbook(Planner())
+
+
+def finishes(play: Playbook, step: str, attempt: int = 1, sender: str = "worker", **more) -> None:
+    body = StepFinished(step_id=step, attempt=attempt, plan_version=1, result=Result(), **more)
+    play.hears(body, sender=sender)
+
+
+def assigned(play: Playbook) -> list[str]:
+    return [body.step.id for body in play.outputs_of(StepAssigned)]
+
+
+def test_a_branch_skips_the_steps_of_its_other_cases_and_what_builds_on_them_alone(play):
+    submit(play, plan=BRANCHED)
+    accepts(play, "ask")
+    finishes(play, "which", chosen=("right",))
+    assert assigned(play) == ["right"]
+    ended = play.only_output(StepEnded)
+    assert ended.skipped == ("left", "more") and ended.outcome == "accepted"
+    assert ended.result.content == play.add_content("result of ask") and ended.result.standing == "ok"
+    accepts(play, "right")
+    assert [row.step_id for row in play.only_output(StepAssigned).inputs] == ["right"]
+    accepts(play, "end")
+    ended = play.only_output(TaskEnded)
+    assert (ended.status, ended.steps_done, ended.steps_total) == ("succeeded", 4, 4)
+    play.replays()
+
+
+def test_a_plan_whose_end_is_skipped_answers_with_its_last_result(play):
+    submit(play, plan=Plan(steps=(agent("ask"), branch("which", "ask", ("end",)), agent("end", "which"))))
+    accepts(play, "ask")
+    finishes(play, "which")
+    ended = play.only_output(TaskEnded)
+    assert ended.status == "succeeded" and ended.result.content == play.add_content("result of ask")
+
+
+def test_a_choice_that_no_case_has_is_not_believed(play):
+    submit(play, plan=BRANCHED)
+    accepts(play, "ask")
+    finishes(play, "which", chosen=("left", "right"))
+    assert play.only_output(StepEnded).outcome == "failed" and assigned(play) == ["which"]
+
+
+def test_a_gate_repeats_its_step_with_the_reasons_and_nothing_runs_meanwhile(play):
+    submit(play, plan=Plan(steps=GATED))
+    accepts(play, "write")
+    assert assigned(play) == ["gate"]
+    finishes(play, "gate", reasons=("it cites no source",))
+    again = play.only_output(StepAssigned)
+    assert (again.step.id, again.attempt, again.notes) == ("write", 2, ("it cites no source",))
+    rejects(play, "write", 2)
+    assert play.only_output(StepAssigned).notes == ("it cites no source", "cite the passage")
+    accepts(play, "write", 3)
+    finishes(play, "gate", 2)
+    assert assigned(play) == ["end"]
+    assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
+    play.replays()
+
+
+def test_a_gate_repeats_its_step_so_often_and_then_the_task_fails_with_the_reasons(play):
+    submit(play, plan=Plan(steps=(agent("write"), gate("write", on_fail="retry"), agent("end", "gate"))))
+    for attempt in (1, 2):
+        accepts(play, "write", attempt)
+        finishes(play, "gate", attempt, reasons=("it cites no source",))
+    ended = play.only_output(TaskEnded)
+    assert ended.status == "failed" and "it cites no source" in ended.failure.message
+    assert "no model drafts" in ended.failure.hint
+
+
+def test_a_fresh_attempt_is_told_nothing_of_the_last_one(play):
+    submit(play, plan=Plan(steps=(agent("a", retry="fresh"),)))
+    rejects(play, "a")
+    assert play.only_output(StepAssigned).notes == ()
+
+
+def test_a_gate_that_cannot_be_evaluated_is_not_tried_again(play):
+    submit(play, plan=Plan(steps=GATED))
+    accepts(play, "write")
+    finishes(play, "gate", failure=Failure(code="input_too_large", message="too much"))
+    assert "input_too_large" in play.only_output(TaskEnded).failure.message
+
+
+def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
+    plan = Plan(steps=(agent("a"), plain("pause", "a", wait=Wait(duration_ms=3_600_000)), agent("b", "pause")))
+    submit(play, plan=plan, limits=TaskLimits(deadline_ms=7_200_000))
+    accepts(play, "a")
+    started = play.only_output(StepStarted)
+    assert started.until_unix_ms == START_UNIX_MS + 3_600_000 and not assigned(play)
+    play.fires(next(key for key in play.timers if key.startswith("steps-")))
+    assert not assigned(play), "the timer of the step before it"
+    play.fires(f"steps-{started.until_unix_ms}")
+    assert assigned(play) == ["b"]
+    assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of a")
+    play.replays()
+
+
+def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_nothing(play):
+    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(until_unix_ms=1)), agent("b", "pause"))))
+    due = play.only_output(StepStarted).until_unix_ms
+    assert due == START_UNIX_MS
+    play.fires(f"steps-{due}")
+    assert assigned(play) == ["b"]
+    play.hears(TimerFired(key=f"steps-{due}", due_unix_ms=due), sender="planner")
+    assert not play.outputs
+
+
+def test_a_cancel_during_a_wait_stops_nobody(play):
+    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(duration_ms=30_000)), agent("b", "pause"))))
+    play.hears(TaskCancelRequested(), sender="gateway")
+    assert play.only_output(TaskEnded).status == "cancelled" and not play.outputs_of(StepCancelRequested)
