@@ -17,6 +17,7 @@ from tests.simulation.situations.wishes import (
     forks,
     halting,
     hurry,
+    plan_calls,
     publishers,
     replans,
     topups,
@@ -46,6 +47,7 @@ SITUATIONS: tuple[Situation, ...] = (
     clocks.SITUATION,
     hurry.SITUATION,
     approvals.SITUATION,
+    plan_calls.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 
