@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bulkhead.flow import bounded
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import StepCall
+from bulkhead_contracts.plan import PlanStep, StepCall
 from bulkhead_contracts.result import Failure
 
 FROM, FIELD, ITEM = "$from", "field", "$item"
@@ -50,6 +50,16 @@ def readable_references(call: StepCall | None) -> tuple[Reference, ...]:
         return list_references(call) if call is not None else ()
     except ValueError:
         return ()
+
+
+def describe_step(step: PlanStep) -> str:
+    """What a step does, for people."""
+    if step.question is not None:
+        return " ".join(f"Asks a person: {step.question.text} {step.instruction}".split())
+    if step.call is None:
+        return step.instruction
+    arguments = "" if step.call.arguments_json == "{}" else f" with {step.call.arguments_json}"
+    return f"Calls {step.call.tool}{arguments}. {step.instruction}".rstrip()
 
 
 def resolve_arguments(call: StepCall, inputs: Mapping[str, str], item: object = NO_ITEM) -> dict[str, object] | Failure:

@@ -56,6 +56,8 @@ def _allowed(record: Record, wish: Wish) -> tuple[str, ...]:
         return ("cancelled", "succeeded", "failed", "halted")
     if any("loop" in one for one in wants(wish)):
         return ("halted", "failed")  # laws/trips.py has more on it.
+    if any(step.question for step in (wish.plan.steps if wish.plan else ())):
+        return ("succeeded", "failed")  # As the person says.
     if wish.deadline_ms < LONG_MS:
         return ("succeeded", "failed", "halted")
     # What waits for money that others hold may give up waiting; a plan in place of a hopeless one may do without it.
@@ -89,6 +91,11 @@ def _answer(record: Record, wish: Wish, task: str, end: dict[str, Any]) -> Itera
         body(one)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted") if task_of(one.subject) == task
     ]
     last, text = plans[-1]["steps"][-1], record.views[task]["answer"]
+    if call := last.get("call"):
+        told = _told(call["tool"], json.loads(call["arguments_json"]))
+        if "$from" not in call["arguments_json"] and told not in (text or ""):
+            yield f"{wish.name}: the call of {call['tool']} told {told}, and the answer is {text!r}"
+        return
     if last["kind"] == "noop":
         if end["result"]["summary"] != last["instruction"]:
             yield f"{wish.name}: the answer of a noop is not its instruction"

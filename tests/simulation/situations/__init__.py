@@ -18,6 +18,7 @@ from tests.simulation.situations.wishes import (
     forks,
     halting,
     hurry,
+    plan_calls,
     publishers,
     replans,
     topups,
@@ -48,6 +49,7 @@ SITUATIONS: tuple[Situation, ...] = (
     hurry.SITUATION,
     approvals.SITUATION,
     flows.SITUATION,
+    plan_calls.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -9,6 +9,7 @@ import pytest
 from bulkhead.policy.attribution import shown_sources
 from bulkhead.policy.decision import decide, risk_of
 from bulkhead_contracts import bounds
+from bulkhead_contracts.plan import ASK_PERSON
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue, Sink
 from tests.unit.policy.proposals import (
     COUNT,
@@ -409,3 +410,11 @@ def test_the_sources_of_a_context_are_named_and_said_to_be_not_all() -> None:
 @pytest.mark.parametrize("amount", [float("nan"), float("inf"), 1e300])
 def test_a_number_that_policies_cannot_compare_is_refused(amount: float) -> None:
     assert ruled(PAY, {"iban": IBAN, "amount": amount}, ASKED) == ("forbid", "unfit_arguments")
+
+
+def test_a_question_is_asked_whatever_a_rule_permits() -> None:
+    ask = tool(ASK_PERSON, {"question": TEXT}, effect="write", sinks={"question": "text"})
+    asked = decide(proposal(ask, {"question": "Pay?"}, ASKED, granted=(ASK_PERSON,)), policy(tools=(*TOOLS, ask)))
+    assert (asked.effect, asked.rule, asked.reasons[0]) == ("ask", "question", "the plan asks a person")
+    forbids = policy('@id("none") forbid (principal, action in Action::"writes", resource);', (*TOOLS, ask))
+    assert decide(proposal(ask, {"question": "Pay?"}, granted=(ASK_PERSON,)), forbids).effect == "forbid"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bulkhead.grounding.sentences import MARKER
+from bulkhead.flow.step_calls import describe_step
 from bulkhead.journal.history import JournalEntry, each_fact
 from bulkhead.journal.rows import spending_by_step, step_of
 from bulkhead.journal.story.calls import Texts, find_calls, text_of
@@ -220,7 +221,7 @@ def _fold_steps(
                     whole_cost=is_complete,
                     given=is_given,
                     outcome="accepted" if is_given else tried[-1].outcome if tried else row.outcome,
-                    instruction=cut_line(step.instruction, MAX_RESULT_CHARS),
+                    instruction=cut_line(describe_step(step), MAX_RESULT_CHARS),
                     tried=tried,
                     waits=waits_of_step(step_entries, adopted_unix_ms if step.inputs else 0),
                 )

@@ -16,7 +16,7 @@ from typing import Any
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead_contracts import subjects
 from bulkhead_contracts.approval import DecideRequested
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.plan import ASK_PERSON, Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.problems import Problem
 from tests.open_policy import permitted
@@ -38,7 +38,9 @@ AWAY = (*SERVICES, "gateway", "gateway", "tool_executor", "planner", "worker")
 
 
 def rule(proposal: CallProposal) -> CallRuling:
-    """Of every run: this task's writes are asked about, all else is permitted."""
+    """Of every run: this task's writes and questions are asked about, all else is permitted."""
+    if proposal.tool.name == ASK_PERSON:
+        return CallRuling("ask", "question", "0" * 64, "medium", reasons=("the plan asks a person",))
     if proposal.tool.effect == "read" or not str(proposal.arguments.get("name", "")).startswith(f"{NAME}."):
         return permitted(proposal)
     return CallRuling("ask", "writes-ask", "0" * 64, "high", reasons=("writes are asked about",))
@@ -81,18 +83,27 @@ def _step(draw: random.Random, step: str, names: list[str]) -> PlanStep:
 
 async def do(world: Any, act: Act) -> None:
     """A replica goes; or the person looks again and again, and says his word until it is taken."""
-    if act.name != "person0":
-        how, service = act.what.split("/")
-        if how == "restart":
-            await world.restart(service)
-        else:
-            world.chaos.fired.append(Fault(KILLED, f"{service}-0 by {act.name}", 1))
-            world.crash(f"{service}-0", "while a person thinks")
-        return
-    wish = next((one for one in world.scenario.wishes if one.name == NAME), None)
+    if act.name == "person0":
+        await answer_questions(world, NAME, json.loads(act.what))
+    else:
+        await take_away(world, act)
+
+
+async def take_away(world: Any, act: Act) -> None:
+    """A replica goes while a person thinks."""
+    how, service = act.what.split("/")
+    if how == "restart":
+        await world.restart(service)
+    else:
+        world.chaos.fired.append(Fault(KILLED, f"{service}-0 by {act.name}", 1))
+        world.crash(f"{service}-0", "while a person thinks")
+
+
+async def answer_questions(world: Any, name: str, answers: dict[str, Any]) -> None:
+    """A person looks again and again, and says his word until it is taken. answers: by what is asked about."""
+    wish = next((one for one in world.scenario.wishes if one.name == name), None)
     if wish is None:
         return  # A schedule that is being shrunk.
-    answers = json.loads(act.what)
     since: dict[str, float] = {}
     began = asyncio.get_running_loop().time()
     while not _over(world, wish) and asyncio.get_running_loop().time() < began + GIVE_UP_S:
@@ -110,7 +121,7 @@ async def _look(world: Any, wish: Wish, answers: dict[str, Any], since: dict[str
     bob = RequesterClaim(tenant=wish.tenant, person="bob", role="approver", via="api_key")
     for row in await decisions._index.list_rows(wish.tenant):
         now, asked = asyncio.get_running_loop().time(), row.request
-        words, after_s = answers[json.loads(asked.arguments_json)["name"]]
+        words, after_s = answers.get(_subject(asked.arguments_json), ("never", 0.0))
         if words == "never" or row.ended is not None or now < since.setdefault(asked.approval_id, now) + after_s:
             continue
         for word in words.split():
@@ -155,8 +166,13 @@ def complain(record: Any) -> Iterator[str]:
 
 
 def _name(asked: Any) -> str:
-    found: str = json.loads(body(asked)["arguments_json"])["name"]
-    return found
+    return _subject(body(asked)["arguments_json"])
+
+
+def _subject(arguments_json: str) -> str:
+    """What is asked about: a counter, or a question."""
+    arguments = json.loads(arguments_json)
+    return str(arguments.get("name") or arguments["question"])
 
 
 def _calm(record: Any, task: str, without: set[str]) -> Iterator[str]:

@@ -120,6 +120,6 @@ def test_a_failure_that_would_come_again_ends_the_task(play, step, code, is_repe
         assert play.only_output(TaskEnded).failure == failure
 
 
-def test_a_malformed_call_plans_no_flow_and_brings_nothing_down(play):
+def test_a_malformed_call_is_refused_before_anything_runs(play):
     begin(play, SUM, PAYS.model_copy(update={"call": StepCall(tool="pay", arguments_json="[")}))
-    assert play.send_of(StepAssigned).step_grant.flows == ()
+    assert play.send_of(TaskEnded).body.failure.code == "plan_rejected"
