@@ -34,7 +34,7 @@ from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Su
 Status = Literal[
     "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
 ]
-StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
+StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped", "skipped"]
 TaskKind = Literal["planned", "adopted"]
 TaskAnswered = Answered | Literal["unknown"]
 ANSWERS = (*get_args(Answered), "unknown")
@@ -44,7 +44,8 @@ SourceKind = Literal["document", "tool_result", "step_result", "objective", "unk
 
 
 class StepDocument(Contract):
-    """One step of a task. answered: of the result of its last attempt."""
+    """One step of a task. answered: of the result of its last attempt. until_unix_ms: it waits until then; 0 otherwise.
+    `skipped` by a branch that began other steps."""
 
     step_id: str
     title: str
@@ -56,6 +57,7 @@ class StepDocument(Contract):
     ended_unix_ms: Count = 0
     usage: Usage
     answered: Answered | None = None
+    until_unix_ms: Count = 0
 
 
 class TaskSummary(Contract):

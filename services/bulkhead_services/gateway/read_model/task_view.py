@@ -74,6 +74,7 @@ class StepView:
     ended_unix_ms: int = 0
     usage: Usage = Usage()
     answered: Answered | None = None
+    until_unix_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ def _apply_step_started(view: TaskView, message: ReceivedMessage, body: StepStar
     started = replace(
         step_view, title=title, status="running", attempts=step_view.attempts + 1, plan_version=body.plan_version
     )
-    started = replace(started, started_unix_ms=since, ended_unix_ms=0)
+    started = replace(started, started_unix_ms=since, ended_unix_ms=0, until_unix_ms=body.until_unix_ms)
     return replace(view, status="running", steps={**view.steps, body.step_id: started})
 
 
@@ -237,8 +238,14 @@ def _apply_step_ended(view: TaskView, message: ReceivedMessage, body: StepEnded)
     usage, ended_unix_ms = step_view.usage + body.usage, message.time_unix_ms
     ended = replace(step_view, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
     answered = body.result.answered if body.result is not None else None
-    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered)
-    view = replace(view, steps={**view.steps, body.step_id: ended}, sources=view.sources | _sources_of(body.result))
+    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered, until_unix_ms=0)
+    skipped = {
+        name: replace(view.steps.get(name, StepView(name)), status="skipped", plan_version=body.plan_version)
+        for name in body.skipped
+    }
+    view = replace(
+        view, steps={**view.steps, body.step_id: ended, **skipped}, sources=view.sources | _sources_of(body.result)
+    )
     return replace(view, status="running", usage=view.usage + body.usage)
 
 
