@@ -23,6 +23,7 @@ from bulkhead.gateway_api.query import (
 from bulkhead.gateway_api.ratings import RatedAs, RatingCounts, TaskRatings
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
+from bulkhead_contracts.plan import Plan
 from bulkhead_contracts.prompt import ReleaseRef
 from bulkhead_contracts.push import CONFIG_ID, Form
 from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
@@ -424,6 +425,23 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
 
 class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):
     """Show one task."""
+
+    task_id: TaskId
+
+
+class PlanDocument(Contract):
+    """The plan of a task. state: `in_review` while it waits for a person, until then, and the decision names `sha256`;
+    `none` where there is none yet. An adopted one stands in `plan` as it runs."""
+
+    task_id: str
+    state: Literal["none", "in_review", "adopted"]
+    sha256: str = ""
+    until_unix_ms: Count = 0
+    plan: Plan | None = None
+
+
+class PlanQuery(Query[PlanDocument], name="showPlan", path="/v1/tasks/{task_id}/plan", action="read tasks"):
+    """Show a task's plan, and whether it waits for a person."""
 
     task_id: TaskId
 

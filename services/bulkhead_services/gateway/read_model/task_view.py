@@ -26,7 +26,7 @@ from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
-from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.plan import PlanAdopted, PlanProposed, PlanRejected
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Answered, Failure, LabelKind, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
@@ -99,6 +99,8 @@ class TaskView:
     paused_unix_ms: int = 0
     plan_version: int = 0
     plans_rejected: int = 0
+    proposed: PlanProposed | None = None
+    """The plan that waits for a person's word."""
     steps: Mapping[str, StepView] = field(default_factory=dict)
     failure: Failure | None = None
     result: Result | None = None
@@ -161,6 +163,8 @@ def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
             return _apply_paused(view, message, body)
         case PlanRejected():
             return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
+        case PlanProposed():
+            return replace(view, status="running", proposed=body)
         case PlanAdopted():
             return _apply_plan_adopted(view, body)
         case StepStarted():
@@ -169,7 +173,7 @@ def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
             return _apply_step_ended(view, message, body)
         case TaskEnded():
             task_failure = reword_failure(body.failure) if body.failure is not None else None
-            view = replace(view, steps=_stop_running_steps(view, message), pause=None, ended=body)
+            view = replace(view, steps=_stop_running_steps(view, message), pause=None, proposed=None, ended=body)
             view = replace(view, sources=view.sources | _sources_of(body.result))
             return replace(view, status=body.status, failure=task_failure, result=body.result, usage=body.usage)
         case TaskCancelRequested():
@@ -212,7 +216,7 @@ def _apply_plan_adopted(view: TaskView, body: PlanAdopted) -> TaskView:
     for step in body.plan.steps:
         step_view = view.steps.get(step.id, StepView(step.id))
         steps[step.id] = replace(step_view, title=_visible_title(view, step.title), plan_version=body.plan.version)
-    return replace(view, status="running", plan_version=body.plan.version, steps=steps)
+    return replace(view, status="running", plan_version=body.plan.version, proposed=None, steps=steps)
 
 
 def _visible_title(view: TaskView, title: str) -> str:
