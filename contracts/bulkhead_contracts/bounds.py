@@ -35,6 +35,7 @@ MAX_PLAN_NOTES = 128
 MAX_MAP_ITEMS = 1_000  # of the list that one step is run over
 MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a plan of one step
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
+MAX_REVIEWED_DRAFTS = 8  # of a task whose plans a person approves
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
 MAX_LISTED_DOCUMENTS = 100  # in one page

@@ -126,9 +126,11 @@ ROWS: tuple[Row, ...] = (
     Row(grant.ToolsRequested, _edges_to("signer", "doors"), "signer", plane="rpc"),
     Row(grant.ToolsReplied, _edges_from("signer", "doors"), "signer", plane="rpc"),
     Row(task.TaskSubmitted, _edges_to("planner", "gateway"), "gateway"),
+    Row(plan.PlanDecided, _edges_to("planner", "gateway"), "gateway"),
     # What the planner tells the edge
     Row(task.TaskAccepted, _edges_from("planner", "gateway"), "planner"),
     Row(plan.PlanRejected, _edges_from("planner", "gateway"), "planner"),
+    Row(plan.PlanProposed, _edges_from("planner", "gateway"), "planner"),
     Row(plan.PlanAdopted, _edges_from("planner", "gateway"), "planner"),
     Row(task.StepStarted, _edges_from("planner", "gateway"), "planner"),
     Row(task.StepEnded, _edges_from("planner", "gateway"), "planner"),

@@ -60,6 +60,11 @@ class TaskOptions(Contract):
         exclude_if=is_default_replan,
         description="What may take your plan's place when it fails: another with its tools and no write more, or none.",
     )
+    approve_plan: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="A plan that the mesh drafts waits until a person approves it. Your own plan needs no approval.",
+    )
     constraints: Constraints = Field(
         default=(), description="On arguments of tools, beside the tenant's, as in 'pay /amount range 0..100'."
     )

@@ -113,7 +113,8 @@ class TaskProgress:
         self.titles[step] = data["title"] or self.titles.get(step, "")
         self.running[step] = data["time_unix_ms"]
         attempt = f" (attempt {data['attempt']})" if data["attempt"] > 1 else ""
-        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{attempt}")
+        until = f" waits until {format_time(data['until_unix_ms'])}" if data.get("until_unix_ms") else ""
+        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{attempt}{until}")
 
     def _step_ended_line(self, data: dict[str, Any]) -> Text:
         step, usage = data["step_id"], data["usage"]
@@ -121,6 +122,7 @@ class TaskProgress:
         self.done += data["outcome"] == "accepted"
         mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
         reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
+        reasons += f", skips {', '.join(data['skipped'])}" if data.get("skipped") else ""
         result = data.get("result") or {}
         if data["outcome"] == "accepted" and result.get("answered") == "no":
             mark, style = "– ", "yellow"

@@ -97,6 +97,9 @@ NoReplan = Annotated[
         "your plan's tools and no write more.",
     ),
 ]
+ApprovePlan = Annotated[
+    bool, typer.Option("--approve-plan", help="Have the drafted plan wait until a person approves it: `bulkhead plan`.")
+]
 Constraint = Annotated[
     list[str] | None,
     typer.Option(
@@ -128,6 +131,7 @@ def submit(
     no_check: NoCheck = False,
     no_replan: NoReplan = False,
     constraint: Constraint = None,
+    approve_plan: ApprovePlan = False,
 ) -> Work:
     """See SUBMIT_HELP, which states the defaults."""
     from bulkhead_cli.tasks.tasks import submit_task
@@ -150,6 +154,7 @@ def submit(
         "route": route,
         "replan": "none" if no_replan else "",
         "constraints": tuple(constraint or ()),
+        "approve_plan": approve_plan,
     }
     options = {"watch": watch, "as_json": at.as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
     return submit_task(at.gateway_target(may_make_key=True), objective, docs or [], submission, **options)

@@ -190,12 +190,13 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     for line in answer.left_out_lines(document.get("tools_left_out", ())):
         out.print(line, style="yellow", markup=False)
     for step in document["steps"]:
-        style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
+        style = {"accepted": "green", "waiting": "dim", "skipped": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {format_count(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
+        until = f", waits until {format_time(step['until_unix_ms'])}" if step.get("until_unix_ms") else ""
         doubt = escape(answer.ANSWERED_LABELS.get(step.get("answered") or "", ""))
         out.print(
             f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
-            f"[{'yellow' if doubt else style}]{step['status']}{doubt}[/]{tries}"
+            f"[{'yellow' if doubt else style}]{step['status']}{doubt}[/]{tries}{until}"
         )
         for reason in step["reasons"]:
             out.print(f"      {reason}", style="dim", markup=False)

@@ -1,5 +1,6 @@
 """Plans: a DAG of steps, its version, its approval, and the checker's notes on it."""
 
+import hashlib
 import operator
 from typing import Annotated, Literal, Self
 
@@ -8,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from bulkhead_contracts import bounds
 
 from ..provenance import Flow, PlannedCall, Pointer, TextTest
-from ..types import Body, Contract, Count, Name, Reason, Summary, Title, Token
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title, Token, UnixMs
 
 StepKind = Literal["agent", "noop"]
 StepAction = Literal["agent", "noop", "tool", "approval", "validate", "branch", "wait", "map"]
@@ -222,6 +223,33 @@ class Plan(Contract):
     approval: Approval = "not_required"
     steps: Annotated[tuple[PlanStep, ...], Field(max_length=bounds.MAX_PLAN_STEPS)]
     notes: Annotated[tuple[PlanNote, ...], Field(max_length=bounds.MAX_PLAN_NOTES)] = ()
+
+    @property
+    def steps_sha256(self) -> str:
+        """Digest of the steps: what a person approves."""
+        return hashlib.sha256("\n".join(step.model_dump_json() for step in self.steps).encode()).hexdigest()
+
+
+class PlanProposed(Body, type="mesh.plan.proposed"):
+    """A drafted plan waits for a person's word, until then: its task asked for that. sha256: of its steps, which the
+    word is bound to."""
+
+    plan: Plan
+    sha256: Sha256
+    until_unix_ms: UnixMs
+
+
+class PlanDecided(Body, type="mesh.plan.decided"):
+    """A person's word on the proposed plan of this digest. plan: the steps that he would have run in its place.
+    redraft: of a rejection; another draft is made, which is told the reason."""
+
+    sha256: Sha256
+    decision: Literal["approve", "reject"]
+    reason: Reason = ""
+    plan: Plan | None = None
+    redraft: bool = False
+    person: Name
+    role: Name
 
 
 class PlanAdopted(Body, type="mesh.plan.adopted"):

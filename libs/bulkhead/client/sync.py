@@ -99,6 +99,8 @@ class SyncTask(_SyncForm[Task]):
     citations = _block(Task.citations)
     cite = _block(Task.cite)
     cancel = _block(Task.cancel)
+    plan = _block(Task.plan)
+    decide_plan = _block(Task.decide_plan)
     top_up = _block(Task.top_up)
     rate = _block(Task.rate)
     export = _block(Task.export)

@@ -23,6 +23,8 @@ from bulkhead.gateway_api.tasks import (
     CitationPage,
     CitationQuery,
     CitationRow,
+    PlanDocument,
+    PlanQuery,
     PushListQuery,
     PushQuery,
     TaskQuery,
@@ -30,6 +32,7 @@ from bulkhead.gateway_api.tasks import (
 from bulkhead.journal.story.model import Row
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendKey
+from bulkhead_contracts.plan import Plan
 
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
@@ -134,6 +137,29 @@ class Task:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         checked_reason = request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
         await self._transport.request_json("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": checked_reason})
+
+    async def plan(self) -> PlanDocument:
+        """Its plan, and whether that waits for a person's word."""
+        return await self._transport.read_reply(PlanQuery(task_id=self.id))
+
+    async def decide_plan(
+        self, decision: str, sha256: str, reason: str = "", *, redraft: bool = False, plan: Plan | None = None
+    ) -> None:
+        """Approve (`approve`) its drafted plan as it was read, or with `plan` in its place; or `reject` it: the task
+        ends, or (`redraft`) another draft is made by the reason. sha256: of the plan that was read.
+
+        Raises Refused (`not_in_review`, `plan_rejected`), Unreachable.
+        """
+        request_checks.check_choice("decision", decision, ("approve", "reject"))
+        body: dict[str, Any] = {
+            "decision": decision,
+            "sha256": sha256,
+            "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0),
+            "redraft": redraft,
+        }
+        if plan is not None:
+            body["plan"] = {"steps": [step.model_dump(mode="json") for step in plan.steps]}
+        await self._transport.request_json("POST", f"/v1/tasks/{self.id}/plan", json=body)
 
     async def rate(
         self, score: str, comment: str = "", *, kind: str = "rating", judge: str = "", certified: bool = False

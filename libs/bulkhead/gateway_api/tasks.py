@@ -23,6 +23,7 @@ from bulkhead.gateway_api.query import (
 from bulkhead.gateway_api.ratings import RatedAs, RatingCounts, TaskRatings
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
+from bulkhead_contracts.plan import Plan
 from bulkhead_contracts.prompt import ReleaseRef
 from bulkhead_contracts.push import CONFIG_ID, Form
 from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
@@ -34,7 +35,7 @@ from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Su
 Status = Literal[
     "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
 ]
-StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
+StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped", "skipped"]
 TaskKind = Literal["planned", "adopted"]
 TaskAnswered = Answered | Literal["unknown"]
 ANSWERS = (*get_args(Answered), "unknown")
@@ -44,7 +45,8 @@ SourceKind = Literal["document", "tool_result", "step_result", "objective", "unk
 
 
 class StepDocument(Contract):
-    """One step of a task. answered: of the result of its last attempt."""
+    """One step of a task. answered: of the result of its last attempt. until_unix_ms: it waits until then; 0 otherwise.
+    `skipped` by a branch that began other steps."""
 
     step_id: str
     title: str
@@ -56,6 +58,7 @@ class StepDocument(Contract):
     ended_unix_ms: Count = 0
     usage: Usage
     answered: Answered | None = None
+    until_unix_ms: Count = 0
 
 
 class TaskSummary(Contract):
@@ -422,6 +425,23 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
 
 class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):
     """Show one task."""
+
+    task_id: TaskId
+
+
+class PlanDocument(Contract):
+    """The plan of a task. state: `in_review` while it waits for a person, until then, and the decision names `sha256`;
+    `none` where there is none yet. An adopted one stands in `plan` as it runs."""
+
+    task_id: str
+    state: Literal["none", "in_review", "adopted"]
+    sha256: str = ""
+    until_unix_ms: Count = 0
+    plan: Plan | None = None
+
+
+class PlanQuery(Query[PlanDocument], name="showPlan", path="/v1/tasks/{task_id}/plan", action="read tasks"):
+    """Show a task's plan, and whether it waits for a person."""
 
     task_id: TaskId
 

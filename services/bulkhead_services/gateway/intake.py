@@ -287,6 +287,7 @@ class Intake:
             left_out=reply.left_out,
             labels=tuple(self._context.signer.sign_label(label, message.tenant, message.task) for label in own_labels),
             replan=request.replan,
+            approve_plan=request.approve_plan,
             delegated=reply.delegated,
             roles=reply.roles,
         )

@@ -13,7 +13,7 @@ from bulkhead.policy.plan_types import due_of_wait, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
-from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
+from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
@@ -28,11 +28,16 @@ ANSWER_MARGIN_MS = 500
 
 
 def adopt_plan(
-    state: PlannerState, message: InboxMessage, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]
+    state: PlannerState,
+    message: InboxMessage,
+    steps: tuple[PlanStep, ...],
+    notes: tuple[PlanNote, ...],
+    approval: Approval = "not_required",
 ) -> Transition[PlannerState]:
     """Run these steps; those whose results are held are done from the start."""
     steps, left_out = _limit_shown_tools(state, steps)
     plan = plans.compose_plan(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
+    plan = plan.model_copy(update={"approval": approval})
     state = replace(
         state,
         phase="running",

@@ -23,6 +23,7 @@ from bulkhead_contracts.lease import (
 )
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
+from bulkhead_contracts.plan import PlanDecided
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskSubmitted
@@ -51,6 +52,7 @@ def _on_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired
 HANDLERS: Mapping[type[Body], Handler[PlannerState]] = {
     TaskSubmitted: planning.on_task_submitted,
     ModelCallReplied: planning.on_model_call_replied,
+    PlanDecided: planning.on_plan_decided,
     CallDeferred: planning.on_call_deferred,
     CallResumed: planning.on_call_resumed,
     VerdictReached: step_results.on_verdict_reached,

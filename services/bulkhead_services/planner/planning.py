@@ -14,7 +14,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
 from bulkhead_contracts.output import DRAFT
-from bulkhead_contracts.plan import PlanNote, PlanRejected, PlanStep
+from bulkhead_contracts.plan import Plan, PlanDecided, PlanNote, PlanProposed, PlanRejected, PlanStep, RoleSpec
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner.assignments import adopt_plan
@@ -61,6 +61,7 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         held_steps=_held_steps(body),
         submitted_plan=body.plan,
         replan=body.replan,
+        approve_plan=body.approve_plan,
     )
     release, asker = release_and_asker(task_claims(state.grant))
     begun = TaskAccepted(
@@ -73,13 +74,7 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
     state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools, body.delegated))
     notes = (
         *_check_given_results(body.plan.steps, state.held_steps),
-        *plans.check_plan(
-            body.plan.steps,
-            body.tools,
-            checked=body.check,
-            began_unix_ms=body.submitted_unix_ms,
-            deadline_unix_ms=until,
-        ),
+        *_check_plan(replace(state, tools=body.tools), message, body.plan.steps),
     )
     notes = notes[: bounds.MAX_PLAN_NOTES]
     if errors := [note.message for note in notes if note.severity == "error"]:
@@ -87,6 +82,18 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         failure = Failure.from_text("plan_rejected", reason, "mend the plan and submit again")
         return end_task(state, message, "failed", failure).preceded_by(*accepted, _plan_rejected(state, notes))
     return adopt_plan(state, message, body.plan.steps, notes).preceded_by(*accepted)
+
+
+def _check_plan(
+    state: PlannerState, message: InboxMessage, steps: Sequence[PlanStep], roles: Sequence[RoleSpec] | None = None
+) -> tuple[PlanNote, ...]:
+    """Findings on a person's plan, that would begin now."""
+    began, until = message.time_unix_ms, state.deadline_unix_ms
+    if state.clock_stopped_unix_ms:
+        until = state.own_deadline_unix_ms + began - state.clock_stopped_unix_ms
+    return plans.check_plan(
+        steps, state.tools, checked=state.check, roles=roles, began_unix_ms=began, deadline_unix_ms=until
+    )
 
 
 def _held_steps(body: TaskSubmitted) -> tuple[StepState, ...]:
@@ -151,12 +158,12 @@ def on_model_call_replied(
         failure = plans.rejection_failure(notes)
         return _redraft_or_run_whole(state, message, notes, failure).preceded_by(_plan_rejected(state, notes))
     state = replace(state, draft_standing=standing.standing_of_reply("the plan", body), vain_drafts=0)
-    return adopt_plan(state, message, steps, notes)
+    return _adopt_or_propose(state, message, steps, notes)
 
 
 def _awaits_draft(state: PlannerState, call_id: str) -> bool:
     """True for the call of the draft that is made now; any other is late or repeated."""
-    return state.phase == "drafting" and call_id == state.draft_call_id
+    return state.phase == "drafting" and state.proposed is None and call_id == state.draft_call_id
 
 
 def _redraft_or_run_whole(
@@ -172,7 +179,61 @@ def _redraft_or_run_whole(
     assert state.objective is not None
     step, note = plans.plan_of_objective(state.objective, state.tools, failure.message)
     draft_standing = Result(standing="degraded", standing_reason=note.message)
-    return adopt_plan(replace(state, draft_standing=draft_standing, runs_whole=True), message, (step,), (note,))
+    state = replace(state, draft_standing=draft_standing, runs_whole=True)
+    return _adopt_or_propose(state, message, (step,), (note,))
+
+
+# A person's word on the plan
+
+
+def _adopt_or_propose(
+    state: PlannerState, message: InboxMessage, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]
+) -> Transition[PlannerState]:
+    """Run the drafted plan; or let it wait for a person where the task asks for that: the task's clock stands still, as
+    for the approval of a call."""
+    if not state.approve_plan:
+        return adopt_plan(state, message, steps, notes)
+    plan = Plan(version=state.generation, approval="in_review", steps=steps, notes=notes)
+    until = message.time_unix_ms + max(1, state.limits.approval_wait_ms)
+    reason = f"the plan waits for a person: `bulkhead plan show {message.task}`, then approve or reject it"
+    pause = Pause("", state.drafts, 0, "plan_review", reason, until)
+    proposed = PlanProposed(plan=plan, sha256=plan.steps_sha256, until_unix_ms=until)
+    return Transition(replace(state, proposed=plan, pauses=(pause,)), (Send("gateway", proposed),))
+
+
+def on_plan_decided(state: PlannerState, message: InboxMessage, body: PlanDecided) -> Transition[PlannerState]:
+    """A person approves the proposed plan, with its steps or his own, or rejects it. A word on another one is late."""
+    proposed = state.proposed
+    if state.phase != "drafting" or proposed is None or body.sha256 != proposed.steps_sha256:
+        return Transition(state)
+    if body.decision == "approve":
+        return _run_approved_plan(state, message, body, proposed)
+    state, reason = replace(state, proposed=None, pauses=()), body.reason or "no reason was given"
+    if body.redraft and state.drafts < bounds.MAX_REVIEWED_DRAFTS:
+        return request_draft(state, message, (f"a person did not approve the last plan: {reason}",))
+    hint = "submit the task again, with an objective or a plan that meets the reason"
+    failure = Failure.from_text("plan_not_approved", f"{body.person} did not approve the plan: {reason}", hint)
+    return end_task(state, message, "failed", failure)
+
+
+def _run_approved_plan(
+    state: PlannerState, message: InboxMessage, body: PlanDecided, proposed: Plan
+) -> Transition[PlannerState]:
+    """An edited plan passes the same check as a draft, with the same tools; else the proposed one goes on waiting."""
+    steps, notes = proposed.steps, proposed.notes
+    if body.plan is not None:
+        steps = body.plan.steps
+        notes = _check_plan(state, message, steps, roles=state.roles)
+        known = {step.id: (step.flows, step.calls) for step in proposed.steps}
+        for step in steps:
+            bound = (step.flows, step.calls)
+            if step.adopted or (any(bound) and bound != known.get(step.id)):
+                # What nobody is asked about is for the submission to say.
+                text = f"step {step.id}: `flows`, `calls` and `adopted` of a drafted plan cannot be edited"
+                notes = (*notes, plans.error_note("bound_changed", text, step.id))
+        if any(note.severity == "error" for note in notes):
+            return Transition(state, (_plan_rejected(state, notes[: bounds.MAX_PLAN_NOTES]),))
+    return adopt_plan(replace(state, proposed=None, pauses=()), message, steps, notes, "approved")
 
 
 def _plan_rejected(state: PlannerState, notes: tuple[PlanNote, ...]) -> Send:

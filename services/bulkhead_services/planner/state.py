@@ -4,7 +4,9 @@
 | -------- | ------------------- | -------------------------------------------------------- |
 | new      | TaskSubmitted       | drafting (ask the model), or running (a plan was given)  |
 | drafting | ModelCallReplied    | running, drafting again with notes, or ended             |
-|          |                     | (running: the draft, or the objective as one step)       |
+|          |                     | (running: the draft, or the objective as one step;       |
+|          |                     | where a person is to approve it, it is `proposed` first) |
+| drafting | PlanDecided         | running, drafting again with the reason, or ended        |
 | running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
 | running  | StepFinished        | as above; of an adopted step from doors alone, one end   |
 |          |                     | (a gate that lets nothing pass: the gated step again;    |
@@ -138,6 +140,10 @@ class PlannerState:
     """True when the objective runs as one step, since no draft could be used: no further one is asked for."""
     deferrals: int = 0
     draft_notes: tuple[str, ...] = ()
+    approve_plan: bool = False
+    """True when a person approves each plan that the mesh drafts, before it runs."""
+    proposed: Plan | None = None
+    """The plan that waits for that."""
     plan: Plan | None = None
     draft_standing: Result = Result()
     """Standing and completeness of the reply that drafted the plan."""

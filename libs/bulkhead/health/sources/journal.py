@@ -119,6 +119,17 @@ class JournalReader:
     def _on_plan_adopted(self, message: JournalMessage) -> Iterator[Event]:
         if message.kind != task.Progressed.TYPE or message.body.get("adopted"):
             yield message.work_closed(PLANNING)
+        started = message.body.get("started")
+        for row in started if isinstance(started, list) else ():
+            yield from self._wait_begun(message, row)
+
+    def _on_planner_waits(self, message: JournalMessage) -> Iterator[Event]:
+        """A step that waits for a time begins, or a task waits for a person: nobody works on it until then."""
+        yield from self._wait_begun(message, message.body)
+
+    def _wait_begun(self, message: JournalMessage, body: Body) -> Iterator[Event]:
+        if until := _int_or_zero(body.get("until_unix_ms")):
+            yield WorkOpened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
 
     def _on_task_ended(self, message: JournalMessage) -> Iterator[Event]:
         if message.receiver != "gateway":
@@ -331,6 +342,8 @@ _HANDLERS: dict[str, Callable[[JournalReader, JournalMessage], Iterator[Event]]]
     task.TaskEnded.TYPE: JournalReader._on_task_ended,
     plan.PlanAdopted.TYPE: JournalReader._on_plan_adopted,
     task.Progressed.TYPE: JournalReader._on_plan_adopted,
+    task.StepStarted.TYPE: JournalReader._on_planner_waits,
+    task.TaskPaused.TYPE: JournalReader._on_planner_waits,
     step.StepAssigned.TYPE: JournalReader._on_step_assigned,
     step.StepFinished.TYPE: JournalReader._on_step_finished,
     verdict.VerdictReached.TYPE: JournalReader._on_step_finished,

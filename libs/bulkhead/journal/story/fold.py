@@ -13,7 +13,7 @@ from bulkhead.journal.history import JournalEntry, each_fact
 from bulkhead.journal.rows import spending_by_step, step_of
 from bulkhead.journal.story.calls import Texts, find_calls, text_of
 from bulkhead.journal.story.happenings import find_causes, find_happenings
-from bulkhead.journal.story.model import Call, PlanTold, Source, StepTold, Story
+from bulkhead.journal.story.model import AttemptTold, Call, PlanTold, Source, StepTold, Story
 from bulkhead.journal.story.sources import cited_sources, find_sources, sentences_with_sources
 from bulkhead.journal.story.waits import attempts_of_step, waits_of_step, waits_of_task
 from bulkhead.journal.why.reasons import explain_task
@@ -193,6 +193,7 @@ def _fold_steps(
         if isinstance(entry.body, TaskSubmitted)
         for step_input in entry.body.given
     }
+    skipped = {name for entry in entries if isinstance(entry.body, StepEnded) for name in entry.body.skipped}
     rows = []
     for version, (plan, adopted_unix_ms) in sorted(plans.items()):
         for step in plan.steps:
@@ -220,13 +221,19 @@ def _fold_steps(
                     usage=usage,
                     whole_cost=is_complete,
                     given=is_given,
-                    outcome="accepted" if is_given else tried[-1].outcome if tried else row.outcome,
+                    outcome=_outcome_of(row, tried, is_given=is_given, is_skipped=step.id in skipped),
                     instruction=cut_line(describe_step(step), MAX_RESULT_CHARS),
                     tried=tried,
                     waits=waits_of_step(step_entries, adopted_unix_ms if step.inputs else 0),
                 )
             )
     return tuple(rows)
+
+
+def _outcome_of(row: StepTold, tried: Sequence[AttemptTold], *, is_given: bool, is_skipped: bool) -> str:
+    if is_skipped:
+        return "skipped"
+    return "accepted" if is_given else tried[-1].outcome if tried else row.outcome
 
 
 def _belongs_to_plan(entry: JournalEntry, version: int, assignments: Sequence[tuple[int, int]]) -> bool:

@@ -14,7 +14,7 @@ from bulkhead_contracts.result import Usage
 SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 CallKind = Literal["model", "tool", "search"]
 Effect = Literal["", "done", "not_done", "unknown"]
-WaitKind = Literal["queued", "step", "lease", "approval", "budget", "halt", "breaker", "retried"]
+WaitKind = Literal["queued", "step", "lease", "approval", "budget", "halt", "breaker", "retried", "time"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.step import StepAssigned, StepPaused
-from bulkhead_contracts.task import StepEnded, TaskEnded, TaskQueued, TaskReleased
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskQueued, TaskReleased
 
 MAX_WAITS = 16
 """Of one step or call: the last ones."""
@@ -24,6 +24,8 @@ KINDS: dict[str, WaitKind] = {
     "breaker_open": "breaker",
 }
 """Codes of what holds work back."""
+BEGINNINGS = (StepAssigned, StepStarted)
+"""Of an attempt; one that waits for a time is handed to nobody."""
 
 
 def waits_of_call(call: Call, askings: Sequence[JournalEntry], paid: Sequence[Settled]) -> tuple[WaitTold, ...]:
@@ -67,12 +69,14 @@ def waits_of_step(step_entries: Sequence[JournalEntry], planned_unix_ms: int) ->
 
 
 def _step_waits(step_entries: Sequence[JournalEntry], planned_unix_ms: int) -> Iterator[WaitTold]:
-    assigned = next((entry.at_unix_ms for entry in step_entries if isinstance(entry.body, StepAssigned)), None)
+    assigned = next((entry.at_unix_ms for entry in step_entries if isinstance(entry.body, BEGINNINGS)), None)
     if planned_unix_ms and (assigned is None or assigned > planned_unix_ms):
         yield _make_wait("step", planned_unix_ms, assigned)
     open_waits: dict[str, WaitTold] = {}
     for entry in step_entries:
         match entry.body:
+            case StepStarted(until_unix_ms=until) if until:
+                open_waits.setdefault("time", WaitTold("time", entry.at_unix_ms))
             case StepPaused(active=True) as body:
                 open_waits.setdefault("pause", WaitTold(KINDS.get(body.code, "queued"), entry.at_unix_ms))
             case StepPaused():
@@ -102,11 +106,11 @@ def _make_wait(kind: WaitKind, at_unix_ms: int, until_unix_ms: int | None, what:
 
 
 def attempts_of_step(step_entries: Sequence[JournalEntry], *, has_ended: bool) -> tuple[AttemptTold, ...]:
-    """The attempts that were handed to a worker. has_ended: the task, and so what still ran."""
+    """The attempts that began. has_ended: the task, and so what still ran."""
     began: dict[int, int] = {}
     ended: dict[int, JournalEntry] = {}
     for entry in step_entries:
-        if isinstance(entry.body, StepAssigned):
+        if isinstance(entry.body, BEGINNINGS):
             began.setdefault(entry.body.attempt, entry.at_unix_ms)
         elif isinstance(entry.body, StepEnded):
             ended.setdefault(entry.body.attempt, entry)

@@ -99,7 +99,8 @@ EVENT = {
 EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume
 after it.
 
-`task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`,
+`task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.proposed` (it waits for a person),
+`plan.adopted`, `step.started`, `step.ended`,
 `task.paused` (`reason` says what holds the task back and what lets it go on), `task.resumed`, `approval.requested` (a
 call waits for a person), `approval.ended`, `task.ended`, `task.rejected` and `budget.alerted` (a limit of the task is
 near) are stored facts: each arrives exactly once. `text` carries a step's text while it is written: {step_id, attempt,
@@ -192,6 +193,16 @@ _WRITES: Json = {
             (*CHANGE, 404),
             _TASK,
             body=body_of(schemas.CancelSubmission, required=False),
+        )
+    },
+    "/v1/tasks/{task_id}/plan": {
+        "post": operation(
+            "decidePlan",
+            "Approve, edit or reject a task's drafted plan",
+            {"202": answer_of(schemas.PlanDecisionReceipt, "Stored; the planner runs the plan, or not", _LOCATION)},
+            (*CHANGE, 404, 409),
+            _TASK,
+            body=body_of(schemas.PlanDecisionSubmission),
         )
     },
     "/v1/tasks/{task_id}/topup": {

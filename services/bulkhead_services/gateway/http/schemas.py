@@ -120,6 +120,27 @@ class CancelSubmission(Contract):
     reason: Reason = ""
 
 
+class PlanDecisionSubmission(Contract):
+    """Body of POST /v1/tasks/{task_id}/plan. sha256: of the plan that was read: the decision is about that one. plan:
+    of an approval, what is to run in its place. redraft: of a rejection, to have another draft made by its reason."""
+
+    model_config = STRICT
+
+    decision: Literal["approve", "reject"]
+    sha256: Sha256
+    reason: Reason = ""
+    redraft: bool = False
+    plan: PlanInput | None = None
+
+
+class PlanDecisionReceipt(Contract):
+    """The decision is stored durably; the planner takes the first one about a plan."""
+
+    task_id: str
+    status_url: str
+    decision: Literal["approve", "reject"]
+
+
 class TaskReceipt(Contract):
     """The task is stored durably and will be worked on."""
 

@@ -144,7 +144,7 @@ async def describe_task(
         plans_rejected=view.plans_rejected,
         steps=steps,
         steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
-        steps_total=view.ended.steps_total if view.ended else len(steps),
+        steps_total=view.ended.steps_total if view.ended else sum(s.status != "skipped" for s in steps),
         failure=view.failure,
         result=view.result,
         answer=answer,

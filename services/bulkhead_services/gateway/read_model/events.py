@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_contracts.budget import Alerted
-from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.plan import PlanAdopted, PlanProposed, PlanRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import (
     StepEnded,
@@ -173,6 +173,7 @@ NAMES: dict[type, str] = {
     TaskReleased: "task.released",
     TaskAccepted: "task.accepted",
     PlanRejected: "plan.rejected",
+    PlanProposed: "plan.proposed",
     PlanAdopted: "plan.adopted",
     StepStarted: "step.started",
     StepEnded: "step.ended",

@@ -26,7 +26,7 @@ from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
-from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.plan import PlanAdopted, PlanProposed, PlanRejected
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Answered, Failure, LabelKind, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
@@ -74,6 +74,7 @@ class StepView:
     ended_unix_ms: int = 0
     usage: Usage = Usage()
     answered: Answered | None = None
+    until_unix_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ class TaskView:
     paused_unix_ms: int = 0
     plan_version: int = 0
     plans_rejected: int = 0
+    proposed: PlanProposed | None = None
+    """The plan that waits for a person's word."""
     steps: Mapping[str, StepView] = field(default_factory=dict)
     failure: Failure | None = None
     result: Result | None = None
@@ -160,6 +163,8 @@ def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
             return _apply_paused(view, message, body)
         case PlanRejected():
             return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
+        case PlanProposed():
+            return replace(view, status="running", proposed=body)
         case PlanAdopted():
             return _apply_plan_adopted(view, body)
         case StepStarted():
@@ -168,7 +173,7 @@ def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
             return _apply_step_ended(view, message, body)
         case TaskEnded():
             task_failure = reword_failure(body.failure) if body.failure is not None else None
-            view = replace(view, steps=_stop_running_steps(view, message), pause=None, ended=body)
+            view = replace(view, steps=_stop_running_steps(view, message), pause=None, proposed=None, ended=body)
             view = replace(view, sources=view.sources | _sources_of(body.result))
             return replace(view, status=body.status, failure=task_failure, result=body.result, usage=body.usage)
         case TaskCancelRequested():
@@ -211,7 +216,7 @@ def _apply_plan_adopted(view: TaskView, body: PlanAdopted) -> TaskView:
     for step in body.plan.steps:
         step_view = view.steps.get(step.id, StepView(step.id))
         steps[step.id] = replace(step_view, title=_visible_title(view, step.title), plan_version=body.plan.version)
-    return replace(view, status="running", plan_version=body.plan.version, steps=steps)
+    return replace(view, status="running", plan_version=body.plan.version, proposed=None, steps=steps)
 
 
 def _visible_title(view: TaskView, title: str) -> str:
@@ -228,7 +233,7 @@ def _apply_step_started(view: TaskView, message: ReceivedMessage, body: StepStar
     started = replace(
         step_view, title=title, status="running", attempts=step_view.attempts + 1, plan_version=body.plan_version
     )
-    started = replace(started, started_unix_ms=since, ended_unix_ms=0)
+    started = replace(started, started_unix_ms=since, ended_unix_ms=0, until_unix_ms=body.until_unix_ms)
     return replace(view, status="running", steps={**view.steps, body.step_id: started})
 
 
@@ -237,8 +242,14 @@ def _apply_step_ended(view: TaskView, message: ReceivedMessage, body: StepEnded)
     usage, ended_unix_ms = step_view.usage + body.usage, message.time_unix_ms
     ended = replace(step_view, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
     answered = body.result.answered if body.result is not None else None
-    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered)
-    view = replace(view, steps={**view.steps, body.step_id: ended}, sources=view.sources | _sources_of(body.result))
+    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered, until_unix_ms=0)
+    skipped = {
+        name: replace(view.steps.get(name, StepView(name)), status="skipped", plan_version=body.plan_version)
+        for name in body.skipped
+    }
+    view = replace(
+        view, steps={**view.steps, body.step_id: ended, **skipped}, sources=view.sources | _sources_of(body.result)
+    )
     return replace(view, status="running", usage=view.usage + body.usage)
 
 

@@ -21,6 +21,7 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         """Routes of the actions on a task."""
         return [
             self.factory.post_route("/tasks/{task_id}/cancel", self.cancel_task),
+            self.factory.post_route("/tasks/{task_id}/plan", self.decide_plan),
             self.factory.post_route("/tasks/{task_id}/halt", self.halt_task),
             self.factory.post_route("/tasks/{task_id}/resume", self.lift_halt),
             self.factory.post_route("/tasks/{task_id}/reset", self.reset_breaker),
@@ -39,6 +40,15 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
             f"/v1/tasks/{_task_id(visit)}/cancel", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, "")
         )
         return _render_done(visit, "The cancel is stored: the planner ends the task.")
+
+    async def decide_plan(self, visit: Visit) -> Response:
+        """POST /tasks/{task_id}/plan: the drafted plan that was shown"""
+        form = await visit.read_form()
+        body = {name: form.get(name, "") for name in ("decision", "sha256", "reason")} | {"redraft": "redraft" in form}
+        await visit.post(f"/v1/tasks/{_task_id(visit)}/plan", body, form.get(KEY_FIELD, ""))
+        return _render_done(
+            visit, "The decision is stored: the planner runs the plan, drafts another or ends the task."
+        )
 
     async def halt_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/halt: the task, or a tool that it uses, for all tasks"""

@@ -15,8 +15,8 @@ COMMANDS = re.compile(r"[.;]? (It goes on after `|An operator gives it more: ).*
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """kind: queue, approval, halt, budget or breaker. reason: with what holds it. scope, name: of the halt or breaker,
-    "" where none stands any more. link: to the page of the act."""
+    """kind: queue, approval, plan, halt, budget or breaker. reason: with what holds it. scope, name: of the halt or
+    breaker, "" where none stands any more. link: to the page of the act. plan: as the API has the one that waits."""
 
     kind: str
     reason: str
@@ -25,6 +25,7 @@ class Hold:
     name: str = ""
     link: str = ""
     until_unix_ms: int = 0
+    plan: Json | None = None
 
 
 async def find_hold(visit: Visit, task: Json) -> Hold | None:
@@ -47,6 +48,10 @@ async def find_hold(visit: Visit, task: Json) -> Hold | None:
             return Hold("breaker", reason, step_id, scope, name)
         case "budget_exceeded":
             return Hold("budget", reason, step_id)
+        case "plan_review":
+            plan = await visit.get(f"/v1/tasks/{task['task_id']}/plan")
+            reason = "the plan waits for a person"
+            return Hold("plan", reason, until_unix_ms=pause["until_unix_ms"], plan=plan if plan["plan"] else None)
         case _ if pause["until_unix_ms"] or pause["code"] == "approval_wanted":
             query = {"state": "waiting", "task": task["task_id"]}
             rows = (await visit.get_or("/v1/approvals", {"approvals": []}, query))["approvals"]

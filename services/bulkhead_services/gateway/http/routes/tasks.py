@@ -44,6 +44,7 @@ from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
 from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.identities import IdentityRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
+from bulkhead_services.gateway.http.routes.plans import PlanRoutes
 from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
@@ -92,6 +93,7 @@ class GatewayHttpApp:
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
+        self.plans = PlanRoutes(context, auth, self._bodies, feeds, door)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.prompts = PromptRoutes(context, auth, self._bodies)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
@@ -116,6 +118,7 @@ class GatewayHttpApp:
             query_route(TaskQuery, self._auth, self.show_task),
             Route("/v1/tasks/{task_id}/events", self.stream_events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel_task, methods=["POST"]),
+            *self.plans.routes(),
             *self.citations.routes(),
             *self.histories.routes(),
             *self.push.routes(),
