@@ -7,8 +7,8 @@ contents that make it whole; without them it has their summaries, of at most MAX
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bulkhead.grounding.sentences import MARKER
 from bulkhead.flow.step_calls import describe_step
+from bulkhead.grounding.sentences import MARKER
 from bulkhead.journal.history import JournalEntry, each_fact
 from bulkhead.journal.rows import spending_by_step, step_of
 from bulkhead.journal.story.calls import Texts, find_calls, text_of
