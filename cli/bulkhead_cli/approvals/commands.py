@@ -157,6 +157,7 @@ def _print_approval(approval: dict[str, Any]) -> None:
             f"{amounts.format_time(request['expires_unix_ms'])}",
         ),
         *([("four eyes", f"not to be granted by {request['asked_for']}")] if request["four_eyes"] else []),
+        *([("roles", ", ".join(request["roles"]))] if request.get("roles") else []),
         ("digest", request["arguments_sha256"]),
     ]
     if (end := approval.get("end")) is not None:

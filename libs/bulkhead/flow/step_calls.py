@@ -45,7 +45,7 @@ def list_references(call: StepCall) -> tuple[Reference, ...]:
 
 
 def readable_references(call: StepCall | None) -> tuple[Reference, ...]:
-    """As `list_references`; none of a malformed call, of which whoever resolves it says what is wrong."""
+    """References as `list_references` finds them; none of a malformed call: whoever resolves it says what is wrong."""
     try:
         return list_references(call) if call is not None else ()
     except ValueError:
@@ -53,7 +53,7 @@ def readable_references(call: StepCall | None) -> tuple[Reference, ...]:
 
 
 def describe_step(step: PlanStep) -> str:
-    """What a step does, for people."""
+    """Words for people on what a step does."""
     if step.question is not None:
         return " ".join(f"Asks a person: {step.question.text} {step.instruction}".split())
     if step.call is None:
@@ -68,15 +68,12 @@ def resolve_arguments(call: StepCall, inputs: Mapping[str, str], item: object = 
     hint = "mend the step's arguments: a reference names one of the step's inputs and a field of its JSON"
     try:
         arguments = _resolve(_load_template(call), inputs, item)
+        _check_size(arguments, "they")
     except UnresolvedReference as error:
         return Failure.from_text(error.code, f"arguments of {call.tool}: {error}", hint)
     except ValueError as error:
         return Failure.from_text("malformed_arguments", f"arguments of {call.tool}: {error}", hint)
     assert isinstance(arguments, dict)
-    size_bytes = _size_bytes(arguments)
-    if size_bytes > bounds.MAX_ARGUMENTS_BYTES:
-        reason = f"the arguments of {call.tool} take {size_bytes} bytes; {bounds.MAX_ARGUMENTS_BYTES} are allowed"
-        return Failure.from_text("arguments_too_long", reason, "refer to a smaller field of the results")
     return arguments
 
 
@@ -115,7 +112,11 @@ def read_result(text: str, field: str) -> object:
 
 
 def _load_template(call: StepCall) -> dict[str, object]:
-    template = bounded.load_json(call.arguments_json, once=True)
+    try:
+        template = bounded.load_json(call.arguments_json, once=True)
+    except ValueError:
+        # Nothing in the parser's words: another version of it has others, and a replay would differ.
+        raise ValueError("they are no JSON, or hold a key twice") from None
     if not isinstance(template, dict) or FROM in template or ITEM in template:
         raise ValueError("they are not one JSON object")
     if sum(1 for _ in _iterate_references(template, "")) > MAX_REFERENCES:
@@ -123,8 +124,15 @@ def _load_template(call: StepCall) -> dict[str, object]:
     return template
 
 
-def _size_bytes(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+def _check_size(value: object, name: str) -> None:
+    """Raises UnresolvedReference for what does not fit into arguments, or cannot be sent."""
+    try:
+        size_bytes = len(json.dumps(value, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise UnresolvedReference("bad_arguments", f"{name} hold half a character (a lone surrogate)") from None
+    if size_bytes > bounds.MAX_ARGUMENTS_BYTES:
+        reason = f"{name} take {size_bytes} bytes; {bounds.MAX_ARGUMENTS_BYTES} are allowed: refer to a smaller field"
+        raise UnresolvedReference("arguments_too_long", reason)
 
 
 def _reference_of(value: object, argument: str) -> Reference | None:
@@ -161,9 +169,7 @@ def _resolve(value: object, inputs: Mapping[str, str], item: object) -> object:
         else:
             referred = find_field(item, reference.field)
         # Before the next one: many references to one long result would fill the memory.
-        if (size_bytes := _size_bytes(referred)) > bounds.MAX_ARGUMENTS_BYTES:
-            reason = f"{reference.step_id or ITEM}{reference.field} takes {size_bytes} bytes"
-            raise UnresolvedReference("arguments_too_long", f"{reason}; {bounds.MAX_ARGUMENTS_BYTES} are allowed")
+        _check_size(referred, f"{reference.step_id or ITEM}{reference.field}")
         return referred
     if isinstance(value, dict):
         return {key: _resolve(inner, inputs, item) for key, inner in value.items()}

@@ -94,7 +94,7 @@ class EarlierTask:
 
 
 def _texts_of_plan(plan: Plan | None) -> set[str]:
-    """What labels of its steps cover."""
+    """The texts of its steps that labels cover."""
     steps = plan.steps if plan is not None else ()
     return {step.prompt_text for step in steps} | {step.call.text_in(step.id) for step in steps if step.call}
 

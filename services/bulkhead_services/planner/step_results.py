@@ -53,6 +53,7 @@ PLAN_CALL_UNFIT = frozenset(
         "policy",
         "tainted_code",
         "unknown_input",
+        "unknown_tool",
     }
 )
 """Failures of a plan's own call that it would have each time: no model writes it otherwise."""

@@ -193,7 +193,7 @@ def on_retrieval_replied(state: WorkerState, message: InboxMessage, body: Retrie
 
 
 def _text_of_passages(body: RetrievalReplied, contents: Mapping[str, str]) -> str:
-    """What a plan's own search has found, as JSON: later steps cite it, or refer to its fields."""
+    """Passages that a plan's own search has found, as JSON: later steps cite it, or refer to its fields."""
     passages = [
         {"document": row.citation.document, "title": row.title, "text": contents[row.content.sha256]}
         for row in body.passages

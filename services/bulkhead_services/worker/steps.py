@@ -30,10 +30,12 @@ from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_reque
 from bulkhead_services.worker.gates import look_at_result
 from bulkhead_services.worker.state import OutstandingCall, StepAttempt, WorkerState, identity_of
 
-MAX_REFERRED_BYTES = 1024 * 1024
+MAX_REFERRED_BYTES = 256 * 1024
 """Of one result that a call refers to; what is longer is not read."""
 MAX_ASKED_INPUTS = 16
 """Results that a person is shown with a question, each by its summary; how many others there are is said."""
+QUESTION_SLACK_BYTES = 256
+"""Of a question's arguments, for what joins its parts."""
 MAX_LACKS = 8
 """Parts that are missing from a result, by name; how many others there are is said."""
 
@@ -96,7 +98,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
         attempt,
         ToolCall(id=assigned.step.id, name=call.tool, arguments_json=json.dumps(arguments, ensure_ascii=False)),
         0,
-        CallBasis(call=call, labels=_labels_of_call(assigned)),
+        CallBasis(call=call, labels=_labels_of_call(assigned)) if assigned.step.call is not None else None,
     )
     if isinstance(request, Failure) and request.code == "unknown_tool":
         reason = f"step {assigned.step.id} calls {call.tool}, which the task was not granted"
@@ -106,22 +108,27 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
 
 def _labels_of_call(assigned: StepAssigned) -> tuple[Label, ...]:
     """Labels by which the executor says from where the arguments come."""
-    own = [label for label in assigned.labels if label.source == f"{PLAN_CALL}{assigned.step.id}"]
-    observed = (step_input.result.provenance for step_input in assigned.inputs)
-    seen = merge_labels(*observed)
-    return (*own, *(label for label in seen if label.kind in OBSERVED))[: bounds.MAX_LABELS]
+    call_labels = [label for label in assigned.labels if label.source == f"{PLAN_CALL}{assigned.step.id}"]
+    input_labels = merge_labels(*(step_input.result.provenance for step_input in assigned.inputs))
+    return (*call_labels, *(label for label in input_labels if label.kind in OBSERVED))[: bounds.MAX_LABELS]
 
 
 def _question_json(assigned: StepAssigned) -> str:
     """The question as arguments of `ask_person`, with the summaries of what the step builds on."""
     question = assigned.step.question
     assert question is not None
-    shown, others = assigned.inputs[:MAX_ASKED_INPUTS], len(assigned.inputs) - MAX_ASKED_INPUTS
     arguments: dict[str, object] = {"question": question.text, "expires_ms": question.expires_ms}
     arguments |= {"roles": list(question.roles)} if question.roles else {}
-    results = [f"{row.step_id}: {row.result.summary}" for row in shown]
-    arguments["results"] = [*results, *([f"{others} more results"] if others > 0 else [])]
-    return json.dumps(arguments, ensure_ascii=False)
+    room = bounds.MAX_ARGUMENTS_BYTES - len(json.dumps(arguments).encode()) - QUESTION_SLACK_BYTES
+    results: list[str] = []
+    for row in assigned.inputs[:MAX_ASKED_INPUTS]:
+        text = f"{row.step_id}: {row.result.summary}"
+        if (room := room - len(json.dumps(text).encode())) < 0:
+            break
+        results.append(text)
+    if hidden_count := len(assigned.inputs) - len(results):
+        results.append(f"{hidden_count} more results")
+    return json.dumps(arguments | {"results": results}, ensure_ascii=False)
 
 
 # Steps that are carried out elsewhere

@@ -37,15 +37,14 @@ async def attribute_plan_call(
     sources, is_complete = await read_labelled_texts(
         context.blobs, job.tenant, [label for label in labels if source_of_label(label) != "user"]
     )
-    own = (f"{PLAN_CALL}{step.step_id}", digest_of(basis.call.text_in(step.step_id)))
-    if any(source_of_label(label) == "user" and (label.source, label.sha256) == own for label in labels):
-        sources.append(SourceText(basis.call.arguments_json, "user", own[1], "the plan"))
+    source_name, sha256 = f"{PLAN_CALL}{step.step_id}", digest_of(basis.call.text_in(step.step_id))
+    if any(source_of_label(row) == "user" and (row.source, row.sha256) == (source_name, sha256) for row in labels):
+        sources.append(SourceText(basis.call.arguments_json, "user", sha256, "the plan"))
     call = ToolCall(id=request.call_id[:64], name=request.tool, arguments_json=request.arguments_json)
     (attribution,) = await attributor.attribute_calls(job.tenant, [call], sources, step, is_complete=is_complete)
     if attribution is None:
         return None
     # Sources that the worker kept back are not known, and what stands in no text may come from anywhere.
-    shown = (*attribution.shown, UNKNOWN_SOURCE) if list_references(basis.call) else attribution.shown
-    return attribution.model_copy(
-        update={"least": "model", "shown": tuple(dict.fromkeys(shown)), "observed_by": OBSERVER}
-    )
+    unknown = {UNKNOWN_SOURCE} if list_references(basis.call) else set()
+    shown_sources = tuple(sorted(unknown.union(attribution.shown)))
+    return attribution.model_copy(update={"least": "model", "shown": shown_sources, "observed_by": OBSERVER})

@@ -4,7 +4,7 @@ from bulkhead.tools.api import Arguments, Call, Done, Failed
 
 
 async def run(arguments: Arguments, call: Call) -> Done | Failed:
-    """Who approved, when, and with which comment."""
+    """The person's word: who approved, when, and with which comment."""
     if not call.approval:
         return Failed("not_asked", "nobody was asked", "call it where approvals are asked for")
     return Done(call.approval)

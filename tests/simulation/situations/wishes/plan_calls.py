@@ -76,7 +76,7 @@ def complain(record: Any) -> Iterator[str]:
             body(one) for one in of(record, "INBOX_GATEWAY", "mesh.approval.ended") if task_of(one.subject) == task
         ]
         granted = [end["ended_unix_ms"] for end in outcomes if end["outcome"] == "granted"]
-        asks = any(step.question for step in wish.plan.steps)
+        asks = any(step.question for step in (wish.plan.steps if wish.plan else ()))
         for call in record.counter.made:
             at_unix_ms = record.scenario.start_ms + call.since_s * 1_000
             if call.whose == NAME and asks and at_unix_ms < min(granted, default=2**60):

@@ -14,7 +14,11 @@ TEMPLATE = {
     "body": {"$from": "write"},
     "lines": [{"name": "fixed", "amount": {"$item": "/amount"}}],
 }
-INPUTS = {"find": '{"people": [{"mail": "a@b.example"}], "a/b": {"~": 1}}', "write": "Dear all,"}
+INPUTS = {
+    "find": '{"people": [{"mail": "a@b.example"}], "a/b": {"~": 1}}',
+    "write": "Dear all,",
+    "half": r'{"a": "\ud800"}',
+}
 
 
 def call_of(arguments: object) -> StepCall:
@@ -56,6 +60,8 @@ def test_a_whole_result_is_its_json_where_that_is_an_object_or_a_list(text: str,
         ({"to": {"$from": "find", "field": "/people/²"}}, "no_such_field"),
         ({"to": {"$from": "write", "field": "/mail"}}, "no_such_field"),
         ({"to": {"$item": ""}}, "no_item"),
+        ({"to": {"$from": "half", "field": "/a"}}, "bad_arguments"),
+        ({"k" * 201: {"$from": "find"}}, "malformed_arguments"),
         ({"to": {"$from": "find", "else": 1}}, "malformed_arguments"),
         ({"to": {"$from": ["find"]}}, "malformed_arguments"),
         ({"to": {"$from": "find", "field": "mail"}}, "malformed_arguments"),

@@ -131,6 +131,14 @@ def test_a_search_of_the_plan_brings_its_passages_as_json(play):
     assert result.citations == (citation,) and result.provenance == (label,)
 
 
+def test_a_question_fits_its_call_whatever_it_builds_on(play):
+    inputs = tuple(StepInput(step_id=f"{n:064}", result=Result(summary="\U00010348" * 200)) for n in range(64))
+    question = ApprovalQuestion(text="\x01" * 2000, expires_ms=1)
+    step = PlanStep(id="s1", title="", instruction="", kind="noop", question=question)
+    arguments = json.loads(asked(play, step=step, tools=(ASK,), inputs=inputs).arguments_json)
+    assert arguments["results"][-1].endswith(" more results") and len(arguments["results"]) < 64
+
+
 def test_a_person_is_asked_with_the_question_and_what_it_is_about(play):
     step = PlanStep(
         id="s1",
