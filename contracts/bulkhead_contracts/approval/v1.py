@@ -12,6 +12,8 @@ from ..result import Failure
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Name, Reason, Sha256, Token, UnixMs
 
+APPROVING_ROLES = ("approver", "operator")
+"""Roles of people who may decide about calls."""
 Risk = Literal["low", "medium", "high"]
 Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]

@@ -14,6 +14,7 @@ from bulkhead.flow import bounded
 from bulkhead.flow.step_calls import Reference, list_references
 from bulkhead.policy.gates import find_gate_problem
 from bulkhead.policy.values import form_of
+from bulkhead_contracts.approval import APPROVING_ROLES
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
@@ -74,6 +75,9 @@ class PlanTypes:
             yield from self._find_branch_problems(step)
         if step.wait is not None and bool(step.wait.duration_ms) == bool(step.wait.until_unix_ms):
             yield "bad_wait", f"step {step.id}, wait: write either duration_ms or until_unix_ms"
+        if step.question is not None and (others := sorted({*step.question.roles} - {*APPROVING_ROLES})):
+            text = f"{', '.join(others)} may not approve; {' and '.join(APPROVING_ROLES)} may"
+            yield "unknown_role", f"step {step.id}, question.roles: {text}"
         if step.call is not None:
             yield from self._find_call_problems(step)
 

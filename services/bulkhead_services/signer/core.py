@@ -14,7 +14,7 @@ from bulkhead.gateway_api.ratings import OF_EVALUATORS, OF_ONLINE_JUDGES
 from bulkhead.policy.constraints import Constraint, unreadable_reason
 from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
+from bulkhead_contracts.approval import APPROVING_ROLES, ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
@@ -30,7 +30,6 @@ from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator", "evaluator")
 EVALUATOR = "evaluator"
-APPROVING_ROLES = ("approver", "operator")
 PROMPT_ROLES = ("prompt_editor", "operator")
 EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
 """A grant outlives its task's time by this, so that what was started in time can be ended in order."""

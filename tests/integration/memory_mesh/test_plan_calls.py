@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bulkhead.client import Mesh
 from bulkhead.gateway_api.approvals import ApprovalDocument
 from bulkhead_contracts import catalog
@@ -54,6 +56,7 @@ async def replies(on: Stage, task: str) -> list[ToolCallReplied]:
     return [body for body in bodies if isinstance(body, ToolCallReplied)]
 
 
+@pytest.mark.slow
 async def test_a_plan_calls_asks_and_writes_without_a_model(tmp_path: Path) -> None:
     own_plan = {"steps": [SUM, RELEASE, counting("count", json='{"name": "kept", "amount": 2}', inputs=["release"])]}
     async with stage(tmp_path, rule=None, executor=policies(tmp_path)) as on, on.client() as ann:
@@ -76,6 +79,7 @@ async def test_a_plan_calls_asks_and_writes_without_a_model(tmp_path: Path) -> N
     ], "the asker wrote the arguments of the write himself"
 
 
+@pytest.mark.slow
 async def test_a_value_that_nobody_vouches_for_is_asked_about(tmp_path: Path) -> None:
     argument = '{"name": {"$from": "word"}, "amount": 2}'
     word = {"id": "word", "title": "Word", "instruction": "kept", "kind": "noop"}
@@ -93,6 +97,7 @@ async def test_a_value_that_nobody_vouches_for_is_asked_about(tmp_path: Path) ->
         assert [reply.outcome for reply in await replies(on, task.id)] == ["refused"], "asked once"
 
 
+@pytest.mark.slow
 async def test_a_question_that_nobody_answers_ends_the_task(tmp_path: Path) -> None:
     question = {**RELEASE, "inputs": [], "question": {"text": "Now?", "expires_ms": 50}}
     async with stage(tmp_path, rule=None, executor=policies(tmp_path)) as on, on.client() as ann:

@@ -5,7 +5,17 @@ import json
 import pytest
 
 from bulkhead.policy.plans import check_plan
-from bulkhead_contracts.plan import Branch, BranchCase, PlanStep, PropertyCheck, QualityGate, StepCall, Wait
+from bulkhead_contracts.plan import (
+    ASK_PERSON,
+    ApprovalQuestion,
+    Branch,
+    BranchCase,
+    PlanStep,
+    PropertyCheck,
+    QualityGate,
+    StepCall,
+    Wait,
+)
 from bulkhead_contracts.tool import ToolSpec
 
 HOUR_MS = 3_600_000
@@ -32,6 +42,7 @@ LOOKUP = ToolSpec(
     ),
 )
 PAY = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
+ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
 
 
 def agent(id: str, *inputs: str, **more) -> PlanStep:
@@ -130,3 +141,10 @@ def test_waits_one_after_the_other_fit_into_the_deadline():
 
 def test_what_tools_say_is_not_checked_where_they_are_not_known():
     assert errors(lookup("c", tool="steal", id=7), tools=None) == {}
+
+
+def test_a_question_is_for_roles_that_may_approve():
+    asks = plain("ask", question=ApprovalQuestion(text="Well?", roles=("operator", "finance")))
+    assert "question.roles: finance may not approve" in errors(asks, tools=(ASK,))["unknown_role"]
+    roles = ApprovalQuestion(text="Well?", roles=("operator",))
+    assert errors(plain("ask", question=roles), tools=(ASK,)) == {}
