@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.client import Mesh
+from bulkhead.client import Mesh, Refused
 from bulkhead.gateway_api.approvals import ApprovalDocument
 from bulkhead_contracts import catalog
 from bulkhead_contracts.tool import ToolCallReplied
@@ -65,6 +65,9 @@ async def test_a_plan_calls_asks_and_writes_without_a_model(tmp_path: Path) -> N
             row = await waiting(bob)
             assert row.request.preview.splitlines()[0] == "ask_person" and "Count it?" in row.request.preview
             assert "sum: 1 + 1 = 2" in row.request.preview and row.request.roles == ("operator",)
+            with pytest.raises(Refused) as refused:
+                await bob.grant(row, "I may not")
+            assert str(refused.value) == "the role approver may not decide about this question"
             await on.restart("tool_executor", "worker", "planner")
         async with on.client(OPERATOR) as olga:
             await olga.grant(row, "it is due")

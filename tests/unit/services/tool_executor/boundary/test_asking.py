@@ -3,12 +3,15 @@
 import asyncio
 import threading
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
-from bulkhead_services.tool_executor.boundary.approvals import canonicalize_and_digest
+from bulkhead_services.tool_executor.boundary.approvals import _refusal_reason, canonicalize_and_digest
 from bulkhead_services.tool_executor.boundary.gate import MAX_INLINE_BYTES, Gate
 from tests.open_policy import permitted
 from tests.samples import sample
@@ -34,6 +37,14 @@ def test_the_largest_question_fits_a_message() -> None:
     said = canonicalize_and_digest("acme", "t1", "pay", arguments)
     asked = gate._approval_request(job, CallProposal(task, None, tool, arguments), ruling, "a1", said)  # type: ignore[arg-type]
     assert len(asked.why) == bounds.MAX_FINDINGS and len(asked.encode()) < bounds.MAX_MESSAGE_BYTES // 2
+
+
+@pytest.mark.parametrize(("role", "roles", "counts"), [("approver", (), True), ("approver", ("operator",), False)])
+def test_a_word_counts_of_the_roles_that_the_question_names(role: str, roles: tuple[str, ...], counts: bool) -> None:
+    request: Any = SimpleNamespace(roles=roles, four_eyes=False, expires_unix_ms=10, arguments_sha256="a")
+    grant: Any = SimpleNamespace(role=role, arguments_sha256="a", decided_unix_ms=1)
+    reason = _refusal_reason(request, grant, 1)
+    assert (reason == "") == counts and (counts or reason == "approver may not decide about it; operator may")
 
 
 async def test_long_arguments_are_ruled_on_one_after_the_other_while_short_ones_go_on() -> None:
