@@ -193,7 +193,7 @@ async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_
     bench = counting.doer._runner
     run = bench.run
 
-    async def waits(tool, arguments, key, timeout_s, cut, too_late, user, report_progress):
+    async def waits(tool, arguments, key, timeout_s, cut, too_late, user, report_progress, approval):
         counting.halt = Halt(scope="tool", name=tool.spec.name, code="switch", reason="off", by="operator")
         return too_late() or await run(tool, arguments, key, timeout_s, cut)
 

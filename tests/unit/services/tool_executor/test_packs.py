@@ -184,7 +184,7 @@ def test_every_row_is_served_by_someone() -> None:
 
 def test_what_is_not_configured_is_not_offered() -> None:
     offered = {spec.name for spec in tool_specs()}
-    assert offered == {"search_documents", "calculate", "date_difference", "date_add", *BUILT_IN}
+    assert offered == {"search_documents", "calculate", "date_difference", "date_add", "ask_person", *BUILT_IN}
     assert "counter_increment" in {spec.name for spec in tool_specs({"counter_url"})}
     assert set(registry.load_registry().tools) == offered - {"search_documents", *BUILT_IN}
 
