@@ -42,6 +42,7 @@ def test_a_result_cites_or_does_not():
     ("text", "reason"),
     [
         ('{"fee": 40}', ""),
+        ('```json\n{"fee": 40}\n``` [#82c53ac14b68]', ""),
         ('{"fee": 60}', "/fee does not fit the schema"),
         ("{}", "it does not fit"),
         ("forty", "no JSON"),
