@@ -207,8 +207,8 @@ def _repeat_gated_step(
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
     if not _may_repeat(state, message, gated):
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
-    again = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
-    state = state.with_step(again).with_step(replace(gate_step, status="waiting"))
+    waiting = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
+    state = state.with_step(waiting).with_step(replace(gate_step, status="waiting"))
     return assign_ready_steps(state, message).preceded_by(ended)
 
 

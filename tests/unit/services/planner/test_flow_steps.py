@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead_contracts.control import TimerFired
-from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, Wait
+from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, TimedWait
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskCancelRequested, TaskEnded, TaskLimits
@@ -127,7 +127,7 @@ def test_a_gate_that_cannot_be_evaluated_is_not_tried_again(play):
 
 
 def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
-    plan = Plan(steps=(agent("a"), plain("pause", "a", wait=Wait(duration_ms=3_600_000)), agent("b", "pause")))
+    plan = Plan(steps=(agent("a"), plain("pause", "a", wait=TimedWait(duration_ms=3_600_000)), agent("b", "pause")))
     submit(play, plan=plan, limits=TaskLimits(deadline_ms=7_200_000))
     accepts(play, "a")
     started = play.only_output(StepStarted)
@@ -141,7 +141,7 @@ def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
 
 
 def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_nothing(play):
-    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(until_unix_ms=1)), agent("b", "pause"))))
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(until_unix_ms=1)), agent("b", "pause"))))
     due = play.only_output(StepStarted).until_unix_ms
     assert due == START_UNIX_MS
     play.fires(f"steps-{due}")
@@ -151,6 +151,6 @@ def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_
 
 
 def test_a_cancel_during_a_wait_stops_nobody(play):
-    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(duration_ms=30_000)), agent("b", "pause"))))
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(duration_ms=30_000)), agent("b", "pause"))))
     play.hears(TaskCancelRequested(), sender="gateway")
     assert play.only_output(TaskEnded).status == "cancelled" and not play.outputs_of(StepCancelRequested)
