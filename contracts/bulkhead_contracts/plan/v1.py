@@ -154,7 +154,7 @@ class PlanStep(Contract):
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
     which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step
     of that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
-    tools: of a step that calls one itself it is that one, named or not.
+    tools: of a step that calls one itself, or a gate that asks a person, it is that one, named or not.
     """
 
     id: Token
@@ -178,8 +178,9 @@ class PlanStep(Contract):
 
     @model_validator(mode="after")
     def _names_called_tool(self) -> Self:
-        if not self.tools and self.called_tool:
-            self.__dict__["tools"] = (self.called_tool,)
+        asks = self.gate is not None and self.gate.on_fail == "person"
+        if not self.tools and (tool := ASK_PERSON if asks else self.called_tool):
+            self.__dict__["tools"] = (tool,)
         return self
 
     @property
