@@ -14,13 +14,13 @@ from bulkhead.flow import bounded
 from bulkhead.flow.gates import find_gate_problem
 from bulkhead.flow.step_calls import Reference, list_references
 from bulkhead.policy.values import form_of
-from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.plan import ASK_PERSON, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
 ACTION_FIELDS = ("call", "question", "gate", "branch", "wait", "over")
 WITHOUT_MODEL = frozenset({"validate", "branch", "wait"})
-"""Actions that call nothing and ask nobody: such a step has no tools."""
+"""Actions of which no model has a turn and no tool a call, unless a gate asks a person."""
 OPEN_KEYWORDS = frozenset({"$ref", "$dynamicRef", "anyOf", "oneOf", "allOf", "patternProperties"})
 """Keywords of a schema that may declare places elsewhere."""
 
@@ -64,6 +64,8 @@ class PlanTypes:
         if fields and (step.kind != "noop" or step.adopted):
             yield "mixed_step", f"step {step.id} has {fields[0]}, and so its kind must be noop, and not adopted"
         unused = [name for name in ("tools", "flows", "calls") if getattr(step, name)]
+        if step.gate is not None and step.gate.on_fail == "person" and step.tools == (ASK_PERSON,):
+            unused.remove("tools")
         if step.action in WITHOUT_MODEL and unused:
             yield "unused_field", f"step {step.id} is a {step.action}: leave {', '.join(unused)} out"
         for reference in references_of(step):

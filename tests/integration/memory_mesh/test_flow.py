@@ -12,6 +12,8 @@ from bulkhead.journal import history, timeline
 from bulkhead.journal.story.fold import fold_story
 from bulkhead_contracts.plan import Plan, PlanStep
 from tests.eventually import until
+from tests.integration.memory_mesh.test_plan_calls import waiting
+from tests.integration.memory_mesh.test_tool_policies import policies
 from tests.replay.scenes import paused
 from tests.replay.stage import APPROVER, TENANT, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -82,6 +84,20 @@ async def test_a_plan_with_gate_branch_and_wait_runs_as_it_is_written(tmp_path: 
         told = {step.step_id: step for step in story.steps}
         assert told["fee"].outcome == "skipped" and "no JSON" in told["fits"].refused[0]
         assert [wait.kind for wait in told["pause"].waits][-1:] == ["time"]
+
+
+@pytest.mark.slow
+async def test_a_gate_asks_a_person_who_lets_the_result_pass(tmp_path: Path) -> None:
+    note = {"id": "note", "title": "Note", "instruction": "It costs 12 EUR.", "kind": "noop"}
+    cites = plain("cites", "note", gate={"of": "note", "checks": [{"test": "cites"}], "on_fail": "person"})
+    async with stage(tmp_path, rule=None, executor=policies(tmp_path)) as on, on.client() as ann:
+        task = await ann.submit("Note it.", plan={"steps": [note, cites]}, check=False)
+        async with on.client(APPROVER) as bob:
+            row = await waiting(bob)
+            assert "The result of note does not pass: it cites no source" in row.request.preview
+            await bob.grant(row, "it is in the contract")
+        document = await task.wait_until_ended(30)
+    assert (document["status"], document["result"]["summary"]) == ("succeeded", "It costs 12 EUR.")
 
 
 async def test_a_plan_that_does_not_fit_is_refused_at_once_with_its_place(tmp_path: Path) -> None:
