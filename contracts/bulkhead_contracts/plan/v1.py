@@ -60,7 +60,7 @@ class RoleSpec(Contract):
 
 
 class StepCall(Contract):
-    """Of action `tool`: one call, which no model makes.
+    """Call of a step of action `tool`, which no model makes.
 
     arguments_json: an object. In it `{"$from": "STEP", "field": "/pointer"}` is that field of an earlier result's JSON,
     and `{"$item": "/pointer"}` that of the item of a `map`; of "" it is the whole.
@@ -75,7 +75,7 @@ class StepCall(Contract):
 
 
 class ApprovalQuestion(Contract):
-    """Of action `approval`: what a person is asked before steps that build on it begin. roles: any of them; empty for
+    """Question of a step of action `approval`, asked before steps that build on it begin. roles: any of them; empty for
     whoever may approve calls. expires_ms: how long he has."""
 
     text: Annotated[str, Field(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
@@ -92,7 +92,8 @@ class PropertyCheck(Contract):
 
 
 class QualityGate(Contract):
-    """Of action `validate`: what the result of step `of` must be. json_schema: a JSON schema of the whole; "" for none.
+    """Gate of a step of action `validate`: what the result of step `of` must be. json_schema: a JSON schema of the
+    whole, without references; "" for none.
 
     on_fail: `retry` repeats that step with the reasons, at most `retries` times, then fails; `person` asks one.
     """
@@ -113,8 +114,9 @@ class BranchCase(Contract):
 
 
 class Branch(Contract):
-    """Of action `branch`: the first case that the value passes, else `otherwise`. Steps of the others are skipped, and
-    what builds on skipped ones alone. of, field: of which step's result, which field of its JSON; "" for its text."""
+    """Branch of a step of action `branch`: the first case that the value passes, else `otherwise`. Steps of the others
+    are skipped, and what builds on skipped ones alone. of, field: of which step's result, which field of its JSON; ""
+    for its text."""
 
     of: Token
     field: Pointer = ""
@@ -122,15 +124,15 @@ class Branch(Contract):
     otherwise: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
 
 
-class Wait(Contract):
-    """Of action `wait`: for so long, or until then; one of the two."""
+class TimedWait(Contract):
+    """Time of a step of action `wait`: for so long, or until then; one of the two."""
 
     duration_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS)] = 0
     until_unix_ms: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
 
 class MapOver(Contract):
-    """Of action `map`: its step (a call, or an agent's instruction) is run for each item of a list.
+    """List of a step of action `map`: its step (a call, or an agent's instruction) is run for each item of a list.
 
     of, field: of which step's result, which list of its JSON. parallel: items at once. at_most: of them may fail
     without failing the map; what they lack is told.
@@ -152,7 +154,7 @@ class PlanStep(Contract):
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
     which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step
     of that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
-    tools: of a step that calls one itself it is that one, named or not.
+    tools: of a step that calls one itself, or a gate that asks a person, it is that one, named or not.
     """
 
     id: Token
@@ -171,13 +173,14 @@ class PlanStep(Contract):
     question: Annotated[ApprovalQuestion | None, Field(exclude_if=operator.not_)] = None
     gate: Annotated[QualityGate | None, Field(exclude_if=operator.not_)] = None
     branch: Annotated[Branch | None, Field(exclude_if=operator.not_)] = None
-    wait: Annotated[Wait | None, Field(exclude_if=operator.not_)] = None
+    wait: Annotated[TimedWait | None, Field(exclude_if=operator.not_)] = None
     over: Annotated[MapOver | None, Field(exclude_if=operator.not_)] = None
 
     @model_validator(mode="after")
     def _names_called_tool(self) -> Self:
-        if not self.tools and self.called_tool:
-            self.__dict__["tools"] = (self.called_tool,)
+        asks = self.gate is not None and self.gate.on_fail == "person"
+        if not self.tools and (tool := ASK_PERSON if asks else self.called_tool):
+            self.__dict__["tools"] = (tool,)
         return self
 
     @property
@@ -187,7 +190,7 @@ class PlanStep(Contract):
 
     @property
     def action(self) -> StepAction:
-        """What carrying it out is: the kind, or by which of its fields it is more than that."""
+        """The way in which it is carried out: its kind, or by which of its fields it is more than that."""
         if self.over is not None:
             return "map"
         by_field: tuple[tuple[StepAction, object], ...] = (

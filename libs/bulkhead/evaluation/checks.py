@@ -13,7 +13,7 @@ from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, Lengt
 from bulkhead.evaluation.python_checks import run_python_check
 from bulkhead.grounding.personal_data import find_personal_data
 
-_FENCE = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
+FENCE = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\d[\d.,'\u2019\u00a0\u202f]*")
 _GROUPED = re.compile(r"[-+]?\d{1,3}([,.'\u2019\u00a0\u202f])\d{3}(?:\1\d{3})*")
 _BLANKS = re.compile(r"\s+")
@@ -174,7 +174,7 @@ def _possible_readings(raw: str) -> Iterator[float]:
 def _schema_failure(schema: object, text: str) -> str:
     import jsonschema_rs
 
-    fenced = _FENCE.match(text.strip())
+    fenced = FENCE.match(text.strip())
     try:
         document = json.loads(fenced[1] if fenced else text.strip())
     except (ValueError, RecursionError):

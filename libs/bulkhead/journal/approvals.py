@@ -20,7 +20,7 @@ SHORT_ID_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalQuestion:
+class AskedApproval:
     """state: as `bulkhead approvals` names it. waited_ms: until it was answered, or until the newest message."""
 
     asked: ApprovalRequested
@@ -29,7 +29,7 @@ class ApprovalQuestion:
     ended: ApprovalEnded | None = None
 
 
-def find_questions(entries: Iterable[JournalEntry]) -> dict[str, ApprovalQuestion]:
+def find_questions(entries: Iterable[JournalEntry]) -> dict[str, AskedApproval]:
     """By the id of the message that asked people; the executor's notice to itself is none."""
     entries = list(entries)
     ends: dict[str, JournalEntry] = {}
@@ -45,18 +45,18 @@ def find_questions(entries: Iterable[JournalEntry]) -> dict[str, ApprovalQuestio
         ended = end.body if end is not None and isinstance(end.body, ApprovalEnded) else None
         state = ended.outcome if ended is not None else "abandoned" if task_end is not None else "waiting"
         waited_ms = max(0, (end or task_end or entries[-1]).at_unix_ms - entry.at_unix_ms)
-        rows[entry.id] = ApprovalQuestion(entry.body, state, waited_ms, ended)
+        rows[entry.id] = AskedApproval(entry.body, state, waited_ms, ended)
     return rows
 
 
-def as_json(row: ApprovalQuestion) -> dict[str, Any]:
+def as_json(row: AskedApproval) -> dict[str, Any]:
     """The answer to a question, for programs."""
     end = row.ended
     who = {"person": end.person, "role": end.role, "reason": end.reason} if end is not None else {}
     return {"state": row.state, "person": "", "role": "", "reason": "", **who, "waited_ms": row.waited_ms}
 
 
-def describe_answer(row: ApprovalQuestion) -> str:
+def describe_answer(row: AskedApproval) -> str:
     """The answer in words, and how long it took."""
     short, took = row.asked.approval_id[:SHORT_ID_CHARS], format_duration(row.waited_ms)
     if row.state == "waiting":
@@ -68,7 +68,7 @@ def describe_answer(row: ApprovalQuestion) -> str:
     return f"{row.state}{by} after {took}{reason} ({short})"
 
 
-def covered_entries(entries: Iterable[JournalEntry], rows: Iterable[ApprovalQuestion]) -> set[int]:
+def covered_entries(entries: Iterable[JournalEntry], rows: Iterable[AskedApproval]) -> set[int]:
     """`id()` of the entries that the rows of the questions stand for."""
     entries, calls = list(entries), {row.asked.call_id for row in rows}
     acted = {entry.cause for entry in entries if not isinstance(entry.body, StepExtended | TaskPaused | TimerFired)}

@@ -78,8 +78,9 @@ def describe_body(body: object) -> str:
         parts += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
     if isinstance(body, VerdictReached) and not body.accepted:
         parts += [cut_line("; ".join(note.message for note in body.notes if note.blocking), MAX_REASONS_CHARS)]
-    elif isinstance(body, StepEnded) and body.reasons:
-        parts += [cut_line("; ".join(body.reasons), MAX_REASONS_CHARS)]
+    elif isinstance(body, StepEnded):
+        parts += [cut_line("; ".join(body.reasons), MAX_REASONS_CHARS)] if body.reasons else []
+        parts += [f"skips {', '.join(body.skipped)}"] if body.skipped else []
     return " ".join(parts)
 
 

@@ -106,7 +106,7 @@ def _step_heading(step: str, title: str, entries: list[JournalEntry], paid: dict
     )
 
 
-def _question_line(row: approvals.ApprovalQuestion, entry: JournalEntry, began: int) -> Text:
+def _question_line(row: approvals.AskedApproval, entry: JournalEntry, began: int) -> Text:
     """A question and its answer, for people."""
     request = row.asked
     reasons = "; ".join(request.why)

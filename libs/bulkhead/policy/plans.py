@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from bulkhead.policy.plan_types import PlanTypes, find_longest_wait
+from bulkhead.flow.plan_types import PlanTypes, find_longest_wait
 from bulkhead.policy.planned_values import PlannedRules, rule_problem
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec

@@ -8,11 +8,12 @@ import json
 
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead.flow.answered import AnswerFinding, lower_answer
+from bulkhead.flow.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead.policy import plans
-from bulkhead.policy.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
+from bulkhead_contracts.plan import ApprovalQuestion
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
@@ -119,7 +120,7 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
             reasons = ("the worker chose steps that no case of the branch begins",)
             return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
         state, skipped = skip_steps(state, branch_targets(step.plan_step).difference(body.chosen))
-    if step.plan_step.action in WITHOUT_MODEL:
+    if step.plan_step.action in WITHOUT_MODEL or step.plan_step.gate is not None:
         # Not what the worker says: what it hands on was judged where it was made.
         result = _handed_on_result(state, step)
     elif step.plan_step.action not in PLAN_CALLS and state.check:
@@ -199,17 +200,25 @@ def _with_notes(step: StepState, reasons: tuple[str, ...]) -> StepState:
 def _repeat_gated_step(
     state: PlannerState, message: InboxMessage, gate_step: StepState, reasons: tuple[str, ...], usage: Usage
 ) -> Transition[PlannerState]:
-    """A gate did not let a result pass: the step that made it runs again, where the gate has that, or the plan fails.
+    """A gate did not let a result pass: the step that made it runs again, or a person is asked, as the gate says; else
+    the plan fails.
 
-    Nothing else builds on that step: the plan's check sees to it."""
+    Nothing else builds on a step that runs again: the plan's check sees to it."""
     gate, ended = gate_step.plan_step.gate, step_ended(state, gate_step, "rejected", reasons, None, usage)
     gated = state.step(gate.of) if gate is not None else None
+    if gate is not None and gate.on_fail == "person":
+        # The same step, as one of action `approval`: what it hands on is still the result that it looked at.
+        text = f"The result of {gate.of} does not pass: {'; '.join(reasons)}"
+        question = ApprovalQuestion(text=text[: bounds.MAX_REASON_CHARS])
+        asking = gate_step.plan_step.model_copy(update={"question": question})
+        state = state.with_step(replace(gate_step, plan_step=asking, status="waiting"))
+        return assign_ready_steps(state, message).preceded_by(ended)
     if gate is None or gated is None or gate.on_fail != "retry" or gate_step.attempt > gate.retries:
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
     if not _may_repeat(state, message, gated):
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
-    again = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
-    state = state.with_step(again).with_step(replace(gate_step, status="waiting"))
+    waiting = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
+    state = state.with_step(waiting).with_step(replace(gate_step, status="waiting"))
     return assign_ready_steps(state, message).preceded_by(ended)
 
 

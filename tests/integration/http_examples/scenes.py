@@ -48,6 +48,7 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         task = await _record_task(recorder, on, ann, bob)
         await _record_history(recorder, ann, olga, task)
         await _record_ratings(recorder, ann, olga, task)
+        await _record_plans(recorder, on, ann, bob)
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
         await _record_prompts(recorder, olga)
@@ -175,6 +176,27 @@ async def _record_ratings(
     await until(lambda: _has_label(olga))
     await recorder.record(olga, "exportLabels", since="31d")
     await recorder.record(ann, "showQuality", by="feature", since="7d", slices=2)
+
+
+async def _record_plans(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+    """A drafted plan that waits for a person, and one that does not fit."""
+    on.model.will(plan({"id": "a"}), a=[says("The fare to Graz is EUR 12.")])
+    body = {"objective": "What is the fare to Graz?", "approve_plan": True}
+    receipt = (await ann.post("/v1/tasks", json=body, headers={"Idempotency-Key": "reviewed"})).json()
+    task: str = receipt["task_id"]
+
+    async def waits() -> bool:
+        return bool((await ann.get(f"/v1/tasks/{task}/plan")).json()["state"] == "in_review")
+
+    await until(waits)
+    shown = await recorder.record(bob, "showPlan", task_id=task)
+    word = {"decision": "approve", "sha256": shown["sha256"], "reason": "it is what was asked for"}
+    wrong = word | {"sha256": "0" * 64}
+    await recorder.record_problem(bob, "decidePlan", 409, "not_in_review", body=wrong, task_id=task)
+    await recorder.record(bob, "decidePlan", 202, body=word, task_id=task)
+    wait = {"id": "w", "title": "", "instruction": "", "kind": "noop", "wait": {}}
+    unfit = SUBMISSION | {"plan": {"steps": [wait]}}
+    await recorder.record_problem(ann, "submitTask", 422, "plan_rejected", body=unfit, **{"Idempotency-Key": "unfit"})
 
 
 async def _has_label(olga: httpx.AsyncClient) -> bool:

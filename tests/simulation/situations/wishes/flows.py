@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from bulkhead_contracts.envelope import parse
-from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, Wait
+from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, TimedWait
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
 from tests.simulation.laws.record import Record
 from tests.simulation.scenario import Scenario, Wish, scripted_step
@@ -40,7 +40,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         _counts("left", ("which",)),
         _counts("right", ("which",)),
         _counts("more", ("right",)),
-        _plain("pause", ("gate",), wait=Wait(duration_ms=draw.choice((1, 500, 5_000)))),
+        _plain("pause", ("gate",), wait=TimedWait(duration_ms=draw.choice((1, 500, 5_000)))),
         _counts("z", ("left", "more", "pause")),
     )
     wish = Wish(

@@ -3,10 +3,20 @@
 import pytest
 
 from bulkhead_contracts.control import TimerFired
-from bulkhead_contracts.plan import Branch, BranchCase, Plan, PlanStep, PropertyCheck, QualityGate, Wait
-from bulkhead_contracts.result import Failure, Result
+from bulkhead_contracts.plan import (
+    ASK_PERSON,
+    Branch,
+    BranchCase,
+    Plan,
+    PlanStep,
+    PropertyCheck,
+    QualityGate,
+    TimedWait,
+)
+from bulkhead_contracts.result import Failure, Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskCancelRequested, TaskEnded, TaskLimits
+from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
 from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import accepts, rejects, submit
@@ -113,6 +123,25 @@ def test_a_gate_repeats_its_step_so_often_and_then_the_task_fails_with_the_reaso
     assert "no model drafts" in ended.failure.hint
 
 
+def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):
+    ask = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
+    gated = (agent("write"), gate("write", on_fail="person"), agent("end", "gate"))
+    submit(play, plan=Plan(steps=gated), tools=(ask,))
+    accepts(play, "write")
+    finishes(play, "gate", reasons=("it cites no source",))
+    asking = play.only_output(StepAssigned)
+    assert (asking.step.action, asking.attempt, [tool.name for tool in asking.tools]) == ("approval", 2, [ASK_PERSON])
+    assert asking.step.question.text == "The result of write does not pass: it cites no source"
+    word = play.add_content("approved by ann", "tool_executor")
+    label = Label(
+        sha256=word.sha256, kind="tool_result", source=ASK_PERSON, observed_by="tool_executor", step_id="gate"
+    )
+    finished = StepFinished(step_id="gate", attempt=2, plan_version=1, result=Result(content=word, provenance=(label,)))
+    play.hears(finished, sender="worker")
+    assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
+    play.replays()
+
+
 def test_a_fresh_attempt_is_told_nothing_of_the_last_one(play):
     submit(play, plan=Plan(steps=(agent("a", retry="fresh"),)))
     rejects(play, "a")
@@ -127,7 +156,7 @@ def test_a_gate_that_cannot_be_evaluated_is_not_tried_again(play):
 
 
 def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
-    plan = Plan(steps=(agent("a"), plain("pause", "a", wait=Wait(duration_ms=3_600_000)), agent("b", "pause")))
+    plan = Plan(steps=(agent("a"), plain("pause", "a", wait=TimedWait(duration_ms=3_600_000)), agent("b", "pause")))
     submit(play, plan=plan, limits=TaskLimits(deadline_ms=7_200_000))
     accepts(play, "a")
     started = play.only_output(StepStarted)
@@ -141,7 +170,7 @@ def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
 
 
 def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_nothing(play):
-    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(until_unix_ms=1)), agent("b", "pause"))))
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(until_unix_ms=1)), agent("b", "pause"))))
     due = play.only_output(StepStarted).until_unix_ms
     assert due == START_UNIX_MS
     play.fires(f"steps-{due}")
@@ -151,6 +180,6 @@ def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_
 
 
 def test_a_cancel_during_a_wait_stops_nobody(play):
-    submit(play, plan=Plan(steps=(plain("pause", wait=Wait(duration_ms=30_000)), agent("b", "pause"))))
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(duration_ms=30_000)), agent("b", "pause"))))
     play.hears(TaskCancelRequested(), sender="gateway")
     assert play.only_output(TaskEnded).status == "cancelled" and not play.outputs_of(StepCancelRequested)

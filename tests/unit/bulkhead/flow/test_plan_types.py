@@ -14,7 +14,7 @@ from bulkhead_contracts.plan import (
     PropertyCheck,
     QualityGate,
     StepCall,
-    Wait,
+    TimedWait,
 )
 from bulkhead_contracts.tool import ToolSpec
 
@@ -82,7 +82,7 @@ def test_a_plan_of_every_kind_passes():
         branch("b", "c", "d", field="/mail"),
         agent("d", "b"),
         gate("d", "d", on_fail="retry"),
-        plain("w", "gate", wait=Wait(duration_ms=HOUR_MS)),
+        plain("w", "gate", wait=TimedWait(duration_ms=HOUR_MS)),
         lookup("e", "w", "c", id={"$from": "c", "field": "/tags/0"}, limit={"$from": "c", "field": "/age"}),
     )
     assert errors(*steps, began_unix_ms=1, deadline_unix_ms=2 * HOUR_MS) == {}
@@ -112,10 +112,10 @@ def test_a_plan_of_every_kind_passes():
             "gate.on_fail",
         ),
         ((lookup("p", tool="pay"), gate("p", "p", on_fail="retry")), "bad_gate", "gate.on_fail"),
-        ((plain("w", wait=Wait()),), "bad_wait", "step w, wait"),
-        ((plain("w", wait=Wait(duration_ms=1, until_unix_ms=1)),), "bad_wait", "step w, wait"),
-        ((plain("w", wait=Wait(duration_ms=1), tools=("pay",)),), "unused_field", "leave tools out"),
-        ((plain("w", wait=Wait(duration_ms=1), call=StepCall(tool="pay")),), "mixed_step", "call and wait"),
+        ((plain("w", wait=TimedWait()),), "bad_wait", "step w, wait"),
+        ((plain("w", wait=TimedWait(duration_ms=1, until_unix_ms=1)),), "bad_wait", "step w, wait"),
+        ((plain("w", wait=TimedWait(duration_ms=1), tools=("pay",)),), "unused_field", "leave tools out"),
+        ((plain("w", wait=TimedWait(duration_ms=1), call=StepCall(tool="pay")),), "mixed_step", "call and wait"),
         ((lookup("c", id=7),), "bad_arguments", "step c, call.arguments_json: /id"),
         ((lookup("c"),), "bad_arguments", "step c, call.arguments_json: they"),
         ((lookup("c", id="7", mail="x"),), "bad_arguments", "mail"),
@@ -132,8 +132,8 @@ def test_each_error_names_its_step_and_field(steps, code, words):
 
 
 def test_waits_one_after_the_other_fit_into_the_deadline():
-    waits = (plain("v", wait=Wait(duration_ms=HOUR_MS)), plain("w", "v", wait=Wait(duration_ms=HOUR_MS)))
-    beside = plain("x", wait=Wait(until_unix_ms=HOUR_MS))
+    waits = (plain("v", wait=TimedWait(duration_ms=HOUR_MS)), plain("w", "v", wait=TimedWait(duration_ms=HOUR_MS)))
+    beside = plain("x", wait=TimedWait(until_unix_ms=HOUR_MS))
     assert errors(*waits, beside, began_unix_ms=1, deadline_unix_ms=3 * HOUR_MS) == {}
     found = errors(*waits, beside, began_unix_ms=1, deadline_unix_ms=2 * HOUR_MS)
     assert "step w waits too long: 7200000 ms" in found["wait_beyond_deadline"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bulkhead.policy.gates import choose_steps, find_gate_problem, list_gate_reasons
+from bulkhead.flow.gates import choose_steps, find_gate_problem, list_gate_reasons
 from bulkhead_contracts.plan import Branch, BranchCase, PropertyCheck, QualityGate
 from bulkhead_contracts.result import Failure
 
@@ -42,6 +42,7 @@ def test_a_result_cites_or_does_not():
     ("text", "reason"),
     [
         ('{"fee": 40}', ""),
+        ('```json\n{"fee": 40}\n``` [#82c53ac14b68]', ""),
         ('{"fee": 60}', "/fee does not fit the schema"),
         ("{}", "it does not fit"),
         ("forty", "no JSON"),

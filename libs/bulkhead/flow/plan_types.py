@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import jsonschema_rs
 
 from bulkhead.flow import bounded
+from bulkhead.flow.gates import find_gate_problem
 from bulkhead.flow.step_calls import Reference, list_references
-from bulkhead.policy.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
-from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.plan import ASK_PERSON, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
 ACTION_FIELDS = ("call", "question", "gate", "branch", "wait", "over")
 WITHOUT_MODEL = frozenset({"validate", "branch", "wait"})
-"""Actions that call nothing and ask nobody: such a step has no tools."""
+"""Actions of which no model has a turn and no tool a call, unless a gate asks a person."""
 OPEN_KEYWORDS = frozenset({"$ref", "$dynamicRef", "anyOf", "oneOf", "allOf", "patternProperties"})
 """Keywords of a schema that may declare places elsewhere."""
 
@@ -65,6 +65,8 @@ class PlanTypes:
         if fields and (step.kind != "noop" or step.adopted):
             yield "mixed_step", f"step {step.id} has {fields[0]}, and so its kind must be noop, and not adopted"
         unused = [name for name in ("tools", "flows", "calls") if getattr(step, name)]
+        if step.gate is not None and step.gate.on_fail == "person" and step.tools == (ASK_PERSON,):
+            unused.remove("tools")
         if step.action in WITHOUT_MODEL and unused:
             yield "unused_field", f"step {step.id} is a {step.action}: leave {', '.join(unused)} out"
         for reference in references_of(step):
@@ -89,11 +91,18 @@ class PlanTypes:
         if name not in step.inputs:
             yield "unread_input", f"{place}: {name} is none of its inputs; add it to `inputs`"
             return
-        kind, wanted = self._produced_kind(name, reference.field), self._wanted_kind(step, reference)
+        kind, argument_kind = self._produced_kind(name, reference.field), self._wanted_kind(step, reference)
         if kind is None:
             yield "unknown_field", f"{place}: the result of {name} has no field {reference.field}"
-        elif wanted != "any" and kind not in ("any", "null", wanted) and (kind, wanted) != ("integer", "number"):
-            yield "unfit_field", f"{place}: {reference.field} of {name} is of type {kind}, and {wanted} is wanted"
+        elif (
+            argument_kind != "any"
+            and kind not in ("any", "null", argument_kind)
+            and (kind, argument_kind) != ("integer", "number")
+        ):
+            yield (
+                "unfit_field",
+                f"{place}: {reference.field} of {name} is of type {kind}, and {argument_kind} is wanted",
+            )
 
     def _produced_kind(self, step_id: str, field: str) -> str | None:
         """The type of a field of a step's result; "any" where it is not declared, None where there is no such field."""
@@ -131,9 +140,9 @@ class PlanTypes:
         if gated.action not in ("agent", "tool") or (spec is not None and spec.effect == "write"):
             text = f"{gate.of} is repeated with the gate's reasons, which a model or a call that reads alone can be"
             yield "bad_gate", f"step {step.id}, gate.on_fail: {text}"
-        others = [other.id for other in self.steps.values() if gate.of in other.inputs and other.id != step.id]
-        if others:
-            text = f"{', '.join(others)} would build on {gate.of} before it has passed; let them build on {step.id}"
+        readers = [row.id for row in self.steps.values() if gate.of in row.inputs and row.id != step.id]
+        if readers:
+            text = f"{', '.join(readers)} would build on {gate.of} before it has passed; let them build on {step.id}"
             yield "bypassed_gate", f"step {step.id}, gate.of: {text}, which hands the result on"
 
     def _find_branch_problems(self, step: PlanStep) -> Iterator[Problem]:
@@ -142,8 +151,8 @@ class PlanTypes:
         for index, case in enumerate(branch.cases):
             is_figure = form_of(case.text)[0] in ("number", "date", "time", "account")
             if not case.text.strip() or (case.test in ("at_least", "at_most") and not is_figure):
-                wanted = "a number or a day" if case.text.strip() else "the text that is looked for"
-                yield "bad_case", f"step {step.id}, branch.cases[{index}].text: write {wanted}"
+                remedy = "a number or a day" if case.text.strip() else "the text that is looked for"
+                yield "bad_case", f"step {step.id}, branch.cases[{index}].text: write {remedy}"
         for name in sorted(branch_targets(step)):
             target = self.steps.get(name)
             if target is None:
@@ -151,8 +160,10 @@ class PlanTypes:
             elif step.id not in target.inputs:
                 text = f"{name} does not wait for the branch; add {step.id} to its inputs"
                 yield "unbranched_target", f"step {step.id}, branch: {text}"
-            elif others := [row.id for row in self.steps.values() if row.id != step.id and name in branch_targets(row)]:
-                yield "shared_target", f"step {step.id}, branch: {name} is begun by {', '.join(others)}, too"
+            elif branches := [
+                row.id for row in self.steps.values() if row.id != step.id and name in branch_targets(row)
+            ]:
+                yield "shared_target", f"step {step.id}, branch: {name} is begun by {', '.join(branches)}, too"
 
     def _find_call_problems(self, step: PlanStep) -> Iterator[Problem]:
         call = step.call
@@ -207,7 +218,7 @@ def _covers(pattern: str, pointer: str) -> bool:
     """True when a declared place, `*` for any item, is this one, or lies within it."""
     declared, sought = pattern.split("/"), pointer.split("/")
     pairs = zip(declared, sought, strict=False)
-    return len(declared) >= len(sought) and all(segment in ("*", other) for segment, other in pairs)
+    return len(declared) >= len(sought) and all(segment in ("*", sought_segment) for segment, sought_segment in pairs)
 
 
 def _kind_at(schema: object, pointer: str) -> str | None:
