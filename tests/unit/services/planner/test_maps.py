@@ -2,12 +2,12 @@
 
 import pytest
 
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import MapOver, Plan, PlanStep
 from bulkhead_contracts.result import Failure, Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded
-from bulkhead_services.planner import plans
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, submit
@@ -154,7 +154,7 @@ def test_a_map_names_its_list_and_leaves_room_for_its_items() -> None:
 
     lines = PlanStep(id="lines", title="", instruction="list", acceptance="listed")
     assert codes(lines, fare_map()) == []
-    assert codes(lines, fare_map().model_copy(update={"inputs": ()})) == ["map_of_no_input"]
+    assert codes(lines, fare_map().model_copy(update={"inputs": ()})) == ["unread_input"]
     assert codes(lines, fare_map().model_copy(update={"id": "f" * 60})) == ["map_id_too_long"]
     assert codes(lines, fare_map(), lines.model_copy(update={"id": "fares-0003"})) == ["map_id_taken"]
     assert codes(lines, fare_map().model_copy(update={"acceptance": ""})) == ["no_acceptance"]
