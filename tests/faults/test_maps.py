@@ -14,10 +14,10 @@ KILLED = ("worker", "planner", "tool_executor", "worker", "planner", "tool_execu
 
 
 def _plan() -> dict[str, object]:
-    """Two lists of ones, and a map over each that counts its items. A noop's result is a summary, and holds no more."""
+    """Two lists of ones, and a map over each that counts once for each item. A noop's result is a summary, and holds no more."""
     steps = []
     for name in "ab":
-        call = {"tool": "counter_increment", "arguments_json": json.dumps({"name": name, "amount": {"$item": ""}})}
+        call = {"tool": "counter_increment", "arguments_json": json.dumps({"name": name, "amount": 1})}
         over = {"of": name, "parallel": 8}
         steps += [
             {"id": name, "title": name, "instruction": json.dumps([1] * ITEMS, separators=(",", ":")), "kind": "noop"},
