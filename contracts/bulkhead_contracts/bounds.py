@@ -29,15 +29,18 @@ MAX_ACCEPTANCE_CHARS = 2_000
 MAX_ANSWER_CHARS = 64 * 1024
 
 # Tasks and plans
-MAX_PLAN_STEPS = 64
-MAX_STEP_INPUTS = MAX_PLAN_STEPS  # the step that composes the answer may need all others
+MAX_PLAN_STEPS = 1_000  # as far as they fit into one message
+MAX_DRAFT_STEPS = 64  # of a plan that a model makes
+MAX_STEP_INPUTS = 64
+MAX_PLAN_LABELS = 2 * MAX_PLAN_STEPS + 1  # of the objective, and of each step's text and call
 MAX_PLAN_NOTES = 128
 MAX_MAP_ITEMS = 1_000  # of the list that one step is run over
+MAX_MAP_BYTES = 2 * 1024 * 1024  # of that list's JSON, and of the list of what came of its items
 MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a plan of one step
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_REVIEWED_DRAFTS = 8  # of a task whose plans a person approves
 MAX_STEP_ATTEMPTS = 3
-MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
+MAX_MESSAGES_PER_TASK = 16_000  # of one task in one inbox: a fold never grows beyond 30 MB, and is read again in 5 s
 MAX_LISTED_DOCUMENTS = 100  # in one page
 MAX_LISTED_CHUNKS = 50  # of a document, in one page
 

@@ -157,7 +157,7 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     limits: TaskLimits = TaskLimits()
     requested_unix_ms: UnixMs
     origin: Token | None = None
-    worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+    worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_DRAFT_STEPS)] = ()
     feature: Tag = ""
     workflow: Tag = ""
     release: Annotated[ReleaseChoice, Field(exclude_if=operator.not_)] = ""

@@ -89,7 +89,7 @@ TOOLS = (
 )
 WAITS = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 LOGICS = {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
-STEP = re.compile(r'\[\[part kind=step id=\w+ step_id="(\w+)"')
+STEP = re.compile(r'\[\[part kind=step id=\w+ step_id="([\w-]+)"')
 QUIET_S, FACT_TIMEOUT_S = 0.15, 30.0
 
 

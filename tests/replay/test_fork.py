@@ -359,7 +359,7 @@ def test_the_order_in_which_the_planners_words_were_stored_changes_nothing():
 
 @pytest.mark.parametrize(("fields", "sender"), [({"written_by": "model"}, "gateway"), ({}, "pub_bot")])
 def test_of_an_agents_task_no_text_is_a_persons_in_the_fork(fields, sender):
-    step = PlanStep(id="b", title="Pay", instruction="Pay Ben.")
+    step = PlanStep(id="b", title="Pay", instruction="Pay Ben.", tools=("pay",))
     request = TaskRequested(objective="Pay Ben 5 EUR.", plan=Plan(steps=(step,)), **fields)
     past = forks.EarlierTask()
     past.apply_body(request, sender)

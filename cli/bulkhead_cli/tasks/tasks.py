@@ -6,6 +6,8 @@ In: a target and the command's options. Out: text or JSON on standard output, an
 import asyncio
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
 from bulkhead_cli.tasks.listing import ADOPTED
 from bulkhead_contracts import bounds
+from bulkhead_contracts.plan import planned_ids
 
 REJECTION_WAIT_S = 2.0
 """Time that `submit` waits for a rejection, which takes milliseconds in a healthy mesh."""
@@ -189,7 +192,10 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
         out.print(f"{who} since {format_time(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
     for line in answer.left_out_lines(document.get("tools_left_out", ())):
         out.print(line, style="yellow", markup=False)
+    items = _count_items(document["steps"])
     for step in document["steps"]:
+        if _is_item(step, items):
+            continue  # Its map's line counts it.
         style = {"accepted": "green", "waiting": "dim", "skipped": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {format_count(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
         until = f", waits until {format_time(step['until_unix_ms'])}" if step.get("until_unix_ms") else ""
@@ -197,9 +203,27 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
         out.print(
             f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
             f"[{'yellow' if doubt else style}]{step['status']}{doubt}[/]{tries}{until}"
+            + (f": {items[step['step_id']]}" if step["step_id"] in items else "")
         )
         for reason in step["reasons"]:
             out.print(f"      {reason}", style="dim", markup=False)
     out.print()
     answer.print_answer(out, document)
     uncertain_writes.print_uncertain_writes(out, document)
+
+
+def _count_items(steps: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How many items of each map have which status, in words. An item has its map's title."""
+    titles, counts = {step["step_id"]: step["title"] for step in steps}, dict[str, Counter[str]]()
+    for step in steps:
+        for map_id in planned_ids(step["step_id"])[1:]:
+            if titles.get(map_id) == step["title"]:
+                counts.setdefault(map_id, Counter())[step["status"]] += 1
+    return {
+        map_id: ", ".join(f"{count:,} {status}" for status, count in sorted(by_status.items()))
+        for map_id, by_status in counts.items()
+    }
+
+
+def _is_item(step: dict[str, Any], items: Mapping[str, str]) -> bool:
+    return any(map_id in items for map_id in planned_ids(step["step_id"])[1:])

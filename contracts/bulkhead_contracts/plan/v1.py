@@ -31,6 +31,12 @@ AGENT_TOOL = "agent_"
 """The tool of a remote agent is called by this and the agent's name: providers of models take no dot in it."""
 
 
+def planned_ids(step_id: str) -> tuple[str, ...]:
+    """Ids under which a plan may have the step: its own, and that of the map of which it is an item; never both."""
+    map_id, _, index = step_id.rpartition("-")
+    return (step_id, map_id) if map_id and len(index) == 4 and index.isdigit() else (step_id,)
+
+
 class Delegation(Contract):
     """A role whose steps are carried out elsewhere: by a program outside (`worker`, of this identity) through doors, or
     by a remote agent, as one call of the tool `agent_NAME`.

@@ -9,6 +9,7 @@ from bulkhead_contracts import bounds
 
 from ..output import OutputPolicy
 from ..plan.v1 import Delegation, PlanStep
+from ..provenance import Pointer
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Result, Standing, Usage
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
@@ -22,11 +23,30 @@ class StepInput(Contract):
     result: Result
 
 
+class MapItem(Contract):
+    """One item of the list that a map runs over: number `index`, from 0, of that field of the JSON of the result of
+    step `of`."""
+
+    of: Token
+    field: Pointer = ""
+    index: Count
+
+
+class Gathering(Contract):
+    """The inputs of a step become one JSON list, in their order, of at most this size. first: number of the first item
+    in it. joins: each input is such a list itself."""
+
+    max_bytes: Count
+    first: Count = 0
+    joins: bool = False
+
+
 class StepAssigned(Body, type="mesh.step.assigned"):
     """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools.
 
     route: as in `TaskRequested`. labels: of `TaskSubmitted`, those of the objective and of this step's text. delegated:
-    no model of the mesh carries it out.
+    no model of the mesh carries it out. item: in place of the whole list that input has that item. gathering: nothing
+    is carried out; of a failed input the list has null.
     """
 
     step: PlanStep
@@ -43,6 +63,8 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     route: Tag = ""
     labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=operator.not_)] = ()
     delegated: Annotated[Delegation | None, Field(exclude_if=operator.not_)] = None
+    item: Annotated[MapItem | None, Field(exclude_if=operator.not_)] = None
+    gathering: Annotated[Gathering | None, Field(exclude_if=operator.not_)] = None
 
 
 class StepCancelRequested(Body, type="mesh.step.cancel_requested"):

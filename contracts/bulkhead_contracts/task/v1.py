@@ -85,10 +85,10 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
 
     given: results of steps of `plan` that are there already (of a task that this one forks); `title` says where from.
     output: the tenant's rules for its answer; None without any.
-    route, replan, approve_plan: as in `TaskOptions`. labels: of the objective and of the text of each step of `plan`,
-    as the requester's own words, signed by the gateway. left_out: tools that change something, and that the request did
-    not name. delegated: roles of its steps that are carried out elsewhere. roles: of these, what a plan that the mesh
-    makes may choose.
+    route, replan, approve_plan: as in `TaskOptions`. labels: of the objective and of the text of each step of `plan`
+    that may call something, as the requester's own words, signed by the gateway. left_out: tools that change something,
+    and that the request did not name. delegated: roles of its steps that are carried out elsewhere. roles: of these,
+    what a plan that the mesh makes may choose.
     """
 
     objective: ContentRef
@@ -100,7 +100,7 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     output: OutputPolicy | None = None
     route: Tag = ""
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=operator.not_)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_PLAN_LABELS, exclude_if=operator.not_)] = ()
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
     replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
     approve_plan: Annotated[bool, Field(exclude_if=operator.not_)] = False

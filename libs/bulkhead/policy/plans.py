@@ -1,8 +1,9 @@
 """Plans that may run: checked with notes of severity, given one final step; or the objective as one step. Pure."""
 
 import itertools
+import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from bulkhead.flow.plan_types import PlanTypes, find_longest_wait
@@ -21,6 +22,8 @@ WHOLE_ACCEPTANCE = (
     "or says plainly what could not be found."
 )
 CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
+PART_OF_MAP = re.compile(r"(.*)-(\d{4,}|g\d+)")
+MAX_MAP_ID_CHARS = 64 - len("-0000")
 NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
 
 
@@ -104,6 +107,8 @@ def check_plan(
     granted = {tool.name: tool for tool in tools} if tools is not None else None
     types = PlanTypes({step.id: step for step in steps}, granted)
     seen_ids: set[str] = set()
+    flowing_steps = tuple(step for step in steps if step.flows)
+    part_ids = {match[1]: match[0] for match in map(PART_OF_MAP.fullmatch, step_ids) if match is not None}
     for step in steps:
         if step.id in seen_ids:
             add_note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
@@ -111,7 +116,8 @@ def check_plan(
         needs_words = step.action in ("agent", "noop") or (step.over is not None and step.call is None)
         if not step.instruction.strip() and needs_words:
             add_note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
-        if not step.acceptance.strip() and step.kind != "noop":
+        is_carried_out_by_agent = step.action == "agent" or (step.action == "map" and step.call is None)
+        if not step.acceptance.strip() and is_carried_out_by_agent:
             add_note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
         if checked and step.action == "noop":
             add_note("warning", "not_checked", step.id, f"step {step.id} {NOT_CHECKED}: its result stands as degraded")
@@ -126,16 +132,24 @@ def check_plan(
             names = ", ".join(role.name for role in roles) or "none"
             text = f"step {step.id} wants role {step.role}; granted are: {names}; {WORKER_ROLE} stands for no role"
             add_note("error", "role_not_granted", step.id, text)
-        if (problem := find_flow_problem(step, steps, step_ids)) is not None:
+        if (problem := find_flow_problem(step, flowing_steps, step_ids)) is not None:
+            add_note("error", problem[0], step.id, problem[1])
+        if (problem := find_map_problem(step, part_ids)) is not None:
             add_note("error", problem[0], step.id, problem[1])
         for code, text in types.find_problems(step):
             add_note("error", code, step.id, text)
     if looped := find_cycle(steps):
         add_note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
-    if len(find_sinks(steps)) > 1 and not looped:
+    ends = find_sinks(steps)
+    if len(ends) > 1 and not looped:
         if len(steps) >= bounds.MAX_PLAN_STEPS:
             text = f"the plan ends in several steps, and {len(steps)} leave no room for one that composes the answer"
             add_note("error", "several_ends", "", text)
+        elif len(ends) > bounds.MAX_STEP_INPUTS:
+            text = (
+                f"the plan ends in {len(ends)} steps, {ends[-1]} the last; one step composes {bounds.MAX_STEP_INPUTS}"
+            )
+            add_note("error", "several_ends", ends[-1], f"{text}: add steps that put some of them together")
         else:
             add_note("note", "several_ends", "", "a final step that composes the answer is added")
     if deadline_unix_ms and not looped:
@@ -182,6 +196,16 @@ def find_flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collecti
         fit = f"{bounds.MAX_GRANT_FLOWS_BYTES} fit into its grant"
         detail = f"the flows into and out of step {step.id}, and its calls, take {size} bytes; {fit}"
         return "too_many_flows", f"{detail}: declare fewer, or split the step"
+    return None
+
+
+def find_map_problem(step: PlanStep, part_ids: Mapping[str, str]) -> tuple[str, str] | None:
+    """Problem with a map, or None: code and words. part_ids: ids of the plan that parts of maps have, by the map's."""
+    if step.id in part_ids and (step.over is not None or step.call is not None):
+        text = f"step {part_ids[step.id]} has an id that items of {step.id} would have: rename one of them"
+        return "map_id_taken", text
+    if step.over is not None and len(step.id) > MAX_MAP_ID_CHARS:
+        return "map_id_too_long", f"the id of map {step.id} leaves no room for its items': {MAX_MAP_ID_CHARS} fit"
     return None
 
 

@@ -19,8 +19,8 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.output import DRAFT, with_stricter_delivery
-from bulkhead_contracts.plan import PLAN_CALL
-from bulkhead_contracts.result import Label, Trust, digest_of, merge_labels
+from bulkhead_contracts.plan import PLAN_CALL, WORKER_ROLE
+from bulkhead_contracts.result import Label, Trust, digest_of
 from bulkhead_contracts.task import (
     Place,
     PlaceGranted,
@@ -54,7 +54,8 @@ SIGNER_RETRY_S = 1.0
 def own_words(
     request: TaskRequested, drafted: frozenset[str] = frozenset(), *, by_model: bool = False
 ) -> tuple[Label, ...]:
-    """Unsigned labels of what the requester wrote: the objective, and the text and call of each step of his own plan.
+    """Unsigned labels of what the requester wrote: the objective, and of his own plan the text and call of each step of
+    which arguments can be made.
 
     drafted: digests of texts of the task that this one forks, and that a model wrote: they get no label. by_model: a
     model wrote all of it, so that none of it has the trust of a person's words.
@@ -62,14 +63,15 @@ def own_words(
     trust: Trust = "untrusted" if by_model else "user"
     texts = [("", request.objective)]
     if request.plan is not None:
-        texts += [(f"plan step {step.id}", step.prompt_text) for step in request.plan.steps]
+        callers = (step for step in request.plan.steps if step.tools or step.role != WORKER_ROLE)
+        texts += [(f"plan step {step.id}", step.prompt_text) for step in callers]
         texts += [(f"{PLAN_CALL}{step.id}", step.call.text_in(step.id)) for step in request.plan.steps if step.call]
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
         for source, text in texts
         if by_model or digest_of(text) not in drafted
     )
-    return merge_labels(tuple(labels))
+    return tuple({label.sha256: label for label in reversed(tuple(labels))}.values())[::-1]
 
 
 class Intake:

@@ -4,7 +4,7 @@ In: a plan that passed its check, or the state after a step's result. Out: `Step
 carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
 from bulkhead.flow.plan_types import due_of_wait, references_of
@@ -18,8 +18,10 @@ from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
+from bulkhead_services.planner import maps
 from bulkhead_services.planner.ending import end_task, step_ended
-from bulkhead_services.planner.state import PlannerState, StepState
+from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.step_table import StepState, StepTable
 
 STEP_TIMER = "steps"
 GRANT_SLACK_MS = 60_000
@@ -43,7 +45,9 @@ def adopt_plan(
         phase="running",
         plan=plan,
         first_steps=state.first_steps or plan.steps,
-        steps=_take_over_results(plan.steps, state.held_steps),
+        steps=StepTable.from_steps(_take_over_results(plan.steps, state.held_steps)),
+        flowing_steps=tuple(step for step in plan.steps if step.flows),
+        referred_flows=_referred_flows(plan.steps),
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
     taken_over = (
@@ -76,7 +80,7 @@ def _take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> 
     by_id = {held_step.plan_step.id: held_step for held_step in held}
     taken_over: dict[str, StepState] = {}
     before = -1
-    while before != (before := len(taken_over)):
+    while by_id and before != (before := len(taken_over)):
         for step in steps:
             held_step = by_id.get(step.id)
             if (
@@ -95,16 +99,25 @@ def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
 
 def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
     """Hand out every step whose inputs are over; end the task when none is left."""
-    over = {step.plan_step.id for step in state.steps if step.is_over}
-    if len(over) == len(state.steps):
+    if state.steps.over == len(state.steps):
         return end_task(state, message, "succeeded", None)
-    outputs: tuple[Output, ...] = ()
-    for step in state.steps:
-        if step.status == "waiting" and over.issuperset(step.plan_step.inputs):
-            begin = _assign_step if step.plan_step.wait is None else _begin_wait
-            assigned = begin(state, message, step)
-            state, outputs = assigned.state, (*outputs, *assigned.outputs)
-    return Transition(state, outputs)
+    outputs: list[Output] = []
+    running: list[StepState] = []
+    for step in state.steps.in_order(state.steps.ready):
+        until = _begin_until(state, message, step)
+        running.append(replace(step, status="running", attempt=step.attempt + 1, deadline_unix_ms=until))
+        begin = _assign_step if step.plan_step.wait is None else _begin_wait
+        assigned = begin(state, message, running[-1])
+        state = assigned.state
+        outputs += assigned.outputs
+    return Transition(replace(state, steps=state.steps.with_steps(*running)) if running else state, tuple(outputs))
+
+
+def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) -> int:
+    """Until when a step runs that begins now."""
+    if step.plan_step.wait is None:
+        return step_deadline(state, message, step)
+    return max(message.time_unix_ms, due_of_wait(step.plan_step, message.time_unix_ms))
 
 
 def skip_steps(state: PlannerState, unchosen: Collection[str]) -> tuple[PlannerState, tuple[str, ...]]:
@@ -119,63 +132,65 @@ def skip_steps(state: PlannerState, unchosen: Collection[str]) -> tuple[PlannerS
             if (plan_step.inputs and skipped.issuperset(plan_step.inputs)) or not skipped.isdisjoint(reads):
                 skipped.add(plan_step.id)
     fresh = tuple(step for step in state.steps if step.status == "waiting" and step.plan_step.id in skipped)
-    for step in fresh:
-        state = state.with_step(replace(step, status="skipped"))
+    state = replace(state, steps=state.steps.with_steps(*(replace(step, status="skipped") for step in fresh)))
     return state, tuple(step.plan_step.id for step in fresh)
 
 
-def _begin_wait(state: PlannerState, message: InboxMessage, waiting: StepState) -> Transition[PlannerState]:
+def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
     """A wait runs without anybody working on it: the steps' timer ends it, at once where its time is past."""
     assert state.plan is not None
-    due = max(message.time_unix_ms, due_of_wait(waiting.plan_step, message.time_unix_ms))
-    step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=due)
     started = StepStarted(
         step_id=step.plan_step.id,
         title=step.plan_step.title,
         attempt=step.attempt,
         plan_version=state.plan.version,
-        until_unix_ms=due,
+        until_unix_ms=step.deadline_unix_ms,
     )
-    return arm_step_timer(state.with_step(step)).preceded_by(Send("gateway", started))
+    return _set_step_timer(state, step.deadline_unix_ms).preceded_by(Send("gateway", started))
 
 
-def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState) -> Transition[PlannerState]:
+def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
+    """Hand out a step that is to run; the state but for the step itself."""
     assert state.plan is not None and state.objective is not None
-    until = step_deadline(state, message, waiting)
-    step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
     plan_step = step.plan_step
-    feeding = {flow.from_tool for flow in _granted_flows(state, plan_step) if flow.step_id == plan_step.id}
+    feeding = {flow.from_tool for flow in _granted_flows(state, step) if flow.step_id == plan_step.id}
     tools = tuple(
-        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
+        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of_step(step)
     )
     # Of the requester's own words this step shows the objective, and its text and call where he submitted the plan.
     own_texts = [plan_step.prompt_text] if state.submitted_plan else []
     if own_texts and plan_step.call is not None:
-        own_texts.append(plan_step.call.text_in(plan_step.id))
-    shown_sha256 = {state.objective.sha256, *map(digest_of, own_texts)}
+        own_texts.append(plan_step.call.text_in(step.map_id or plan_step.id))
+    shown_sha256 = dict.fromkeys((state.objective.sha256, *map(digest_of, own_texts)))
     assigned = StepAssigned(
         step=plan_step,
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,
-        inputs=done_inputs(state, plan_step),
+        inputs=(maps.inputs_to_gather(state, step) if step.gathering is not None else done_inputs(state, plan_step)),
         tools=tools,
         notes=step.notes[-16:],
         check=state.check,
         final=plan_step.id == state.final_step_id,
         output=state.output if state.output != DRAFT else None,
-        deadline_unix_ms=until,
+        deadline_unix_ms=step.deadline_unix_ms,
         route=state.route,
-        labels=tuple(label for label in state.labels if label.sha256 in shown_sha256),
+        labels=tuple(state.labels[sha256] for sha256 in shown_sha256 if sha256 in state.labels),
         delegated=state.delegation(plan_step),
+        item=step.item,
+        gathering=step.gathering,
     )
     started = StepStarted(
         step_id=plan_step.id, title=plan_step.title, attempt=step.attempt, plan_version=state.plan.version
     )
-    grant = make_step_grant(state, message, step, until)
-    wrote = state.wrote or any(tool.effect == "write" for tool in tools)
-    handed = Send(step.assignee, assigned, grant=state.grant, step_grant=grant)
-    return arm_step_timer(state.with_step(step, wrote=wrote)).preceded_by(handed, Send("gateway", started))
+    grant = make_step_grant(state, message, step, step.deadline_unix_ms)
+    state = replace(state, wrote=state.wrote or any(tool.effect == "write" for tool in tools))
+    handed: list[Output] = [Send(step.assignee, assigned, grant=state.grant, step_grant=grant)]
+    if step.gathering is None:  # Such a part of a map is no step of the plan, and the map itself has begun.
+        handed.append(Send("gateway", started))
+    if step.plan_step.adopted:
+        return Transition(state, tuple(handed))
+    return _set_step_timer(state, step.deadline_unix_ms).preceded_by(*handed)
 
 
 def done_inputs(state: PlannerState, plan_step: PlanStep) -> tuple[StepInput, ...]:
@@ -204,69 +219,78 @@ def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -
 def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
     """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
     assert state.plan is not None
-    calls = _granted_calls(state, step.plan_step)
+    calls = _granted_calls(state, step)
     return StepGrant(
         tenant=message.tenant,
         task=message.task,
         step_id=step.plan_step.id,
         attempt=step.attempt,
         plan_version=state.plan.version,
-        tools=tuple(tool.name for tool in state.tools_of(step.plan_step)),
+        tools=tuple(tool.name for tool in state.tools_of_step(step)),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.plan_step.role,
-        flows=_granted_flows(state, step.plan_step),
+        flows=_granted_flows(state, step),
         calls=plans.without_figures(calls) if state.is_objective_of_model else calls,
     )
 
 
-def _granted_flows(state: PlannerState, step: PlanStep) -> tuple[Flow, ...]:
+def _granted_flows(state: PlannerState, step_state: StepState) -> tuple[Flow, ...]:
     """Flows that the plan lets pass: none of a plan for a model's objective."""
-    assert state.plan is not None
+    step = step_state.plan_step
     if state.is_objective_of_model:
         return ()
-    flows = list(plans.flows_of(step, state.plan.steps))
+    flows = list(plans.flows_of(step, state.flowing_steps))
     room = bounds.MAX_GRANT_FLOWS_BYTES - sum(len(row.model_dump_json()) for row in (*flows, *step.calls))
-    for flow in _referred_flows(step, state.plan.steps):
+    for flow in state.referred_flows.get(step_state.map_id or step.id, ()):
         if (room := room - len(flow.model_dump_json())) < 0 or len(flows) == bounds.MAX_FLOWS:
             break  # A person is asked about the others.
         flows.append(flow)
     return tuple(flows)
 
 
-def _referred_flows(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
-    """The references of a step's call to fields of other calls' results, and of others to its own: who wrote the plan
-    has said where they go."""
+def _referred_flows(steps: Sequence[PlanStep]) -> Mapping[str, tuple[Flow, ...]]:
+    """The references of steps' calls to fields of other calls' results, by either step: who wrote the plan has said
+    where they go. The item of a map is such a field, too."""
     called = {plan_step.id: plan_step.call.tool for plan_step in steps if plan_step.call is not None}
-    callers = [step, *(caller for caller in steps if step.id in caller.inputs)]
-    return tuple(
-        Flow(
-            tool=caller.call.tool,
-            argument=reference.argument,
-            step_id=reference.step_id,
-            from_tool=called[reference.step_id],
-            field=reference.field,
-        )
-        for caller in callers
-        if caller.call is not None
-        for reference in readable_references(caller.call)
-        if reference.step_id in called and reference.field and step.id in (caller.id, reference.step_id)
-    )
+    flows: dict[str, list[Flow]] = {}
+    for caller in steps:
+        for reference in readable_references(caller.call) if caller.call is not None else ():
+            source_id, field = reference.step_id, reference.field
+            if not source_id and caller.over is not None:
+                source_id, field = caller.over.of, f"{caller.over.field}/*{reference.field}"
+            if source_id in called and field:
+                flow = Flow(
+                    tool=called[caller.id],
+                    argument=reference.argument,
+                    step_id=source_id,
+                    from_tool=called[source_id],
+                    field=field,
+                )
+                for step_id in (caller.id, source_id):
+                    flows.setdefault(step_id, []).append(flow)
+    return {step_id: tuple(rows) for step_id, rows in flows.items()}
 
 
-def _granted_calls(state: PlannerState, step: PlanStep) -> tuple[PlannedCall, ...]:
+def _granted_calls(state: PlannerState, step: StepState) -> tuple[PlannedCall, ...]:
     """Calls that bound the step: those of the first plan also where another plan has taken its place. That one may
     be made of what steps brought, which must not choose its own bound."""
-    if step in state.first_steps:
-        return step.calls
+    map_step = state.step(step.map_id) if step.map_id else None
+    if state.generation == 1 or (map_step or step).plan_step in state.first_steps:
+        return step.plan_step.calls
     calls = tuple(call for original in state.first_steps for call in original.calls)
-    return plans.fit_calls(calls) or step.calls
+    return plans.fit_calls(calls) or step.plan_step.calls
 
 
 def arm_step_timer(state: PlannerState) -> Transition[PlannerState]:
     """One timer stands for all running steps: set for the earliest deadline, and again when it has fired. An adopted
     step has none: it ends with its task."""
-    timed = (step for step in state.steps if step.status == "running" and not step.plan_step.adopted)
+    timed = (step for step in map(state.steps.by_id.__getitem__, state.steps.running) if not step.plan_step.adopted)
     due = min((step.deadline_unix_ms for step in timed), default=0)
-    if not due or 0 < state.step_timer_unix_ms <= due:
+    return _set_step_timer(state, due) if due else Transition(state)
+
+
+def _set_step_timer(state: PlannerState, due: int) -> Transition[PlannerState]:
+    """Let the steps' timer fire by then; one that stands for earlier does."""
+    if 0 < state.step_timer_unix_ms <= due:
         return Transition(state)
     return Transition(replace(state, step_timer_unix_ms=due), (SetTimer(f"{STEP_TIMER}-{due}", due),))

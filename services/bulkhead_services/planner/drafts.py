@@ -20,6 +20,7 @@ from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.step_table import StepTable
 
 PLAN_OUTPUT_TOKENS = 4_000
 MAX_PART_CHARS = bounds.MAX_INSTRUCTION_CHARS * 2
@@ -48,7 +49,7 @@ _NO_ROLE = re.compile(r"[^a-z0-9_]+")
 
 def request_draft(state: PlannerState, message: InboxMessage, notes: tuple[str, ...]) -> Transition[PlannerState]:
     """Ask the model for a plan; `notes` say what was wrong with the last one."""
-    state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
+    state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=StepTable())
     return Transition(state, (build_draft_call(state, message),))
 
 
@@ -174,7 +175,7 @@ class StepBound(BaseModel):
 class PlanDraft(BaseModel):
     """A plan as a model writes it."""
 
-    steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
+    steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_DRAFT_STEPS)]
 
 
 Steps = tuple[PlanStep, ...]
@@ -213,7 +214,7 @@ def parse(text: str, cut: str = "", roles: Sequence[RoleSpec] = ()) -> tuple[Ste
         return (), (_no_json(text, cut),)
     notes: list[PlanNote] = []
     if isinstance(document, dict) and isinstance(document.get("steps"), list):
-        document = {"steps": _plan_rows(document["steps"][: bounds.MAX_PLAN_STEPS + 1], notes, roles)}
+        document = {"steps": _plan_rows(document["steps"][: bounds.MAX_DRAFT_STEPS + 1], notes, roles)}
     try:
         draft = PlanDraft.model_validate(document)
         steps = tuple(PlanStep(**step.model_dump()) for step in draft.steps)
@@ -405,7 +406,7 @@ def _unique_ids(fields: list[Any], notes: list[PlanNote]) -> list[str]:
     for place, field in enumerate(fields, 1):
         name = _NO_TOKEN.sub("_", _name_of(field)).strip("_")[:48] or f"s{place}"
         if name in names:
-            unique_name = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)
+            unique_name = next(new for n in range(2, bounds.MAX_DRAFT_STEPS + 3) if (new := f"{name}_{n}") not in names)
             text = f"step id {name} was used twice: the later one is {unique_name}"
             notes.append(warning_note("renamed_step", text, unique_name))
             name = unique_name

@@ -13,7 +13,8 @@ from bulkhead_contracts.grant import TaskGrant, task_claims
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
-from bulkhead_services.planner.state import PlannerState, StepState
+from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.step_table import StepState
 
 TASK_TIMER = "task-deadline"
 AT_CEILING = "budget_exceeded"
@@ -37,8 +38,8 @@ def end_task(
         failure=failure,
         result=result,
         usage=state.usage,
-        steps_done=sum(step.status == "done" for step in state.steps),
-        steps_total=sum(step.status != "skipped" for step in state.steps),
+        steps_done=sum(step.status == "done" and not step.map_id for step in state.steps),
+        steps_total=sum(step.status != "skipped" and not step.map_id for step in state.steps),
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=message.time_unix_ms,
         feature=claims.feature if claims is not None else "",
@@ -72,7 +73,7 @@ def _result_of_task(state: PlannerState) -> Result | None:
         for step in state.steps
         if step.result is not None
     }
-    done = [step.plan_step for step in state.steps if step.status == "done"]
+    done = [step.plan_step for step in state.steps if step.status == "done" and not step.map_id]
     read = {name for plan_step in done for name in plan_step.inputs}
     last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in read), "")
     final = answers.pop(state.final_step_id if state.final_step_id in answers else last, None)
@@ -81,7 +82,7 @@ def _result_of_task(state: PlannerState) -> Result | None:
 
 def cancel_running_steps(state: PlannerState, reason: str) -> tuple[Output, ...]:
     """Stop every attempt that runs; nobody works on a wait."""
-    running = (step for step in state.steps if step.status == "running" and step.plan_step.wait is None)
+    running = (step for step in state.steps.in_order(state.steps.running) if step.plan_step.wait is None)
     return tuple(cancel_step(state, step, reason) for step in running)
 
 

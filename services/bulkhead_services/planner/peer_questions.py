@@ -10,7 +10,8 @@ from typing import Any
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
-from bulkhead_services.planner.state import PendingAsk, PlannerState, StepState
+from bulkhead_services.planner.state import PendingAsk, PlannerState
+from bulkhead_services.planner.step_table import StepState
 
 MAX_ASKS = 256
 """Of one task at once: every running step has few."""

@@ -20,7 +20,8 @@ from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner.assignments import adopt_plan
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
 from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker
-from bulkhead_services.planner.state import Pause, PlannerState, StepState
+from bulkhead_services.planner.state import Pause, PlannerState
+from bulkhead_services.planner.step_table import StepState
 
 DRAFT_TIMER = "draft-again-"
 NO_CALL_WORKS = frozenset(
@@ -52,7 +53,8 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         check=body.check,
         output=body.output or DRAFT,
         route=body.route,
-        labels=body.labels,
+        labels={label.sha256: label for label in body.labels if label.kind == "objective"},
+        requester_trusts=frozenset(label.trust for label in body.labels if label.kind == "objective"),
         delegations=body.delegated,
         roles=body.roles,
         grant=message.envelope.grant,

@@ -19,7 +19,8 @@
 | ended    | anything            | ended; nothing is said any more                          |
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bulkhead.flow import replace
@@ -28,37 +29,14 @@ from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import Delegation, Plan, PlanStep, RoleSpec
+from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.task_options import Replan
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner.step_table import StepState, StepTable
 
 Phase = Literal["new", "drafting", "running", "ended"]
-StepStatus = Literal["waiting", "running", "done", "failed", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """One step of the running plan. notes: why earlier attempts were not accepted. standby: the last result that was
-    not accepted and may stand, degraded, when no better one comes."""
-
-    plan_step: PlanStep
-    status: StepStatus = "waiting"
-    attempt: int = 0
-    deadline_unix_ms: int = 0
-    notes: tuple[str, ...] = ()
-    result: Result | None = None
-    standby: Result | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """True when nothing waits for it any more."""
-        return self.status in ("done", "skipped")
-
-    @property
-    def assignee(self) -> str:
-        """The service that carries it out."""
-        return "doors" if self.plan_step.adopted else "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +89,10 @@ class PlannerState:
     output: OutputPolicy = DRAFT
     route: str = ""
     """Of the model gateway, for the task's calls; "" is the default one."""
-    labels: tuple[Label, ...] = ()
-    """Of the requester's own words: the objective, and the steps of a submitted plan."""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    """Of the requester's own words, by their digests: the objective, and the steps of a submitted plan."""
+    requester_trusts: frozenset[str] = frozenset()
+    """How far these words are trusted."""
     grant: str = ""
     deadline_unix_ms: int = 0
     """While a person is waited for: as if he took all his time."""
@@ -147,7 +127,11 @@ class PlannerState:
     plan: Plan | None = None
     draft_standing: Result = Result()
     """Standing and completeness of the reply that drafted the plan."""
-    steps: tuple[StepState, ...] = ()
+    steps: StepTable = StepTable()
+    flowing_steps: tuple[PlanStep, ...] = ()
+    """Of the plan, those that declare flows."""
+    referred_flows: Mapping[str, tuple[Flow, ...]] = field(default_factory=dict)
+    """Of references in calls of the plan, by the step that makes the call and by the one that is referred to."""
     final_step_id: str = ""
     """The step whose result is the task's answer."""
     usage: Usage = Usage()
@@ -188,7 +172,7 @@ class PlannerState:
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""
-        return next((step_state for step_state in self.steps if step_state.plan_step.id == step_id), None)
+        return self.steps.by_id.get(step_id)
 
     def running_step(self, reference: AttemptReference) -> StepState | None:
         """The step, if exactly this attempt of it runs now; anything else is late or repeated."""
@@ -210,26 +194,25 @@ class PlannerState:
             names = (delegated.agent_tool,)
         return tuple(tool for tool in self.tools if tool.name in names)
 
+    def tools_of_step(self, step: StepState) -> tuple[ToolSpec, ...]:
+        """The tools of a step as it is now: a map calls none itself."""
+        return () if step.gathering is not None or step.plan_step.over is not None else self.tools_of(step.plan_step)
+
     @property
     def is_objective_of_model(self) -> bool:
         """True unless the task has words of a person, and no model's: then no plan made of it is a person's word."""
-        return {label.trust for label in self.labels if label.kind == "objective"} != {"user"}
+        return self.requester_trusts != {"user"}
 
     @property
     def may_draft_flows(self) -> bool:
         """True while the model that drafts is told a person's words and this house's alone: neither what steps brought,
         nor what others say of their own tools and agents. Any other could be talked into a flow, or a figure."""
         sha256 = self.objective.sha256 if self.objective is not None else ""
-        is_of_person = any(
-            label.kind == "objective" and label.trust == "user" and label.sha256 == sha256 for label in self.labels
-        )
+        label = self.labels.get(sha256)
+        is_of_person = label is not None and label.trust == "user"
         told_by_others = bool(self.roles) or any(tool.unchecked for tool in self.tools)
         return is_of_person and self.generation == 1 and not told_by_others
 
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""
-        for index, step_state in enumerate(self.steps):
-            if step_state.plan_step.id == changed.plan_step.id:
-                steps = (*self.steps[:index], changed, *self.steps[index + 1 :])
-                return replace(self, steps=steps, **more)  # type: ignore[arg-type]
-        raise AssertionError(f"the plan has no step {changed.plan_step.id}")
+        return replace(self, steps=self.steps.with_steps(changed), **more)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from bulkhead_contracts.plan import ApprovalQuestion
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
+from bulkhead_services.planner import maps
 from bulkhead_services.planner.assignments import (
     ANSWER_MARGIN_MS,
     arm_step_timer,
@@ -34,7 +35,8 @@ from bulkhead_services.planner.ending import (
     reasons_for_people,
     step_ended,
 )
-from bulkhead_services.planner.state import PlannerState, StepState
+from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.step_table import StepState
 
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
 NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE, "approval_denied", "approval_expired"})
@@ -95,14 +97,23 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         if body.failure.code in STOPPED_BY_BUDGET:
             return end_task(state, message, "halted", body.failure)
         is_unfit = step.plan_step.action == "tool" and body.failure.code in PLAN_CALL_UNFIT
-        if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
-            return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
-        if step.plan_step.action in WITHOUT_MODEL:
+        if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
+            if step.item is not None and maps.may_leave_out(state, step):
+                return _leave_item_out(state, message, step, reasons, body.usage)
+            return end_task(state, message, "failed", body.failure)
+        if step.plan_step.action in WITHOUT_MODEL or (step.plan_step.over is not None and step.gathering is None):
             # It reads what it read, and says the same again.
             ended = step_ended(state, step, "failed", reasons, None, body.usage)
             return _give_up(state, message, step, reasons).preceded_by(ended)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+    if step.gathering is not None:
+        return _accept_result(state, message, step, maps.gathered_result(state, step, body.result), body.usage)
+    if step.plan_step.over is not None:
+        if body.items is None or body.items > step.plan_step.over.max_items:
+            reasons = ("the step's list was not counted",)
+            return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+        return assign_ready_steps(maps.open_map(state, step, body.items), message)
     if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
@@ -162,9 +173,21 @@ def _accept_result(
     """The step is done. reasons: why its result stands though it was not accepted. skipped: the steps that it skips."""
     if step.plan_step.id == state.final_step_id:
         result = standing.resting_on(result, state.draft_standing)
-    state = state.with_step(replace(step, status="done", result=result))
-    ended = step_ended(state, step, "accepted", reasons, result, usage, skipped)
-    return assign_ready_steps(state, message).preceded_by(ended)
+    step = replace(step, status="done", result=result)
+    state = maps.settle_item(state, step) if step.item is not None else state.with_step(step)
+    decision = assign_ready_steps(state, message)
+    if step.gathering is not None and step.open_map is None:
+        return decision  # Such a part of a map is no step of the plan.
+    return decision.preceded_by(step_ended(state, step, "accepted", reasons, result, usage, skipped))
+
+
+def _leave_item_out(
+    state: PlannerState, message: InboxMessage, item: StepState, reasons: tuple[str, ...], usage: Usage
+) -> Transition[PlannerState]:
+    """An item has failed, and its map goes on without it."""
+    ended = step_ended(state, item, "failed", reasons, None, usage)
+    item = replace(item, status="left_out", notes=(*item.notes, *reasons)[-16:])
+    return assign_ready_steps(maps.settle_item(state, item), message).preceded_by(ended)
 
 
 def _retry_or_end(
@@ -184,6 +207,8 @@ def _retry_or_end(
     if step.standby is not None and not _may_write_from(state, step):
         # Marked for what is wrong with it, it is worth more than a new plan after all that was spent.
         return _accept_result(state, message, step, step.standby, usage, reasons)
+    if step.item is not None and maps.may_leave_out(state, step):
+        return _leave_item_out(state, message, step, reasons, usage)
     return _give_up(state, message, step, reasons).preceded_by(ended)
 
 
@@ -226,7 +251,12 @@ def _give_up(
     state: PlannerState, message: InboxMessage, step: StepState, reasons: tuple[str, ...]
 ) -> Transition[PlannerState]:
     """The step has failed for good: another plan, or the task's end."""
-    state = state.with_step(_with_notes(replace(step, status="failed"), reasons))
+    state = state.with_step(replace(step, status="failed", notes=(*step.notes, *reasons)[-16:]))
+    if (map_step := state.step(step.map_id)) is not None:
+        # What fails with one of its parts is the map.
+        reasons = maps.failed_items(state, map_step) or reasons
+        ended = step_ended(state, map_step, "failed", reasons, None, Usage())
+        return _give_up(state, message, map_step, reasons).preceded_by(ended)
     hint = _hint_without_new_plan(state)
     if hint is None:
         return _request_new_plan(state, message, step, reasons)
@@ -268,14 +298,14 @@ def _request_new_plan(
     while dependent := {
         step.plan_step.id
         for step in state.steps
-        if doubtful.intersection(step.plan_step.inputs) and step.plan_step.id not in doubtful
+        if doubtful.intersection((*step.plan_step.inputs, *step.gathers)) and step.plan_step.id not in doubtful
     }:
         doubtful |= dependent
     notes = (f"taken over from plan {state.generation}",)
     held_steps = tuple(
-        replace(step, notes=notes, attempt=0, deadline_unix_ms=0)
+        StepState(step.plan_step, status="done", notes=notes, result=step.result)
         for step in state.steps
-        if step.status == "done" and step.plan_step.id not in doubtful
+        if step.status == "done" and not step.map_id and step.plan_step.id not in doubtful
     )
     state = replace(state, generation=state.generation + 1, held_steps=held_steps)
     failure_note = f"the earlier plan failed at step {failed.plan_step.id}: {failed.plan_step.instruction[:500]}"
@@ -304,7 +334,7 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
     if body.due_unix_ms == state.step_timer_unix_ms:
         state = replace(state, step_timer_unix_ms=0)
     outputs: tuple[Output, ...] = ()
-    for before in state.steps:
+    for before in state.steps.in_order(state.steps.running):
         step = state.step(before.plan_step.id)
         if state.phase != "running" or step is None or step.status != "running":
             continue

@@ -19,7 +19,7 @@ from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationReplied, StepAssigned, StepCancelRequested, StepExtended, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from bulkhead_services.worker import pauses, replies, steps, waits
+from bulkhead_services.worker import maps, pauses, replies, steps, waits
 from bulkhead_services.worker.calls import PLAN_CALL, give_back
 from bulkhead_services.worker.gates import looked_at_content
 from bulkhead_services.worker.state import WorkerState
@@ -58,8 +58,7 @@ class Worker(Decider[WorkerState]):
         after, outputs = handle_message(HANDLERS, state, message)
         # First: whoever hears of a step's end need not hear of its pause.
         after, paused = pauses.settle_pauses(state, after)
-        running = ((attempt, after.attempts[key]) for key, attempt in state.attempts.items() if attempt.phase != "over")
-        ended = (before for before, current in running if current.phase == "over")
+        ended = (attempt for key, attempt in state.running.items() if key not in after.running)
         back = tuple(send for attempt in ended for send in give_back(attempt, message.task))
         return Transition(after, (*paused, *outputs, *back))
 
@@ -68,10 +67,10 @@ class Worker(Decider[WorkerState]):
         return WorkerState()
 
     def wanted_contents(self, body: Body) -> tuple[ContentRef, ...]:
-        """The result that a gate or a branch looks at, what a plan's own call is made of, and the passages that one
-        finds; no content of a model's step: what is not read cannot instruct."""
+        """The result that a gate or a branch looks at, what a map and a plan's own call are made of, and the passages
+        that one finds; no content of a model's step: what is not read cannot instruct."""
         if isinstance(body, StepAssigned):
-            return (*looked_at_content(body), *steps.contents_of_call(body))
+            return (*looked_at_content(body), *maps.contents_to_read(body), *steps.contents_of_call(body))
         if isinstance(body, RetrievalReplied) and body.call_id.startswith(PLAN_CALL):
             return tuple(row.content for row in body.passages)
         return ()

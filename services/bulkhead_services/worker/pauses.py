@@ -97,8 +97,8 @@ def settle_pauses(before: WorkerState, state: WorkerState) -> Transition[WorkerS
     """Tell of every attempt whether it has begun to be held back, or goes on, and until when a person has time."""
     outputs: list[Output] = []
     after = state
-    for key, attempt in state.attempts.items():
-        earlier = before.attempts.get(key)
+    for key in {**before.running, **state.running}:
+        attempt, earlier = state.attempts[key], before.attempts.get(key)
         held_before = earlier.held_calls if earlier is not None else {}
         was_held = bool(held_before)
         if not (attempt.sleeping_calls or attempt.held_calls or was_held):

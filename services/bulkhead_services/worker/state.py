@@ -138,11 +138,12 @@ class WorkerState:
     """The fold of one task's messages in the worker's inbox."""
 
     attempts: Mapping[AttemptKey, StepAttempt] = field(default_factory=dict)
+    running: Mapping[AttemptKey, StepAttempt] = field(default_factory=dict)
+    """Of these, those that are not over: a message concerns few, however many steps a task has had."""
 
     def owner_of(self, call_id: str) -> StepAttempt | None:
         """The attempt that waits for this call."""
-        running = (attempt for attempt in self.attempts.values() if attempt.phase != "over")
-        return next((attempt for attempt in running if call_id in attempt.outstanding), None)
+        return next((attempt for attempt in self.running.values() if call_id in attempt.outstanding), None)
 
     def running_attempt(self, reference: AttemptReference) -> StepAttempt | None:
         """The attempt that this speaks of, unless it is over."""
@@ -151,4 +152,7 @@ class WorkerState:
 
     def with_attempt(self, attempt: StepAttempt) -> "WorkerState":
         """This state with one attempt replaced."""
-        return replace(self, attempts={**self.attempts, attempt.key: attempt})
+        running = {**self.running, attempt.key: attempt}
+        if attempt.phase == "over":
+            del running[attempt.key]
+        return replace(self, attempts={**self.attempts, attempt.key: attempt}, running=running)

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
 from bulkhead.flow.standing import merge_results
-from bulkhead.flow.step_calls import readable_references, resolve_arguments
+from bulkhead.flow.step_calls import NO_ITEM, readable_references, resolve_arguments
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL, StepCall
-from bulkhead_contracts.result import ContentRef, Failure, Label, merge_labels
+from bulkhead_contracts.result import ContentRef, Failure, Label, Result, merge_labels
 from bulkhead_contracts.step import (
     DelegationRequested,
+    MapItem,
     StepAssigned,
     StepCancelRequested,
     StepExtended,
@@ -25,6 +26,7 @@ from bulkhead_contracts.step import (
     StepInput,
 )
 from bulkhead_contracts.tool import CallBasis, ToolCallCancelRequested, ToolCallRequested
+from bulkhead_services.worker import maps
 from bulkhead_services.worker.attempts import OBSERVED, ask_model, ended_attempt, fail_attempt
 from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_request
 from bulkhead_services.worker.gates import look_at_result
@@ -47,12 +49,59 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
         return Transition(state)
     if body.step.action in ("validate", "branch"):
         return look_at_result(state, message, attempt)
+    if body.gathering is not None:
+        result, text = maps.gather_results(message, body, body.gathering)
+        return _finish_at_once(state, attempt, result, contents=(text,))
+    if body.step.over is not None:
+        count = maps.count_items(message, body, body.step.over)
+        if isinstance(count, Failure):
+            return fail_attempt(state, attempt, count)
+        return _finish_at_once(state, attempt, Result(summary=f"a list of {count} items"), items=count)
+    if body.item is not None:
+        return _begin_item(state, message, attempt, body.item)
+    return _begin_attempt(state, message, attempt)
+
+
+def _finish_at_once(
+    state: WorkerState,
+    attempt: StepAttempt,
+    result: Result,
+    *,
+    items: int | None = None,
+    contents: tuple[str, ...] = (),
+) -> Transition[WorkerState]:
+    finished = StepFinished(**identity_of(attempt.assigned), result=result, items=items)
+    return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished, contents=contents),))
+
+
+def _begin_item(
+    state: WorkerState, message: InboxMessage, attempt: StepAttempt, map_item: MapItem
+) -> Transition[WorkerState]:
+    """An attempt at an item of a map: with the item in the list's place it is one at a plain step."""
+    item = maps.read_item(message, attempt.assigned, map_item)
+    if isinstance(item, Failure):
+        return fail_attempt(state, attempt, item)
+    if attempt.is_plan_call:
+        return _begin_attempt(state, message, attempt, item.value)
+    decision = _begin_attempt(state, message, replace(attempt, assigned=item.assigned))
+    if not item.text:
+        return decision
+    first, *others = decision.outputs
+    assert isinstance(first, Send)
+    return Transition(decision.state, (replace(first, contents=(item.text,)), *others))
+
+
+def _begin_attempt(
+    state: WorkerState, message: InboxMessage, attempt: StepAttempt, item: object = NO_ITEM
+) -> Transition[WorkerState]:
+    """An attempt begins. item: of a map, for its call."""
+    body = attempt.assigned
     if body.step.action == "noop":
         results = tuple(step_input.result for step_input in body.inputs)
         finished = StepFinished(**identity_of(body), result=merge_results(results, words=body.step.instruction))
         return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
     if attempt.is_plan_call:
-        request = _build_plan_call(attempt, message.contents)
+        request = _build_plan_call(attempt, message.contents, item)
     elif body.delegated is None:
         return ask_model(state, message, attempt)
     else:
@@ -69,6 +118,8 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
 
 def contents_of_call(assigned: StepAssigned) -> tuple[ContentRef, ...]:
     """The results of which a plan's call has its arguments."""
+    if assigned.step.over is not None:
+        return ()
     results = {step_input.step_id: step_input.result.content for step_input in assigned.inputs}
     contents = (results.get(step_id) for step_id in _referred_steps(assigned.step.call))
     return tuple(ref for ref in contents if ref is not None and ref.size_bytes <= MAX_REFERRED_BYTES)
@@ -78,7 +129,7 @@ def _referred_steps(call: StepCall | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reference.step_id for reference in readable_references(call) if reference.step_id))
 
 
-def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> OutgoingCall | Failure:
+def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str], item: object) -> OutgoingCall | Failure:
     """The one call of a step of action `tool` or `approval`."""
     assigned = attempt.assigned
     call = assigned.step.call or StepCall(tool=assigned.step.called_tool, arguments_json=_question_json(assigned))
@@ -91,7 +142,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
             return Failure.from_text("input_too_long", reason, "let a step before this one cut it down")
         if step_id in results:
             texts[step_id] = contents[content.sha256] if content is not None else results[step_id].summary
-    arguments = resolve_arguments(call, texts)
+    arguments = resolve_arguments(call, texts, item)
     if isinstance(arguments, Failure):
         return arguments
     request = build_request(
@@ -108,7 +159,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str]) -> Outgo
 
 def _labels_of_call(assigned: StepAssigned) -> tuple[Label, ...]:
     """Labels by which the executor says from where the arguments come."""
-    call_labels = [label for label in assigned.labels if label.source == f"{PLAN_CALL}{assigned.step.id}"]
+    call_labels = [label for label in assigned.labels if label.source.startswith(PLAN_CALL)]
     input_labels = merge_labels(*(step_input.result.provenance for step_input in assigned.inputs))
     return (*call_labels, *(label for label in input_labels if label.kind in OBSERVED))[: bounds.MAX_LABELS]
 

@@ -121,8 +121,8 @@ def _part_of_answer(attempt: StepAttempt, body: AnswerGiven) -> tuple[StepAttemp
 
 def on_answer_requested(state: WorkerState, message: InboxMessage, body: AnswerRequested) -> Transition[WorkerState]:
     """A peer wants to know something of a step that runs here."""
-    for attempt in state.attempts.values():
-        if attempt.phase == "over" or attempt.assigned.step.id not in body.targets:
+    for attempt in state.running.values():
+        if attempt.assigned.step.id not in body.targets:
             continue
         is_known = any(question.ask_id == body.ask_id for question in attempt.questions)
         if not is_known and len(attempt.questions) < bounds.MAX_OPEN_QUESTIONS:
@@ -151,8 +151,8 @@ def on_wait_refused(state: WorkerState, message: InboxMessage, body: WaitRefused
 
 def on_agent_warned(state: WorkerState, message: InboxMessage, body: AgentWarned) -> Transition[WorkerState]:
     """A watcher has something to say to a step, or ("") to every step that runs here."""
-    for attempt in state.attempts.values():
-        if attempt.phase != "over" and body.step_id in ("", attempt.assigned.step.id):
+    for attempt in state.running.values():
+        if body.step_id in ("", attempt.assigned.step.id):
             text = f"{body.what}. {body.hint}".strip()[: bounds.MAX_INSTRUCTION_CHARS]
             state = state.with_attempt(_with_notice(attempt, f"A watcher of this mesh says of this step: {text}"))
     return Transition(state)

@@ -93,7 +93,7 @@ def _answer(record: Record, wish: Wish, task: str, end: dict[str, Any]) -> Itera
     last, text = plans[-1]["steps"][-1], record.views[task]["answer"]
     if call := last.get("call"):
         told = _told(call["tool"], json.loads(call["arguments_json"]))
-        if "$from" not in call["arguments_json"] and told not in (text or ""):
+        if "$" not in call["arguments_json"] and told not in (text or ""):
             yield f"{wish.name}: the call of {call['tool']} told {told}, and the answer is {text!r}"
         return
     if last["kind"] == "noop":

@@ -18,6 +18,7 @@ from tests.simulation.situations.wishes import (
     forks,
     halting,
     hurry,
+    maps,
     plan_calls,
     publishers,
     replans,
@@ -50,6 +51,7 @@ SITUATIONS: tuple[Situation, ...] = (
     approvals.SITUATION,
     flows.SITUATION,
     plan_calls.SITUATION,
+    maps.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -4,7 +4,7 @@ In: entries of the journal, and the contents that could be read. Out: a `Story`.
 contents that make it whole; without them it has their summaries, of at most MAX_SUMMARY_CHARS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bulkhead.flow.step_calls import describe_step
@@ -20,7 +20,7 @@ from bulkhead.journal.why.reasons import explain_task
 from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
-from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep, planned_ids
 from bulkhead_contracts.result import ContentRef, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepAssigned
@@ -196,7 +196,7 @@ def _fold_steps(
     skipped = {name for entry in entries if isinstance(entry.body, StepEnded) for name in entry.body.skipped}
     rows = []
     for version, (plan, adopted_unix_ms) in sorted(plans.items()):
-        for step in plan.steps:
+        for step in _with_items(plan.steps, by_step):
             step_entries = [
                 entry
                 for entry in by_step.get(step.id, [])
@@ -228,6 +228,18 @@ def _fold_steps(
                 )
             )
     return tuple(rows)
+
+
+def _with_items(steps: Sequence[PlanStep], step_ids: Iterable[str]) -> Iterator[PlanStep]:
+    """The steps, each map followed by those of its items that have begun."""
+    items: dict[str, list[str]] = {}
+    for step_id in step_ids:
+        for map_id in planned_ids(step_id)[1:]:
+            items.setdefault(map_id, []).append(step_id)
+    for step in steps:
+        yield step
+        for step_id in sorted(items.get(step.id, ())) if step.over is not None else ():
+            yield step.model_copy(update={"id": step_id, "over": None})
 
 
 def _outcome_of(row: StepTold, tried: Sequence[AttemptTold], *, is_given: bool, is_skipped: bool) -> str:

@@ -39,7 +39,7 @@ from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView, fold
 log = Log("gateway.feeds")
 READ_BATCH = 256
 REREAD_ATTEMPTS = 6
-MAX_LIVE_STEPS = 2 * bounds.MAX_PLAN_STEPS
+MAX_LIVE_STEPS = 2 * bounds.MAX_DRAFT_STEPS
 INBOX = subjects.inbox_stream("gateway")
 FOLLOWERS_S = 600.0
 """So far no follower of the broker lags behind; no task is purged that soon."""

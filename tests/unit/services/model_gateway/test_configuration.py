@@ -180,7 +180,7 @@ def test_every_prompt_that_a_decider_names_is_there():
 def test_schemas_hold_the_limits_and_strict_mode():
     schemas = Prompts().schemas
     steps = schemas["plan"]["properties"]["steps"]
-    assert steps["maxItems"] == bounds.MAX_PLAN_STEPS
+    assert steps["maxItems"] == bounds.MAX_DRAFT_STEPS
     assert steps["items"]["properties"]["inputs"]["maxItems"] == bounds.MAX_STEP_INPUTS
     assert steps["items"]["properties"]["tools"]["maxItems"] == bounds.MAX_TOOLS
     for node in (schemas["plan"], steps["items"], schemas["verdict"]):

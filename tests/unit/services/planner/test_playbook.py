@@ -148,7 +148,7 @@ def test_a_step_grant_is_narrowed_to_the_steps_tools_and_time(play):
         (draft({"id": "a", "instruction": " "}), "no_instruction"),
         (draft({"id": "a", "tools": ["rm_rf"]}), "tool_not_granted"),
         (draft(*({"id": f"s{n}"} for n in range(10_000))), "plan_too_large"),
-        (draft(*({"id": f"s{n}"} for n in range(bounds.MAX_PLAN_STEPS + 1))), "unreadable_plan"),
+        (draft(*({"id": f"s{n}"} for n in range(bounds.MAX_DRAFT_STEPS + 1))), "unreadable_plan"),
     ],
 )
 def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):

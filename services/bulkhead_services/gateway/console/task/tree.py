@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.text.amounts import format_duration
 from bulkhead.text.plain_text import cut_line
+from bulkhead_contracts.plan import planned_ids
 from bulkhead_services.gateway.console.api import Json
 
 MAX_NOTE_CHARS = 120
@@ -162,7 +163,25 @@ class TaskTree:
                 for call in step["calls"]:
                     self._add_outside_call(call, node.key)
             else:
-                self._add_step(step, node.key)
+                map_key = f"step.{plan['version']}.{planned_ids(step['step_id'])[-1]}"
+                map_node = self.nodes.get(map_key)
+                is_item = map_node is not None and map_node.told["inputs"] == step["inputs"] != []
+                self._add_step(step, map_key if is_item else node.key)
+        for key in node.children:
+            self._fold_items(self.nodes[key])
+
+    def _fold_items(self, node: TreeNode) -> None:
+        """Count the items below a map, and put those that failed first. Its own attempts read and gather; nobody calls
+        anything in them."""
+        items = [self.nodes[key] for key in node.children if self.nodes[key].kind == "step"]
+        if items:
+            counts = Counter(item.state for item in items)
+            node.note = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            node.tokens += sum(item.tokens for item in items)
+            node.cost_usd_micros += sum(item.cost_usd_micros for item in items)
+            for key in set(node.children).difference(item.key for item in items):
+                del self.nodes[key]
+            node.children = [item.key for item in sorted(items, key=lambda item: item.state not in BAD)]
 
     def _add_step(self, step: Json, parent: str) -> None:
         tried, version = step["tried"], step["plan_version"]

@@ -137,3 +137,17 @@ def test_what_failed_or_waits_is_chosen_first() -> None:
     assert tree.nodes[failed].state in ("failed", "stopped") and failed.startswith("step.2."), "of the last plan"
     assert tree.choose_key("", "b") == "step.2.b" and tree.choose_key("step.1.b", "") == "step.1.b"
     assert tree.choose_key("call.none", "") == failed
+
+
+def test_the_items_of_a_map_are_folded_below_it_and_those_that_failed_come_first() -> None:
+    story = large_story()
+    first = story["steps"][0] | {"step_id": "fares", "inputs": ["lines"]}
+    states = ["accepted", "failed", "accepted"]
+    items = [
+        first | {"step_id": f"fares-{number:04}", "outcome": state, "calls": ()} for number, state in enumerate(states)
+    ]
+    tree = TaskTree(story | {"steps": [first, *items]}, 0, has_ended=True)
+    node = tree.nodes["step.1.fares"]
+    assert node.note == "2 accepted, 1 failed"
+    assert node.children == ["step.1.fares-0001", "step.1.fares-0000", "step.1.fares-0002"]
+    assert tree.nodes["plan.1"].children == ["step.1.fares"]

@@ -77,7 +77,8 @@ async def test_the_route_of_a_task_reaches_the_planner_and_none_leaves_the_diges
     [(OPERATOR, {}, "user"), (OPERATOR, {"written_by": "model"}, "untrusted"), (AGENT, {}, "untrusted")],
 )
 async def test_words_that_a_model_wrote_have_no_persons_trust(mesh, http, key, options, trust):
-    steps = [{"id": "a", "title": "Pay", "instruction": "Pay Ben 5 EUR.", "acceptance": "Paid."}]
+    step = {"title": "Pay", "instruction": "Pay Ben 5 EUR.", "acceptance": "Paid."}
+    steps = [{"id": "a", **step, "tools": ["calculate"]}, {"id": "b", **step, "instruction": "It can call nothing."}]
     body = {"objective": "Pay Ben 5 EUR.", "plan": {"steps": steps}, **options}
     headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
     answer = await http.post("/v1/tasks", json=body, headers=headers)

@@ -1,0 +1,104 @@
+"""A worker reads a map's list, puts an item in its place, and gathers results into a list; none of it is believed."""
+
+import json
+
+import pytest
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.plan import MapOver, PlanStep
+from bulkhead_contracts.result import Label, Result
+from bulkhead_contracts.step import Gathering, MapItem, StepFinished, StepInput
+from bulkhead_services.worker.core import Worker
+from tests.playbook import Playbook
+from tests.unit.services.worker.test_playbook import assign, thinks
+
+LABEL = Label(sha256="a" * 64, kind="tool_result", observed_by="tool_executor")
+OVER = MapOver(of="lines", field="/rows", max_items=3)
+MAP = PlanStep(id="s1", title="", instruction="name the fare", inputs=("lines",), kind="noop", over=OVER)
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return Playbook(Worker())
+
+
+def inputs(play: Playbook, *texts: str) -> tuple[StepInput, ...]:
+    return tuple(
+        StepInput(step_id="lines", result=Result(content=play.add_content(text), provenance=(LABEL,))) for text in texts
+    )
+
+
+def count(play: Playbook, text: str, **changes: object) -> StepFinished:
+    assign(play, step=MAP, inputs=inputs(play, text), **changes)
+    return play.only_output(StepFinished)
+
+
+def test_a_map_counts_its_list(play: Playbook) -> None:
+    assert count(play, '{"rows": ["U1", {"line": 2}, null]}').items == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("no JSON at all", "no_list"),
+        ('{"lines": []}', "no_list"),
+        ('{"rows": {"0": 1}}', "no_list"),
+        ('{"rows": [1, 2, 3, 4]}', "too_many_items"),
+        ("[" * 10_000, "no_list"),
+        (json.dumps({"rows": ["x" * bounds.MAX_MAP_BYTES]}), "list_too_long"),
+    ],
+)
+def test_what_is_no_list_of_so_many_items_is_not_run(play: Playbook, text: str, code: str) -> None:
+    failure = count(play, text).failure
+    assert failure is not None and failure.code == code and failure.hint
+
+
+@pytest.mark.parametrize("value", ["U1", {"line": "U1", "stops": list(range(100))}, "ä" * 3_000, None, "half \ud800"])
+def test_an_item_takes_the_place_of_its_list_among_the_inputs(play: Playbook, value: object) -> None:
+    step = MAP.model_copy(update={"over": None, "kind": "agent", "id": "s1"})
+    rows = inputs(play, json.dumps({"rows": [0, value]}))
+    assign(play, step=step, inputs=rows, item=MapItem(of="lines", field="/rows", index=1))
+    part = next(part for part in play.only_output(ModelCallRequested).parts if part.kind == "input")
+    assert part.step_id == "lines" and part.title == "item 1 of 2" and part.content.author == "worker"
+    text = part.content.carried_text or play.texts[part.content.sha256]
+    whole = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    assert text == whole.encode("utf-8", "replace").decode()
+    thinks(play, "2.90")
+    assert LABEL in play.outputs[0].body.result.provenance, "it rests on what its list rests on"
+    play.replays()
+
+
+def test_an_item_that_the_list_lacks_fails(play: Playbook) -> None:
+    step = MAP.model_copy(update={"over": None, "kind": "agent"})
+    assign(play, step=step, inputs=inputs(play, '{"rows": [0]}'), item=MapItem(of="lines", field="/rows", index=1))
+    assert play.only_output(StepFinished).failure.code == "no_such_item"
+
+
+def gather(play: Playbook, *results: Result, **gathering: object) -> tuple[Result, object]:
+    rows = tuple(StepInput(step_id=f"s1-{number:04}", result=result) for number, result in enumerate(results))
+    assign(play, step=MAP, inputs=rows, gathering=Gathering(**{"max_bytes": bounds.MAX_MAP_BYTES, **gathering}))
+    result = play.only_output(StepFinished).result
+    return result, json.loads(result.content.carried_text or play.texts[result.content.sha256])
+
+
+def test_results_become_a_list_in_order(play: Playbook) -> None:
+    texts = ('{"fare": 2.9}', "a text", "1,2", "", '"quoted"', "[" * 40)
+    contents = [Result(content=play.add_content(text)) for text in texts]
+    result, listed = gather(play, *contents, Result(standing="failed"), Result(summary="short"))
+    assert listed == [{"fare": 2.9}, "a text", "1,2", "", "quoted", "[" * 40, None, "short"]
+    assert result.completeness.complete
+    play.replays()
+
+
+def test_lists_are_joined(play: Playbook) -> None:
+    lists = [Result(content=play.add_content(text)) for text in ("[1,[2]]", "[]", "[3]")]
+    assert gather(play, *lists, joins=True)[1] == [1, [2], 3]
+
+
+def test_what_does_not_fit_is_cut_and_told(play: Playbook) -> None:
+    contents = [Result(content=play.add_content(text)) for text in ("1", "x" * 100, "2")]
+    result, listed = gather(play, *contents, max_bytes=50, first=64)
+    assert listed == [1, None, 2]
+    [omission] = result.completeness.omissions
+    assert (omission.reason, omission.detail) == ("truncated", "item 65")
