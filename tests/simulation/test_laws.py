@@ -6,6 +6,7 @@ A law that no falsified run breaks would hold in every schedule and show nothing
 import copy
 import itertools
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from tests.simulation.laws import oracle
 from tests.simulation.laws.reading import of, type_of, wishes
 from tests.simulation.laws.record import Record
 from tests.simulation.mesh.outside import Call
+from tests.simulation.situations.wishes import maps, plan_calls
 
 from .scenario import Act
 from .schedule import Schedule, judge
@@ -116,6 +118,16 @@ def given_enough(record: Record) -> None:
     change(record, "INBOX_GATEWAY", "mesh.task.ended", lambda end: {**end, "status": "failed"})
 
 
+def mapped_twice(record: Record) -> None:
+    """A map of one item was run, which was counted twice."""
+    _, task = one(record)
+    scenario = maps.add(random.Random(1), replace(record.scenario, wishes=()))
+    record.scenario, record.tasks = scenario, {maps.NAME: task}
+    [wish] = scenario.wishes
+    assert wish.plan is not None
+    record.counter.counts.update(dict.fromkeys(json.loads(wish.plan.steps[0].instruction), 2))
+
+
 def delivers_nothing(record: Record) -> None:
     """All is said to be answered, and a person reads nothing."""
     change(
@@ -183,6 +195,11 @@ FALSE: dict[str, Callable[[Record], None]] = {
     "halting": lambda run: halted(run, "tenant", one(run)[0].tenant),
     "hurry": given_enough,
     "approvals": lambda run: run.counter.counts.update({"allow0.a.0": 1}),
+    "flows": lambda run: change(
+        run, "INBOX_GATEWAY", "mesh.task.step_ended", lambda end: {**end, "skipped": [end["step_id"]]}
+    ),
+    "maps": mapped_twice,
+    "plan_calls": lambda run: run.counter.counts.update({plan_calls.COUNTED: 2}),
     "topups": lambda run: halted(run, "task", one(run)[1], pauses=True),
     "strays": lambda run: (
         run.acts.append("stray0"),

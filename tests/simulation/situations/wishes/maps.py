@@ -56,7 +56,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 def complain(record: Any) -> Iterator[str]:
     """See the module."""
     for wish, task in wishes(record):
-        if wish.name != NAME:
+        if wish.name != NAME or wish.plan is None or wish.plan.steps[1].over is None:
             continue
         names = json.loads(wish.plan.steps[0].instruction)
         parallel = wish.plan.steps[1].over.parallel
