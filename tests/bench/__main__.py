@@ -26,7 +26,18 @@ from bulkhead_infra.processes.child import StartFailed
 from tests.bench.accounting import Unreadable
 from tests.bench.against import measure_against
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
-from tests.bench.measures import admitting, calling, flooding, full_steps, gating, growing, recovering, stepping, whole
+from tests.bench.measures import (
+    admitting,
+    calling,
+    flooding,
+    full_steps,
+    gating,
+    growing,
+    planning,
+    recovering,
+    stepping,
+    whole,
+)
 from tests.bench.peers import dbos_peer, floor
 from tests.bench.peers.agent_peers import AGENT_PEERS
 from tests.bench.peers.postgres import NoPostgres
@@ -63,6 +74,7 @@ OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[st
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
     admitting.admissions: admitting.MEASURES,
     gating.boundary: gating.MEASURES,
+    planning.planning: planning.MEASURES,
     flooding.flood: ("flood_latency_ratio", "flood_latency_alone_ms", "flood_tasks_per_s"),
 }
 FRESH: dict[Measure, tuple[str, ...]] = {

@@ -11,6 +11,7 @@ TARGETS: dict[str, Target] = {
     "steps_per_s": (1_000, 2_000),
     "cpu_per_step_ms": (1.5, 0.68),
     "task3_p50_ms": (10.0, 5.6),
+    **{f"planner_cpu_growth_{shape}_1000": (1.3, 1.2) for shape in ("chain", "fan", "map")},
     "recovery_s": (3.0, 2.4),
     "rerun_recorded_steps": (0, 0),
     "pss_total_mb": (250, 127),

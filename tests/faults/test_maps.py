@@ -14,7 +14,7 @@ KILLED = ("worker", "planner", "tool_executor", "worker", "planner", "tool_execu
 
 
 def _plan() -> dict[str, object]:
-    """Two lists of ones, and a map over each that counts once an item. A noop's result has 200 characters at most."""
+    """Two lists of ones (a result of a noop has 200 characters), and a map over each that counts once an item."""
     steps = []
     for name in "ab":
         call = {"tool": "counter_increment", "arguments_json": json.dumps({"name": name, "amount": 1})}

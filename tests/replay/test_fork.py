@@ -325,7 +325,7 @@ async def test_a_line_of_forks_is_bounded(on, monkeypatch):
 
 
 async def test_a_fork_that_no_message_can_carry_is_refused(on, monkeypatch):
-    assert forks.too_large(bounds.MAX_MESSAGE_BYTES) is None
+    assert forks.too_large(bounds.MAX_MESSAGE_BYTES, None) is None
     old = await chain(on)
     monkeypatch.setattr(forks, "bounds", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
     new = await fork(on, old, "a", "b")

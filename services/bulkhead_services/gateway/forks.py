@@ -273,9 +273,13 @@ async def _read_fork_line(
     return RequestRefusal("fork_too_deep", f"a fork of a fork, over {MAX_ANCESTORS} times", "submit a new task")
 
 
-def too_large(size_bytes: int) -> RequestRefusal | None:
+def too_large(size_bytes: int, plan: Plan | None) -> RequestRefusal | None:
     """Refuse what no message can carry."""
     if size_bytes <= bounds.MAX_MESSAGE_BYTES:
         return None
     message = f"plan and results take {size_bytes} bytes; {bounds.MAX_MESSAGE_BYTES} fit"
-    return RequestRefusal("fork_too_large", message, "take over fewer steps")
+    if plan is not None and plan.steps:
+        sizes = {step.id: len(step.model_dump_json()) for step in plan.steps}
+        longest = max(sizes, key=sizes.__getitem__)
+        message += f"; step {longest} is the longest of {len(sizes)}, with {sizes[longest]}"
+    return RequestRefusal("fork_too_large", message, "take over fewer steps, shorten their texts, or map alike ones")

@@ -293,7 +293,7 @@ class Intake:
             delegated=reply.delegated,
             roles=reply.roles,
         )
-        if (refusal := forks.too_large(len(body.encode()))) is not None:
+        if (refusal := forks.too_large(len(body.encode()), request.plan)) is not None:
             await self._reject_task(message, refusal)
             return
         await self._context.publisher.send(

@@ -15,7 +15,7 @@ from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
-from bulkhead_contracts.result import Usage, digest_of
+from bulkhead_contracts.result import Failure, Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps
@@ -40,6 +40,13 @@ def adopt_plan(
     steps, left_out = _limit_shown_tools(state, steps)
     plan = plans.compose_plan(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
     plan = plan.model_copy(update={"approval": approval})
+    if (size_bytes := len(PlanAdopted(plan=plan).encode())) > bounds.MAX_MESSAGE_BYTES and plan.notes:
+        plan = plan.model_copy(update={"notes": ()})
+        size_bytes = len(PlanAdopted(plan=plan).encode())
+    if size_bytes > bounds.MAX_MESSAGE_BYTES:
+        reason = f"the plan and its last step, {plan.steps[-1].id}, take {size_bytes} bytes"
+        hint = f"{bounds.MAX_MESSAGE_BYTES} fit: shorten its texts, or make a map of steps that are alike"
+        return end_task(state, message, "failed", Failure.from_text("plan_too_large", reason, hint))
     state = replace(
         state,
         phase="running",

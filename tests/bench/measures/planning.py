@@ -6,6 +6,7 @@ chain, of steps that are all ready at once and composed in one, and of a map's i
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from bulkhead.flow import InboxMessage, Send
 from bulkhead.flow.content import reference
@@ -17,6 +18,7 @@ from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from bulkhead_contracts.types import Body
+from bulkhead_infra.nats.server import Durability
 from bulkhead_services.planner.core import Planner
 from tests.bench.figures import Book
 
@@ -48,6 +50,13 @@ def mapped(count: int) -> tuple[PlanStep, ...]:
 
 
 SHAPES = {"chain": chain, "fan": fan, "map": mapped}
+
+
+MEASURES = tuple(
+    name
+    for shape in SHAPES
+    for name in (f"planner_cpu_us_per_step_{shape}", *(f"planner_cpu_growth_{shape}_{size}" for size in SIZES[1:]))
+)
 
 
 def _noop(step_id: str, *inputs: str) -> PlanStep:
@@ -95,12 +104,12 @@ def _answers(body: Body, items: int) -> Iterator[StepFinished]:
         )
 
 
-def planning(book: Book, repeats: int = 1) -> None:
-    """CPU per step of each shape at each size, the least of several runs."""
+async def planning(book: Book, folder: Path, durability: Durability, scale: int) -> None:
+    """CPU per step of each shape at each size, the least of several runs: the same whatever is durable."""
     for shape, make_steps in SHAPES.items():
         costs: dict[int, float] = {}
         for size in SIZES:
-            for _ in range(3 * repeats):
+            for _ in range(3 * min(scale, 3)):
                 before, handed = time.process_time(), 0
                 for _ in range(max(1, STEPS_PER_SIZE // size // 4)):
                     handed += run_plan(make_steps(size), size)

@@ -158,6 +158,7 @@ def test_another_resources_request_under_this_name_is_not_heeded(play):
     assert play.state.lease_book.holder is None
 
 
+@pytest.mark.slow
 def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages(play):
     for number in range(bounds.MAX_MESSAGES_PER_TASK // 2 + 10):
         asks(play, f"t{number}")

@@ -88,3 +88,21 @@ def test_a_plan_may_have_as_many_steps_as_its_limit_says(play, more):
     )
     submit(play, plan=Plan.model_construct(steps=steps))
     assert len(play.outputs_of(PlanAdopted)) == 1 - more
+
+
+def test_a_plan_that_fits_no_message_is_refused_with_what_takes_the_room(play):
+    text = "x" * bounds.MAX_INSTRUCTION_CHARS
+    steps = tuple(
+        PlanStep(id=f"s{n}", title="", instruction=text, acceptance="done") for n in range(bounds.MAX_STEP_INPUTS)
+    )
+    submit(play, plan=Plan(steps=steps))
+    failure = play.only_output(TaskEnded).failure
+    assert failure.code == "plan_too_large" and "answer" in failure.message and "map" in failure.hint
+
+
+def test_more_ends_than_a_step_can_compose_are_refused_with_the_last(play):
+    steps = tuple(
+        PlanStep(id=f"s{n}", title="", instruction="do", acceptance="done") for n in range(bounds.MAX_STEP_INPUTS + 1)
+    )
+    submit(play, plan=Plan(steps=steps))
+    assert f"s{bounds.MAX_STEP_INPUTS} the last" in play.only_output(TaskEnded).failure.message
