@@ -207,9 +207,11 @@ class InboxFeed:
         doer is heard before the inbox has been read, and its clock is not the broker's."""
         due: list[tuple[int, LiveCall]] = []
         for heard in self.calls:
-            started_unix_ms = self._steps_started.get(heard[1].step_id)
             if heard[0] <= number:
                 continue
+            # A step that no plan has is not waited for.
+            is_planned = heard[1].step_id in self.view.steps or not self.view.steps
+            started_unix_ms = self._steps_started.get(heard[1].step_id, None if is_planned else 0)
             if started_unix_ms is None or (
                 until_unix_ms is not None and max(started_unix_ms, heard[1].time_unix_ms) >= until_unix_ms
             ):

@@ -38,6 +38,8 @@ class TurnDoings:
             key = f"step {data['step_id']}"
         elif name in ("approval.requested", "approval.ended"):
             key = data["approval_id"]
+        elif name == "plan.proposed":
+            key = name
         else:
             return ""
         values = {"name": name, "data": data, "title": self.titles.get(data.get("step_id", ""), "")}
