@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bulkhead.client import MeshError, Task, TaskEvent
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_tokens
+from bulkhead.text.live_calls import CALL_EVENTS, describe_call
 from bulkhead_cli.output import Exit, one_line, print_json
 from bulkhead_cli.screen import err
 from bulkhead_cli.tasks import answer, uncertain_writes
@@ -69,6 +70,8 @@ class TaskProgress:
                 return [self._step_started_line(data)]
             case "step.ended":
                 return [self._step_ended_line(data)]
+            case call_event if call_event in CALL_EVENTS:
+                return [_call_line(call_event, data)]
             case "task.ended":
                 style = "bold green" if data["status"] == answer.GOOD else "bold red"
                 return [
@@ -158,6 +161,12 @@ class TaskProgress:
         for line in wrapped[-MAX_LIVE_LINES:]:
             rendered.append(f"  {line}\n", "italic")
         return rendered
+
+
+def _call_line(name: str, data: Mapping[str, Any]) -> Text:
+    """A call of a step, as it begins or ends."""
+    style = "dim" if data.get("outcome", "found") in ("found", "succeeded") else "yellow"
+    return Text.assemble("  ", (data["step_id"], "bold"), (f" {describe_call(name, data)}", style))
 
 
 def _result_doubts(result: dict[str, Any]) -> str:

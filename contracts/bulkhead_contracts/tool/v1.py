@@ -16,9 +16,12 @@ from ..types import Body, Constraints, Contract, Count, Name, Reason, Sha256, Su
 
 Effect = Literal["read", "write"]
 PolicyEffect = Literal["permit", "ask", "forbid"]
-RuleName = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
+BoundedName = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
 """What a tool's result holds: personal data, a key, or (replaced in it) a credential of the call itself."""
+
+CallEvent = Literal["tool.started", "tool.ended", "retrieval.started", "retrieval.ended"]
+Excerpt = Annotated[str, Field(max_length=bounds.MAX_EXCERPT_CHARS)]
 
 
 def _is_unisolated(value: object) -> bool:
@@ -99,6 +102,37 @@ class ToolProgress(Contract):
     progress: Annotated[float, Field(allow_inf_nan=False)]
     total: Annotated[float | None, Field(allow_inf_nan=False)] = None
     message: Summary = ""
+
+
+class LookedAt(Contract):
+    """A document that a retrieval found: its best passage's title and the beginning of its text."""
+
+    document: BoundedName
+    title: Summary = ""
+    excerpt: Excerpt = ""
+
+
+class LiveCall(Contract):
+    """Live word of a doer (not stored): it takes a call up, or a call has its outcome.
+
+    A call that was refused before it began has no `started`; one that is taken up again has several. looks_at: excerpt
+    of its arguments, or its query. excerpt: of its result. Excerpts are bounded, and keys and personal data in them are
+    masked. outcome: "" while it runs. code: of its failure. passages, sources: of a retrieval, best first.
+    """
+
+    event: CallEvent
+    time_unix_ms: UnixMs
+    call_id: Token
+    step_id: str
+    attempt: Count
+    tool: BoundedName = ""
+    looks_at: Excerpt = ""
+    outcome: Tag = ""
+    code: Tag = ""
+    duration_ms: Count = 0
+    excerpt: Excerpt = ""
+    passages: Count = 0
+    sources: Annotated[tuple[LookedAt, ...], Field(max_length=bounds.MAX_LIVE_SOURCES)] = ()
 
 
 class WriteNoted(Body, type="mesh.tool.write_noted"):
@@ -274,9 +308,9 @@ class PolicyOutlook(Contract):
     otherwise."""
 
     from_asker: PolicyEffect
-    asker_rule: RuleName
+    asker_rule: BoundedName
     from_elsewhere: PolicyEffect
-    elsewhere_rule: RuleName
+    elsewhere_rule: BoundedName
     depends: bool
 
 
@@ -315,7 +349,7 @@ class PolicyRule(Contract):
     """A rule of the tenant's policy in Cedar. asks: it wants a person to agree. text: its beginning where it is very
     long."""
 
-    name: RuleName
+    name: BoundedName
     file: Annotated[str, Field(max_length=bounds.MAX_SUMMARY_CHARS)]
     line: Count
     effect: Literal["permit", "forbid"]
@@ -376,7 +410,7 @@ class PolicyTrialReplied(Body, type="mesh.tool.policy_trial_replied"):
     permit). origins: of each value, where it stands. failure: why it was not ruled on."""
 
     effect: PolicyEffect | None = None
-    rule: RuleName = ""
+    rule: BoundedName = ""
     risk: Literal["low", "medium", "high"] = "low"
     code: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     reasons: Annotated[tuple[Reason, ...], Field(max_length=bounds.MAX_FINDINGS)] = ()

@@ -1,17 +1,18 @@
 """Composition root of the gateway: HTTP, the inbox and live text, each with its handler."""
 
 import asyncio
+from collections.abc import Callable
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from bulkhead.bus.port import LiveSubscription
+from bulkhead.bus.port import LiveMessage, LiveSubscription
 from bulkhead.http_server.server import HttpServer
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.live_text import LIVE_PENDING, LIVE_TEXT
+from bulkhead.runtime.edge.live_text import LIVE_CALLS, LIVE_PENDING, LIVE_TEXT
 from bulkhead.runtime.edge.pokes import Pokes
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
@@ -119,10 +120,12 @@ class GatewayService(EdgeComponent):
         """Everything but the listening socket."""
         self._auth.load()
         live_text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
-        self._subscriptions = [live_text, await self._pokes.subscribe()]
+        live_calls = [await self._context.bus.subscribe_live(subject, LIVE_PENDING) for subject in LIVE_CALLS]
+        self._subscriptions = [live_text, *live_calls, await self._pokes.subscribe()]
         start = self._context.background.start
         self._tasks = [
-            start("text", self._read_live_text(live_text)),
+            start("text", self._read_live(live_text, self.feeds.apply_live_text)),
+            *(start("calls", self._read_live(calls, self.feeds.apply_live_call)) for calls in live_calls),
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("admission", self.admission.run()),
@@ -213,9 +216,10 @@ class GatewayService(EdgeComponent):
         self.changes.announce_change(tenant, task)
         self._backlog.discard_request(tenant, task)
 
-    async def _read_live_text(self, subscription: LiveSubscription) -> None:
+    @staticmethod
+    async def _read_live(subscription: LiveSubscription, apply: Callable[[LiveMessage], None]) -> None:
         async for live in subscription:
-            self.feeds.apply_live_text(live)
+            apply(live)
 
     async def _why_unready(self) -> str:
         if not self.http.started:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.grants import GrantRefused, Verifier
+from bulkhead.runtime.doer.excerpts import make_excerpt
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead.runtime.edge.protocol import ReceivedMessage, RpcTable
 from bulkhead.runtime.errors import Deferred, NotDone
@@ -37,6 +38,7 @@ from bulkhead_contracts.retrieval import (
     RetrievalReplied,
     RetrievalRequested,
 )
+from bulkhead_contracts.tool import LiveCall, LookedAt
 from bulkhead_contracts.types import Body
 from bulkhead_services.rag.effects import FileLibrary
 from bulkhead_services.rag.port import EmbeddedTexts, EmbeddingFailed, NewDocument, RetrievalCandidates, Vector
@@ -214,6 +216,31 @@ class Rag(Doer[Request]):
         """Never asked for, since nothing here is claimed; answered all the same."""
         failure = Failure.from_text("uncertain", "it is unknown whether this was done", "ask again: repeating is safe")
         return self.refusal_reply(request, failure)
+
+    def describe_call(self, request: Request, reply: Body | None, now_unix_ms: int) -> LiveCall | None:
+        """Live word about a retrieval: its query, then the documents that it found. Nobody watches what people do to
+        documents."""
+        if not isinstance(request, RetrievalRequested):
+            return None
+        same = {name: getattr(request, name) for name in ("call_id", "step_id", "attempt")}
+        common = same | {"time_unix_ms": now_unix_ms, "looks_at": make_excerpt(request.query), "tool": SEARCH_TOOL}
+        if not isinstance(reply, RetrievalReplied):
+            return LiveCall(event="retrieval.started", **common)
+        best: dict[str, LookedAt] = {}
+        for passage in reply.passages:
+            document, excerpt = passage.citation.document, passage.content.summary
+            if document not in best and len(best) < bounds.MAX_LIVE_SOURCES:
+                best[document] = LookedAt(document=document, title=passage.title, excerpt=make_excerpt(excerpt))
+        return LiveCall(
+            event="retrieval.ended",
+            outcome=reply.outcome,
+            code=reply.failure.code if reply.failure else "",
+            duration_ms=reply.duration_ms,
+            excerpt=make_excerpt(reply.failure.message) if reply.failure else "",
+            passages=len(reply.passages),
+            sources=tuple(best.values()),
+            **common,
+        )
 
     # Retrieval
 

@@ -15,6 +15,7 @@ from functools import partial
 
 from bulkhead.runtime.component import Component, Pool, RpcTable
 from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.doer.excerpts import make_excerpt
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, Reservation, SideHandlers, halt_reason
 from bulkhead.runtime.errors import HandBack, JobRefused, NotDone
 from bulkhead.telemetry import metrics, names
@@ -24,7 +25,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Failure, Usage
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, WriteResolveRequested
+from bulkhead_contracts.tool import LiveCall, ToolCallReplied, ToolCallRequested, WriteResolveRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, GatePass
 from bulkhead_services.tool_executor.effects import ToolRunner
@@ -242,6 +243,22 @@ class ToolExecutor(Doer[ToolCallRequested]):
         metrics.writes_uncertain.add(1, {names.TOOL_NAME: request.tool})
         failure = Failure.from_text("uncertain", message, "it is not repeated: a person must look whether it happened")
         return self.refusal_reply(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
+
+    def describe_call(self, request: ToolCallRequested, reply: Body | None, now_unix_ms: int) -> LiveCall:
+        """Live word about a call: its tool and the beginning of its arguments, then of its result."""
+        same = {name: getattr(request, name) for name in ("call_id", "step_id", "attempt", "tool")}
+        common = same | {"time_unix_ms": now_unix_ms, "looks_at": make_excerpt(request.arguments_json)}
+        if not isinstance(reply, ToolCallReplied):
+            return LiveCall(event="tool.started", **common)
+        result = reply.failure.message if reply.failure else reply.content.summary if reply.content else ""
+        return LiveCall(
+            event="tool.ended",
+            outcome=reply.outcome,
+            code=reply.failure.code if reply.failure else "",
+            duration_ms=reply.duration_ms,
+            excerpt=make_excerpt(result),
+            **common,
+        )
 
     async def on_outcome_stored(self, message: ReceivedMessage, reply: Body) -> None:
         """Tell people of a write that is uncertain."""

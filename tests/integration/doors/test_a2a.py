@@ -31,6 +31,11 @@ async def test_a_message_is_a_task_that_is_followed_to_its_cited_answer(tmp_path
         assert task.history[0].parts[0].text == "What is 17 * 23?"
         assert {one.status_update.status.state for one in between} == {WORKING}
         drafts = [one.status_update for one in between if one.status_update.metadata["bulkhead"]["event"] == "text"]
+        calls = [one.status_update for one in between if "callId" in one.status_update.metadata["bulkhead"]]
+        assert [one.status.message.parts[0].text.split(" after ")[0] for one in calls] == [
+            'calls calculate: {"expression": "17 * 23"}',
+            "calculate succeeded",
+        ]
         text, data = answer.artifact_update.artifact.parts
         assert "391" in text.text and "".join(one.status.message.parts[0].text for one in drafts) == text.text
         marker = data.data.struct_value["citations"][0]["marker"]

@@ -154,13 +154,15 @@ async def test_only_the_listed_listener_hears_live_words(tmp_path, tokens):
             clients[identity] = await open_clients.enter_async_context(broker.client(identity))
             await clients[identity].nc.subscribe(">", cb=partial(_note, heard[identity]))
             await clients[identity].settle()
-        await clients["model_gateway"].nc.publish("live.model_gateway.demo.t1", b"token")
+        for speaker in ("model_gateway", "rag", "tool_executor"):
+            await clients[speaker].nc.publish(f"live.{speaker}.demo.t1", b"word")
         assert "error" not in await clients["worker"].store("mesh.worker.rag.3.demo.t1.-")
         assert "error" not in await clients["budget"].store("$KV.CONTROL.task.t1")
         async with asyncio.timeout(5):
-            while not heard["doors"] & heard["gateway"] & {"live.model_gateway.demo.t1"} or not all(
-                "control.live.task.t1" in heard[name] for name in (*expected.SERVICES, "operator")
-            ):
+            while (
+                not heard["doors"] & heard["gateway"] & {"live.model_gateway.demo.t1"}
+                or not {"live.rag.demo.t1", "live.tool_executor.demo.t1"} <= heard["gateway"]
+            ) or not all("control.live.task.t1" in heard[name] for name in (*expected.SERVICES, "operator")):
                 await asyncio.sleep(0.01)
         for client in clients.values():
             await client.settle()
@@ -169,7 +171,10 @@ async def test_only_the_listed_listener_hears_live_words(tmp_path, tokens):
         "gateway",
         "doors",
         "model_gateway",
+        "rag",
+        "tool_executor",
     }
+    assert {who for who, subjects in heard.items() if "live.rag.demo.t1" in subjects} == {"gateway", "rag"}
     assert {who for who, subjects in heard.items() if any(_plane(one, "mesh") for one in subjects)} == {"worker"}
     assert not any("control.live.task.t1" in heard[name] for name in expected.PUBLISHERS)
 

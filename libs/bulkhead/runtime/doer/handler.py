@@ -217,6 +217,7 @@ class DoerHandler:
             claim = IdempotencyRecord(request=request, claimed=True, used=lost)
             sequence = await self._put_record(place, claim, sequence)
             crash_points.pass_point("after_claim")
+        await self._tell_watchers(job)
         try:
             reply = await self._doer.act(job, hands, turn)
         except JobRefused as refusal:
@@ -275,6 +276,7 @@ class DoerHandler:
             # It is done anew, under another reservation: nobody else knows what this one used.
             await self._settle_all(message, settled)
             raise
+        await self._tell_watchers(message, reply)
         await self._doer.on_outcome_stored(message, reply)
 
     async def _answer_again(self, message: ReceivedMessage, outcome: StoredOutcome) -> None:
@@ -363,6 +365,13 @@ class DoerHandler:
         finally:
             with suppress(BusError):
                 await self._put_record(place, record, sequence)
+
+    async def _tell_watchers(self, message: ReceivedMessage, reply: Body | None = None) -> None:
+        """Say live that a call is taken up, or what its outcome is: nothing rests on whether it is heard."""
+        live_call = self._doer.describe_call(message.body, reply, self._context.clock())
+        if live_call is not None:
+            with suppress(BusError):
+                await self._publish_live(message.tenant, message.task, live_call)
 
     async def _publish_live(self, tenant: str, task: str, body: Contract) -> None:
         subject = subjects.live_subject(self._context.service, tenant, task)

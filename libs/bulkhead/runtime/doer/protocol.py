@@ -23,6 +23,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, CallAhead, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Failure, Usage
+from bulkhead_contracts.tool import LiveCall
 from bulkhead_contracts.types import Body, Contract
 
 R = TypeVar("R", bound=Body)
@@ -267,7 +268,7 @@ class JobContext:
         return self._halts.halt_event(target_of(job, tool, model), ends)
 
     async def publish_live(self, job: "Job[R]", body: Contract) -> None:
-        """Publish unstored progress (TextDelta, ToolProgress) for the job's task."""
+        """Publish unstored progress (TextDelta, ToolProgress, LiveCall) for the job's task."""
         await self._live(job.tenant, job.task, body)
 
 
@@ -306,6 +307,11 @@ class Doer(Component, ABC, Generic[R]):
     async def resolve_claim(self, job: Job[R], hands: JobContext, begun_unix_ms: int) -> Body | None:
         """The reply to a write that was claimed at begun_unix_ms and has no record, where the doer can find out what
         became of it; else None. Raises HandBack while that cannot be told yet."""
+        return None
+
+    def describe_call(self, request: R, reply: Body | None, now_unix_ms: int) -> LiveCall | None:
+        """Live word about a call for watchers of its task: it is taken up (without a reply), or has its outcome. None
+        where they are told nothing."""
         return None
 
     async def on_outcome_stored(self, message: ReceivedMessage, reply: Body) -> None:

@@ -25,6 +25,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from bulkhead.a2a import states
 from bulkhead.client import Mesh
 from bulkhead.gateway_api.approvals import ApprovalListQuery
+from bulkhead.text.live_calls import CALL_EVENTS, describe_call
 from bulkhead.text.plain_text import escape_controls
 
 Document = Mapping[str, Any]
@@ -139,6 +140,10 @@ def status_update(document: Document, name: str, data: Document) -> TaskStatusUp
         case "text":
             about |= {"stepId": data["step_id"], **{key: data[key] for key in ("attempt", "offset", "replace")}}
             parts = [_text_part(data["text"])]
+        case call if call in CALL_EVENTS:
+            about |= {"stepId": data["step_id"], "callId": data["call_id"], "tool": data["tool"]}
+            about |= {"outcome": data["outcome"]} if "outcome" in data else {}
+            parts = [_text_part(describe_call(name, data))]
         case _:
             return None
     new_status = TaskStatus(state=new_state)
@@ -147,6 +152,7 @@ def status_update(document: Document, name: str, data: Document) -> TaskStatusUp
     else:
         new_status.timestamp.GetCurrentTime()
     if parts:
+        name = f"{name}-{data['call_id']}" if name in CALL_EVENTS else name
         name = f"{document['task_id']}-{name}-{new_status.timestamp.ToMilliseconds()}-{data.get('offset', 0)}"
         new_status.message.CopyFrom(_build_message(name, parts))
     ids = {"task_id": document["task_id"], "context_id": context_id(document)}

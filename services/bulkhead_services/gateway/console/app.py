@@ -13,6 +13,7 @@ from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
 from bulkhead_services.gateway.console.calls import ConsoleCallRoutes
+from bulkhead_services.gateway.console.chat.room import ConsoleChatRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
 from bulkhead_services.gateway.console.documents import ConsoleDocumentRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
@@ -48,6 +49,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleTaskActionRoutes,
     ConsoleComparisonRoutes,
     ConsoleApprovalRoutes,
+    ConsoleChatRoutes,
     ConsoleSubmissionRoutes,
     ConsoleDocumentRoutes,
     ConsoleSpendRoutes,

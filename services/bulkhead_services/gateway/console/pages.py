@@ -68,7 +68,10 @@ ROOM_GROUPS = (
         ),
     ),
     ("Answers", (("/quality", "Quality", "gauge"), ("/labels", "Labels", "tags"))),
-    ("Ask", (("/new-task", "New task", "plus"), ("/documents", "Documents", "files"))),
+    (
+        "Ask",
+        (("/chat", "Chat", "message-square"), ("/new-task", "New task", "plus"), ("/documents", "Documents", "files")),
+    ),
     (
         "Operate",
         (
@@ -82,7 +85,7 @@ ROOM_GROUPS = (
 """What the menu lists: for each group address, name and icon of its rooms."""
 ROOM_ROLES: dict[str, AllowedRoles] = dict.fromkeys(
     ("/coordination", "/spend", "/models", "/dead-letters", "/identities"), OVERSEERS
-) | {"/prompts": PROMPT_READERS, "/new-task": SUBMITTERS, "/labels": PEOPLE}
+) | {"/prompts": PROMPT_READERS, "/chat": SUBMITTERS, "/new-task": SUBMITTERS, "/labels": PEOPLE}
 """Who may use a room; one that is not named here is everybody's."""
 CODE = re.compile(r"`([^`<>]+)`")
 WORD = re.compile(r"\w+")

@@ -22,8 +22,9 @@ LAST = ("task.ended", "task.rejected")
 
 @dataclass(slots=True)
 class LiveTexts:
-    """The texts that steps have written up to now, with the steps' titles."""
+    """The texts that steps have written up to now, with the steps' titles. task_id: where a page has several."""
 
+    task_id: str = ""
     titles: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
@@ -32,7 +33,7 @@ class LiveTexts:
         if name == "plan.adopted":
             self.titles |= {step["id"]: step["title"] for step in data["plan"]["steps"]}
         if name == "step.ended" and self.texts.pop(data["step_id"], None) is not None:
-            return f'<section id="writes-{element_of(data["step_id"])}" hx-swap-oob="delete"></section>'
+            return f'<section id="writes-{element_of(self.task_id + data["step_id"])}" hx-swap-oob="delete"></section>'
         return ""
 
     def render_text(self, data: Json) -> str:
@@ -42,7 +43,11 @@ class LiveTexts:
         full_text = (before or "")[: data["offset"]] + piece
         self.texts[step] = full_text
         grows = before is not None and not data["replace"] and data["offset"] == len(before)
-        labels = {"element": element_of(step), "title": self.titles.get(step) or step, "fresh": before is None}
+        labels = {
+            "element": element_of(self.task_id + step),
+            "title": self.titles.get(step) or step,
+            "fresh": before is None,
+        }
         return render_template("tasks/text.html", **labels, grows=grows, text=piece if grows else full_text)
 
 

@@ -83,7 +83,7 @@ def _parameter_of(query: type[Query[Any]], name: str, schema: Json) -> Json:
     return query_parameter(name, schema["description"], plain) | several
 
 
-EVENT_NAMES = [*events.NAMES.values(), events.RESUMED, "task.rejected", events.TEXT]
+EVENT_NAMES = [*events.NAMES.values(), events.RESUMED, "task.rejected", *events.CALLS, events.TEXT]
 EVENT = {
     "description": "Each event of the stream",
     "type": "object",
@@ -106,8 +106,12 @@ call waits for a person), `approval.ended`, `task.ended`, `task.rejected` and `b
 near) are stored facts: each arrives exactly once. `text` carries a step's text while it is written: {step_id, attempt,
 call_id, offset, text, replace}. Keep the first `offset`
 characters (Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was
-shown before. The text is complete before `step.ended` with outcome `accepted`. `task.ended` carries the answer, and
-the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
+shown before. The text is complete before `step.ended` with outcome `accepted`. `tool.started`, `tool.ended`,
+`retrieval.started` and `retrieval.ended` tell the calls of a step as they happen: {call_id, step_id, attempt, tool,
+looks_at}, at the end with outcome, code, duration_ms, excerpt, passages and sources. They are not stored: one may be
+missing, or come again after a reconnect. Excerpts are short and masked, and "" for who may not read the task's history.
+`task.ended` carries the answer, and the stream ends after it; reconnecting then gives 204. Lines that begin with a
+colon are heartbeats."""
 
 _READ = (401, 403, 503)
 _TASK = path_parameter("task_id", "The task's id")

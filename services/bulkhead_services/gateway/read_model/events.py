@@ -15,6 +15,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import get_args
 
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
@@ -30,6 +31,7 @@ from bulkhead_contracts.task import (
     TaskQueued,
     TaskReleased,
 )
+from bulkhead_contracts.tool import CallEvent, LiveCall
 from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView
 
 MAX_OPEN_TEXTS = 32
@@ -126,6 +128,13 @@ class FeedFact:
     last: bool = False
     part: int = 0
 
+    @property
+    def time_unix_ms(self) -> int:
+        """The broker's time."""
+        time_unix_ms = self.data["time_unix_ms"]
+        assert isinstance(time_unix_ms, int)
+        return time_unix_ms
+
 
 def fact_of(message: ReceivedMessage, before: TaskView, after: TaskView, part: int = 0) -> FeedFact | None:
     """The event that a message of the inbox, or a part of one, stands for, given the views around it; None for what is
@@ -183,6 +192,7 @@ NAMES: dict[type, str] = {
     ApprovalRequested: "approval.requested",
     ApprovalEnded: "approval.ended",
 }
+CALLS: tuple[str, ...] = get_args(CallEvent)
 TEXT = "text"
 RESUMED = "task.resumed"
 
@@ -266,6 +276,19 @@ def text_event(
     data = {"step_id": step_id, "attempt": attempt, "call_id": call_id}
     data |= {"offset": offset, "text": piece, "replace": replace}
     return Event(TEXT, to_json(data), position.to_event_id())
+
+
+def call_event(position: StreamPosition, task: str, call: LiveCall, *, words: bool) -> Event:
+    """The event of a live word about a call. words: with what it looks at, and excerpts of what it brought."""
+    cut = {} if words else {"looks_at": "", "excerpt": ""}
+    data = {"task_id": task, **call.model_dump(exclude={"event"}), **cut}
+    if not words:
+        data["sources"] = [source | {"excerpt": ""} for source in data["sources"]]
+    shown = data if call.outcome else {name: data[name] for name in data if name not in _OF_OUTCOMES}
+    return Event(call.event, to_json(shown), position.to_event_id())
+
+
+_OF_OUTCOMES = frozenset({"outcome", "code", "duration_ms", "excerpt", "passages", "sources"})
 
 
 def to_json(data: dict[str, object]) -> str:

@@ -8,7 +8,7 @@ again from the stream, and what a purge has removed there is forgotten here: its
 import asyncio
 import bisect
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,15 +16,15 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, LiveMessage, StoredMessage
 from bulkhead.flow import replace
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.edge.live_text import text_delta
+from bulkhead.runtime.edge.live_text import live_call, text_delta
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import TEXT, TextDelta
 from bulkhead_contracts.plan import PlanAdopted
-from bulkhead_contracts.task import StepEnded, TaskRequested, list_facts
-from bulkhead_contracts.tool import WritesReplied
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskRequested, list_facts
+from bulkhead_contracts.tool import LiveCall, WritesReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.read_model.events import (
     FeedFact,
@@ -40,6 +40,8 @@ log = Log("gateway.feeds")
 READ_BATCH = 256
 REREAD_ATTEMPTS = 6
 MAX_LIVE_STEPS = 2 * bounds.MAX_DRAFT_STEPS
+MAX_LIVE_CALLS = 256
+"""Words about calls that a feed remembers for who comes later: two of each call, of the last ones."""
 INBOX = subjects.inbox_stream("gateway")
 FOLLOWERS_S = 600.0
 """So far no follower of the broker lags behind; no task is purged that soon."""
@@ -61,6 +63,10 @@ class InboxFeed:
         self.opening: ReceivedMessage | None = None
         self.facts: list[FeedFact] = []
         self.live: dict[str, LiveStepText] = {}
+        self.calls: deque[tuple[int, LiveCall]] = deque(maxlen=MAX_LIVE_CALLS)
+        self._calls_heard = 0
+        self._steps_started: dict[str, int] = {}
+        """By step, the broker's time of its first start."""
         self.sequence = 0
         self.first_sequence = 0
         self.version = 0
@@ -145,6 +151,8 @@ class InboxFeed:
         self.doubtful_writes = None
         self.facts.clear()
         self.live.clear()
+        self.calls.clear()
+        self._steps_started.clear()
         self._ended_attempts.clear()
 
     def _apply_message(self, message: ReceivedMessage) -> None:
@@ -162,7 +170,9 @@ class InboxFeed:
         if fact is None:
             return
         self.facts.append(fact)
-        if isinstance(message.body, PlanAdopted):
+        if isinstance(message.body, StepStarted):
+            self._steps_started.setdefault(fact.step_id, fact.time_unix_ms)
+        elif isinstance(message.body, PlanAdopted):
             self._ended_attempts.clear()
         elif isinstance(message.body, StepEnded):
             self._ended_attempts[fact.step_id] = fact.attempt
@@ -184,6 +194,30 @@ class InboxFeed:
         if heard is not None:
             self.live[delta.step_id] = heard
             self.wake_watchers()
+
+    def add_live_call(self, call: LiveCall) -> None:
+        """A live word about a call; numbered from 1."""
+        if not self.has_ended:
+            self._calls_heard += 1
+            self.calls.append((self._calls_heard, call))
+            self.wake_watchers()
+
+    def calls_after(self, number: int, until_unix_ms: int | None = None) -> list[tuple[int, LiveCall]]:
+        """Numbered words about calls behind this one, from before a time. Each comes after the start of its step: a
+        doer is heard before the inbox has been read, and its clock is not the broker's."""
+        due: list[tuple[int, LiveCall]] = []
+        for heard in self.calls:
+            if heard[0] <= number:
+                continue
+            # A step that no plan has is not waited for.
+            is_planned = heard[1].step_id in self.view.steps or not self.view.steps
+            started_unix_ms = self._steps_started.get(heard[1].step_id, None if is_planned else 0)
+            if started_unix_ms is None or (
+                until_unix_ms is not None and max(started_unix_ms, heard[1].time_unix_ms) >= until_unix_ms
+            ):
+                break
+            due.append(heard)
+        return due
 
     def facts_after(self, position: StreamPosition) -> list[FeedFact]:
         """Facts beyond a position."""
@@ -332,9 +366,17 @@ class InboxFeeds:
             self.feed_of(tenant, task).add_live_text(delta, next(self._epochs))
             self._with_live[tenant, task] = None
 
+    def apply_live_call(self, live: LiveMessage) -> None:
+        """A word about a call from `live.<doer>.<tenant>.<task>`."""
+        if (heard := live_call(live)) is not None:
+            tenant, task, call = heard
+            self.feed_of(tenant, task).add_live_call(call)
+            self._with_live[tenant, task] = None
+
     def _drop_live_texts(self, key: tuple[str, str], _: None) -> None:
         if key in self._feeds:
             self._feeds[key].live.clear()
+            self._feeds[key].calls.clear()
 
     async def run(self) -> None:
         """Re-read every watched feed each `reread_s`, in case a poke was lost; returns after `close`."""

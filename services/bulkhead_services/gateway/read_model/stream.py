@@ -4,16 +4,18 @@ In: a feed, the position that the client names. Out: events as they come to be. 
 is owed is computed from the feed when the client can take more, so a slow one gets fewer and larger pieces.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.port import BusError
 from bulkhead.telemetry.log import Log
+from bulkhead_contracts.tool import LiveCall
 from bulkhead_services.gateway.read_model.events import (
     Event,
     FeedFact,
     SentText,
     StreamPosition,
+    call_event,
     owed_final,
     owed_live,
     step_key,
@@ -26,19 +28,37 @@ log = Log("gateway.stream")
 
 
 async def watch_task(
-    feeds: InboxFeeds, feed: InboxFeed, blobs: Blobs, position: StreamPosition
+    feeds: InboxFeeds,
+    feed: InboxFeed,
+    blobs: Blobs,
+    position: StreamPosition,
+    may_read_words: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Event]:
-    """Events after `position` until the task has ended, the bus fails or this replica closes."""
+    """Events after `position` until the task has ended, the bus fails or this replica closes. may_read_words: asked
+    before what a call looks at is told."""
+
+    told_call = 0
+
+    def tell_call(number: int, call: LiveCall) -> Event:
+        nonlocal told_call
+        told_call = number
+        return call_event(position, feed.task, call, words=may_read_words())
+
     with feeds.watch_feed(feed):
         try:
             await feed.refresh()
+            told_call = _last_told_call(feed, position)
             while not feeds.is_closing:
                 seen_version = feed.version
                 for fact in feed.facts_after(position):
+                    for numbered_call in feed.calls_after(told_call, None if fact.last else fact.time_unix_ms):
+                        yield tell_call(*numbered_call)
                     for event in await _events_of(fact, feed, blobs, position):
                         yield event
                     if fact.last:
                         return
+                for numbered_call in feed.calls_after(told_call):
+                    yield tell_call(*numbered_call)
                 for event in _live_events(feed, position):
                     yield event
                 if feed.has_ended and feed.version == seen_version:
@@ -47,6 +67,14 @@ async def watch_task(
         except BusError as error:
             # The client comes back with its last id; a half-sent event would be worse than none.
             log.warning("stream_cut", task=feed.task, reason=str(error))
+
+
+def _last_told_call(feed: InboxFeed, position: StreamPosition) -> int:
+    """Number of the last word about a call before the client's last stored event: what came after that it may have, and
+    is told again."""
+    before = [fact.time_unix_ms for fact in feed.facts if fact.sequence <= position.sequence]
+    told = feed.calls_after(0, before[-1]) if before else []
+    return told[-1][0] if told else 0
 
 
 async def _events_of(fact: FeedFact, feed: InboxFeed, blobs: Blobs, position: StreamPosition) -> list[Event]:

@@ -487,9 +487,9 @@ class Mesh:
                     return
                 self.handled = stored.sequence
 
-    async def live(self, task: str, delta: Contract, tenant: str = "acme") -> None:
-        """The model gateway streams."""
-        await self.bus.publish_live(f"live.model_gateway.{tenant}.{task}", delta.model_dump_json().encode())
+    async def live(self, task: str, delta: Contract, tenant: str = "acme", sender: str = "model_gateway") -> None:
+        """The model gateway streams, or another doer tells what it does."""
+        await self.bus.publish_live(f"live.{sender}.{tenant}.{task}", delta.model_dump_json().encode())
 
     async def blob(self, author: str, text: str, tenant: str = "acme") -> ContentRef:
         """Store content as another service."""

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.uncertain import require_resolved_writes
-from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to, safe_path
 
 
 class ConsoleTaskActionRoutes(ConsoleRoutes):
@@ -80,7 +80,8 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         form = await visit.read_form()
         body = {"score": form.get("score", ""), "comment": form.get("comment", "")}
         await visit.post(f"/v1/tasks/{_task_id(visit)}/rating", body, form.get(KEY_FIELD, ""), "PUT")
-        return redirect_to(visit.request, f"/tasks/{_task_id(visit)}", f"Your rating is stored: {body['score']}.")
+        page = safe_path(form.get("next") or f"/tasks/{_task_id(visit)}")
+        return redirect_to(visit.request, page, f"Your rating is stored: {body['score']}.")
 
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""

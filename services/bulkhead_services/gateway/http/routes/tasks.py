@@ -27,6 +27,7 @@ from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.content_access import log_content_read, may_read_history
 from bulkhead_services.gateway.http.openapi import encode_openapi
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies, StreamCaps
@@ -195,12 +196,26 @@ class GatewayHttpApp:
         if self._feeds.is_closing:
             raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
         return SlotHoldingEventStream(
-            self._server_sent_events(feed, position), self._caps.acquire_stream(claim), self._settings.heartbeat_s
+            self._server_sent_events(feed, position, claim),
+            self._caps.acquire_stream(claim),
+            self._settings.heartbeat_s,
         )
 
-    async def _server_sent_events(self, feed: InboxFeed, position: StreamPosition) -> AsyncIterator[ServerSentEvent]:
+    async def _server_sent_events(
+        self, feed: InboxFeed, position: StreamPosition, claim: RequesterClaim
+    ) -> AsyncIterator[ServerSentEvent]:
+        is_logged = False
+
+        def may_read_words() -> bool:
+            nonlocal is_logged
+            may_read = may_read_history(claim, feed)
+            if may_read and not is_logged:
+                log_content_read(claim, "calls", feed.task)
+                is_logged = True
+            return may_read
+
         yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
-        async for event in watch_task(self._feeds, feed, self._context.blobs, position):
+        async for event in watch_task(self._feeds, feed, self._context.blobs, position, may_read_words):
             yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
 
     async def cancel_task(self, request: Request) -> Response:

@@ -21,7 +21,9 @@ from bulkhead_contracts.task import (
     TaskPaused,
     TaskRequested,
 )
+from bulkhead_contracts.tool import LiveCall
 from bulkhead_services.gateway.read_model.events import StreamPosition
+from bulkhead_services.gateway.read_model.feeds import MAX_LIVE_CALLS
 from bulkhead_services.gateway.read_model.stream import watch_task
 from tests.unit.services.gateway.harness import AUTH, make_mesh, running, until
 
@@ -105,6 +107,11 @@ def delta(offset, text, call="c1", attempt=1, step="s1", verified=False):
     return TextDelta(call_id=call, step_id=step, attempt=attempt, offset=offset, text=text, verified=verified)
 
 
+def word(event, time_unix_ms, **more):
+    place = {"call_id": "c1", "step_id": "s1", "attempt": 1, "time_unix_ms": time_unix_ms}
+    return LiveCall(event=event, tool="search_documents", looks_at="refunds", **place, **more)
+
+
 WHOLE = ["task.accepted", "plan.adopted", "step.started", "step.ended", "task.ended"]
 
 
@@ -144,6 +151,29 @@ async def test_a_models_words_leave_the_socket_as_the_delivery_allows(mesh, deli
         assert watcher.texts["s1"] == TEXT, "what the checker accepted"
         said = json.dumps([data for name, data, _ in watcher.events if name != "text"][:-2])
         assert "Look" not in said and "look" not in said, "a model's plan is a model's words"
+
+
+async def test_calls_wait_for_their_step_and_come_again_where_a_client_may_have_missed_them(mesh):
+    async with running(mesh) as gateway:
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
+        async with watching(gateway, "pub_shop-t1") as watcher:
+            await until(lambda: gateway.feeds.feed_of("acme", "pub_shop-t1").watchers, "watched")
+            await mesh.live("pub_shop-t1", word("retrieval.started", 1), sender="rag")
+            await until(lambda: gateway.feeds.feed_of("acme", "pub_shop-t1").calls, "heard")
+            await begin(mesh)
+            await until(lambda: "retrieval.started" in watcher.names(), "told")
+            await mesh.live("pub_shop-t1", word("retrieval.ended", 2_000_000, outcome="found"), sender="rag")
+            await until(lambda: "retrieval.ended" in watcher.names(), "told")
+            assert watcher.names() == [*WHOLE[:3], "retrieval.started", "retrieval.ended"]
+            position = watcher.ids[-1]
+        async with watching(gateway, "pub_shop-t1", position) as again:
+            await until(lambda: "retrieval.ended" in again.names(), "told again")
+            await end(mesh)
+            await asyncio.wait_for(again.done.wait(), 10)
+        assert set(again.names()) == {"retrieval.started", "retrieval.ended", *WHOLE[3:]}
+        for number in range(2 * MAX_LIVE_CALLS):
+            gateway.feeds.feed_of("acme", "pub_shop-t2").add_live_call(word("tool.started", number))
+        assert len(gateway.feeds.feed_of("acme", "pub_shop-t2").calls) == MAX_LIVE_CALLS
 
 
 async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_be_resumed_between_them(mesh):

@@ -1,0 +1,1 @@
+"""The room Chat: a conversation, each turn of which is a task."""
