@@ -207,7 +207,7 @@ async def _record_sessions(recorder: ExampleRecorder, on: Stage, ann: httpx.Asyn
 
 
 async def _has_ended(ann: httpx.AsyncClient, url: str) -> bool:
-    return (await ann.get(url)).json()["status"] == "succeeded"
+    return bool((await ann.get(url)).json()["status"] == "succeeded")
 
 
 async def _has_label(olga: httpx.AsyncClient) -> bool:

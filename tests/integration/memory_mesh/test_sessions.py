@@ -1,6 +1,7 @@
 """Sessions on a whole mesh: what a turn is shown, who may take part, what a summary costs, and what goes with it."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.client import Refused, SyncMesh
 from bulkhead.client.session import Session
+from bulkhead_cli.output import Exit
+from bulkhead_cli.target import GatewayTarget
+from bulkhead_cli.tasks.chat import hold_conversation
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.task import TaskSubmitted
 from tests.replay.stage import OPERATOR, TENANT, Stage, call, silent, stage, use
@@ -158,6 +162,21 @@ async def test_what_a_document_said_in_an_earlier_turn_is_no_persons_word(tmp_pa
         assert attribution is not None and attribution.least in ("retrieved", "model")
         [value] = [value for value in attribution.values if value.text == "graz-line"]
         assert {origin.source for origin in value.origins} == {"retrieved", "model"}
+
+
+@pytest.mark.slow
+async def test_the_command_goes_on_with_a_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with stage(tmp_path) as on:
+        on.model.will(answer=[says("Noted."), says("It is 4711.")])
+        target = GatewayTarget(on.url, "bk_ann_of_demo")
+        assert await hold_conversation(target, "My number is 4711.", "", as_json=True) == Exit.OK
+        session = json.loads(capsys.readouterr().out.splitlines()[0])["session_id"]
+        assert await hold_conversation(target, "What is it?", session, as_json=False) == Exit.OK
+        printed = capsys.readouterr()
+        assert "It is 4711 [1]." in printed.out
+        assert "[1] step result what was said before in this conversation" in printed.out
+        assert f"bulkhead chat --session {session}" in printed.err
+        assert "My number is 4711." in prompts_of(on)[-1]
 
 
 def test_plain_programs_hold_a_session() -> None:

@@ -154,6 +154,11 @@ class SessionTurns:
                 sources += [(summary.task, summary.result)] if summary is not None else []
             groups = [self._relabel(tenant, source, task, result) for source, result in sources if result is not None]
             content = await self._context.blobs.put(tenant, part.text, summary=part.title)
+            # By it an answer that cites the part tells what that is.
+            own_label = Label(
+                sha256=content.sha256, kind="step_result", source=part.title, observed_by=self._context.service
+            )
+            groups.insert(0, (self._context.signer.sign_label(own_label, tenant, task),))
             result = Result(
                 content=content,
                 summary=part.title,

@@ -49,6 +49,8 @@ from bulkhead_services.gateway.read_model.task_index import TaskIndex
 MAX_BODY_BYTES = 128 * 1024
 LOST_TURN_MS = 30_000
 """A turn whose task is not there after so long was not stored; another may be taken."""
+SUMMARY_WORKFLOW = "session-summary"
+"""Name under which the spending for summaries is counted."""
 TITLE = "The turn cannot be taken"
 
 
@@ -271,7 +273,7 @@ class SessionRoutes:
         if summary_budget:
             limits = limits.model_copy(update={"cost_usd_micros": min(limits.cost_usd_micros, summary_budget)})
             # Nobody is shown a summary as an answer, and it may use no tool.
-            options |= {"tools": (), "check": False, "delivery": None, "constraints": ()}
+            options |= {"tools": (), "check": False, "delivery": None, "constraints": (), "workflow": SUMMARY_WORKFLOW}
         options |= {"conversation": session} | ({"written_by": "model"} if claim.agent else {})
         body = TaskRequested(
             objective=text,
