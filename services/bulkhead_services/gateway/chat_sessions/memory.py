@@ -19,13 +19,13 @@ from bulkhead_contracts.tool import ToolSpec
 
 BYTES_PER_TOKEN = 4
 MAX_ANSWER_CHARS = 4_000
-"""Of one answer; the rest is left out, and said to be."""
+"""Bound of one answer; the rest is left out, and said to be."""
 MAX_SHOWN_TOKENS = 6_000
-"""Of the turns that are shown as they were said. The oldest go first, and are said to be left out."""
+"""Bound of the turns that are shown as they were said. The oldest go first, and are said to be left out."""
 SUMMARY_SHARE = 0.3
 MIN_SUMMARY_TOKENS = 100
 SUMMARY_CALL_TOKENS = 800
-"""Of a summary's prompt beside what it summarises."""
+"""Size of a summary's prompt beside what it summarises."""
 OUTPUT_PRICE = 4
 """Price of a written token beside a read one."""
 USEFUL_SHARE = 0.8
@@ -87,7 +87,7 @@ def estimate_tokens(text: str) -> int:
 def compose_memory(
     facts: Iterable[FactPinned], summary: SessionSummary | None, turns: Sequence[PastTurn], *, lost: int = 0
 ) -> tuple[MemoryPart, ...]:
-    """What a turn is shown. turns: those after the summary, in order. lost: turns before them that are gone."""
+    """Parts that a turn is shown. turns: those after the summary, in order. lost: turns before them that are gone."""
     parts = []
     lines = [f"- {fact.text}{f' (from the answer of turn {fact.turn})' if fact.turn else ''}" for fact in facts]
     if lines:
@@ -155,10 +155,10 @@ def judge_summary(summary: SessionSummary, replaced: str, previous: SessionSumma
     lost_before = previous.lost_figures if previous is not None else ()
     lost = tuple(dict.fromkeys((*missing, *lost_before)))[:MAX_LOST_FIGURES]
     detail = f"not in the summary: {', '.join(lost)}" if lost else "all figures stand in the summary"
-    what = f"turns 1 to {summary.through}"
+    summarised_turns = f"turns 1 to {summary.through}"
     standing = [row for row in summary.result.completeness.omissions if row.reason != "summarised"][-MAX_OLD_OMISSIONS:]
     completeness = Completeness.with_omissions(
-        Omission(reason="summarised", what=what, detail=detail[: bounds.MAX_REASON_CHARS]), *standing
+        Omission(reason="summarised", what=summarised_turns, detail=detail[: bounds.MAX_REASON_CHARS]), *standing
     )
     result = summary.result.model_copy(update={"completeness": completeness})
     return summary.model_copy(update={"used": True, "result": result, "lost_figures": lost})
