@@ -29,6 +29,7 @@ from bulkhead_contracts import (
     push,
     rating,
     retrieval,
+    session,
     step,
     subjects,
     task,
@@ -315,6 +316,11 @@ ROWS: tuple[Row, ...] = (
     Row(push.PushEnded, _edges_from("tool_executor", "gateway"), "tool_executor"),
     # Ratings
     Row(rating.TaskRated, _edges_to("gateway", "gateway"), "gateway"),
+    # Sessions
+    *(
+        Row(body, _edges_to("gateway", "gateway"), "gateway")
+        for body in (session.SessionOpened, session.TurnTaken, session.FactPinned, session.SessionDeleted)
+    ),
     # Logins by workload identity
     Row(identity.LoginDecided, _edges_from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself

@@ -332,6 +332,16 @@ class ForkOf(Contract):
     steps: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
+class SessionTurn(Contract):
+    """Place of a task in a session: it answers a turn, or makes the summary of the turns up to `number`. Counts only
+    where the gateway itself wrote it. memory: what is shown of the session."""
+
+    session: Token
+    number: Count
+    is_summary: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    memory: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_TURN_INPUTS)] = ()
+
+
 class RequesterClaim(Contract):
     """The asker, as the edge established it (never taken from the body of an outside message). agent: the key or token
     is a program's whose words a model writes."""

@@ -3,10 +3,11 @@
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
 unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
-that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger, reservations
-of several tasks in one message) are cut to what a start may read, and facts about logins by their age. The gateway's
-inbox goes last: a purge that is cut off finds the task again, and doing it again changes nothing. The provisioner
-removes and may not read; what has ended is read under the operator's identity. Neither key is kept open.
+that was leased, and a session, which goes at once where a person deleted it; what may yet be handled stays. Books of
+the mesh's own (places, checkpoints of the ledger, reservations of several tasks in one message) are cut to what a start
+may read, and facts about logins by their age. The gateway's inbox goes last: a purge that is cut off finds the task
+again, and doing it again changes nothing. The provisioner removes and may not read; what has ended is read under the
+operator's identity. Neither key is kept open.
 
 A task whose replies tell settlements that the newest checkpoint of the ledger has not counted stays whole.
 
@@ -39,6 +40,7 @@ from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
+from bulkhead_contracts.session import SessionDeleted
 from bulkhead_contracts.settlement import SETTLED_FIELD
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
@@ -244,9 +246,13 @@ async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dic
 
 
 async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """Tasks, and resources; those not before any lease has ended by its time, however short the retention."""
+    """Tasks, sessions that were deleted, and resources; those not before any lease has ended by its time, however short
+    the retention."""
     async for page in _due_tasks(bus, until_unix_ms):
         yield page
+    async for stored in stored_messages(bus, GATEWAY, "mesh.gateway.gateway.>"):
+        if _is_message_of(stored, SessionDeleted):
+            yield {_task_of_subject(stored.subject): 0}  # Its person wants it gone, and no grant leans on it.
     async for page in _unused_resources(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
         yield page
 

@@ -18,6 +18,7 @@ import httpx
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import Refused
+from bulkhead.client.session import Session
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import TIMEOUT_S, Transport
 from bulkhead.gateway_api.approvals import AnyState, ApprovalDocument, ApprovalListQuery, ApprovalPage
@@ -32,6 +33,7 @@ from bulkhead.gateway_api.evaluations import EvaluationListQuery, EvaluationQuer
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.prompts import LabelQuery, PromptListQuery, PromptQuery
 from bulkhead.gateway_api.query import Query, R
+from bulkhead.gateway_api.sessions import SessionListQuery, SessionSummaryRow
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
@@ -143,6 +145,38 @@ class Mesh:
     def task(self, task_id: str) -> Task:
         """A task by its id; nothing is asked yet. Raises Unfit."""
         return Task(self._transport, request_checks.check_task_id(task_id))
+
+    def session(
+        self,
+        session_id: str = "",
+        *,
+        title: str = "",
+        limit_usd: float | None = None,
+        limit_tokens: int | None = None,
+        deadline_s: float | None = None,
+        participants: tuple[str, ...] = (),
+        window_turns: int = bounds.DEFAULT_WINDOW_TURNS,
+        summary_limit_usd: float | None = None,
+        **options: Any,
+    ) -> Session:
+        """A conversation that remembers: `session = mesh.session()`, then `await session.ask("...")`.
+
+        It is opened with its first turn; with a session_id it goes on. Limits and options (tools, check, feature and
+        the rest of `submit`'s) are those of each turn. participants: other people who may take part. window_turns: so
+        many of the last turns are never summarised. summary_limit_usd: what all summaries may cost. Raises Unfit.
+        """
+        limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
+        body: dict[str, Any] = {"window_turns": window_turns} | ({"limits": limits} if limits else {})
+        body |= {"title": title} if title else {}
+        body |= {"participants": list(participants)} if participants else {}
+        if summary_limit_usd is not None:
+            body |= {"summary_cost_usd_micros": round(summary_limit_usd * request_checks.USD)}
+        body |= request_checks.check_options(**options)
+        return Session(self._transport, session_id and request_checks.check_task_id(session_id), body)
+
+    async def sessions(self) -> tuple[SessionSummaryRow, ...]:
+        """The caller's sessions, the newest first, at most 20. Raises Refused, Unreachable."""
+        return (await self.read(SessionListQuery())).sessions
 
     async def tasks(self, limit: int = 20, *, opened_by: str = "", answered: str = "") -> list[dict[str, Any]]:
         """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone. answered: those that are

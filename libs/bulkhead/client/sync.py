@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from bulkhead.client.loop_thread import LoopThread
 from bulkhead.client.mesh import DEFAULT_URL, Mesh
+from bulkhead.client.session import Session
 from bulkhead.client.task import Task
 from bulkhead.client.transport import TIMEOUT_S
 
@@ -69,12 +70,12 @@ async def _next_value(values: AsyncGenerator[T, None]) -> T:
 
 
 def _block_for_task(
-    method: Callable[Concatenate[Mesh, P], Coroutine[Any, Any, Task]],
-) -> "Callable[Concatenate[SyncMesh, P], SyncTask]":
+    method: Callable[Concatenate[Core, P], Coroutine[Any, Any, Task]],
+) -> "Callable[Concatenate[_SyncForm[Core], P], SyncTask]":
     """The method, whose task is one for plain programs."""
 
     @wraps(method)
-    def call_method(self: "SyncMesh", /, *args: P.args, **options: P.kwargs) -> "SyncTask":
+    def call_method(self: _SyncForm[Core], /, *args: P.args, **options: P.kwargs) -> "SyncTask":
         return SyncTask(self._loop.run(method(self._core, *args, **options)), self._loop)
 
     return call_method
@@ -110,6 +111,23 @@ class SyncTask(_SyncForm[Task]):
     delete_push = _block(Task.delete_push)
 
 
+class SyncSession(_SyncForm[Session]):
+    """Session without `await`. Made by SyncMesh."""
+
+    @property
+    def id(self) -> str:
+        """The session's id; "" until it is opened."""
+        return self._core.id
+
+    open = _block(Session.open)
+    say = _block_for_task(Session.say)
+    ask = _block(Session.ask)
+    show = _block(Session.show)
+    pin = _block(Session.pin)
+    unpin = _block(Session.unpin)
+    delete = _block(Session.delete)
+
+
 class SyncMesh(_SyncForm[Mesh]):
     """Mesh without `await`: `with SyncMesh(url, api_key) as mesh`, or call `close` at the end."""
 
@@ -139,7 +157,12 @@ class SyncMesh(_SyncForm[Mesh]):
         """A task by its id; nothing is asked yet. Raises Unfit."""
         return SyncTask(self._core.task(task_id), self._loop)
 
+    def session(self, session_id: str = "", **options: Any) -> SyncSession:
+        """A conversation, as `Mesh.session` makes it. Raises Unfit."""
+        return SyncSession(self._core.session(session_id, **options), self._loop)
+
     submit = _block_for_task(Mesh.submit)
+    sessions = _block(Mesh.sessions)
     tasks = _block(Mesh.tasks)
     add_document = _block(Mesh.add_document)
     documents = _block(Mesh.documents)

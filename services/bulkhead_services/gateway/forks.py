@@ -138,7 +138,7 @@ async def inherit_results(
             message = f"the result of {name} in task {fork.task} is gone: it has expired"
             hint = f"contents are kept for a limited time: let {name} run again (fork from it)"
             return RequestRefusal("fork_content_gone", message, hint)
-        labelled = _relabel_result(
+        labelled = relabel_result(
             context,
             tenant,
             (fork.task, task),
@@ -209,7 +209,7 @@ def _person_of(request: TaskRequested | None) -> str:
     return request.requester.person if request is not None and request.requester is not None else ""
 
 
-def _relabel_result(
+def relabel_result(
     context: Context, tenant: str, line: tuple[str, str], step: str, result: Result, *, same_person: bool
 ) -> Result:
     """The result as it was, and in its provenance first of all where it comes from. line: the earlier task, and this

@@ -37,6 +37,7 @@ from bulkhead_services.gateway.admission import rules
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
 from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
+from bulkhead_services.gateway.chat_sessions.memory import plan_turn
 from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import INBOX, InboxFeed, InboxFeeds
@@ -96,6 +97,10 @@ class Intake:
     def task_id(self, claim: RequesterClaim, key: str) -> str:
         """The id of the task that a person asks for under this Idempotency-Key."""
         return self._ids.task_id(claim.tenant, claim.person, key)
+
+    def session_id(self, claim: RequesterClaim, key: str) -> str:
+        """The id of the session that a person opens under this Idempotency-Key."""
+        return self._ids.session_id(claim.tenant, claim.person, key)
 
     async def submit_request(self, request: TaskRequested, key: str) -> tuple[str, bool]:
         """Append a request durably; returns the task's id and whether it was there before.
@@ -273,6 +278,11 @@ class Intake:
         if (refused := rules.find_broken_rule(request, reply.input, output)) is not None:
             await self._reject_task(message, task_view.RequestRefusal(*refused))
             return
+        # An outside publisher may write what it likes into its request: no session is behind that.
+        turn = request.turn if message.sender == "gateway" else None
+        plan, held_results = request.plan, inherited.given if inherited else ()
+        if turn is not None:
+            plan, held_results = plan_turn(turn, request.objective, reply.tools), turn.memory
         objective = await self._context.blobs.put(message.tenant, request.objective)
         by_model = claim.agent or forks.is_of_model(request, message.sender, self._agents)
         own_labels = own_words(request, inherited.drafted if inherited else frozenset(), by_model=by_model)
@@ -282,14 +292,14 @@ class Intake:
             submitted_unix_ms=began_unix_ms,
             tools=reply.tools,
             check=request.check,
-            plan=request.plan,
-            given=inherited.given if inherited else (),
+            plan=plan,
+            given=held_results,
             output=output if output != DRAFT else None,
             route=request.route,
             left_out=reply.left_out,
             labels=tuple(self._context.signer.sign_label(label, message.tenant, message.task) for label in own_labels),
-            replan=request.replan,
-            approve_plan=request.approve_plan,
+            replan="none" if turn is not None else request.replan,
+            approve_plan=request.approve_plan and turn is None,
             delegated=reply.delegated,
             roles=reply.roles,
         )

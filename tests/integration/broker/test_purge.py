@@ -27,6 +27,7 @@ from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, reso
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.retrieval import DocumentIngested
+from bulkhead_contracts.session import SessionDeleted, SessionOpened, TurnTaken
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from bulkhead_infra.nats import purge as purging
@@ -221,6 +222,24 @@ async def test_what_never_became_a_task_goes_by_its_age_and_a_request_that_waits
         assert done.tasks == 3 and done.messages["INBOX_GATEWAY"] == done.messages["JOURNAL"] == 4
         after = await settled(broker)
         assert set(after["INBOX_GATEWAY"]) == {f"{TENANT}/waiting", f"{TENANT}/doubted"}, "a promise, and a forged fact"
+
+
+async def test_a_session_goes_by_the_age_of_its_last_fact_and_at_once_when_it_is_deleted(broker):
+    opened, taken, deleted = SessionOpened.ce_type(), TurnTaken.ce_type(), SessionDeleted.ce_type()
+    async with buses(broker) as of:
+        for session, last in (("s-old", taken), ("s-gone", deleted)):
+            await say(of, "gateway", session, opened)
+            await say(of, "gateway", session, last)
+        await say(of, "pub_demo", "s-old", deleted)  # Nobody outside deletes it.
+        await settled(broker)
+        stored = await (await of("gateway")).read("INBOX_GATEWAY", "mesh.>", limit=200)
+        young = stored[0].time_unix_ms
+        done = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=young)
+        assert done.tasks == 1 and done.messages["INBOX_GATEWAY"] == done.messages["JOURNAL"] == 2
+        assert set((await settled(broker))["INBOX_GATEWAY"]) == {f"{TENANT}/s-old"}
+        due = stored[-1].time_unix_ms + int(RETENTION.default_s * 1000)
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)).tasks == 1
+        assert not (await settled(broker))["INBOX_GATEWAY"]
 
 
 async def test_a_resource_that_nobody_has_leased_for_so_long_goes_and_one_that_is_in_use_stays(broker):

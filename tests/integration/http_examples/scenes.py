@@ -1,5 +1,6 @@
 """What the examples tell: one question with a write that a person grants, and what people on call do beside it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from tests.integration.memory_mesh.test_approvals import asks
 from tests.replay.stage import APPROVER, OPERATOR, STATEMENT_KEY, Stage, call, plan, stage, use
 from tests.unit.services.gateway.harness import AUTH, FOREIGN, SUBMITTER, Mesh, make_mesh
 from tests.unit.services.gateway.http.test_halts import OPENED, RESET, stored
-from tests.unit.services.model_gateway.scripted_provider import says
+from tests.unit.services.model_gateway.scripted_provider import Exchange, says
 
 FARES = "# Fares\n\nThe fare to Graz is EUR 12.\n"
 OBJECTIVE = "What is the fare to Graz? Count the question."
@@ -49,6 +50,7 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_history(recorder, ann, olga, task)
         await _record_ratings(recorder, ann, olga, task)
         await _record_plans(recorder, on, ann, bob)
+        await _record_sessions(recorder, on, ann)
         await _record_ceiling(recorder, on, ann, olga)
         await _record_writes(recorder, on, ann, bob)
         await _record_prompts(recorder, olga)
@@ -197,6 +199,37 @@ async def _record_plans(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncCl
     wait = {"id": "w", "title": "", "instruction": "", "kind": "noop", "wait": {}}
     unfit = SUBMISSION | {"plan": {"steps": [wait]}}
     await recorder.record_problem(ann, "submitTask", 422, "plan_rejected", body=unfit, **{"Idempotency-Key": "unfit"})
+
+
+async def _record_sessions(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient) -> None:
+    may_answer = asyncio.Event()
+
+    async def answer_later(exchange: Exchange) -> None:
+        await may_answer.wait()
+        await says("The fare to Graz is EUR 12.")(exchange)
+
+    on.model.will(answer=[answer_later])
+    body: Json = {"title": "Trip to Graz", "tools": ["search_documents"], "check": False}
+    opened = await recorder.record(ann, "openSession", 201, body=body, **{"Idempotency-Key": f"{KEY[:-1]}7"})
+    session, headers = opened["session_id"], {"Idempotency-Key": f"{KEY[:-1]}8"}
+    fact = {"session_id": session, "fact_id": "travellers"}
+    await recorder.record(ann, "pinFact", body={"text": "Two adults travel."}, **fact)
+    unknown = {"text": "They have a dog.", "turn": 7}
+    await recorder.record_problem(ann, "pinFact", 422, "unknown_turn", body=unknown, **fact)
+    question = {"text": "What is the fare to Graz?"}
+    turn = await recorder.record(ann, "takeTurn", 202, body=question, session_id=session, **headers)
+    next_turn = {"session_id": session, "Idempotency-Key": f"{KEY[:-1]}9"}
+    await recorder.record_problem(ann, "takeTurn", 409, "turn_in_progress", body={"text": "And back?"}, **next_turn)
+    may_answer.set()
+    await until(lambda: _has_ended(ann, turn["status_url"]))
+    await recorder.record(ann, "getSession", session_id=session)
+    await recorder.record(ann, "listSessions")
+    await recorder.record(ann, "unpinFact", **fact)
+    await recorder.record(ann, "deleteSession", session_id=session)
+
+
+async def _has_ended(ann: httpx.AsyncClient, url: str) -> bool:
+    return bool((await ann.get(url)).json()["status"] == "succeeded")
 
 
 async def _has_label(olga: httpx.AsyncClient) -> bool:

@@ -27,6 +27,7 @@ NO_MESH = {
     "incident export": 3,
     "backup": 2,  # Works with a stopped one, too: the folder is not one of a mesh.
     "submit": 3,
+    "chat": 3,
     "watch": 3,
     "tasks": 3,
     "open": 3,
@@ -129,6 +130,7 @@ WORDS = {
     "watch": ["t1"],
     "show": ["t1"],
     "cancel": ["t1"],
+    "chat": ["What is the fare?"],
     "rate": ["t1", "good"],
     "eval labels": ["--out", "labels.jsonl"],
     "timeline": ["t1"],

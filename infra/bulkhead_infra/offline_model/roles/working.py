@@ -29,6 +29,7 @@ from bulkhead_infra.offline_model.refund_case import (
 )
 from bulkhead_infra.offline_model.roles import calling, planning
 from bulkhead_infra.offline_model.roles.calling import CALCULATE, DIFFERENCE, SEARCH, Call
+from bulkhead_infra.offline_model.roles.recalling import SUMMARY_TASK, remembered_sentences, summary_lines
 from bulkhead_infra.offline_model.text import MARKER
 
 IN_TURN = re.compile(r"(?i)\bone after the other\b")  # one named tool is called per turn
@@ -62,7 +63,8 @@ class Turn:
         for use in self.prompt.tool_uses:
             if use.name == SEARCH and not use.error_code:
                 passages.extend(part for part in parse_parts(use.result) if part.kind == "passage")
-        return [*sentences_of_passages(passages), *sentences_of_results(self.prompt.of("input"))]
+        inputs = self.prompt.of("input")
+        return [*sentences_of_passages(passages), *sentences_of_results(inputs), *remembered_sentences(inputs)]
 
     @property
     def settlement(self) -> Settlement | None:
@@ -125,7 +127,9 @@ def _calls_for(turn: Turn, question: str) -> list[Call]:
 
 
 def final_answer(turn: Turn) -> str:
-    """The answer as cited lines; says so when nothing was found or a tool failed."""
+    """The answer as cited lines; says so when nothing was found or a tool failed. Of a conversation, its summary."""
+    if turn.task.startswith(SUMMARY_TASK):
+        return "\n".join(summary_lines(turn.prompt.of("input")))
     lines = _composed_lines(turn) if turn.composing else _own_lines(turn)
     good = {use.name for use in turn.prompt.tool_uses if not use.error_code}
     failed = {use.name: use.error_code for use in turn.prompt.tool_uses if use.error_code and use.name not in good}

@@ -20,6 +20,7 @@ from bulkhead.gateway_api import (
     operators,
     prompts,
     ratings,
+    sessions,
     tasks,
     tools,
     writes,
@@ -46,6 +47,7 @@ from bulkhead_services.gateway.http.operation_forms import (
     query_parameter,
     schema_ref,
 )
+from bulkhead_services.gateway.http.session_operations import session_writes
 from bulkhead_services.gateway.read_model import events
 
 API_VERSION = "1.0.0"
@@ -53,6 +55,7 @@ QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
     for room in (
         *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools, identities, ratings),
+        sessions,
     )
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
@@ -534,7 +537,7 @@ def encode_openapi() -> bytes:
 
 def build_document(queries: Sequence[type[Query[Any]]]) -> Json:
     """The document with these reads; writes, streams and probes are always the same."""
-    paths = deepcopy(_WRITES | _PROBES)
+    paths = deepcopy(_WRITES | session_writes(_KEY) | _PROBES)
     for query in queries:
         paths.setdefault(query.PATH, {})["get"] = _query_operation(query)
     for path, operations in paths.items():

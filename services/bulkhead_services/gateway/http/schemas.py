@@ -19,11 +19,12 @@ from bulkhead_contracts.prompt import PromptContent, ReleaseChange, ReleaseLabel
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.rating import RatingKind, Score
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.session import FactText
 from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_contracts.tool import TrialSource
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, order_fields
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, order_fields
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -147,6 +148,54 @@ class TaskReceipt(Contract):
     task_id: str
     status_url: str
     events_url: str
+
+
+class SessionSubmission(TaskOptions):
+    """Body of POST /v1/sessions. Options and limits are those of each turn; the memory's are `window_turns` and
+    `summary_cost_usd_micros`."""
+
+    model_config = STRICT
+
+    title: Title = ""
+    participants: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_SESSION_PARTICIPANTS)] = ()
+    limits: LimitsInput = LimitsInput()
+    window_turns: Annotated[int, Field(ge=1, le=bounds.MAX_WINDOW_TURNS)] = bounds.DEFAULT_WINDOW_TURNS
+    summary_cost_usd_micros: Annotated[int, Field(ge=0, le=bounds.MAX_COST_USD_MICROS)] = (
+        bounds.DEFAULT_SUMMARY_COST_USD_MICROS
+    )
+    conversation: SkipJsonSchema[Literal[""]] = ""  # Of a turn it is the session's id.
+    approve_plan: SkipJsonSchema[Literal[False]] = False  # No model drafts the plan of a turn.
+
+
+class TurnSubmission(Contract):
+    """Body of POST /v1/sessions/{session_id}/turns."""
+
+    model_config = STRICT
+
+    text: Objective
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if reason := unreadable_reason(self.text):
+            raise PydanticCustomError("unreadable_objective", "{said}", {"said": reason})
+        return self
+
+
+class FactSubmission(Contract):
+    """Body of PUT /v1/sessions/{session_id}/facts/{fact_id}. turn: whose answer it was taken from; 0 for your own
+    words."""
+
+    model_config = STRICT
+
+    text: FactText
+    turn: Annotated[int, Field(ge=0, le=bounds.MAX_SESSION_TURNS)] = 0
+
+
+class TurnReceipt(TaskReceipt):
+    """The turn is taken, and its task stored durably."""
+
+    session_id: str
+    number: Count
 
 
 class CancelReceipt(Contract):

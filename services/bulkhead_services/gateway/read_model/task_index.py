@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Bus
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead_contracts import subjects
+from bulkhead_contracts.session import SessionOpened
 from bulkhead_contracts.task import TaskRequested
 from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
 
@@ -33,6 +34,8 @@ class _TenantTasks:
         self.after: dict[str, int] = {}
         self.first: dict[str, tuple[int, str]] = {}
         """Sequence and sender of each task's request."""
+        self.sessions: dict[str, tuple[int, frozenset[str]]] = {}
+        """Sequence of each session's opening, and who may take part."""
         self.newest: list[tuple[int, str]] | None = None
         """The tasks in order; None after a change."""
         self.lock = asyncio.Lock()
@@ -67,6 +70,13 @@ class TaskIndex:
         start = bisect_right(listed, -before, key=lambda row: -row[0]) if before else 0
         return TaskIndexPage(listed[start : start + size], len(listed) > start + size, len(listed))
 
+    async def list_sessions(self, tenant: str, person: str) -> list[str]:
+        """Ids of the sessions in which a person takes part, the newest first; deleted ones too. Raises BusError."""
+        await self.list_page(tenant, (), 0, 0)
+        sessions = self._tenants[tenant].sessions
+        mine = sorted(((row[0], session) for session, row in sessions.items() if person in row[1]), reverse=True)
+        return [session for _, session in mine]
+
     def _order_tasks(self, index: _TenantTasks) -> list[tuple[int, str]]:
         newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
         for _, task in newest[self._bound :]:
@@ -87,9 +97,18 @@ class TaskIndex:
                     # The first request is the one. The broker takes a second of the gateway's when the first is gone.
                     if listed is None or stored.sequence < listed[0] or listed[1] == sender == "gateway":
                         index.first[task], index.newest = (stored.sequence, sender), None
+                elif sender == "gateway" and stored.ce_type.startswith(SessionOpened.TYPE + "."):
+                    self._add_session(index, stored)
             index.after[sender] = batch[-1].sequence
             if len(batch) < READ_BATCH:
                 return
+
+    def _add_session(self, index: _TenantTasks, stored: StoredMessage) -> None:
+        opened = SessionOpened.model_validate_json(stored.body)
+        people = frozenset({opened.requester.person, *opened.participants})
+        index.sessions.setdefault(stored.task, (stored.sequence, people))
+        if len(index.sessions) > self._bound:
+            del index.sessions[min(index.sessions, key=lambda session: index.sessions[session][0])]
 
     async def _forget_purged(self, index: _TenantTasks, sender: str, tenant: str) -> None:
         for earliest in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*.*", limit=1):

@@ -381,6 +381,10 @@ class KeyedIds:
         """The same key of the same person is the same task: 't' and 25 base32 characters."""
         return "t" + self._mac_chars("task", tenant, person, idempotency_key)
 
+    def session_id(self, tenant: str, person: str, idempotency_key: str) -> str:
+        """'s' and 25 base32 characters."""
+        return "s" + self._mac_chars("session", tenant, person, idempotency_key)
+
     def deletion_id(self, tenant: str, name: str, key: str) -> str:
         """'x' and 25 base32 characters."""
         return "x" + self._mac_chars("delete", tenant, name, key)

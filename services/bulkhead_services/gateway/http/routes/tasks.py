@@ -23,6 +23,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.authority import obtain_voucher
+from bulkhead_services.gateway.chat_sessions.turns import SessionTurns
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
@@ -49,6 +50,7 @@ from bulkhead_services.gateway.http.routes.plans import PlanRoutes
 from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
+from bulkhead_services.gateway.http.routes.sessions import SessionRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.tools import ToolRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
@@ -104,6 +106,8 @@ class GatewayHttpApp:
         self.push = PushConfigRoutes(context, auth, self._bodies, feeds, quotas, writes)
         self.tools = ToolRoutes(context, auth, self._bodies)
         self.ratings = RatingRoutes(context, auth, self._bodies, feeds, writes, self.task_list, self.citations)
+        turns = SessionTurns(context, feeds, writes)
+        self.sessions = SessionRoutes(context, auth, self._bodies, feeds, turns, intake, door, listing)
         self.identities = IdentityRoutes(auth, settings.publishers, settings.subscribers, quotas)
         self.started = False
 
@@ -124,6 +128,7 @@ class GatewayHttpApp:
             *self.histories.routes(),
             *self.push.routes(),
             *self.ratings.routes(),
+            *self.sessions.routes(),
             *self.documents.routes(),
             *self.approvals.routes(),
             *self.writes.routes(),

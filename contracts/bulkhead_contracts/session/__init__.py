@@ -1,0 +1,3 @@
+"""Latest version of the messages about sessions."""
+
+from .v1 import *

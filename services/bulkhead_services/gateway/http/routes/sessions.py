@@ -1,0 +1,392 @@
+"""Sessions over HTTP: conversations whose turns are tasks, and whose memory stays affordable.
+
+In: requests of participants. Out: receipts, documents, problem details. A turn is followed by its task's own events.
+"""
+
+import asyncio
+import hashlib
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.gateway_api.query import OPERATORS, SUBMITTERS
+from bulkhead.gateway_api.sessions import (
+    MAX_SESSION_PAGE,
+    MAX_TURN_PAGE,
+    FactDocument,
+    SessionDocument,
+    SessionListQuery,
+    SessionPage,
+    SessionQuery,
+    SessionSummaryRow,
+    SummaryDocument,
+    TurnDocument,
+)
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import digest_of
+from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, TurnTaken
+from bulkhead_contracts.step import StepInput
+from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskLimits, TaskRequested
+from bulkhead_services.gateway.authority import obtain_voucher
+from bulkhead_services.gateway.chat_sessions import memory
+from bulkhead_services.gateway.chat_sessions.state import SessionState
+from bulkhead_services.gateway.chat_sessions.turns import SessionTurns
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.content_access import log_content_read
+from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
+from bulkhead_services.gateway.http.request_values import check_id, idempotency_key, json_response, parse_body
+from bulkhead_services.gateway.http.schemas import FactSubmission, SessionSubmission, TurnReceipt, TurnSubmission
+from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
+from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.problems import Problem, not_found, not_stored
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
+from bulkhead_services.gateway.read_model.task_index import TaskIndex
+
+MAX_BODY_BYTES = 128 * 1024
+LOST_TURN_MS = 30_000
+"""A turn whose task is not there after so long was not stored; another may be taken."""
+SUMMARY_WORKFLOW = "session-summary"
+"""Name under which the spending for summaries is counted."""
+TITLE = "The turn cannot be taken"
+
+
+class SessionRoutes:
+    """The routes under /v1/sessions."""
+
+    def __init__(
+        self,
+        context: Context,
+        auth: GatewayAuthenticator,
+        bodies: GatewayRequestBodies,
+        feeds: InboxFeeds,
+        turns: SessionTurns,
+        intake: Intake,
+        door: SubmissionChecks,
+        listing: TaskIndex,
+    ) -> None:
+        self._context, self._auth, self._bodies, self._feeds = context, auth, bodies, feeds
+        self._turns, self._intake, self._door, self._listing = turns, intake, door, listing
+
+    def routes(self) -> list[Route]:
+        """Routes for the application."""
+        fact_path = "/v1/sessions/{session_id}/facts/{fact_id}"
+        return [
+            Route("/v1/sessions", self.open_session, methods=["POST"]),
+            query_route(SessionListQuery, self._auth, self.list_sessions),
+            query_route(SessionQuery, self._auth, self.show_session),
+            Route("/v1/sessions/{session_id}", self.delete_session, methods=["DELETE"]),
+            Route("/v1/sessions/{session_id}/turns", self.take_turn, methods=["POST"]),
+            Route(fact_path, self.pin_fact, methods=["PUT"]),
+            Route(fact_path, self.unpin_fact, methods=["DELETE"]),
+        ]
+
+    async def open_session(self, request: Request) -> Response:
+        """POST /v1/sessions: the same key is the same session."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "open sessions")
+        key = idempotency_key(request, required=True)
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            body = parse_body(SessionSubmission, raw)
+        self._door.check_tools(claim.tenant, body.tools)
+        session = self._intake.session_id(claim, key)
+        opened = SessionOpened(
+            requester=claim,
+            title=body.title,
+            participants=body.participants,
+            limits=TaskLimits(**body.limits.model_dump()),
+            window_turns=body.window_turns,
+            summary_cost_usd_micros=body.summary_cost_usd_micros,
+            opened_unix_ms=self._context.clock(),
+            payload_sha256=hashlib.sha256(body.model_dump_json().encode()).hexdigest(),
+            **body.pick_options(),
+        )
+        state = await self._turns.read_session(claim.tenant, session)
+        if state.opened is None:
+            await self._append(claim, session, opened, state, "opened")
+            state = await self._turns.read_session(claim.tenant, session)
+        elif state.opened.payload_sha256 != opened.payload_sha256:
+            detail = f"session {session} was opened under this key with other options"
+            hint = "use a new key for a new session, or repeat the first request unchanged"
+            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+        document = await self._describe_session(claim, session, await self._existing_session(claim, session), 0)
+        return json_response(document, 201, {"Location": f"/v1/sessions/{session}"})
+
+    async def list_sessions(self, claim: RequesterClaim, _: SessionListQuery) -> SessionPage:
+        """The caller's sessions."""
+        rows: list[SessionSummaryRow] = []
+        for session in await self._listing.list_sessions(claim.tenant, claim.person):
+            state = await self._turns.read_session(claim.tenant, session)
+            if state.is_open_to(claim.person) and not state.is_deleted:
+                rows.append(_describe_row(session, state))
+            if len(rows) == MAX_SESSION_PAGE:
+                break
+        return SessionPage(sessions=tuple(rows))
+
+    async def show_session(self, claim: RequesterClaim, query: SessionQuery) -> SessionDocument:
+        """A session and a page of its turns."""
+        state = await self._existing_session(claim, query.session_id)
+        if not state.is_open_to(claim.person):
+            log_content_read(claim, "session", query.session_id)
+        return await self._describe_session(claim, query.session_id, state, query.before)
+
+    async def delete_session(self, request: Request) -> Response:
+        """DELETE /v1/sessions/{session_id}: shown no more from now on, and removed by the next purge."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "delete sessions")
+        session = request.path_params["session_id"]
+        state = await self._existing_session(claim, session)
+        await self._append(claim, session, SessionDeleted(person=claim.person), state, "deleted")
+        return json_response(_describe_row(session, state))
+
+    async def pin_fact(self, request: Request) -> Response:
+        """PUT /v1/sessions/{session_id}/facts/{fact_id}: every later turn is shown it."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "pin facts")
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            body = parse_body(FactSubmission, raw)
+        return await self._store_fact(request, claim, body.text, body.turn)
+
+    async def unpin_fact(self, request: Request) -> Response:
+        """DELETE /v1/sessions/{session_id}/facts/{fact_id}: one that is not there is gone already."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "pin facts")
+        return await self._store_fact(request, claim, "", 0)
+
+    async def _store_fact(self, request: Request, claim: RequesterClaim, text: str, turn: int) -> Response:
+        session, fact_id = request.path_params["session_id"], check_id(request.path_params["fact_id"], "fact")
+        state = await self._existing_session(claim, session, takes_part=True)
+        standing = state.facts.get(fact_id)
+        if turn > len(state.turns):
+            detail, hint = f"the session has {len(state.turns)} turns", "name one of them, or 0 for your own words"
+            raise Problem(422, "unknown_turn", "The fact cannot be pinned", detail, hint, limit=len(state.turns))
+        if (standing.text, standing.turn) != (text, turn) if standing is not None else bool(text):
+            is_full = standing is None and len(state.facts) >= bounds.MAX_PINNED_FACTS
+            if is_full or state.messages >= bounds.MAX_SESSION_FACTS:
+                detail = f"the session has {len(state.facts)} pinned facts and {state.messages} changes"
+                hint = f"unpin one of them: {bounds.MAX_PINNED_FACTS} may stand; or open another session"
+                raise Problem(409, "fact_limit", "The fact cannot be pinned", detail, hint)
+            fact = FactPinned(
+                fact_id=fact_id, text=text, turn=turn, person=claim.person, pinned_unix_ms=self._context.clock()
+            )
+            await self._append(claim, session, fact, state, f"fact/{state.sequence}")
+            state = await self._existing_session(claim, session)
+        return json_response(await self._describe_session(claim, session, state, 0))
+
+    async def take_turn(self, request: Request) -> Response:
+        """POST /v1/sessions/{session_id}/turns: a task that is shown what was said before."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "take turns")
+        key, session = idempotency_key(request, required=True), request.path_params["session_id"]
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            text = parse_body(TurnSubmission, raw).text
+        state = await self._existing_session(claim, session, takes_part=True)
+        task_key = f"session/{session}/{key}"
+        task, token = self._intake.task_id(claim, task_key), self._auth.token_of(request)
+        turn = next((turn for turn in state.turns if turn.task == task), None)
+        if turn is not None and turn.text != text:
+            detail = f"turn {turn.number} was taken under this key with another text"
+            hint = "use a new key for a new turn, or repeat the first request unchanged"
+            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+        if turn is None:
+            await self._require_room(claim, state)
+        earlier = state.turns[: turn.number - 1] if turn is not None else state.turns
+        ready_summary = turn.summary if turn is not None else await self._turns.find_summary(claim.tenant, state)
+        summary = ready_summary if ready_summary is not None and ready_summary.used else state.summary
+        unsummarised = earlier[summary.through if summary is not None else 0 :]
+        past = await self._turns.read_past(claim.tenant, unsummarised)
+        parts = memory.compose_memory(
+            state.facts.values(), summary, [row.past for row in past], lost=len(unsummarised) - len(past)
+        )
+        inputs = await self._turns.store_memory(claim.tenant, task, parts, state, summary, past)
+        assert state.opened is not None
+        if turn is None:
+            if ready_summary is not None:
+                state.summaries.append(ready_summary)
+            through = self._turns.begins_summary(state, state.opened, summary, past)
+            last = earlier[-1] if earlier else None
+            turn = TurnTaken(
+                number=len(earlier) + 1,
+                task=task,
+                text=text,
+                person=claim.person,
+                taken_unix_ms=self._context.clock(),
+                memory_tokens=sum(memory.estimate_tokens(part.text) for part in parts),
+                whole_tokens=last.whole_tokens + past[-1].past.tokens if last is not None and past else 0,
+                summary=ready_summary,
+                begun_summary=self._intake.task_id(claim, _summary_key(session, through)) if through else "",
+                begun_through=through,
+            )
+            await self._append(claim, session, turn, state, f"turn/{task}")
+        repeated = await self._submit_task(claim, token, state.opened, session, task_key, text, turn.number, inputs)
+        if turn.begun_summary:
+            replaced = memory.compose_memory(
+                (), summary, [row.past for row in past if row.past.number <= turn.begun_through]
+            )
+            replaced_inputs = await self._turns.store_memory(
+                claim.tenant, turn.begun_summary, replaced, state, summary, past
+            )
+            await self._submit_task(
+                claim,
+                token,
+                state.opened,
+                session,
+                _summary_key(session, turn.begun_through),
+                memory.SUMMARY_OBJECTIVE,
+                turn.begun_through,
+                replaced_inputs,
+                summary_budget=state.opened.summary_cost_usd_micros - state.measure_summaries().cost_usd_micros,
+            )
+        url = f"/v1/tasks/{task}"
+        receipt = TurnReceipt(
+            task_id=task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
+        )
+        return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
+
+    async def _require_room(self, claim: RequesterClaim, state: SessionState) -> None:
+        """Raises Problem: 429, 409 while the turn before goes on, or after the last turn that a session may have."""
+        await self._door.check_submission(claim)
+        if len(state.turns) >= bounds.MAX_SESSION_TURNS or state.messages >= bounds.MAX_SESSION_FACTS:
+            detail, hint = f"the session has {len(state.turns)} turns", "open another session"
+            raise Problem(409, "session_full", TITLE, detail, hint, limit=bounds.MAX_SESSION_TURNS)
+        last = state.turns[-1] if state.turns else None
+        if last is None:
+            return
+        feed = await self._feeds.fresh_feed(claim.tenant, last.task)
+        is_lost = not feed.is_known and self._context.clock() - last.taken_unix_ms > LOST_TURN_MS
+        if not feed.has_ended and not is_lost:
+            raise _turn_in_progress(f"turn {last.number} goes on as task {last.task}")
+
+    async def _submit_task(
+        self,
+        claim: RequesterClaim,
+        token: str,
+        opened: SessionOpened,
+        session: str,
+        key: str,
+        text: str,
+        number: int,
+        inputs: tuple[StepInput, ...],
+        *,
+        summary_budget: int = 0,
+    ) -> bool:
+        """Store the task of a turn, or with a budget that of a summary; True for a repeat. Raises Problem."""
+        task, limits, options = self._intake.task_id(claim, key), opened.limits, opened.pick_options()
+        if summary_budget:
+            limits = limits.model_copy(update={"cost_usd_micros": min(limits.cost_usd_micros, summary_budget)})
+            # Nobody is shown a summary as an answer, and it may use no tool.
+            options |= {"tools": (), "check": False, "delivery": None, "constraints": (), "workflow": SUMMARY_WORKFLOW}
+        options |= {"conversation": session} | ({"written_by": "model"} if claim.agent else {})
+        body = TaskRequested(
+            objective=text,
+            limits=limits,
+            requester=claim,
+            payload_sha256=digest_of(text),
+            voucher=await obtain_voucher(self._context, claim, token, task),
+            turn=SessionTurn(session=session, number=number, is_summary=bool(summary_budget), memory=inputs),
+            **options,
+        )
+        with self._door.pending_request(claim.tenant, task) as mark_stored:
+            _, repeated = await self._intake.submit_request(body, key)
+            mark_stored(not repeated)
+        return repeated
+
+    async def _append(
+        self,
+        claim: RequesterClaim,
+        session: str,
+        body: SessionOpened | TurnTaken | FactPinned | SessionDeleted,
+        state: SessionState,
+        index: str,
+    ) -> None:
+        """Store the next fact of a session. Raises Problem (409, 503)."""
+        try:
+            await self._turns.append_fact(claim.tenant, session, body, state, claim.person, index)
+        except WrongLastSequence as error:
+            raise _turn_in_progress("somebody else changed the session at the same time") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise not_stored(error) from error
+
+    async def _existing_session(self, claim: RequesterClaim, session: str, *, takes_part: bool = False) -> SessionState:
+        """A session that the caller may see: a participant, or, but for taking part, an operator. Raises Problem 404
+        for every other, so that nobody learns of it."""
+        state = await self._turns.read_session(claim.tenant, check_id(session, "session"))
+        may_see = state.is_open_to(claim.person) or (claim.role in OPERATORS.names and not takes_part)
+        if state.opened is None or state.is_deleted or not may_see:
+            raise not_found("session", session, "check the id; GET /v1/sessions lists yours")
+        return state
+
+    async def _describe_session(
+        self, claim: RequesterClaim, session: str, state: SessionState, before: int
+    ) -> SessionDocument:
+        opened, summary = state.opened, state.summary
+        assert opened is not None
+        below = [turn for turn in state.turns if not before or turn.number < before]
+        page = below[-MAX_TURN_PAGE:]
+        turns = await asyncio.gather(*(self._describe_turn(claim, turn) for turn in page))
+        return SessionDocument(
+            **_describe_row(session, state).model_dump(),
+            participants=opened.participants,
+            window_turns=opened.window_turns,
+            summary_limit_usd_micros=opened.summary_cost_usd_micros,
+            turn_count=len(state.turns),
+            turns=tuple(turns),
+            next=page[0].number if len(below) > len(page) else None,
+            facts=tuple(
+                FactDocument(**fact.model_dump(include=set(FactDocument.model_fields))) for fact in state.facts.values()
+            ),
+            summary=None
+            if summary is None
+            else SummaryDocument(
+                through=summary.through,
+                text=summary.text,
+                completeness=summary.result.completeness,
+                task_id=summary.task,
+            ),
+            summaries=state.measure_summaries(),
+        )
+
+    async def _describe_turn(self, claim: RequesterClaim, turn: TurnTaken) -> TurnDocument:
+        remembered, feed = await self._turns.read_turn(claim.tenant, turn)
+        return describe_turn(turn, feed, remembered.past.answer)
+
+
+def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str) -> TurnDocument:
+    """A turn as people see it."""
+    view = feed.view
+    url = f"/v1/tasks/{turn.task}"
+    return TurnDocument(
+        number=turn.number,
+        task_id=turn.task,
+        person=turn.person,
+        text=turn.text,
+        taken_unix_ms=turn.taken_unix_ms,
+        status=view.status,
+        answer=answer or None,
+        standing=view.result.standing if view.result is not None else None,
+        failure=view.failure.message if view.failure is not None else "",
+        tokens=view.usage.input_tokens + view.usage.output_tokens,
+        cost_usd_micros=view.usage.cost_usd_micros,
+        memory_tokens=turn.memory_tokens,
+        whole_tokens=turn.whole_tokens,
+        status_url=url,
+        events_url=f"{url}/events",
+    )
+
+
+def _describe_row(session: str, state: SessionState) -> SessionSummaryRow:
+    opened = state.opened
+    assert opened is not None
+    return SessionSummaryRow(
+        session_id=session,
+        title=opened.title or (state.turns[0].text[: bounds.MAX_TITLE_CHARS] if state.turns else ""),
+        person=opened.requester.person,
+        opened_unix_ms=opened.opened_unix_ms,
+    )
+
+
+def _summary_key(session: str, through: int) -> str:
+    return f"summary/{session}/{through}"
+
+
+def _turn_in_progress(detail: str) -> Problem:
+    hint = "wait for its end (its events tell), or cancel that task; then send this again"
+    return Problem(409, "turn_in_progress", TITLE, detail, hint, headers={"Retry-After": "1"})

@@ -1,0 +1,69 @@
+"""The writes of sessions in the OpenAPI document. Pure."""
+
+from bulkhead.gateway_api.sessions import SessionDocument, SessionSummaryRow
+from bulkhead_services.gateway.http import schemas
+from bulkhead_services.gateway.http.operation_forms import CHANGE, Json, answer_of, body_of, operation, path_parameter
+
+LOCATION = {"Location": {"schema": {"type": "string"}}}
+_SESSION, _FACT = path_parameter("session_id", "The session's id"), path_parameter("fact_id", "A name of yours for it")
+
+
+def session_writes(key: Json) -> Json:
+    """Their paths. key: the parameter `Idempotency-Key`."""
+    return {
+        "/v1/sessions": {
+            "post": operation(
+                "openSession",
+                "Open a conversation whose turns are tasks",
+                {"201": answer_of(SessionDocument, "The session", LOCATION)},
+                CHANGE,
+                key,
+                description="Each turn is shown what was said before: pinned facts, a summary of old turns where one "
+                "pays for itself, and the turns since then. A session is kept as long as a task, from its last change "
+                "on.",
+                body=body_of(schemas.SessionSubmission),
+            )
+        },
+        "/v1/sessions/{session_id}": {
+            "delete": operation(
+                "deleteSession",
+                "Delete a session: shown no more from now on, and removed by the next purge",
+                {"200": answer_of(SessionSummaryRow, "Deleted")},
+                (401, 403, 404, 409, 503),
+                _SESSION,
+                description="Its turns' tasks are kept as other tasks are.",
+            )
+        },
+        "/v1/sessions/{session_id}/turns": {
+            "post": operation(
+                "takeTurn",
+                "Say something; a task answers",
+                {"202": answer_of(schemas.TurnReceipt, "The turn is taken", LOCATION)},
+                (*CHANGE, 404),
+                _SESSION,
+                key,
+                description="`events_url` streams the answer as of any task. One turn at a time: until the one "
+                "before has ended, or is cancelled, the answer is 409 `turn_in_progress`.",
+                body=body_of(schemas.TurnSubmission),
+            )
+        },
+        "/v1/sessions/{session_id}/facts/{fact_id}": {
+            "put": operation(
+                "pinFact",
+                "Pin a fact that every later turn is shown",
+                {"200": answer_of(SessionDocument, "The session")},
+                (*CHANGE, 404),
+                _SESSION,
+                _FACT,
+                body=body_of(schemas.FactSubmission),
+            ),
+            "delete": operation(
+                "unpinFact",
+                "Pin a fact no longer; one that is not there is gone already",
+                {"200": answer_of(SessionDocument, "The session")},
+                (401, 403, 404, 409, 503),
+                _SESSION,
+                _FACT,
+            ),
+        },
+    }
