@@ -37,6 +37,7 @@ from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonR
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
 from bulkhead_services.gateway.console.task.task_list import ConsoleTaskListRoutes
 from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
+from bulkhead_services.gateway.console.workflows.room import ConsoleWorkflowRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 
 ROOMS: tuple[type[ConsoleRoutes], ...] = (
@@ -63,6 +64,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleIdentityRoutes,
     ConsoleCallRoutes,
     ConsoleSearchRoutes,
+    ConsoleWorkflowRoutes,
 )
 
 

@@ -22,6 +22,7 @@ from bulkhead.gateway_api import (
     ratings,
     tasks,
     tools,
+    workflows,
     writes,
 )
 from bulkhead.gateway_api.query import Query
@@ -31,6 +32,7 @@ from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.evaluation import EvaluationRow
 from bulkhead_contracts.prompt import PromptRelease, PromptVersion
 from bulkhead_contracts.push import CONFIG_ID
+from bulkhead_contracts.workflow import WorkflowRow
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.field_texts import describe_fields
 from bulkhead_services.gateway.http.operation_examples import add_example, problem_examples
@@ -52,7 +54,8 @@ API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
     for room in (
-        *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools, identities, ratings),
+        *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools),
+        *(identities, ratings, workflows),
     )
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
@@ -110,6 +113,7 @@ shown before. The text is complete before `step.ended` with outcome `accepted`. 
 the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
 _READ = (401, 403, 503)
+_WORKFLOW = path_parameter("workflow", "The workflow's name, weekly-report")
 _TASK = path_parameter("task_id", "The task's id")
 _REASON = query_parameter(
     "reason", "The reason, which is kept with the request", {"type": "string", "maxLength": bounds.MAX_REASON_CHARS}
@@ -337,6 +341,44 @@ _WRITES: Json = {
             description="For prompt editors and operators. Tasks that begin from now on use it; a task keeps what it "
             "began with. Who moved the label meanwhile is not overruled: name the release that you saw in `after`.",
             body=body_of(schemas.ReleaseSubmission),
+        )
+    },
+    "/v1/workflows/{workflow}": {
+        "post": operation(
+            "draftWorkflow",
+            "Draft a version of a workflow",
+            {"201": answer_of(WorkflowRow, "The version, whose content never changes")},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            _ONCE,
+            description="For prompt editors and operators. It is checked as the planner checks a plan.",
+            body=body_of(schemas.WorkflowSubmission),
+        )
+    },
+    "/v1/workflows/{workflow}/versions/{number}": {
+        "post": operation(
+            "moveWorkflow",
+            "Submit, approve, publish, schedule or retire a version of a workflow",
+            {"201": answer_of(WorkflowRow, "The version as it stands now")},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            path_parameter("number", "The version's number"),
+            _ONCE,
+            description="Editors submit it for review; approvers and operators approve or reject what others drafted; "
+            "operators set schedules.",
+            body=body_of(schemas.WorkflowActSubmission),
+        )
+    },
+    "/v1/workflows/{workflow}/runs": {
+        "post": operation(
+            "runWorkflow",
+            "Run a published version of a workflow as a task",
+            {"202": answer_of(schemas.TaskReceipt, "The task is stored", {"Location": TEXT})},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            _KEY,
+            description="For submitters and operators. No model plans it. Spending is counted under name and number.",
+            body=body_of(schemas.RunSubmission),
         )
     },
     "/v1/evaluations": {
