@@ -66,6 +66,11 @@ class WorkflowParameter(Contract, extra="forbid"):
         return describe_value_misfit(self.name, self.kind, self.choices, re.sub(r"[\n\t]", " ", value))
 
     @property
+    def is_open_text(self) -> bool:
+        """True for a text that every run has to give."""
+        return self.kind == "text" and self.default is None
+
+    @property
     def sample(self) -> str:
         """A value that fits, for a check without a run."""
         samples = {"number": "1", "boolean": "true", "choice": next(iter(self.choices), ""), "text": "text"}
@@ -129,10 +134,13 @@ class WorkflowContent(TaskOptions, extra="forbid"):
         problems += [
             f"the parameter {name} is declared twice" for name in sorted(set(declared)) if declared.count(name) > 1
         ]
+        misplaced: dict[str, set[str]] = {}
+        for step_id, field, text in places:
+            if field not in FILLED_FIELDS and PLACEHOLDER.search(text):
+                misplaced.setdefault(step_id, set()).add(f"`{field}`")
         problems += [
-            f"step {step_id}: a parameter may not stand in `{field}`"
-            for step_id, field, text in places
-            if field not in FILLED_FIELDS and PLACEHOLDER.search(text)
+            f"step {step_id}: a parameter may not stand in {', '.join(sorted(fields))}"
+            for step_id, fields in misplaced.items()
         ]
         defaults = {name: field.default for name, field in TaskOptions.model_fields.items()}
         problems += [

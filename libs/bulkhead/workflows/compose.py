@@ -95,7 +95,14 @@ def list_workflow_problems(
         steps = compose_run(content, sample_values, nested).steps
     except ComposeError as error:
         return (str(error),)
-    usable = tools if tools is not None else [plain_tool(name) for name in {name for s in steps for name in s.tools}]
+    # A sample of a text stands for no day, amount or address: whether such arguments fit is seen at the run.
+    open_texts = {parameter.name for parameter in content.parameters if parameter.is_open_text}
+    unsure = {
+        step.call.tool
+        for step in content.steps
+        if step.call is not None and open_texts & set(PLACEHOLDER.findall(step.call.arguments_json))
+    }
+    usable = None if tools is None else [plain_tool(tool.name) if tool.name in unsure else tool for tool in tools]
     notes = check_plan(steps, usable, checked=content.check)
     return tuple(note.message for note in notes if note.severity == "error")
 

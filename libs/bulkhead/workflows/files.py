@@ -62,9 +62,11 @@ def read_workflow(text: str) -> WorkflowContent:
 def write_workflow(content: WorkflowContent) -> str:
     """The file of a content; read again it is the same content."""
     document = content.to_document()
-    for step in document["steps"]:
+    for step, written in zip(document["steps"], content.steps, strict=True):
         if any(step.get(name) for name in ACTION_FIELDS):
             step.pop("kind", None)
+        if written.called_tool and written.tools == (written.called_tool,):
+            del step["tools"]
         if "call" in step:
             arguments = json.loads(step["call"].pop("arguments_json", "{}"))
             step["call"] |= {"arguments": arguments} if arguments else {}

@@ -40,8 +40,6 @@ steps:
     on_fail: retry
 - id: pay
   instruction: pay it
-  tools:
-  - pay
   inputs:
   - gate
   call:
@@ -125,7 +123,10 @@ def test_values_that_do_not_fit_are_refused(values: dict[str, str], reason: str)
         ({"objective": "{{topic}} {{other}}"}, "{{other}} stands in a text and is not declared"),
         ({"conversation": "c"}, "`conversation` is set by each run"),
         ({"steps": [{"id": "a", "instruction": "x", "tools": ["{{topic}}"]}]}, "may not stand in `tools`"),
-        ({"steps": [{"id": "a", "instruction": "x", "call": {"tool": "{{topic}}"}}]}, "may not stand in `tool`"),
+        (
+            {"steps": [{"id": "a", "instruction": "x", "call": {"tool": "{{topic}}"}}]},
+            "may not stand in `tool`, `tools`",
+        ),
         ({"steps": [{"id": "a", "instruction": "x"}]}, "step a has no acceptance criterion"),
         ({"steps": [{"id": "a", "instruction": "x", "acceptance": "y", "tools": ["pay"]}]}, "step a wants tool pay"),
         ({"steps": [{"id": "a", "workflow": "scan.1"}]}, "scan.1, which is not there"),
@@ -135,6 +136,16 @@ def test_values_that_do_not_fit_are_refused(values: dict[str, str], reason: str)
 def test_a_workflow_is_checked_as_the_planner_checks_a_plan(changes: dict[str, Any], reason: str) -> None:
     [problem] = list_workflow_problems(content(**changes), {}, [plain_tool("search_documents")])
     assert reason in problem
+
+
+def test_arguments_are_checked_against_the_tools_schema_where_their_values_are_known() -> None:
+    schema = '{"type": "object", "properties": {"day": {"type": "string", "maxLength": 3}}, "required": ["day"]}'
+    tool = plain_tool("book").model_copy(update={"parameters_json": schema})
+    steps = [{"id": "a", "instruction": "go", "call": {"tool": "book", "arguments_json": '{"day": "{{topic}}"}'}}]
+    assert list_workflow_problems(content(steps=steps), {}, [tool]) == ()
+    known = content(steps=steps, parameters=[{"name": "topic", "default": "monday"}])
+    [problem] = list_workflow_problems(known, {}, [tool])
+    assert "step a" in problem and "day" in problem
 
 
 def test_a_nested_workflow_gives_its_steps_in_the_place_of_the_step() -> None:
