@@ -99,18 +99,17 @@ EVENT = {
     },
 }
 
-EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume
-after it.
+EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume after
+it.
 
 `task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.proposed` (it waits for a person),
-`plan.adopted`, `step.started`, `step.ended`,
-`task.paused` (`reason` says what holds the task back and what lets it go on), `task.resumed`, `approval.requested` (a
-call waits for a person), `approval.ended`, `task.ended`, `task.rejected` and `budget.alerted` (a limit of the task is
-near) are stored facts: each arrives exactly once. `text` carries a step's text while it is written: {step_id, attempt,
-call_id, offset, text, replace}. Keep the first `offset`
-characters (Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was
-shown before. The text is complete before `step.ended` with outcome `accepted`. `task.ended` carries the answer, and
-the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
+`plan.adopted`, `step.started`, `step.ended`, `task.paused` (`reason` says what holds the task back and what lets it go
+on), `task.resumed`, `approval.requested` (a call waits for a person), `approval.ended`, `task.ended`, `task.rejected`
+and `budget.alerted` (a limit of the task is near) are stored facts: each arrives exactly once. `text` carries a step's
+text while it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first `offset` characters
+(Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was shown before.
+The text is complete before `step.ended` with outcome `accepted`. `task.ended` carries the answer, and the stream ends
+after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
 _READ = (401, 403, 503)
 _WORKFLOW = path_parameter("workflow", "The workflow's name, weekly-report")
@@ -351,7 +350,6 @@ _WRITES: Json = {
             (*CHANGE, 404),
             _WORKFLOW,
             _ONCE,
-            description="For prompt editors and operators. It is checked as the planner checks a plan.",
             body=body_of(schemas.WorkflowSubmission),
         )
     },
@@ -364,8 +362,7 @@ _WRITES: Json = {
             _WORKFLOW,
             path_parameter("number", "The version's number"),
             _ONCE,
-            description="Editors submit it for review; approvers and operators approve or reject what others drafted; "
-            "operators set schedules.",
+            description="Editors submit it for review; approvers and operators decide; operators schedule it.",
             body=body_of(schemas.WorkflowActSubmission),
         )
     },
@@ -373,7 +370,7 @@ _WRITES: Json = {
         "post": operation(
             "runWorkflow",
             "Run a published version of a workflow as a task",
-            {"202": answer_of(schemas.TaskReceipt, "The task is stored", {"Location": TEXT})},
+            {"202": answer_of(schemas.TaskReceipt, "The task is stored", _LOCATION)},
             (*CHANGE, 404),
             _WORKFLOW,
             _KEY,
@@ -399,8 +396,7 @@ _WRITES: Json = {
             {"201": answer_of(EvaluationRow, "The evaluation with its report")},
             (*CHANGE, 404),
             path_parameter("number", "The evaluation's number"),
-            description="For evaluators and operators. What counts is the signature, by a key that a gate of the "
-            "tenant names.",
+            description="For evaluators and operators. What counts is the signature, by a key that a gate names.",
             body=body_of(schemas.ReportSubmission),
         )
     },
