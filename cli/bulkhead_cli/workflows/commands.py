@@ -115,7 +115,7 @@ async def check_file(file: File, at: GatewayOptions) -> Exit:
     async with at.gateway_target().mesh_client() as mesh:
         tools = [plain_tool(tool.name) for tool in (await mesh.tools()).tools]
         nested: dict[str, WorkflowContent] = {}
-        for ref in content.nested:
+        for ref in content.nested_refs:
             inner_name, _, number = ref.partition(".")
             document = await mesh.workflow(inner_name, int(number))
             for version in (document["version"], *document["nested"]):
@@ -138,7 +138,7 @@ async def draft_file(file: File, at: GatewayOptions, note: Note = "") -> None:
     """Draft the next version of the workflow of the file's name."""
     content = _read_file(file)
     async with at.gateway_target().mesh_client() as mesh:
-        _print_row(at, await mesh.draft_workflow(file.stem, content.to_document(), _required("--note", note)))
+        _print_row(at, await mesh.draft_workflow(file.stem, content.to_document(), _require_text("--note", note)))
 
 
 @workflows_app.command("save")
@@ -188,31 +188,31 @@ async def save_from_task(
 @workflows_app.command("submit-for-review")
 async def submit_for_review(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Ask another person to review a draft."""
-    await _move(at, name, version, "submit", reason or "ready for review")
+    await _move_version(at, name, version, "submit", reason or "ready for review")
 
 
 @workflows_app.command("approve")
 async def approve_version(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Approve a version that another person drafted, as it stands now."""
-    await _move(at, name, version, "approve", _required("--reason", reason))
+    await _move_version(at, name, version, "approve", _require_text("--reason", reason))
 
 
 @workflows_app.command("reject")
 async def reject_version(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Send a version back to be a draft."""
-    await _move(at, name, version, "reject", _required("--reason", reason))
+    await _move_version(at, name, version, "reject", _require_text("--reason", reason))
 
 
 @workflows_app.command("publish")
 async def publish_version(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Publish an approved version: people and programs can run it from now on."""
-    await _move(at, name, version, "publish", reason or "approved")
+    await _move_version(at, name, version, "publish", reason or "approved")
 
 
 @workflows_app.command("retire")
 async def retire_version(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Retire a version: it runs no more, and neither does what nests it."""
-    await _move(at, name, version, "retire", _required("--reason", reason))
+    await _move_version(at, name, version, "retire", _require_text("--reason", reason))
 
 
 @workflows_app.command("schedule")
@@ -231,13 +231,13 @@ async def schedule_workflow(
 ) -> None:
     """Run a published version at times, in your name."""
     schedule = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
-    await _move(at, name, version, "schedule", reason or f"at {cron} in {zone}", schedule, published=True)
+    await _move_version(at, name, version, "schedule", reason or f"at {cron} in {zone}", schedule, published=True)
 
 
 @workflows_app.command("unschedule")
 async def unschedule_workflow(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """End the schedule of a version."""
-    await _move(at, name, version, "unschedule", reason or "no longer wanted", published=True)
+    await _move_version(at, name, version, "unschedule", reason or "no longer wanted", published=True)
 
 
 @workflows_app.command("run")
@@ -270,7 +270,7 @@ async def run_version(
     return Exit.OK
 
 
-async def _move(
+async def _move_version(
     at: GatewayOptions,
     name: str,
     version: int,
@@ -350,7 +350,7 @@ def _read_pairs(texts: list[str] | None) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _required(option: str, text: str) -> str:
+def _require_text(option: str, text: str) -> str:
     if not text.strip():
         raise CommandError(Exit.USAGE, f"{option} is missing", f"{option} TEXT says why")
     return reason_of(text)

@@ -71,7 +71,7 @@ class WorkflowParameter(Contract, extra="forbid"):
         return self.kind == "text" and self.default is None
 
     @property
-    def sample(self) -> str:
+    def sample_value(self) -> str:
         """A value that fits, for a check without a run."""
         samples = {"number": "1", "boolean": "true", "choice": next(iter(self.choices), ""), "text": "text"}
         return self.default if self.default is not None else samples[self.kind]
@@ -120,7 +120,7 @@ class WorkflowContent(TaskOptions, extra="forbid"):
         return canonical_sha256(self.to_document())
 
     @property
-    def nested(self) -> tuple[str, ...]:
+    def nested_refs(self) -> tuple[str, ...]:
         """Versions of other workflows that its steps stand for."""
         return tuple(dict.fromkeys(step.workflow for step in self.steps if step.workflow))
 

@@ -74,7 +74,7 @@ def compose_run(
 ) -> ComposedPlan:
     """The plan of a run with these values. nested: contents by ref. Raises ComposeError."""
     completed = complete_values(content, values)
-    steps, fixed = _expand(content, completed, nested, ())
+    steps, fixed = _expand_steps(content, completed, nested, ())
     if len(steps) > bounds.MAX_PLAN_STEPS:
         raise ComposeError(f"the run would have {len(steps)} steps, of {bounds.MAX_PLAN_STEPS}")
     objective = _fill_text(content.objective, completed)
@@ -91,7 +91,7 @@ def list_workflow_problems(
     if problems := content.list_problems():
         return problems
     try:
-        sample_values = {parameter.name: parameter.sample for parameter in content.parameters}
+        sample_values = {parameter.name: parameter.sample_value for parameter in content.parameters}
         steps = compose_run(content, sample_values, nested).steps
     except ComposeError as error:
         return (str(error),)
@@ -112,7 +112,7 @@ def plain_tool(name: str) -> ToolSpec:
     return ToolSpec(name=name, description="", parameters_json="{}")
 
 
-def _expand(
+def _expand_steps(
     content: WorkflowContent, values: Values, nested: Mapping[str, WorkflowContent], path: tuple[str, ...]
 ) -> tuple[list[PlanStep], set[str]]:
     """The steps of a content, those of what it nests in their place; and the ids of those without a value in them."""
@@ -136,7 +136,7 @@ def _expand(
             )
         except ComposeError as error:
             raise ComposeError(f"step {step.id} ({step.workflow}): {error}") from error
-        inner_steps, inner_fixed = _expand(inner, inner_values, nested, (*path, step.workflow))
+        inner_steps, inner_fixed = _expand_steps(inner, inner_values, nested, (*path, step.workflow))
         # Values that the outer workflow writes down are its own words, and not the requester's.
         is_own = not any(map(PLACEHOLDER.search, step.parameters.values()))
         placed = _place_steps(step, inner_steps)
@@ -179,7 +179,7 @@ def _rename_steps(value: Any, ids: Mapping[str, str], field: str = "") -> Any:
 
 def _fill_step(step: WorkflowStep, values: Values) -> PlanStep:
     document = step.model_dump(mode="json", exclude_defaults=True, exclude={"workflow", "parameters"})
-    return _read_step(_fill(document, values, ""))
+    return _read_step(_fill_fields(document, values, ""))
 
 
 def _read_step(document: dict[str, Any]) -> PlanStep:
@@ -189,11 +189,11 @@ def _read_step(document: dict[str, Any]) -> PlanStep:
         raise ComposeError(f"step {document.get('id')}: {find_misfits(error, PlanStep)[0]}") from error
 
 
-def _fill(value: Any, values: Values, field: str) -> Any:
+def _fill_fields(value: Any, values: Values, field: str) -> Any:
     if isinstance(value, dict):
-        return {name: _fill(inner, values, name) for name, inner in value.items()}
+        return {name: _fill_fields(inner, values, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_fill(inner, values, field) for inner in value]
+        return [_fill_fields(inner, values, field) for inner in value]
     if not isinstance(value, str):
         return value
     if field == "arguments_json":
@@ -209,8 +209,8 @@ def _fill_argument(value: Any, values: Values) -> Any:
         return [_fill_argument(inner, values) for inner in value]
     if not isinstance(value, str):
         return value
-    whole = PLACEHOLDER.fullmatch(value)
-    return values[whole[1]].literal if whole and whole[1] in values else _fill_text(value, values)
+    place = PLACEHOLDER.fullmatch(value)
+    return values[place[1]].literal if place and place[1] in values else _fill_text(value, values)
 
 
 def _fill_text(text: str, values: Values) -> str:

@@ -42,13 +42,13 @@ class WorkflowLedger:
             for stored in page:
                 _, tenant, name, number, *place = stored.subject.split(".")
                 try:
-                    self._fold(tenant, name, int(number), stored.body, is_fact=bool(place))
+                    self._fold_stored(tenant, name, int(number), stored.body, is_fact=bool(place))
                 except ValidationError:
                     # Of a later version: nobody here can run it.
                     log.warning("workflow_unreadable", subject=stored.subject)
             self._after = page[-1].sequence
 
-    def _fold(self, tenant: str, name: str, number: int, body: bytes, *, is_fact: bool) -> None:
+    def _fold_stored(self, tenant: str, name: str, number: int, body: bytes, *, is_fact: bool) -> None:
         versions = self._known.setdefault((tenant, name), {})
         if not is_fact:
             version = WorkflowVersion.model_validate_json(body)
@@ -70,11 +70,11 @@ class WorkflowLedger:
         changes = {"state": fact.state, "transitions": (*record.row.transitions, fact), "schedule": fact.schedule}
         versions[number] = VersionRecord(record.row.model_copy(update=changes), record.act, record.act_sha256)
 
-    def names(self, tenant: str) -> list[str]:
+    def list_names(self, tenant: str) -> list[str]:
         """Names of a tenant's workflows."""
         return sorted(name for owner, name in self._known if owner == tenant)
 
-    def versions(self, tenant: str, name: str) -> list[VersionRecord]:
+    def list_versions(self, tenant: str, name: str) -> list[VersionRecord]:
         """All versions, the newest first."""
         return [record for _, record in sorted(self._known.get((tenant, name), {}).items(), reverse=True)]
 
@@ -84,7 +84,7 @@ class WorkflowLedger:
 
     def find_published(self, tenant: str, name: str) -> VersionRecord | None:
         """The newest version that is published."""
-        return next((record for record in self.versions(tenant, name) if record.row.state == "published"), None)
+        return next((record for record in self.list_versions(tenant, name) if record.row.state == "published"), None)
 
     def list_scheduled(self) -> list[tuple[str, WorkflowRow]]:
         """Published versions that have a schedule, each with its tenant."""
@@ -111,7 +111,7 @@ class WorkflowLedger:
         """Versions that its steps stand for, and theirs, by ref; those that are not there are left out. Raises
         BusError, ValueError where they are too many or too large."""
         nested: dict[str, WorkflowVersion] = {}
-        waiting, size = list(version.content.nested), len(version.model_dump_json())
+        waiting, size = list(version.content.nested_refs), len(version.model_dump_json())
         while waiting:
             ref = waiting.pop()
             name, _, number = ref.partition(".")
@@ -121,5 +121,5 @@ class WorkflowLedger:
             if len(nested) > bounds.MAX_NESTED_WORKFLOWS or size > bounds.MAX_NESTED_BYTES:
                 limit = f"{bounds.MAX_NESTED_WORKFLOWS} versions and {bounds.MAX_NESTED_BYTES // 1024} KiB"
                 raise ValueError(f"it stands on more than {limit}, with all that it nests")
-            waiting += inner.content.nested
+            waiting += inner.content.nested_refs
         return nested

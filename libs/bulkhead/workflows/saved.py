@@ -31,7 +31,7 @@ def save_task(
     # The longest first: a value may be a part of another.
     replaced = dict(sorted(parameters.items(), key=lambda row: -len(row[1])))
     document = {
-        "objective": _replace(task["objective"], replaced),
+        "objective": _replace_values(task["objective"], replaced),
         "steps": [{name: _replace_field(name, value, replaced) for name, value in step.items()} for step in steps],
         "parameters": [
             {"name": name, "kind": "number" if _NUMBER.fullmatch(text) else "text", "default": text}
@@ -54,7 +54,7 @@ def _replace_field(field: str, value: Any, parameters: Mapping[str, str]) -> Any
         return [_replace_field(field, inner, parameters) for inner in value]
     if field == "arguments_json":
         return json.dumps(_replace_argument(json.loads(value), parameters), ensure_ascii=False, sort_keys=True)
-    return _replace(value, parameters) if isinstance(value, str) and field in FILLED_FIELDS else value
+    return _replace_values(value, parameters) if isinstance(value, str) and field in FILLED_FIELDS else value
 
 
 def _replace_argument(value: Any, parameters: Mapping[str, str]) -> Any:
@@ -65,11 +65,11 @@ def _replace_argument(value: Any, parameters: Mapping[str, str]) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return value
     if isinstance(value, str):
-        return _replace(value, parameters)
+        return _replace_values(value, parameters)
     return next((f"{{{{{name}}}}}" for name, text in parameters.items() if text == str(value)), value)
 
 
-def _replace(text: str, parameters: Mapping[str, str]) -> str:
+def _replace_values(text: str, parameters: Mapping[str, str]) -> str:
     """The text with each value replaced where it stands as a whole word; what was replaced is looked at no more."""
     if not parameters:
         return text

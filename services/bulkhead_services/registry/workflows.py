@@ -59,7 +59,7 @@ class WorkflowRegistry:
         if not isinstance(signed_word, Failure):
             signed_word = judge_role(request.action, signed_word.role) or signed_word
         if isinstance(signed_word, Failure):
-            return self._refuse(message, signed_word)
+            return self._refuse_act(message, signed_word)
         try:
             await self.ledger.read_new()
             store = self._store_draft if request.action == "draft" else self._store_transition
@@ -67,7 +67,7 @@ class WorkflowRegistry:
         except BusError as error:
             record = _broker_unavailable(error)
         if isinstance(record, Failure):
-            return self._refuse(message, record)
+            return self._refuse_act(message, record)
         row = record.row
         log.warning("workflow_moved", tenant=tenant, workflow=row.workflow, number=row.number, state=row.state)
         return WorkflowActReplied(row=row)
@@ -90,8 +90,8 @@ class WorkflowRegistry:
     def _list_rows(self, tenant: str) -> list[WorkflowRow]:
         """Rows of the newest version of each workflow, and of the newest that is published."""
         rows = []
-        for name in self.ledger.names(tenant)[: bounds.MAX_WORKFLOW_ROWS // 2]:
-            newest = self.ledger.versions(tenant, name)[:1]
+        for name in self.ledger.list_names(tenant)[: bounds.MAX_WORKFLOW_ROWS // 2]:
+            newest = self.ledger.list_versions(tenant, name)[:1]
             published = self.ledger.find_published(tenant, name)
             if published is not None and published not in newest:
                 newest.append(published)
@@ -100,14 +100,16 @@ class WorkflowRegistry:
 
     async def _answer_version(self, tenant: str, request: WorkflowsRequested) -> WorkflowsReplied:
         """A version with its history. Raises BusError."""
-        name, versions = request.workflow, self.ledger.versions(tenant, request.workflow)
+        name, versions = request.workflow, self.ledger.list_versions(tenant, request.workflow)
         newest = self.ledger.find_published(tenant, name) or next(iter(versions), None)
         record = self.ledger.find_version(tenant, name, request.number) if request.number else newest
         version = await self.ledger.read_version(tenant, name, record.row.number) if record is not None else None
         if record is None or version is None:
-            shown = f"{name}.{request.number}" if request.number else name
+            name_of_missing = f"{name}.{request.number}" if request.number else name
             hint = "`bulkhead workflows list` shows those that there are"
-            return WorkflowsReplied(failure=Failure.from_text("unknown_workflow", f"there is no {shown}", hint))
+            return WorkflowsReplied(
+                failure=Failure.from_text("unknown_workflow", f"there is no {name_of_missing}", hint)
+            )
         try:
             nested = await self.ledger.read_nested(tenant, version)
         except ValueError as error:
@@ -148,11 +150,11 @@ class WorkflowRegistry:
         name = request.workflow
         if request.content is None or request.number or request.sha256 or request.schedule:
             return Failure.from_text("bad_workflow", "a draft has a content, and neither number nor digest", "send it")
-        if not self.ledger.versions(tenant, name) and len(self.ledger.names(tenant)) >= bounds.MAX_WORKFLOWS:
+        if not self.ledger.list_versions(tenant, name) and len(self.ledger.list_names(tenant)) >= bounds.MAX_WORKFLOWS:
             reason = f"the tenant has {bounds.MAX_WORKFLOWS} workflows, and may have no more"
             return Failure.from_text("too_many_versions", reason, "draft it as the next version of one of them")
         for _ in range(TRIES):
-            now_unix_ms, versions = self._context.clock(), self.ledger.versions(tenant, name)
+            now_unix_ms, versions = self._context.clock(), self.ledger.list_versions(tenant, name)
             for record in versions[: bounds.MAX_PROMPT_ACTS_A_DAY]:
                 if record.act == request.act:
                     return judge_repeat(record.act_sha256, request) or record
@@ -221,7 +223,7 @@ class WorkflowRegistry:
         await self.ledger.read_new()
         return self.ledger.find_version(tenant, request.workflow, request.number) or record
 
-    def _refuse(self, message: ReceivedMessage, failure: Failure) -> WorkflowActReplied:
+    def _refuse_act(self, message: ReceivedMessage, failure: Failure) -> WorkflowActReplied:
         log.warning("act_refused", tenant=message.tenant, act=message.task, code=failure.code, reason=failure.message)
         return WorkflowActReplied(failure=failure)
 

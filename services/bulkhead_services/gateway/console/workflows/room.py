@@ -100,7 +100,7 @@ def _draw_plan(content: WorkflowContent, nested: list[Json]) -> LayeredGraph:
     """The steps of a run with sample values, those of nested workflows among them; as written where it cannot run."""
     contents = {f"{row['workflow']}.{row['number']}": WorkflowContent.model_validate(row["content"]) for row in nested}
     try:
-        samples = {parameter.name: parameter.sample for parameter in content.parameters}
+        samples = {parameter.name: parameter.sample_value for parameter in content.parameters}
         steps = compose_run(content, samples, contents).steps
     except ValueError:
         steps = content.steps

@@ -70,14 +70,14 @@ class WorkflowRoutes:
         """POST /v1/workflows/{workflow}"""
         claim, act, body = await self._acts.read_act(request, reads.ACTORS, "draft workflows", WorkflowSubmission)
         fields = {"action": "draft", "content": body.content, "reason": body.note, "source_task": body.source_task}
-        return await self._act(request, claim, act, **fields)
+        return await self._do_act(request, claim, act, **fields)
 
     async def move_version(self, request: Request) -> Response:
         """POST /v1/workflows/{workflow}/versions/{number}"""
         claim, act, body = await self._acts.read_act(request, reads.ACTORS, "change workflows", WorkflowActSubmission)
         number = request.path_params["number"]
         fields = {name: getattr(body, name) for name in type(body).model_fields}
-        return await self._act(request, claim, act, number=int(number) if number.isdecimal() else -1, **fields)
+        return await self._do_act(request, claim, act, number=int(number) if number.isdecimal() else -1, **fields)
 
     async def run_version(self, request: Request) -> Response:
         """POST /v1/workflows/{workflow}/runs"""
@@ -113,7 +113,7 @@ class WorkflowRoutes:
         ask = build_request(WorkflowsRequested, "workflow", name, **fields)
         return await ask_registry(self._context, WorkflowsReplied, claim, ask)
 
-    async def _act(self, request: Request, claim: RequesterClaim, act: str, **fields: object) -> Response:
+    async def _do_act(self, request: Request, claim: RequesterClaim, act: str, **fields: object) -> Response:
         ask = build_request(WorkflowActRequested, "workflow", request.path_params["workflow"], act=act, **fields)
         token = self._auth.token_of(request)
         reply = await self._acts.do_signed(WorkflowActReplied, claim, ask, ask.reason, token, kind=ask.signed_kind)
