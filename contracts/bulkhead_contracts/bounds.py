@@ -289,6 +289,7 @@ MAX_WORKFLOW_BYTES = 192 * 1024  # of one version
 MAX_NESTED_BYTES = 320 * 1024  # of a version with all that it nests
 MAX_WORKFLOW_VERSIONS = 10_000  # of one workflow
 MAX_WORKFLOWS = 500  # of one tenant
+MAX_WORKFLOW_DRAFTS_A_DAY = 100  # of one tenant
 MAX_WORKFLOW_TRANSITIONS = 40  # of one version
 MAX_WORKFLOW_ROWS = 500  # that are listed at once
 MAX_WORKFLOW_DEPTH = 5  # workflows within each other

@@ -78,6 +78,16 @@ class WorkflowLedger:
         """All versions, the newest first."""
         return [record for _, record in sorted(self._known.get((tenant, name), {}).items(), reverse=True)]
 
+    def count_drafts(self, tenant: str, since_unix_ms: int) -> int:
+        """Number of a tenant's versions that were drafted since then."""
+        rows = (
+            record.row
+            for (owner, _), versions in self._known.items()
+            if owner == tenant
+            for record in versions.values()
+        )
+        return sum(row.drafted_unix_ms >= since_unix_ms for row in rows)
+
     def find_version(self, tenant: str, name: str, number: int) -> VersionRecord | None:
         """The version of this number, without its content; None where there is none."""
         return self._known.get((tenant, name), {}).get(number)

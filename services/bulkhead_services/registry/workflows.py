@@ -25,7 +25,7 @@ from bulkhead_contracts.workflow import (
     WorkflowsRequested,
     WorkflowVersion,
 )
-from bulkhead_services.registry.core import judge_rate, judge_repeat
+from bulkhead_services.registry.core import DAY_MS, judge_repeat
 from bulkhead_services.registry.workflow_rules import describe_state, judge_role, make_version, plan_transition
 
 log = Log("registry")
@@ -155,17 +155,17 @@ class WorkflowRegistry:
             return Failure.from_text("too_many_versions", reason, "draft it as the next version of one of them")
         for _ in range(TRIES):
             now_unix_ms, versions = self._context.clock(), self.ledger.list_versions(tenant, name)
-            for record in versions[: bounds.MAX_PROMPT_ACTS_A_DAY]:
+            for record in versions[: bounds.MAX_WORKFLOW_DRAFTS_A_DAY]:
                 if record.act == request.act:
                     return judge_repeat(record.act_sha256, request) or record
             newest = versions[0].row if versions else None
             if newest is not None and newest.sha256 == request.content.sha256 and newest.state != "retired":
                 reason = f"{name}.{newest.number} has this very content, and is {describe_state(newest)}"
                 return Failure.from_text("same_content", reason, "move that version on, or change something")
-            if len(versions) >= bounds.MAX_PROMPT_ACTS_A_DAY:
-                earlier = versions[bounds.MAX_PROMPT_ACTS_A_DAY - 1].row.drafted_unix_ms
-                if (failure := judge_rate(earlier, now_unix_ms, name)) is not None:
-                    return failure
+            # Of the tenant, and not of the workflow: all versions lie in one stream, which others need, too.
+            if self.ledger.count_drafts(tenant, now_unix_ms - DAY_MS) >= bounds.MAX_WORKFLOW_DRAFTS_A_DAY:
+                reason = f"{bounds.MAX_WORKFLOW_DRAFTS_A_DAY} versions of workflows were drafted within a day"
+                return Failure.from_text("too_many_changes", reason, "wait until tomorrow; what is there can be run")
             version = make_version(request, signed_word, newest.number + 1 if newest is not None else 1, now_unix_ms)
             if isinstance(version, Failure):
                 return version
@@ -180,6 +180,7 @@ class WorkflowRegistry:
 
     async def _judge_content(self, tenant: str, version: WorkflowVersion) -> Failure | None:
         """Reason for which this can be no version: it would not run. Raises BusError."""
+        self._quotas.reload_if_changed()
         try:
             nested = await self.ledger.read_nested(tenant, version)
             contents = {ref: inner.content for ref, inner in nested.items()}
