@@ -45,12 +45,12 @@ from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.identities import IdentityRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.plans import PlanRoutes
-from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
+from bulkhead_services.gateway.http.routes.registry.prompts import PromptRoutes
+from bulkhead_services.gateway.http.routes.registry.workflows import WorkflowRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.tools import ToolRoutes
-from bulkhead_services.gateway.http.routes.workflows import WorkflowRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
