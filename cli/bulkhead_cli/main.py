@@ -48,6 +48,13 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "List writes of which nobody knows whether they were done, and say what became of one.",
         ),
     ),
+    "Workflows": (
+        CommandRow(
+            "workflows",
+            "workflows.commands:workflows_app",
+            "List, draft, review, publish, run and schedule plans with parameters.",
+        ),
+    ),
     "Prompts": (
         CommandRow(
             "prompts",

@@ -297,6 +297,19 @@ MAX_PROMPT_PAGE = 20  # versions that are listed at once
 MAX_RELEASE_PAGE = 50
 MAX_DRIFT_ALARMS = 50
 
+# Workflows
+MAX_WORKFLOW_PARAMETERS = 32
+MAX_WORKFLOW_VALUE_CHARS = 4_000
+MAX_WORKFLOW_BYTES = 192 * 1024  # of one version
+MAX_NESTED_BYTES = 320 * 1024  # of a version with all that it nests
+MAX_WORKFLOW_VERSIONS = 10_000  # of one workflow
+MAX_WORKFLOWS = 500  # of one tenant
+MAX_WORKFLOW_DRAFTS_A_DAY = 100  # of one tenant
+MAX_WORKFLOW_TRANSITIONS = 40  # of one version
+MAX_WORKFLOW_ROWS = 500  # that are listed at once
+MAX_WORKFLOW_DEPTH = 5  # workflows within each other
+MAX_NESTED_WORKFLOWS = 64  # versions that one run stands on, beside its own
+
 # Evaluations
 MAX_STATEMENT_BYTES = 200_000  # of a signed statement with its envelope
 MAX_STATEMENT_SUBJECTS = 256

@@ -35,6 +35,7 @@ from bulkhead_contracts import (
     task,
     tool,
     verdict,
+    workflow,
 )
 
 from .settlement import DoerReply
@@ -296,6 +297,11 @@ ROWS: tuple[Row, ...] = (
     Row(evaluation.EvaluationReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
     Row(evaluation.EvaluationsRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
     Row(evaluation.EvaluationsReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    # Workflows
+    Row(workflow.WorkflowActRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(workflow.WorkflowActReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
+    Row(workflow.WorkflowsRequested, _edges_to("registry", "gateway"), "registry", plane="rpc"),
+    Row(workflow.WorkflowsReplied, _edges_from("registry", "gateway"), "registry", plane="rpc"),
     # Events for programs outside
     *(
         Row(body, _edges_from("gateway", SUBSCRIBER), "gateway", plane="events")

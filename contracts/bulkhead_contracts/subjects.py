@@ -11,6 +11,7 @@ timer.<service>.set|fired.<partition>.<tenant>.<task>[.<key>]
 dead.<service>.<partition>.<tenant>.<task>   dead letters
 prompt.<tenant>.<prompt>.<number>      version of a tenant's prompt, written once
 release.<tenant>.<label>.<number>      what a label stands for, written once
+workflow.<tenant>.<name>.<number>      version of a workflow, written once; with `.<place>` a fact about it
 events.<tenant>.<name>.<task>          what outside subscribers are told; a name has two tokens: task.ended
 """
 
@@ -158,6 +159,12 @@ def evaluation_subject(tenant: str, number: int | str) -> str:
 def evaluation_report_subject(tenant: str, number: int) -> str:
     """Subject of the report that ends an evaluation."""
     return f"{evaluation_subject(tenant, number)}.report"
+
+
+def workflow_subject(tenant: str, name: str, number: int | str, place: int = 0) -> str:
+    """Subject of a version of a workflow, or of the fact at a place about it; number `*`: of all versions."""
+    subject = f"workflow.{check_token(tenant)}.{check_token(name)}.{number}"
+    return f"{subject}.{place}" if place else subject
 
 
 def task_filter(receiver: str, tenant: str, task: str) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import operator
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -65,12 +66,17 @@ class PromptVariable(Contract):
 
     def describe_misfit(self, value: str) -> str:
         """Why this is no value of it; "" when it is."""
-        match self.kind:
-            case "choice":
-                return "" if value in self.choices else f"{self.name} is one of {', '.join(self.choices) or 'none'}"
-            case "number":
-                return "" if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value) else f"{self.name} is a number"
-        return "" if value.isprintable() else f"{self.name} is one line of text"
+        return describe_value_misfit(self.name, self.kind, self.choices, value)
+
+
+def describe_value_misfit(name: str, kind: str, choices: Collection[str], value: str) -> str:
+    """Reason for which this is no value of a variable of such a kind; "" when it is."""
+    match kind:
+        case "choice":
+            return "" if value in choices else f"{name} is one of {', '.join(choices) or 'none'}"
+        case "number":
+            return "" if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value) else f"{name} is a number"
+    return "" if value.isprintable() else f"{name} is one line of text"
 
 
 def _is_none(value: object) -> bool:

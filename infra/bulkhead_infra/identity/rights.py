@@ -138,6 +138,7 @@ def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield Right(name, "send", "prompt.>")
             yield Right(name, "send", "release.>")
             yield Right(name, "send", "evaluation.>")
+            yield Right(name, "send", "workflow.>")
         case Use.DEAD_LETTERS_WRITE:
             yield Right(name, "send", f"dead.{name}.>")
         case Use.DEAD_LETTERS_READ:

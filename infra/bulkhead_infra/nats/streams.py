@@ -224,8 +224,8 @@ def _control_config(layout: Layout) -> Config:
 def _prompts_config(layout: Layout) -> Config:
     once = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
     live = {"src": "release.>", "dest": "releases.live.>"}
-    heard = ["prompt.>", "release.>", "evaluation.>"]
-    description = "Versions of prompts, their evaluations, and what labels stand for"
+    heard = ["prompt.>", "release.>", "evaluation.>", "workflow.>"]
+    description = "Versions of prompts and workflows, evaluations, and what labels stand for"
     return _stream_config(subjects.PROMPTS_STREAM, layout, description, subjects=heard, **once, republish=live)
 
 

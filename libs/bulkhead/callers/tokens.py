@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from bulkhead.callers.api_keys import PEOPLE_ONLY
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.task import CALLER_ROLES, RequesterClaim
 
 log = Log("callers.tokens")
 SYMMETRIC = ("HS256", "HS384", "HS512", "NONE")
@@ -112,7 +112,7 @@ class CallerTokens:
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
             claim_name = "sub" if field == "person" else field
-            hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor, prompt_editor, evaluator)"
+            hint = f"tokens need tenant, sub and role ({', '.join(CALLER_ROLES)})"
             raise Unauthenticated(f"the token's claim {claim_name} is missing or does not fit", hint) from error
 
     async def _find_key(self, kid: str) -> jwt.PyJWK | None:

@@ -36,6 +36,7 @@ from bulkhead.gateway_api.query import Query, R
 from bulkhead.gateway_api.sessions import SessionListQuery, SessionSummaryRow
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
+from bulkhead.gateway_api.workflows import WorkflowListQuery, WorkflowQuery
 from bulkhead.gateway_api.writes import WRITE_STATES, WriteListQuery
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendKey
@@ -451,6 +452,72 @@ class Mesh:
         path = f"/v1/evaluations/{number}/report"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json={"envelope": envelope})
 
+    async def workflows(self) -> dict[str, Any]:
+        """Workflows of the tenant: `workflows`, each with its state. Raises Refused, Unreachable."""
+        return await self.read_json(WorkflowListQuery())
+
+    async def workflow(self, workflow: str, version: int = 0) -> dict[str, Any]:
+        """A version of a workflow, with its `row` (state, history), `version` (content) and the other `versions`; 0:
+        the newest published one, or the newest. Raises Refused, Unreachable."""
+        fields = {"workflow": workflow, "version": version}
+        return await self.read_json(request_checks.check_query(WorkflowQuery, fields))
+
+    async def run_workflow(
+        self,
+        workflow: str,
+        parameters: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        version: int = 0,
+        limit_usd: float | None = None,
+        limit_tokens: int | None = None,
+        deadline_s: float | None = None,
+        conversation: str = "",
+        written_by: str = "",
+        idempotency_key: str = "",
+    ) -> Task:
+        """Run a published version as a task, which no model plans; 0: the newest one. Limits only lower those of the
+        version. written_by: `model` where a model chose the values. Raises Refused (`not_published`,
+        `bad_parameters`), Unreachable."""
+        texts = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in (parameters or {}).items()
+        }
+        limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
+        body: dict[str, Any] = {"parameters": texts, "version": version, "conversation": conversation}
+        body |= {"limits": limits} if limits else {}
+        body |= {"written_by": written_by} if written_by else {}
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        answer = await self._transport.send("POST", f"{_workflow_path(workflow)}/runs", key, json=body)
+        return Task(self._transport, self._transport.require_field(answer, "task_id"))
+
+    async def draft_workflow(
+        self, workflow: str, content: Mapping[str, Any], note: str, *, source_task: str = "", idempotency_key: str = ""
+    ) -> dict[str, Any]:
+        """Draft the next version of a workflow. content: as GET /v1/workflows/{workflow} shows it. Raises Refused
+        (`bad_workflow`, `same_content`), Unreachable."""
+        body = {"content": dict(content), "note": note, "source_task": source_task}
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        return await self._transport.send("POST", _workflow_path(workflow), key, json=body)
+
+    async def move_workflow(
+        self,
+        workflow: str,
+        version: int,
+        action: str,
+        sha256: str,
+        reason: str,
+        *,
+        schedule: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+    ) -> dict[str, Any]:
+        """Do something with a version: `submit`, `reject`, `approve`, `publish`, `retire`, `schedule`, `unschedule`.
+        sha256: of the version that was read. Raises Refused (`wrong_state`, `four_eyes`), Unreachable."""
+        body: dict[str, Any] = {"action": action, "sha256": sha256, "reason": reason}
+        body |= {"schedule": dict(schedule)} if schedule is not None else {}
+        path = f"{_workflow_path(workflow)}/versions/{request_checks.check_integer('version', version, 1, 999_999)}"
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        return await self._transport.send("POST", path, key, json=body)
+
     async def change_limit(
         self,
         target: str,
@@ -508,3 +575,7 @@ class Mesh:
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
         return await self._transport.send("POST", path, request_checks.check_key(key) or str(uuid.uuid4()), json=body)
+
+
+def _workflow_path(workflow: str) -> str:
+    return f"/v1/workflows/{quote(request_checks.check_text('workflow', workflow, bounds.MAX_NAME_CHARS), safe='')}"

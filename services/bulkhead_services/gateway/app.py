@@ -50,6 +50,7 @@ from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
+from bulkhead_services.gateway.schedules import ScheduleRunner
 from bulkhead_services.gateway.session_ends import SessionEnds
 from bulkhead_services.gateway.sessions import Sessions
 from bulkhead_services.gateway.settings import PublisherSettings, Settings, SubscriberSettings
@@ -80,6 +81,7 @@ class GatewayService(EdgeComponent):
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
+        self.schedules = ScheduleRunner(context, self._intake)
         self._backlog = backlog = OpenRequests()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
@@ -131,6 +133,7 @@ class GatewayService(EdgeComponent):
             start("admission", self.admission.run()),
             start("writes", self._writes.run()),
             start("rows", self.http.task_list.rows.run()),
+            start("schedules", self.schedules.run()),
         ]
         self.http.started = True
 

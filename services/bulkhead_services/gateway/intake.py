@@ -5,7 +5,7 @@ outside publishers and doors take the same path: the stored `TaskRequested` is w
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
@@ -44,6 +44,7 @@ from bulkhead_services.gateway.read_model.feeds import INBOX, InboxFeed, InboxFe
 from bulkhead_services.gateway.settings import PublisherSettings
 
 log = Log("gateway.intake")
+SERVICE = "gateway"
 FIRST_RECORD_READS = 8
 AT_ONCE = 32
 CANCEL_RETRY_S = 0.5
@@ -53,23 +54,30 @@ SIGNER_RETRY_S = 1.0
 
 
 def own_words(
-    request: TaskRequested, drafted: frozenset[str] = frozenset(), *, by_model: bool = False
+    request: TaskRequested,
+    drafted: frozenset[str] = frozenset(),
+    *,
+    by_model: bool = False,
+    approved_steps: Collection[str] = (),
 ) -> tuple[Label, ...]:
     """Unsigned labels of what the requester wrote: the objective, and of his own plan the text and call of each step of
     which arguments can be made.
 
     drafted: digests of texts of the task that this one forks, and that a model wrote: they get no label. by_model: a
-    model wrote all of it, so that none of it has the trust of a person's words.
+    model wrote all of it, so that none of it has the trust of a person's words. approved_steps: of the plan, whose
+    texts people of the tenant wrote and approved, whoever asks.
     """
-    trust: Trust = "untrusted" if by_model else "user"
-    texts = [("", request.objective)]
-    if request.plan is not None:
-        callers = (step for step in request.plan.steps if step.tools or step.role != WORKER_ROLE)
-        texts += [(f"plan step {step.id}", step.prompt_text) for step in callers]
-        texts += [(f"{PLAN_CALL}{step.id}", step.call.text_in(step.id)) for step in request.plan.steps if step.call]
+    own_trust: Trust = "untrusted" if by_model else "user"
+    texts: list[tuple[str, str, Trust]] = [("", request.objective, own_trust)]
+    for step in request.plan.steps if request.plan is not None else ():
+        trust: Trust = "user" if step.id in approved_steps else own_trust
+        if step.tools or step.role != WORKER_ROLE:
+            texts.append((f"plan step {step.id}", step.prompt_text, trust))
+        if step.call is not None:
+            texts.append((f"{PLAN_CALL}{step.id}", step.call.text_in(step.id), trust))
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
-        for source, text in texts
+        for source, text, trust in texts
         if by_model or digest_of(text) not in drafted
     )
     return tuple({label.sha256: label for label in reversed(tuple(labels))}.values())[::-1]
@@ -285,7 +293,12 @@ class Intake:
             plan, held_results = plan_turn(turn, request.objective, reply.tools), turn.memory
         objective = await self._context.blobs.put(message.tenant, request.objective)
         by_model = claim.agent or forks.is_of_model(request, message.sender, self._agents)
-        own_labels = own_words(request, inherited.drafted if inherited else frozenset(), by_model=by_model)
+        own_labels = own_words(
+            request,
+            inherited.drafted if inherited else frozenset(),
+            by_model=by_model,
+            approved_steps=request.workflow_steps if message.sender == SERVICE else (),
+        )
         body = TaskSubmitted(
             objective=objective,
             limits=reply.limits or request.limits,

@@ -28,6 +28,7 @@ from bulkhead_contracts.prompt import (
     version_name,
 )
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.workflow import WorkflowActRequested
 
 DAY_MS = 24 * 3600 * 1000
 MOVING_MODEL = re.compile(r"(?:^|[-_:./@])(?:latest|auto|newest|stable|current)(?:$|[-_:./@])", re.I)
@@ -181,7 +182,7 @@ def plan_trial(
 
 
 def judge_repeat(
-    act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested
+    act_sha256: str, request: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested | WorkflowActRequested
 ) -> Failure | None:
     """Reason for which an act that was done under this id is not this one; None when it is.
 

@@ -20,7 +20,7 @@ from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts import bounds, envelope, subjects
-from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.approval import ApprovalGrant, SignedKind
 from bulkhead_contracts.evaluation import (
     EvaluationReplied,
     EvaluationReported,
@@ -43,6 +43,8 @@ from bulkhead_contracts.prompt import (
     ReleasesRequested,
 )
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowsRequested
 from bulkhead_services.registry.core import (
     judge_content,
     judge_rate,
@@ -54,6 +56,7 @@ from bulkhead_services.registry.core import (
 from bulkhead_services.registry.evaluations import EvaluationRegistry
 from bulkhead_services.registry.reviews import ReviewDates
 from bulkhead_services.registry.watch.reader import CanaryWatcher
+from bulkhead_services.registry.workflows import WorkflowRegistry
 
 log = Log("registry")
 TRIES = 5
@@ -66,7 +69,13 @@ class PromptRegistry(EdgeComponent):
     """The edge. It has no inbox."""
 
     def __init__(
-        self, context: Context, prompts: Prompts, max_age_ms: int, quotas: TenantQuotas, canary_tasks: int
+        self,
+        context: Context,
+        prompts: Prompts,
+        max_age_ms: int,
+        quotas: TenantQuotas,
+        canary_tasks: int,
+        tools: tuple[ToolSpec, ...] = (),
     ) -> None:
         self._context, self._max_age_ms = context, max_age_ms
         self._prompts = prompts
@@ -84,6 +93,7 @@ class PromptRegistry(EdgeComponent):
             put_once=self._put_once,
             read_version=self._read_version,
         )
+        self._workflows = WorkflowRegistry(context, quotas, tools, put_once=self._put_once, check_word=self._check_word)
         self.reviews = ReviewDates(self._labels, self._read_version, context.clock)
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
@@ -93,6 +103,8 @@ class PromptRegistry(EdgeComponent):
             EvaluationRequested: self.on_evaluation_requested,
             EvaluationReported: self._evaluations.on_evaluation_reported,
             EvaluationsRequested: self._evaluations.on_evaluations_requested,
+            WorkflowActRequested: self._workflows.on_act_requested,
+            WorkflowsRequested: self._workflows.on_workflows_requested,
         }
 
     async def start(self) -> None:
@@ -250,12 +262,15 @@ class PromptRegistry(EdgeComponent):
             log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
 
     def _check_word(
-        self, message: ReceivedMessage, act: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested
+        self,
+        message: ReceivedMessage,
+        act: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested | WorkflowActRequested,
     ) -> ApprovalGrant | Failure:
         """The signer's word on this very act."""
+        kind: SignedKind = act.signed_kind if isinstance(act, WorkflowActRequested) else "prompt"
         try:
             signed_word = self._context.verifier.verify_approval(
-                act.token, tenant=message.tenant, task=message.task, kind="prompt"
+                act.token, tenant=message.tenant, task=message.task, kind=kind
             )
         except GrantRefused as error:
             return Failure.from_text("not_signed", str(error), "do it over the gateway, as a person with the role")

@@ -150,6 +150,31 @@ async def test_a_message_that_asks_for_a_roles_skill_is_a_step_of_that_role(tmp_
             await sent(client, request(message(metadata={"skill": "role.pirate"})))
 
 
+@pytest.mark.slow
+async def test_a_published_workflow_is_a_skill(tmp_path):
+    step = {"id": "sum", "instruction": "What is {{sum}}?", "tools": ["calculate"], "acceptance": "a number"}
+    content = {"objective": "What is {{sum}}?", "parameters": [{"name": "sum"}], "steps": [step]}
+    async with (
+        agent_door(tmp_path) as door,
+        door.client(door.key()) as client,
+        Mesh(door.stage.url, door.key("prompt_editor")) as editor,
+        Mesh(door.stage.url, door.key("approver")) as approver,
+    ):
+        sha256 = (await editor.draft_workflow("sums", content, "first"))["sha256"]
+        for mesh, action in ((editor, "submit"), (approver, "approve"), (editor, "publish")):
+            await mesh.move_workflow("sums", 1, action, sha256, "fine")
+        card = await client.get_extended_agent_card(GetExtendedAgentCardRequest())
+        assert card.skills[-1].id == "workflow.sums"
+        for name, text in (("m1", "17 * 23"), ("m2", '{"sum": "17 * 23"}')):
+            task = await sent(client, request(message(text, name=name, metadata={"skill": "workflow.sums"})))
+            assert task.status.state == DONE and "391" in task.artifacts[0].parts[0].text
+            document = await editor.task(task.id).show()
+            assert (document["workflow"], document["objective"]) == ("sums.1", "What is 17 * 23?")
+            assert (document["written_by"], document["plans_rejected"]) == ("model", 0)
+        with pytest.raises(InvalidParamsError, match="no skill of your extended card"):
+            await sent(client, request(message("x", name="m3", metadata={"skill": "workflow.other"})))
+
+
 async def test_a_client_of_the_version_before_is_served_too(tmp_path):
     body = {"role": "user", "messageId": "m1", "kind": "message", "parts": [{"kind": "text", "text": "What is 2 + 3?"}]}
     call = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": body}}

@@ -55,6 +55,7 @@ async def record_all(recorder: ExampleRecorder, folder: Path) -> None:
         await _record_writes(recorder, on, ann, bob)
         await _record_prompts(recorder, olga)
         await _record_evaluations(recorder, olga)
+        await _record_workflows(recorder, on, ann, bob, olga)
         await _record_operations(recorder, on, ann, olga)
     (folder / "rules").mkdir()
     (folder / "rules" / "demo.cedar").write_text(RULES)
@@ -298,6 +299,33 @@ async def _record_prompts(recorder: ExampleRecorder, olga: httpx.AsyncClient) ->
     await recorder.record(olga, "listReleases")
     await recorder.record(olga, "showReleases", label="production")
     await olga.post("/v1/releases/production", json={"after": 1, "end_canary": "drop", "reason": "it was an example"})
+
+
+async def _record_workflows(
+    recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncClient, bob: httpx.AsyncClient, olga: httpx.AsyncClient
+) -> None:
+    step = {"id": "sum", "instruction": "Sum up the fares of {{operator}}.", "acceptance": "There is one sum."}
+    content = {"objective": "Sum up the fares of {{operator}}", "parameters": [{"name": "operator"}], "steps": [step]}
+    body = {"content": content, "note": "From a task that went well"}
+    row = await recorder.record(olga, "draftWorkflow", 201, body=body, workflow="fares")
+    await recorder.record_problem(olga, "draftWorkflow", 409, "same_content", body=body, workflow="fares")
+    names = {"workflow": "fares", "number": 1}
+    moves = [(olga, "submit"), (bob, "approve"), (olga, "publish")]
+    for person, action in moves:
+        act = {"action": action, "sha256": row["sha256"], "reason": "as the review says"}
+        if action == "approve":
+            await recorder.record_problem(olga, "moveWorkflow", 403, "four_eyes", body=act, **names)
+            await recorder.record(person, "moveWorkflow", 201, body=act, **names)
+        else:
+            await person.post("/v1/workflows/fares/versions/1", json=act)
+    await recorder.record(ann, "listWorkflows")
+    await recorder.record(ann, "showWorkflow", workflow="fares", version=1)
+    on.model.will(sum=[says("EUR 12 in all.")])
+    key = {"Idempotency-Key": "3f0e7a51-52a4-4d0c-9f6e-8a3c6f1f0c21"}
+    await recorder.record_problem(ann, "runWorkflow", 422, "bad_parameters", body={}, workflow="fares", **key)
+    run = {"parameters": {"operator": "Nordia"}}
+    receipt = await recorder.record(ann, "runWorkflow", 202, body=run, workflow="fares", **key)
+    await ann.get(f"/v1/tasks/{receipt['task_id']}/events")
 
 
 async def _record_evaluations(recorder: ExampleRecorder, olga: httpx.AsyncClient) -> None:

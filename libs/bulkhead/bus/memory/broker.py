@@ -371,7 +371,7 @@ def _mesh_streams() -> list[StreamConfig]:
         ),
         StreamConfig(
             subjects.PROMPTS_STREAM,
-            ("prompt.>", "release.>", "evaluation.>"),
+            ("prompt.>", "release.>", "evaluation.>", "workflow.>"),
             max_messages_per_subject=1,
             republish=("release.", "releases.live."),
         ),

@@ -8,7 +8,7 @@ signatures name.
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ PATH = "/a2a"
 OUTPUT_MODES = ("text/plain", "application/json")
 VERSIONS = ("1.0", "0.3")
 BINDINGS = ("JSONRPC", "HTTP+JSON")
-SKILL, TASK, ROLE = "skill", "task", "role."
-"""Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's."""
+SKILL, TASK, ROLE, WORKFLOW = "skill", "task", "role.", "workflow."
+"""Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's, and of a
+published workflow's."""
 KEYS_PATH = "/.well-known/jwks.json"
 HINT = "make one by `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
 
@@ -77,10 +78,15 @@ def public_card(address: str, push: bool = False) -> AgentCard:
 
 
 def extended_card(
-    address: str, tools: Sequence[str] | None, roles: Sequence[str], most: TaskLimits, push: bool = False
+    address: str,
+    tools: Sequence[str] | None,
+    roles: Sequence[str],
+    most: TaskLimits,
+    push: bool = False,
+    workflows: Iterable[Mapping[str, Any]] = (),
 ) -> AgentCard:
     """The card for one tenant. tools: None where no policy names them. roles: those that a message may ask for. most:
-    ceilings of one of its tasks. push: whether it has push notifications."""
+    ceilings of one of its tasks. push: whether it has push notifications. workflows: rows of published ones."""
     card = public_card(address, push)
     named = ", ".join(tools) if tools else "none" if tools is not None else "those that the mesh allows"
     usd, minutes = most.cost_usd_micros / 1_000_000, most.deadline_ms / 60_000
@@ -89,6 +95,7 @@ def extended_card(
     del card.skills[:]
     card.skills.append(_task_skill(description, ["task", *(tools or ())]))
     card.skills.extend(map(_role_skill, roles))
+    card.skills.extend(map(_workflow_skill, workflows))
     return card
 
 
@@ -113,6 +120,13 @@ def _role_skill(role: str) -> AgentSkill:
     name = ROLE + role
     description = f"One step, carried out by {role} and checked: send `{SKILL}: {name}` in the message's metadata."
     return AgentSkill(id=name, name=f"Ask {role}", description=description, tags=["role", role])
+
+
+def _workflow_skill(row: Mapping[str, Any]) -> AgentSkill:
+    name = WORKFLOW + row["workflow"]
+    how = f"Send `{SKILL}: {name}` in the message's metadata, and the values of its parameters as a JSON object."
+    description = f"{row['description']} {how}".strip()
+    return AgentSkill(id=name, name=f"Run {row['workflow']}", description=description, tags=["workflow"])
 
 
 class CardSigner:

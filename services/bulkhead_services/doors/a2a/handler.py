@@ -24,6 +24,7 @@ from a2a.types import (
     ListTaskPushNotificationConfigsResponse,
     ListTasksRequest,
     ListTasksResponse,
+    Message,
     SendMessageRequest,
     SubscribeToTaskRequest,
     Task,
@@ -178,6 +179,7 @@ class A2aHandler(RequestHandler):
                     of.delegated_roles_of(tenant),
                     of.max_task_limits(tenant),
                     of.push_policy_of(tenant).is_enabled,
+                    await _published_workflows(asking.mesh),
                 )
             )
 
@@ -240,6 +242,8 @@ class A2aHandler(RequestHandler):
         caller = asking.caller
         usd, deadline = caller.limit_usd_micros, caller.deadline_ms
         objective = messages.read_objective(message)
+        if name := messages.read_workflow(message):
+            return await _run_workflow(asking, message, name, objective)
         self._quotas.reload_if_changed()
         role = messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
         task = await asking.mesh.submit(
@@ -330,6 +334,40 @@ async def _ask_with_retry(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 async def _read_current(mesh: Mesh, task: MeshTask) -> Task:
     return await tasks.read_task(mesh, await task.show(), 0)
+
+
+async def _published_workflows(mesh: Mesh) -> list[Document]:
+    """Rows of the tenant's published workflows; none while the registry is away."""
+    try:
+        return [row for row in (await mesh.workflows())["workflows"] if row["state"] == "published"]
+    except Refused as error:
+        if error.status != 503:
+            raise
+        return []
+
+
+async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str) -> Document:
+    """The task of a message that asks for a published workflow; its text has the values of the parameters."""
+    caller = asking.caller
+    usd, deadline = caller.limit_usd_micros, caller.deadline_ms
+    try:
+        parameters = (await asking.mesh.workflow(name))["version"]["content"]["parameters"]
+    except Refused as error:
+        if error.status != 404:
+            raise
+        raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {error}") from error
+    required = [row["name"] for row in parameters if row.get("default") is None]
+    task = await asking.mesh.run_workflow(
+        name,
+        messages.read_parameters(text, required or [row["name"] for row in parameters]),
+        limit_usd=None if usd is None else usd / 1_000_000,
+        limit_tokens=caller.limit_tokens,
+        deadline_s=None if deadline is None else deadline / 1_000,
+        conversation=message.context_id,
+        written_by="model",
+        idempotency_key=messages.idempotency_key(message, text),
+    )
+    return await task.show()
 
 
 async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:

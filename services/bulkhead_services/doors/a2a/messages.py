@@ -12,6 +12,7 @@ from a2a.types import Message, Part, Role, SendMessageConfiguration
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict
 
+from bulkhead.flow import bounded
 from bulkhead.text.plain_text import escape_controls
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.a2a import card
@@ -92,6 +93,27 @@ def read_role(message: Message, roles: Sequence[str]) -> str:
     if not isinstance(skill, str) or skill not in skills:
         raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {', '.join(skills)}")
     return skills[skill]
+
+
+def read_workflow(message: Message) -> str:
+    """The workflow that a message asks for as a skill; "" where it asks for none."""
+    skill = MessageToDict(message.metadata).get(card.SKILL, card.TASK)
+    is_workflow = isinstance(skill, str) and skill.startswith(card.WORKFLOW)
+    return str(skill).removeprefix(card.WORKFLOW) if is_workflow else ""
+
+
+def read_parameters(text: str, names: Sequence[str]) -> dict[str, str]:
+    """Values by name: of an object of JSON, or the text itself where there is one parameter. names: of the parameters
+    that a run has to give. Raises A2AError."""
+    try:
+        fields = bounded.load_json(text)
+    except ValueError:
+        fields = None
+    if isinstance(fields, dict) and all(isinstance(value, str | int | float) for value in fields.values()):
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
+    if len(names) == 1:
+        return {names[0]: text}
+    raise InvalidParamsError(f"the text must be a JSON object with values of {', '.join(names) or 'no parameter'}")
 
 
 def plan_for_role(objective: str, role: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonR
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
 from bulkhead_services.gateway.console.task.task_list import ConsoleTaskListRoutes
 from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
+from bulkhead_services.gateway.console.workflows.room import ConsoleWorkflowRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 
 ROOMS: tuple[type[ConsoleRoutes], ...] = (
@@ -65,6 +66,7 @@ ROOMS: tuple[type[ConsoleRoutes], ...] = (
     ConsoleIdentityRoutes,
     ConsoleCallRoutes,
     ConsoleSearchRoutes,
+    ConsoleWorkflowRoutes,
 )
 
 

@@ -64,6 +64,7 @@ ROOM_GROUPS = (
             ("/spend", "Spend", "wallet"),
             ("/models", "Models and tools", "cpu"),
             ("/tools", "Tools and policies", "wrench"),
+            ("/workflows", "Workflows", "git-branch"),
             ("/prompts", "Prompts", "bot"),
         ),
     ),

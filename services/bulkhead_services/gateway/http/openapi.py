@@ -23,6 +23,7 @@ from bulkhead.gateway_api import (
     sessions,
     tasks,
     tools,
+    workflows,
     writes,
 )
 from bulkhead.gateway_api.query import Query
@@ -32,6 +33,7 @@ from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.evaluation import EvaluationRow
 from bulkhead_contracts.prompt import PromptRelease, PromptVersion
 from bulkhead_contracts.push import CONFIG_ID
+from bulkhead_contracts.workflow import WorkflowRow
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.field_texts import describe_fields
 from bulkhead_services.gateway.http.operation_examples import add_example, problem_examples
@@ -54,8 +56,8 @@ API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
     query
     for room in (
-        *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools, identities, ratings),
-        sessions,
+        *(tasks, histories, documents, approvals, writes, prompts, evaluations, operators, tools),
+        *(identities, ratings, sessions, workflows),
     )
     for query in vars(room).values()
     if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
@@ -99,24 +101,23 @@ EVENT = {
     },
 }
 
-EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume
-after it.
+EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume after
+it.
 
 `task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.proposed` (it waits for a person),
-`plan.adopted`, `step.started`, `step.ended`,
-`task.paused` (`reason` says what holds the task back and what lets it go on), `task.resumed`, `approval.requested` (a
-call waits for a person), `approval.ended`, `task.ended`, `task.rejected` and `budget.alerted` (a limit of the task is
-near) are stored facts: each arrives exactly once. `text` carries a step's text while it is written: {step_id, attempt,
-call_id, offset, text, replace}. Keep the first `offset`
-characters (Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was
-shown before. The text is complete before `step.ended` with outcome `accepted`. `tool.started`, `tool.ended`,
-`retrieval.started` and `retrieval.ended` tell the calls of a step as they happen: {call_id, step_id, attempt, tool,
-looks_at}, at the end with outcome, code, duration_ms, excerpt, passages and sources. They are not stored: one may be
-missing, or come again after a reconnect. Excerpts are short and masked, and "" for who may not read the task's history.
-`task.ended` carries the answer, and the stream ends after it; reconnecting then gives 204. Lines that begin with a
-colon are heartbeats."""
+`plan.adopted`, `step.started`, `step.ended`, `task.paused` (`reason` says what holds the task back and what lets it go
+on), `task.resumed`, `approval.requested` (a call waits for a person), `approval.ended`, `task.ended`, `task.rejected`
+and `budget.alerted` (a limit of the task is near) are stored facts: each arrives exactly once. `text` carries a step's
+text while it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first `offset` characters
+(Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was shown before.
+The text is complete before `step.ended` with outcome `accepted`. `tool.started`, `tool.ended`, `retrieval.started` and
+`retrieval.ended` tell the calls of a step as they happen: {call_id, step_id, attempt, tool, looks_at}, at the end with
+outcome, code, duration_ms, excerpt, passages and sources. They are not stored: one may be missing, or come again after
+a reconnect. Excerpts are short and masked, and "" for who may not read the task's history. `task.ended` carries the
+answer, and the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
 _READ = (401, 403, 503)
+_WORKFLOW = path_parameter("workflow", "The workflow's name, weekly-report")
 _TASK = path_parameter("task_id", "The task's id")
 _REASON = query_parameter(
     "reason", "The reason, which is kept with the request", {"type": "string", "maxLength": bounds.MAX_REASON_CHARS}
@@ -346,6 +347,42 @@ _WRITES: Json = {
             body=body_of(schemas.ReleaseSubmission),
         )
     },
+    "/v1/workflows/{workflow}": {
+        "post": operation(
+            "draftWorkflow",
+            "Draft a version of a workflow",
+            {"201": answer_of(WorkflowRow, "The version, whose content never changes")},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            _ONCE,
+            body=body_of(schemas.WorkflowSubmission),
+        )
+    },
+    "/v1/workflows/{workflow}/versions/{number}": {
+        "post": operation(
+            "moveWorkflow",
+            "Submit, approve, publish, schedule or retire a version of a workflow",
+            {"201": answer_of(WorkflowRow, "The version as it stands now")},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            path_parameter("number", "The version's number"),
+            _ONCE,
+            description="Editors submit it for review; approvers and operators decide; operators schedule it.",
+            body=body_of(schemas.WorkflowActSubmission),
+        )
+    },
+    "/v1/workflows/{workflow}/runs": {
+        "post": operation(
+            "runWorkflow",
+            "Run a published version of a workflow as a task",
+            {"202": answer_of(schemas.TaskReceipt, "The task is stored", _LOCATION)},
+            (*CHANGE, 404),
+            _WORKFLOW,
+            _KEY,
+            description="For submitters and operators. No model plans it. Spending is counted under name and number.",
+            body=body_of(schemas.RunSubmission),
+        )
+    },
     "/v1/evaluations": {
         "post": operation(
             "requestEvaluation",
@@ -364,8 +401,7 @@ _WRITES: Json = {
             {"201": answer_of(EvaluationRow, "The evaluation with its report")},
             (*CHANGE, 404),
             path_parameter("number", "The evaluation's number"),
-            description="For evaluators and operators. What counts is the signature, by a key that a gate of the "
-            "tenant names.",
+            description="For evaluators and operators. What counts is the signature, by a key that a gate names.",
             body=body_of(schemas.ReportSubmission),
         )
     },

@@ -22,9 +22,10 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.session import FactText
 from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
-from bulkhead_contracts.task_options import TaskOptions
+from bulkhead_contracts.task_options import TaskOptions, WrittenBy
 from bulkhead_contracts.tool import TrialSource
 from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, order_fields
+from bulkhead_contracts.workflow import ParameterValues, WorkflowContent, WorkflowSchedule
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -426,6 +427,42 @@ class ReportSubmission(Contract):
     model_config = STRICT
 
     envelope: Envelope
+
+
+class WorkflowSubmission(Contract):
+    """Body of POST /v1/workflows/{workflow}: a draft of its next version. note: what changes, and why. source_task: the
+    task that it was saved from."""
+
+    model_config = STRICT
+
+    content: WorkflowContent
+    note: ReasonInput
+    source_task: Tag = ""
+
+
+class WorkflowActSubmission(Contract):
+    """Body of POST /v1/workflows/{workflow}/versions/{number}: what happens to a version. sha256: of the version that
+    was read. schedule: with the action `schedule` alone."""
+
+    model_config = STRICT
+
+    action: Literal["submit", "reject", "approve", "publish", "retire", "schedule", "unschedule"]
+    sha256: Sha256
+    reason: ReasonInput
+    schedule: WorkflowSchedule | None = None
+
+
+class RunSubmission(Contract):
+    """Body of POST /v1/workflows/{workflow}/runs. parameters: values by name. version: number of it; 0 for the newest
+    published one. limits: they can only lower those of the version. written_by: who wrote the values."""
+
+    model_config = STRICT
+
+    parameters: ParameterValues = {}
+    version: Annotated[int, Field(ge=0, le=999_999)] = 0
+    limits: LimitsInput | None = None
+    conversation: Tag = ""
+    written_by: WrittenBy = "person"
 
 
 class DecisionSubmission(Contract):

@@ -47,9 +47,10 @@ from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
 from bulkhead_services.gateway.http.routes.identities import IdentityRoutes
 from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.plans import PlanRoutes
-from bulkhead_services.gateway.http.routes.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
+from bulkhead_services.gateway.http.routes.registry.prompts import PromptRoutes
+from bulkhead_services.gateway.http.routes.registry.workflows import WorkflowRoutes
 from bulkhead_services.gateway.http.routes.sessions import SessionRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.tools import ToolRoutes
@@ -99,6 +100,7 @@ class GatewayHttpApp:
         self.plans = PlanRoutes(context, auth, self._bodies, feeds, door)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.prompts = PromptRoutes(context, auth, self._bodies)
+        self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)
@@ -133,6 +135,7 @@ class GatewayHttpApp:
             *self.approvals.routes(),
             *self.writes.routes(),
             *self.prompts.routes(),
+            *self.workflows.routes(),
             *self.console_links.routes(),
             *self.operators.routes(),
             *self.tools.routes(),
@@ -170,8 +173,14 @@ class GatewayHttpApp:
             requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(),
-            voucher=await obtain_voucher(self._context, claim, self._auth.token_of(request), task_id),
         )
+        return await self.store_task(request, claim, key, task)
+
+    async def store_task(self, request: Request, claim: RequesterClaim, key: str, task: TaskRequested) -> Response:
+        """Store the request of a task, and answer with its receipt. Raises Problem."""
+        task_id = self._intake.task_id(claim, key)
+        voucher = await obtain_voucher(self._context, claim, self._auth.token_of(request), task_id)
+        task = task.model_copy(update={"voucher": voucher})
         with self._door.pending_request(claim.tenant, task_id) as mark_stored:
             task_id, repeated = await self._intake.submit_request(task, key)
             mark_stored(not repeated)

@@ -6,23 +6,15 @@ its key: repeated, it is done once.
 """
 
 import base64
-import hashlib
 import json
-import secrets
-from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api import evaluations as evaluation_reads
 from bulkhead.gateway_api import prompts as reads
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.errors import RpcRefused
-from bulkhead.text.validation_errors import find_misfits
-from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
 from bulkhead_contracts.evaluation import (
     EvaluationReplied,
     EvaluationReported,
@@ -42,25 +34,24 @@ from bulkhead_contracts.prompt import (
     ReleasesRequested,
 )
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
-from bulkhead_services.gateway.http.prompt_registry import ask_registry, fresh_index, show_version
+from bulkhead_services.gateway.http.prompt_registry import (
+    MAX_ACT_BYTES,
+    RegistryActs,
+    ask_registry,
+    build_request,
+    show_version,
+)
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
-from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, parse_body
+from bulkhead_services.gateway.http.request_values import json_response, parse_body
 from bulkhead_services.gateway.http.schemas import (
     EvaluationSubmission,
     PromptSubmission,
     ReleaseSubmission,
     ReportSubmission,
 )
-from bulkhead_services.gateway.problems import Problem, not_found, unavailable
-
-MAX_BODY_BYTES = 256 * 1024
-_LISTED = {"prompt": "prompts", "label": "releases", "number": "evaluations"}
-R = TypeVar("R", PromptPublishReplied, ReleaseMoveReplied, EvaluationReplied)
-B = TypeVar("B", bound=Body)
-Submission = TypeVar("Submission", PromptSubmission, ReleaseSubmission, EvaluationSubmission)
+from bulkhead_services.gateway.problems import not_found
 
 
 class PromptRoutes:
@@ -68,6 +59,7 @@ class PromptRoutes:
 
     def __init__(self, context: Context, auth: GatewayAuthenticator, bodies: GatewayRequestBodies) -> None:
         self._context, self._auth, self._bodies = context, auth, bodies
+        self._acts = RegistryActs(context, auth, bodies)
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -92,7 +84,7 @@ class PromptRoutes:
 
     async def show_prompt(self, claim: RequesterClaim, query: reads.PromptQuery) -> reads.PromptDocument:
         """One prompt with its versions."""
-        ask = _build_request(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
+        ask = build_request(PromptsRequested, "prompt", query.prompt, requester=claim, before=query.before)
         reply = await ask_registry(self._context, PromptsReplied, claim, ask)
         return reads.PromptDocument(
             prompt=reply.prompts[0],
@@ -113,7 +105,7 @@ class PromptRoutes:
 
     async def show_label(self, claim: RequesterClaim, query: reads.LabelQuery) -> reads.ReleasePage:
         """All releases of a label."""
-        ask = _build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
+        ask = build_request(ReleasesRequested, "label", query.label, requester=claim, before=query.before)
         reply = await ask_registry(self._context, ReleasesReplied, claim, ask)
         return reads.ReleasePage(releases=reply.releases, more=reply.more, canaries=reply.canaries, gate=reply.gate)
 
@@ -129,7 +121,7 @@ class PromptRoutes:
         self, claim: RequesterClaim, query: evaluation_reads.EvaluationQuery
     ) -> evaluation_reads.EvaluationDocument:
         """One evaluation with what its statement says."""
-        ask = _build_request(EvaluationsRequested, "number", query.number, requester=claim)
+        ask = build_request(EvaluationsRequested, "number", query.number, requester=claim)
         if not ask.number:
             raise not_found("number", query.number, "GET /v1/evaluations lists them")
         [row] = (await ask_registry(self._context, EvaluationsReplied, claim, ask)).rows
@@ -140,92 +132,39 @@ class PromptRoutes:
 
     async def publish_version(self, request: Request) -> Response:
         """POST /v1/prompts/{prompt}"""
-        claim, act, body = await self._read_act(request, "change prompts", PromptSubmission)
+        claim, act, body = await self._acts.read_act(request, reads.EDITORS, "change prompts", PromptSubmission)
         name = request.path_params["prompt"]
-        ask = _build_request(PromptPublishRequested, "prompt", name, act=act, **body.model_dump())
-        reply = await self._do_signed(PromptPublishReplied, claim, ask, ask.note, self._auth.token_of(request))
+        ask = build_request(PromptPublishRequested, "prompt", name, act=act, **body.model_dump())
+        reply = await self._acts.do_signed(PromptPublishReplied, claim, ask, ask.note, self._auth.token_of(request))
         assert reply.version is not None
         return json_response(reply.version, 201)
 
     async def move_label(self, request: Request) -> Response:
         """POST /v1/releases/{label}"""
-        claim, act, body = await self._read_act(request, "move labels", ReleaseSubmission)
+        claim, act, body = await self._acts.read_act(request, reads.EDITORS, "move labels", ReleaseSubmission)
         name = request.path_params["label"]
-        ask = _build_request(ReleaseMoveRequested, "label", name, act=act, **body.model_dump())
-        reply = await self._do_signed(ReleaseMoveReplied, claim, ask, ask.reason, self._auth.token_of(request))
+        ask = build_request(ReleaseMoveRequested, "label", name, act=act, **body.model_dump())
+        reply = await self._acts.do_signed(ReleaseMoveReplied, claim, ask, ask.reason, self._auth.token_of(request))
         assert reply.release is not None
         return json_response(reply.release, 201)
 
     async def request_evaluation(self, request: Request) -> Response:
         """POST /v1/evaluations"""
-        claim, act, body = await self._read_act(request, "have prompts evaluated", EvaluationSubmission)
+        claim, act, body = await self._acts.read_act(
+            request, reads.EDITORS, "have prompts evaluated", EvaluationSubmission
+        )
         ask = EvaluationRequested(act=act, **body.model_dump())
-        reply = await self._do_signed(EvaluationReplied, claim, ask, ask.reason, self._auth.token_of(request))
+        reply = await self._acts.do_signed(EvaluationReplied, claim, ask, ask.reason, self._auth.token_of(request))
         assert reply.row is not None
         return json_response(reply.row, 201)
 
     async def report_evaluation(self, request: Request) -> Response:
         """POST /v1/evaluations/{number}/report"""
         claim = await self._auth.require_role(request, evaluation_reads.REPORTERS, "report evaluations")
-        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+        async with self._bodies.read_body(request, claim, MAX_ACT_BYTES) as raw:
             body = parse_body(ReportSubmission, raw)
         number = request.path_params["number"]
-        ask = _build_request(EvaluationReported, "number", number, requester=claim, envelope=body.envelope)
+        ask = build_request(EvaluationReported, "number", number, requester=claim, envelope=body.envelope)
         reply = await ask_registry(self._context, EvaluationReplied, claim, ask, f"evaluation-{number}")
         assert reply.row is not None
         return json_response(reply.row, 201)
-
-    async def _read_act(
-        self, request: Request, action: str, model: type[Submission]
-    ) -> tuple[RequesterClaim, str, Submission]:
-        """Claim, id and body of an act. Raises Problem."""
-        claim = await self._auth.require_role(request, reads.EDITORS, action)
-        key = idempotency_key(request, required=False) or secrets.token_hex(16)
-        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
-            body = parse_body(model, raw)
-        owned_key = f"{claim.tenant}/{claim.person}/{key}".encode()
-        digest = hashlib.blake2b(owned_key, digest_size=16, person=b"bulkhead-act").hexdigest()
-        return claim, f"act-{digest}", body
-
-    async def _do_signed(
-        self,
-        kind: type[R],
-        claim: RequesterClaim,
-        act: PromptPublishRequested | ReleaseMoveRequested | EvaluationRequested,
-        reason: str,
-        credential: str,
-    ) -> R:
-        """Have an act signed, and have the registry do it. Raises Problem."""
-        ask = SignatureRequested(
-            kind="prompt",
-            requester=claim,
-            approval_id=act.act,
-            arguments_sha256=act.act_sha256,
-            decision="granted",
-            reason=reason,
-            requested_unix_ms=self._context.clock(),
-            credential=credential,
-        )
-        try:
-            signed = await self._context.publisher.request(
-                "signer", ask, tenant=claim.tenant, task=act.act, index=fresh_index("sign"), actor=claim.person
-            )
-        except (BusUnavailable, PublishRefused, RpcRefused) as error:
-            raise unavailable(f"the signer, which looks at your role, does not answer: {error}") from error
-        assert isinstance(signed, SignatureReplied)
-        if (failure := signed.failure) is not None:
-            raise Problem(403, failure.code, "The signer refuses this", failure.message, failure.hint)
-        return await ask_registry(self._context, kind, claim, act.model_copy(update={"token": signed.token}), act.act)
-
-
-def _build_request(model: type[B], named: str, name: str | int, **fields: Any) -> B:
-    """A request about what a path names. Raises Problem 404, 422."""
-    try:
-        return model.model_validate({named: name, **fields})
-    except ValidationError as error:
-        if any(problem["loc"][:1] == (named,) for problem in error.errors()):
-            raise not_found(named, str(name), f"GET /v1/{_LISTED[named]} lists them") from error
-        misfits = find_misfits(error, model)
-        detail = "; ".join(f"{misfit.where}: {misfit.what}" for misfit in misfits[:3])
-        hint = "/openapi.json has the whole schema"
-        raise Problem(422, "invalid_body", "The body does not fit", detail, hint) from error

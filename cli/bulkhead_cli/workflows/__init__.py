@@ -1,0 +1,1 @@
+"""`bulkhead workflows`: named plans, from a draft to a run."""

@@ -1,0 +1,42 @@
+"""Times of schedules: the last run up to an instant, in the schedule's own zone. Pure; cron by cronsim.
+
+In: a schedule, an instant. Out: an instant, or the reason why the schedule has none.
+"""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from bulkhead_contracts.workflow import WorkflowSchedule
+
+LEAST_MINUTES = 5
+"""Between two runs."""
+
+
+def describe_schedule_misfit(schedule: WorkflowSchedule) -> str:
+    """Reason for which this is no schedule; "" when it is one."""
+    if len(schedule.cron.split()) != 5:
+        return f"the schedule {schedule.cron!r} has not five fields: minute, hour, day, month, weekday"
+    try:
+        zone = ZoneInfo(schedule.zone)
+    except (KeyError, ValueError, OSError):
+        return f"no time zone is called {schedule.zone!r}"
+    try:
+        times = CronSim(schedule.cron, datetime(2026, 1, 1, tzinfo=zone))
+        first, second, third = (next(times) for _ in range(3))
+    except (CronSimError, StopIteration) as error:
+        return f"the schedule {schedule.cron!r} has no times: {error or 'none in 50 years'}"
+    gap = min(second - first, third - second)
+    if gap.total_seconds() < LEAST_MINUTES * 60:
+        return f"the schedule {schedule.cron!r} runs more often than every {LEAST_MINUTES} minutes"
+    return ""
+
+
+def previous_run(schedule: WorkflowSchedule, now_unix_ms: int) -> int:
+    """The last instant up to this one, in Unix ms; 0 where there was none."""
+    # Cron knows whole minutes, and looks for what lies before the one that is given.
+    minute = now_unix_ms // 60_000 + 1
+    before = datetime.fromtimestamp(minute * 60, UTC).astimezone(ZoneInfo(schedule.zone))
+    last = next(CronSim(schedule.cron, before, reverse=True), None)
+    return round(last.timestamp() * 1000) if last is not None else 0

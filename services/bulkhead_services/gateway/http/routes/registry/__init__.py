@@ -1,0 +1,1 @@
+"""Routes about what the registry keeps: prompts and workflows."""

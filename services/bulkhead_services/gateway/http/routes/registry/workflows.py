@@ -1,0 +1,121 @@
+"""Workflows over HTTP: versions are read, drafted, reviewed, published; a published one is run as a task.
+
+In: requests of people and programs. Out: the registry's reply, a task's receipt, or problem details.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.gateway_api import workflows as reads
+from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.runtime.context import Context
+from bulkhead.workflows.compose import ComposeError
+from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskRequested
+from bulkhead_contracts.workflow import WorkflowActReplied, WorkflowActRequested, WorkflowsReplied, WorkflowsRequested
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.prompt_registry import MAX_ACT_BYTES, RegistryActs, ask_registry, build_request
+from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
+from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, parse_body
+from bulkhead_services.gateway.http.schemas import RunSubmission, WorkflowActSubmission, WorkflowSubmission
+from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
+from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.workflow_runs import build_request as build_run
+
+StoreTask = Callable[[Request, RequesterClaim, str, TaskRequested], Awaitable[Response]]
+
+
+class WorkflowRoutes:
+    """The routes under /v1/workflows. store_task: stores the request of a task under a key, and answers with its
+    receipt."""
+
+    def __init__(
+        self,
+        context: Context,
+        auth: GatewayAuthenticator,
+        bodies: GatewayRequestBodies,
+        door: SubmissionChecks,
+        store_task: StoreTask,
+    ) -> None:
+        self._context, self._auth, self._bodies, self._door = context, auth, bodies, door
+        self._acts, self._store_task = RegistryActs(context, auth, bodies), store_task
+
+    def routes(self) -> list[Route]:
+        """Routes for the application."""
+        return [
+            query_route(reads.WorkflowListQuery, self._auth, self.list_workflows),
+            query_route(reads.WorkflowQuery, self._auth, self.show_workflow),
+            Route("/v1/workflows/{workflow}", self.draft_version, methods=["POST"]),
+            Route("/v1/workflows/{workflow}/versions/{number}", self.move_version, methods=["POST"]),
+            Route("/v1/workflows/{workflow}/runs", self.run_version, methods=["POST"]),
+        ]
+
+    async def list_workflows(self, claim: RequesterClaim, _: reads.WorkflowListQuery) -> reads.WorkflowPage:
+        """All workflows."""
+        reply = await ask_registry(self._context, WorkflowsReplied, claim, WorkflowsRequested(requester=claim))
+        return reads.WorkflowPage(workflows=reply.rows)
+
+    async def show_workflow(self, claim: RequesterClaim, query: reads.WorkflowQuery) -> reads.WorkflowDocument:
+        """One version."""
+        reply = await self._ask_version(claim, query.workflow, query.version)
+        assert reply.version is not None
+        row = next(row for row in reply.rows if row.number == reply.version.number)
+        return reads.WorkflowDocument(row=row, version=reply.version, versions=reply.rows, nested=reply.nested)
+
+    async def draft_version(self, request: Request) -> Response:
+        """POST /v1/workflows/{workflow}"""
+        claim, act, body = await self._acts.read_act(request, reads.ACTORS, "draft workflows", WorkflowSubmission)
+        fields = {"action": "draft", "content": body.content, "reason": body.note, "source_task": body.source_task}
+        return await self._do_act(request, claim, act, **fields)
+
+    async def move_version(self, request: Request) -> Response:
+        """POST /v1/workflows/{workflow}/versions/{number}"""
+        claim, act, body = await self._acts.read_act(request, reads.ACTORS, "change workflows", WorkflowActSubmission)
+        number = request.path_params["number"]
+        fields = {name: getattr(body, name) for name in type(body).model_fields}
+        return await self._do_act(request, claim, act, number=int(number) if number.isdecimal() else -1, **fields)
+
+    async def run_version(self, request: Request) -> Response:
+        """POST /v1/workflows/{workflow}/runs"""
+        claim = await self._auth.require_role(request, SUBMITTERS, "run workflows")
+        key = idempotency_key(request, required=True)
+        await self._door.check_submission(claim)
+        async with self._bodies.read_body(request, claim, MAX_ACT_BYTES) as raw:
+            body = parse_body(RunSubmission, raw)
+        name = request.path_params["workflow"]
+        reply = await self._ask_version(claim, name, body.version, runnable=True)
+        assert reply.version is not None
+        try:
+            task = build_run(
+                reply.version,
+                reply.nested,
+                body.parameters,
+                claim,
+                # Of what was asked: the same key runs the same version again, also when a newer one is published.
+                payload_sha256=hashlib.sha256(f"{name}\n{body.model_dump_json()}".encode()).hexdigest(),
+                limits=TaskLimits(**body.limits.model_dump()) if body.limits is not None else None,
+                conversation=body.conversation,
+                written_by=body.written_by,
+            )
+        except ComposeError as error:
+            hint = f"GET /v1/workflows/{name} tells the parameters of {reply.version.ref}"
+            raise Problem(422, "bad_parameters", "The workflow cannot run with these", str(error), hint) from error
+        return await self._store_task(request, claim, key, task)
+
+    async def _ask_version(
+        self, claim: RequesterClaim, name: str, number: int, *, runnable: bool = False
+    ) -> WorkflowsReplied:
+        fields = {"requester": claim, "number": number, "runnable": runnable}
+        ask = build_request(WorkflowsRequested, "workflow", name, **fields)
+        return await ask_registry(self._context, WorkflowsReplied, claim, ask)
+
+    async def _do_act(self, request: Request, claim: RequesterClaim, act: str, **fields: object) -> Response:
+        ask = build_request(WorkflowActRequested, "workflow", request.path_params["workflow"], act=act, **fields)
+        token = self._auth.token_of(request)
+        reply = await self._acts.do_signed(WorkflowActReplied, claim, ask, ask.reason, token, kind=ask.signed_kind)
+        assert reply.row is not None
+        return json_response(reply.row, 201)

@@ -1,0 +1,98 @@
+"""Schedules of workflows: their runs begin at their times, once each, whichever replica is there.
+
+In: schedules, as facts of the stream PROMPTS, and the clock. Out: requests of tasks, in the name of who set the
+schedule. The id of a run is of version and instant: a second replica, or a restart, finds the request stored.
+"""
+
+import asyncio
+import hashlib
+from typing import Protocol
+
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context
+from bulkhead.telemetry.log import Log
+from bulkhead.workflows.compose import ComposeError
+from bulkhead.workflows.ledger import WorkflowLedger
+from bulkhead.workflows.schedules import previous_run
+from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from bulkhead_contracts.workflow import WorkflowRow
+from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.workflow_runs import build_request
+
+log = Log("gateway.schedules")
+LOOK_S = 15.0
+LATE_MS = 10 * 60_000
+"""A run that begins later than this after its time was missed."""
+CATCH_UP_MS = 7 * 24 * 3_600_000
+"""With `run_once`: the last run of so long ago is made up for. Shorter than the retention of tasks, by whose ids a run
+that began is known."""
+
+
+class StoresTasks(Protocol):
+    """The intake of tasks."""
+
+    async def submit_request(self, request: TaskRequested, key: str) -> tuple[str, bool]:
+        """Store a request; its task, and whether it was there before. Raises Problem."""
+        ...
+
+
+class ScheduleRunner:
+    """Begins the runs that are due. Every replica does, and one of them is first."""
+
+    def __init__(self, context: Context, intake: StoresTasks) -> None:
+        self._context, self._intake = context, intake
+        self._ledger = WorkflowLedger(context.bus)
+        self._begun: dict[tuple[str, str], int] = {}
+
+    async def run(self) -> None:
+        """Begin what is due, until cancelled."""
+        while True:
+            try:
+                await self.begin_due_runs(self._context.clock())
+            except BusError as error:
+                log.warning("schedules_unread", reason=str(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def begin_due_runs(self, now_unix_ms: int) -> None:
+        """Begin each run whose time has come; of several that were missed the last one. Raises BusError."""
+        await self._ledger.read_new()
+        for tenant, row in self._ledger.list_scheduled():
+            assert row.schedule is not None
+            fact, key = row.transitions[-1], (tenant, f"{row.workflow}.{row.number}")
+            due_unix_ms = previous_run(row.schedule, now_unix_ms)
+            most_ms = CATCH_UP_MS if row.schedule.missed == "run_once" else LATE_MS
+            is_missed = now_unix_ms - due_unix_ms > most_ms
+            if due_unix_ms <= fact.moved_unix_ms or is_missed or self._begun.get(key) == due_unix_ms:
+                continue
+            try:
+                await self._begin_run(tenant, row, due_unix_ms)
+            except Problem as problem:
+                # The gateway's own trouble: tried again at the next look.
+                log.warning("scheduled_run_delayed", tenant=tenant, workflow=key[1], reason=str(problem))
+                continue
+            except ValueError as error:
+                log.error("scheduled_run_failed", tenant=tenant, workflow=key[1], reason=str(error))
+            self._begun[key] = due_unix_ms
+
+    async def _begin_run(self, tenant: str, row: WorkflowRow, due_unix_ms: int) -> None:
+        """Raises BusError, ComposeError, Problem."""
+        version = await self._ledger.read_version(tenant, row.workflow, row.number)
+        assert version is not None and row.schedule is not None
+        nested = await self._ledger.read_nested(tenant, version)
+        for inner in nested.values():
+            record = self._ledger.find_version(tenant, inner.workflow, inner.number)
+            if record is None or record.row.state != "published":
+                raise ComposeError(f"it nests {inner.ref}, which is published no more")
+        fact = row.transitions[-1]
+        claim = RequesterClaim(tenant=tenant, person=fact.person, role="operator", via="api_key")
+        key = f"schedule/{version.ref}/{due_unix_ms}"
+        task = build_request(
+            version,
+            nested.values(),
+            row.schedule.parameters,
+            claim,
+            payload_sha256=hashlib.sha256(key.encode()).hexdigest(),
+        )
+        task_id, repeated = await self._intake.submit_request(task, key)
+        if not repeated:
+            log.info("scheduled_run_begun", tenant=tenant, workflow=version.ref, task=task_id, due=due_unix_ms)

@@ -1,0 +1,136 @@
+"""Decisions about workflows, pure: what a version may become, by whose word.
+
+In: an act that a person signed, and the version as it stands. Out: the next fact about it, or why there is none.
+"""
+
+from typing import NamedTuple
+
+from bulkhead.workflows.schedules import describe_schedule_misfit
+from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.workflow import (
+    WorkflowAction,
+    WorkflowActRequested,
+    WorkflowRow,
+    WorkflowState,
+    WorkflowTransition,
+    WorkflowVersion,
+)
+
+EDITORS = ("prompt_editor", "operator")
+APPROVERS = ("approver", "operator")
+
+
+class ActRule(NamedTuple):
+    """One act: from which states, to which, by whom."""
+
+    before: tuple[WorkflowState, ...]
+    after: WorkflowState
+    roles: tuple[str, ...]
+
+
+RULES: dict[WorkflowAction, ActRule] = {
+    "submit": ActRule(("draft",), "in_review", EDITORS),
+    "reject": ActRule(("in_review", "approved"), "draft", APPROVERS),
+    "approve": ActRule(("in_review",), "approved", APPROVERS),
+    "publish": ActRule(("approved",), "published", EDITORS),
+    "retire": ActRule(("draft", "in_review", "approved", "published"), "retired", EDITORS),
+    # It runs in the name of who sets it, who therefore may submit tasks.
+    "schedule": ActRule(("published",), "published", ("operator",)),
+    "unschedule": ActRule(("published",), "published", ("operator",)),
+}
+
+
+def describe_state(row: WorkflowRow) -> str:
+    """The state in words."""
+    return row.state.replace("_", " ")
+
+
+def judge_role(action: WorkflowAction, role: str) -> Failure | None:
+    """Reason for which this role may not do it; None when it may."""
+    roles = EDITORS if action == "draft" else RULES[action].roles
+    if role in roles:
+        return None
+    reason = f"{role} may not {action} a workflow"
+    return Failure.from_text("role_may_not", reason, f"ask one who is {' or '.join(roles)}")
+
+
+def make_version(
+    request: WorkflowActRequested, signed_word: ApprovalGrant, number: int, now_unix_ms: int
+) -> WorkflowVersion | Failure:
+    """The version of this number."""
+    if number > bounds.MAX_WORKFLOW_VERSIONS:
+        reason = f"{request.workflow} has {bounds.MAX_WORKFLOW_VERSIONS:,} versions, and may have no more"
+        return Failure.from_text("too_many_versions", reason, "draft it under another name")
+    assert request.content is not None
+    return WorkflowVersion(
+        workflow=request.workflow,
+        number=number,
+        content=request.content,
+        sha256=request.content.sha256,
+        note=request.reason,
+        source_task=request.source_task,
+        person=signed_word.person,
+        role=signed_word.role,
+        act=request.act,
+        act_sha256=request.act_sha256,
+        drafted_unix_ms=now_unix_ms,
+    )
+
+
+def plan_transition(
+    request: WorkflowActRequested, row: WorkflowRow, signed_word: ApprovalGrant, now_unix_ms: int
+) -> WorkflowTransition | Failure:
+    """The next fact about a version."""
+    rule, name = RULES[request.action], f"{row.workflow}.{row.number}"
+    if request.sha256 != row.sha256:
+        reason = f"{name} has the digest {row.sha256[:12]}, and not the one that you saw"
+        return Failure.from_text("other_digest", reason, f"look at `bulkhead workflows show {name}` again")
+    if row.state not in rule.before:
+        needed = rule.before[0].replace("_", " ")
+        reason = f"{name} is {describe_state(row)}; to {request.action} it, it has to be {needed}"
+        return Failure.from_text("wrong_state", reason, _next_step(row))
+    if request.action == "approve":
+        drafters = {
+            row.person: "drafted",
+            **{fact.person: "submitted" for fact in row.transitions if fact.action == "submit"},
+        }
+        if signed_word.person in drafters:
+            reason = f"{signed_word.person} {drafters[signed_word.person]} {name}, and another person has to approve it"
+            return Failure.from_text("four_eyes", reason, f"ask another one who is {' or '.join(APPROVERS)}")
+    if (request.action == "schedule") != (request.schedule is not None):
+        return Failure.from_text("bad_schedule", "a schedule belongs to the act `schedule`, and is missing there", "")
+    if request.schedule is not None and (misfit := describe_schedule_misfit(request.schedule)):
+        return Failure.from_text("bad_schedule", misfit, "write five fields of cron, and a zone like Europe/Berlin")
+    if request.action == "unschedule" and row.schedule is None:
+        return Failure.from_text("wrong_state", f"{name} has no schedule", "nothing is left to do")
+    if len(row.transitions) >= bounds.MAX_WORKFLOW_TRANSITIONS and request.action != "retire":
+        reason = f"{len(row.transitions)} facts are known about {name}, and only one that retires it may follow"
+        return Failure.from_text("too_many_changes", reason, "draft the same content as its next version")
+    return WorkflowTransition(
+        workflow=row.workflow,
+        number=row.number,
+        place=len(row.transitions) + 1,
+        action=request.action,
+        state=rule.after,
+        sha256=row.sha256,
+        schedule=request.schedule if request.action == "schedule" else None,
+        reason=request.reason,
+        person=signed_word.person,
+        role=signed_word.role,
+        act=request.act,
+        act_sha256=request.act_sha256,
+        moved_unix_ms=now_unix_ms,
+    )
+
+
+def _next_step(row: WorkflowRow) -> str:
+    name = f"{row.workflow} --version {row.number}"
+    return {
+        "draft": f"`bulkhead workflows submit-for-review {name}`",
+        "in_review": f"`bulkhead workflows approve {name}`, by another person",
+        "approved": f"`bulkhead workflows publish {name}`",
+        "published": "it can be run, scheduled and retired",
+        "retired": "draft the same content as its next version",
+    }[row.state]

@@ -1,0 +1,239 @@
+"""Workflows of all tenants: people's acts on them, and questions (rpc, from the gateway alone).
+
+In: acts that the signer signed, questions. Out: versions and facts about them, each written once; rows, and versions
+with all that they nest.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from bulkhead.bus.port import BusError, BusUnavailable
+from bulkhead.quotas.tenant_quotas import TenantQuotas
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import ReceivedMessage
+from bulkhead.telemetry.log import Log
+from bulkhead.workflows.compose import list_workflow_problems, plain_tool
+from bulkhead.workflows.ledger import VersionRecord, WorkflowLedger
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.workflow import (
+    WorkflowActReplied,
+    WorkflowActRequested,
+    WorkflowRow,
+    WorkflowsReplied,
+    WorkflowsRequested,
+    WorkflowVersion,
+)
+from bulkhead_services.registry.core import DAY_MS, judge_repeat
+from bulkhead_services.registry.workflow_rules import describe_state, judge_role, make_version, plan_transition
+
+log = Log("registry")
+TRIES = 5
+MAX_LISTED = 50
+"""Versions of one workflow that are told."""
+
+
+class WorkflowRegistry:
+    """Workflows of all tenants. tools: those that ship or come with packs, of which a check knows more than the name.
+    put_once, check_word: of the registry."""
+
+    def __init__(
+        self,
+        context: Context,
+        quotas: TenantQuotas,
+        tools: tuple[ToolSpec, ...],
+        *,
+        put_once: Callable[[str, bytes, str], Awaitable[bool]],
+        check_word: Callable[[ReceivedMessage, WorkflowActRequested], ApprovalGrant | Failure],
+    ) -> None:
+        self._context, self._quotas, self._tools = context, quotas, {tool.name: tool for tool in tools}
+        self._put_once, self._check_word = put_once, check_word
+        self.ledger = WorkflowLedger(context.bus)
+
+    async def on_act_requested(self, message: ReceivedMessage) -> WorkflowActReplied:
+        """Draft a version or move one on, or say why not."""
+        request, tenant = message.body, message.tenant
+        assert isinstance(request, WorkflowActRequested)
+        signed_word = self._check_word(message, request)
+        if not isinstance(signed_word, Failure):
+            signed_word = judge_role(request.action, signed_word.role) or signed_word
+        if isinstance(signed_word, Failure):
+            return self._refuse_act(message, signed_word)
+        try:
+            await self.ledger.read_new()
+            store = self._store_draft if request.action == "draft" else self._store_transition
+            record = await store(tenant, request, signed_word)
+        except BusError as error:
+            record = _broker_unavailable(error)
+        if isinstance(record, Failure):
+            return self._refuse_act(message, record)
+        row = record.row
+        log.warning("workflow_moved", tenant=tenant, workflow=row.workflow, number=row.number, state=row.state)
+        return WorkflowActReplied(row=row)
+
+    async def on_workflows_requested(self, message: ReceivedMessage) -> WorkflowsReplied:
+        """Workflows that there are, or one version with all that it nests."""
+        request, tenant = message.body, message.tenant
+        assert isinstance(request, WorkflowsRequested)
+        if request.requester.tenant != tenant:
+            reason = f"{request.requester.tenant} asks about {tenant}"
+            return WorkflowsReplied(failure=Failure.from_text("foreign_tenant", reason, "this is a bug of the gateway"))
+        try:
+            await self.ledger.read_new()
+            if not request.workflow:
+                return WorkflowsReplied(rows=tuple(self._list_rows(tenant)))
+            return await self._answer_version(tenant, request)
+        except BusError as error:
+            return WorkflowsReplied(failure=_broker_unavailable(error))
+
+    def _list_rows(self, tenant: str) -> list[WorkflowRow]:
+        """Rows of the newest version of each workflow, and of the newest that is published."""
+        rows = []
+        for name in self.ledger.list_names(tenant)[: bounds.MAX_WORKFLOW_ROWS // 2]:
+            newest = self.ledger.list_versions(tenant, name)[:1]
+            published = self.ledger.find_published(tenant, name)
+            if published is not None and published not in newest:
+                newest.append(published)
+            rows += [_without_history(record.row) for record in newest]
+        return rows
+
+    async def _answer_version(self, tenant: str, request: WorkflowsRequested) -> WorkflowsReplied:
+        """A version with its history. Raises BusError."""
+        name, versions = request.workflow, self.ledger.list_versions(tenant, request.workflow)
+        newest = self.ledger.find_published(tenant, name) or next(iter(versions), None)
+        record = self.ledger.find_version(tenant, name, request.number) if request.number else newest
+        version = await self.ledger.read_version(tenant, name, record.row.number) if record is not None else None
+        if record is None or version is None:
+            name_of_missing = f"{name}.{request.number}" if request.number else name
+            hint = "`bulkhead workflows list` shows those that there are"
+            return WorkflowsReplied(
+                failure=Failure.from_text("unknown_workflow", f"there is no {name_of_missing}", hint)
+            )
+        try:
+            nested = await self.ledger.read_nested(tenant, version)
+        except ValueError as error:
+            return WorkflowsReplied(
+                failure=Failure.from_text("bad_workflow", str(error), "nest fewer and smaller ones")
+            )
+        if request.runnable and (failure := self._judge_published(tenant, version.ref, record, nested)) is not None:
+            return WorkflowsReplied(failure=failure)
+        rows = [row.row if row is record else _without_history(row.row) for row in versions[:MAX_LISTED]]
+        rows += [record.row] if record not in versions[:MAX_LISTED] else []
+        return WorkflowsReplied(rows=tuple(rows), version=version, nested=tuple(nested.values()))
+
+    def _judge_published(
+        self, tenant: str, ref: str, record: VersionRecord, nested: Mapping[str, WorkflowVersion]
+    ) -> Failure | None:
+        """Reason for which a version may not run; None when it and all that it nests are published."""
+        if record.row.state == "published":
+            return self._judge_nested(tenant, ref, nested)
+        reason = f"{ref} is {describe_state(record.row)}, and only a published version runs"
+        hint = f"`bulkhead workflows show {record.row.workflow}` says how far it is"
+        return Failure.from_text("not_published", reason, hint)
+
+    def _judge_nested(self, tenant: str, ref: str, nested: Mapping[str, WorkflowVersion]) -> Failure | None:
+        for inner in nested.values():
+            record = self.ledger.find_version(tenant, inner.workflow, inner.number)
+            if record is None or record.row.state != "published":
+                state = describe_state(record.row) if record is not None else "gone"
+                reason = f"{ref} nests {inner.ref}, which is {state}, and not published"
+                return Failure.from_text(
+                    "not_published", reason, f"publish {inner.ref}, or draft {ref} anew without it"
+                )
+        return None
+
+    async def _store_draft(
+        self, tenant: str, request: WorkflowActRequested, signed_word: ApprovalGrant
+    ) -> VersionRecord | Failure:
+        """A version under the next free number; the one that this act made already, as it is. Raises BusError."""
+        name = request.workflow
+        if request.content is None or request.number or request.sha256 or request.schedule:
+            return Failure.from_text("bad_workflow", "a draft has a content, and neither number nor digest", "send it")
+        if not self.ledger.list_versions(tenant, name) and len(self.ledger.list_names(tenant)) >= bounds.MAX_WORKFLOWS:
+            reason = f"the tenant has {bounds.MAX_WORKFLOWS} workflows, and may have no more"
+            return Failure.from_text("too_many_versions", reason, "draft it as the next version of one of them")
+        for _ in range(TRIES):
+            now_unix_ms, versions = self._context.clock(), self.ledger.list_versions(tenant, name)
+            for record in versions[: bounds.MAX_WORKFLOW_DRAFTS_A_DAY]:
+                if record.act == request.act:
+                    return judge_repeat(record.act_sha256, request) or record
+            newest = versions[0].row if versions else None
+            if newest is not None and newest.sha256 == request.content.sha256 and newest.state != "retired":
+                reason = f"{name}.{newest.number} has this very content, and is {describe_state(newest)}"
+                return Failure.from_text("same_content", reason, "move that version on, or change something")
+            # Of the tenant, and not of the workflow: all versions lie in one stream, which others need, too.
+            if self.ledger.count_drafts(tenant, now_unix_ms - DAY_MS) >= bounds.MAX_WORKFLOW_DRAFTS_A_DAY:
+                reason = f"{bounds.MAX_WORKFLOW_DRAFTS_A_DAY} versions of workflows were drafted within a day"
+                return Failure.from_text("too_many_changes", reason, "wait until tomorrow; what is there can be run")
+            version = make_version(request, signed_word, newest.number + 1 if newest is not None else 1, now_unix_ms)
+            if isinstance(version, Failure):
+                return version
+            if (failure := await self._judge_content(tenant, version)) is not None:
+                return failure
+            subject = subjects.workflow_subject(tenant, name, version.number)
+            stored = await self._put_once(subject, version.model_dump_json().encode(), request.act)
+            await self.ledger.read_new()
+            if stored and (stored_record := self.ledger.find_version(tenant, name, version.number)) is not None:
+                return stored_record
+        raise BusUnavailable(f"{TRIES} other versions of {name} were made at the same time")
+
+    async def _judge_content(self, tenant: str, version: WorkflowVersion) -> Failure | None:
+        """Reason for which this can be no version: it would not run. Raises BusError."""
+        self._quotas.reload_if_changed()
+        try:
+            nested = await self.ledger.read_nested(tenant, version)
+            contents = {ref: inner.content for ref, inner in nested.items()}
+            names = self._quotas.tools_of(tenant)
+            tools = None if names is None else [self._tools.get(name) or plain_tool(name) for name in names]
+            problems = list_workflow_problems(version.content, contents, tools)
+        except ValueError as error:
+            problems = (str(error),)
+        if not problems:
+            return None
+        hint = "`bulkhead workflows check FILE` tells all that is wrong with a file"
+        return Failure.from_text("bad_workflow", "; ".join(problems[:8]), hint)
+
+    async def _store_transition(
+        self, tenant: str, request: WorkflowActRequested, signed_word: ApprovalGrant
+    ) -> VersionRecord | Failure:
+        """The version after the act. Raises BusError."""
+        name = f"{request.workflow}.{request.number}"
+        record = self.ledger.find_version(tenant, request.workflow, request.number)
+        if record is None:
+            hint = "`bulkhead workflows list` shows those that there are"
+            return Failure.from_text("unknown_workflow", f"there is no {name}", hint)
+        for earlier in record.row.transitions:
+            if earlier.act == request.act:
+                return judge_repeat(earlier.act_sha256, request) or record
+        fact = plan_transition(request, record.row, signed_word, self._context.clock())
+        if isinstance(fact, Failure):
+            return fact
+        if request.action == "publish":
+            version = await self.ledger.read_version(tenant, request.workflow, request.number)
+            assert version is not None
+            # Tools of the tenant, and versions that it nests, may have gone since it was drafted.
+            failure = await self._judge_content(tenant, version)
+            failure = failure or self._judge_nested(tenant, name, await self.ledger.read_nested(tenant, version))
+            if failure is not None:
+                return failure
+        subject = subjects.workflow_subject(tenant, request.workflow, request.number, fact.place)
+        if not await self._put_once(subject, fact.model_dump_json().encode(), request.act):
+            reason = f"{name} was moved by somebody else at this very moment"
+            return Failure.from_text("wrong_state", reason, "look at it again, and do it again if it is still wanted")
+        await self.ledger.read_new()
+        return self.ledger.find_version(tenant, request.workflow, request.number) or record
+
+    def _refuse_act(self, message: ReceivedMessage, failure: Failure) -> WorkflowActReplied:
+        log.warning("act_refused", tenant=message.tenant, act=message.task, code=failure.code, reason=failure.message)
+        return WorkflowActReplied(failure=failure)
+
+
+def _without_history(row: WorkflowRow) -> WorkflowRow:
+    return row.model_copy(update={"transitions": row.transitions[-1:]})
+
+
+def _broker_unavailable(error: BusError) -> Failure:
+    log.error("workflows_not_stored", reason=str(error))
+    reason, hint = f"the broker does not answer: {error}", "do it again: nothing is done twice"
+    return Failure.from_text("unavailable", reason, hint)

@@ -1,0 +1,53 @@
+"""The live view of workflows: what is stored becomes rows, and what does not fit changes nothing."""
+
+from types import SimpleNamespace
+
+from bulkhead.workflows.ledger import WorkflowLedger
+from bulkhead_contracts.workflow import WorkflowContent, WorkflowTransition, WorkflowVersion
+
+STEP = {"id": "a", "instruction": "x", "acceptance": "y"}
+CONTENT = WorkflowContent.model_validate({"objective": "x", "steps": [STEP]})
+WHO = {"person": "pia", "role": "operator", "act": "act-1", "act_sha256": "0" * 64}
+
+
+def version(number: int, at: int = 1) -> tuple[str, bytes]:
+    fields = {"workflow": "looks", "content": CONTENT, "sha256": CONTENT.sha256, "note": "n", "drafted_unix_ms": at}
+    body = WorkflowVersion(number=number, **fields, **WHO)
+    return f"workflow.demo.looks.{number}", body.model_dump_json().encode()
+
+
+def fact(number: int, place: int, state: str) -> tuple[str, bytes]:
+    fields = {"workflow": "looks", "number": number, "place": place, "action": "submit", "state": state}
+    body = WorkflowTransition(**fields, sha256=CONTENT.sha256, reason="r", moved_unix_ms=2, **WHO)
+    return f"workflow.demo.looks.{number}.{place}", body.model_dump_json().encode()
+
+
+class StoredFacts:
+    """A stream of these."""
+
+    def __init__(self, *facts: tuple[str, bytes]) -> None:
+        self.rows = [
+            SimpleNamespace(subject=subject, body=body, sequence=number)
+            for number, (subject, body) in enumerate(facts, 1)
+        ]
+
+    async def read(self, _stream: str, _subject: str, *, after: int) -> list[SimpleNamespace]:
+        return self.rows[after : after + 2]
+
+
+async def test_facts_move_a_version_on_in_their_order_and_one_of_another_place_does_not() -> None:
+    facts = [version(1), fact(1, 1, "published"), version(2), fact(2, 1, "in_review"), fact(2, 3, "published")]
+    ledger = WorkflowLedger(StoredFacts(*facts, ("workflow.demo.looks.3", b"{}"), fact(4, 1, "published")))
+    await ledger.read_new()
+    rows = [record.row for record in ledger.list_versions("demo", "looks")]
+    assert [(row.number, row.state) for row in rows] == [(2, "in_review"), (1, "published")]
+    published = ledger.find_published("demo", "looks")
+    assert published is not None and published.row.number == 1
+    assert ledger.find_published("other", "looks") is None and ledger.list_names("other") == []
+
+
+async def test_drafts_are_counted_by_tenant_and_time() -> None:
+    ledger = WorkflowLedger(StoredFacts(version(1, at=10), version(2, at=20)))
+    await ledger.read_new()
+    assert [ledger.count_drafts("demo", since) for since in (0, 15, 30)] == [2, 1, 0]
+    assert ledger.count_drafts("other", 0) == 0

@@ -1,0 +1,93 @@
+"""What a version of a workflow may become, and by whose word."""
+
+from typing import Any
+
+import pytest
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowRow, WorkflowSchedule, WorkflowTransition
+from bulkhead_services.registry.workflow_rules import RULES, judge_role, plan_transition
+
+SHA = "a" * 64
+ROW = WorkflowRow(workflow="report", number=2, sha256=SHA, person="pia", drafted_unix_ms=1)
+SCHEDULE = WorkflowSchedule(cron="0 7 * * *")
+
+
+def word(person: str = "bob", role: str = "operator") -> ApprovalGrant:
+    fields = {"tenant": "demo", "task": "act-1", "approval_id": "act-1", "arguments_sha256": SHA}
+    return ApprovalGrant(**fields, decision="granted", person=person, role=role, via="api_key", decided_unix_ms=1)
+
+
+def act(action: str, **fields: Any) -> WorkflowActRequested:
+    usual = {"act": "act-1", "workflow": "report", "number": 2, "sha256": SHA, "reason": "go"}
+    return WorkflowActRequested(**usual | {"action": action} | fields)
+
+
+def move(action: str, row: WorkflowRow = ROW, person: str = "bob", **fields: Any) -> WorkflowTransition | Failure:
+    return plan_transition(act(action, **fields), row, word(person), 2)
+
+
+def in_state(state: str, *facts: WorkflowTransition) -> WorkflowRow:
+    return ROW.model_copy(update={"state": state, "transitions": facts})
+
+
+@pytest.mark.parametrize("action", RULES)
+def test_each_act_leads_from_its_states_alone_to_its_next_one(action: str) -> None:
+    rule = RULES[action]
+    fields = {"schedule": SCHEDULE} if action == "schedule" else {}
+    for state in ("draft", "in_review", "approved", "published", "retired"):
+        row = in_state(state)
+        row = row.model_copy(update={"schedule": SCHEDULE}) if action == "unschedule" else row
+        fact = move(action, row, **fields)
+        if state in rule.before:
+            assert isinstance(fact, WorkflowTransition) and (fact.state, fact.place) == (rule.after, 1)
+        else:
+            assert isinstance(fact, Failure) and fact.code == "wrong_state" and fact.hint
+
+
+def test_nobody_approves_what_he_drafted_or_submitted() -> None:
+    submitted = move("submit", person="wim")
+    assert isinstance(submitted, WorkflowTransition)
+    for person, code in (("pia", "four_eyes"), ("wim", "four_eyes"), ("bob", "")):
+        fact = move("approve", in_state("in_review", submitted), person)
+        assert (fact.code if isinstance(fact, Failure) else "") == code
+
+
+def test_an_act_is_about_the_content_that_was_seen() -> None:
+    fact = move("submit", sha256="b" * 64)
+    assert isinstance(fact, Failure) and fact.code == "other_digest"
+
+
+@pytest.mark.parametrize(
+    ("action", "schedule"),
+    [("schedule", None), ("publish", SCHEDULE), ("schedule", WorkflowSchedule(cron="* * * * *"))],
+)
+def test_a_schedule_that_does_not_fit_is_refused(action: str, schedule: WorkflowSchedule | None) -> None:
+    row = in_state("published" if action == "schedule" else "approved")
+    fact = move(action, row, schedule=schedule)
+    assert isinstance(fact, Failure) and fact.code == "bad_schedule"
+
+
+def test_a_retired_version_has_no_schedule_and_one_of_many_facts_can_only_be_retired() -> None:
+    scheduled = move("schedule", in_state("published"), schedule=SCHEDULE)
+    assert isinstance(scheduled, WorkflowTransition) and scheduled.schedule == SCHEDULE
+    full = in_state("published", *[scheduled] * bounds.MAX_WORKFLOW_TRANSITIONS)
+    refused, retired = move("unschedule", full.model_copy(update={"schedule": SCHEDULE})), move("retire", full)
+    assert isinstance(refused, Failure) and refused.code == "too_many_changes"
+    assert isinstance(retired, WorkflowTransition) and retired.schedule is None
+
+
+@pytest.mark.parametrize(
+    ("action", "roles"),
+    [("draft", {"prompt_editor", "operator"}), ("approve", {"approver", "operator"}), ("schedule", {"operator"})],
+)
+def test_an_act_belongs_to_its_roles(action: Any, roles: set[str]) -> None:
+    named = ("prompt_editor", "approver", "operator", "submitter", "auditor", "evaluator")
+    assert {role for role in named if judge_role(action, role) is None} == roles
+
+
+def test_a_word_on_a_review_is_of_another_kind_than_one_on_a_draft() -> None:
+    assert {act(action).signed_kind for action in ("approve", "reject")} == {"approval"}
+    assert {act(action).signed_kind for action in ("submit", "publish", "retire", "schedule")} == {"prompt"}
