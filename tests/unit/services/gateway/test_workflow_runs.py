@@ -9,8 +9,8 @@ from bulkhead_services.gateway.intake import own_words
 from bulkhead_services.gateway.workflow_runs import build_request
 
 STEPS = [
-    {"id": "look", "instruction": "Look for {{topic}}.", "acceptance": "found"},
-    {"id": "tell", "instruction": "Tell it.", "acceptance": "told", "inputs": ["look"]},
+    {"id": "look", "instruction": "Look for {{topic}}.", "acceptance": "found", "tools": ["search_documents"]},
+    {"id": "tell", "instruction": "Tell it.", "acceptance": "told", "inputs": ["look"], "tools": ["calculate"]},
 ]
 CONTENT = WorkflowContent.model_validate(
     {
