@@ -49,7 +49,7 @@ from bulkhead_services.gateway.http.operation_forms import (
     query_parameter,
     schema_ref,
 )
-from bulkhead_services.gateway.http.session_operations import session_writes
+from bulkhead_services.gateway.http.sessions.operations import session_writes
 from bulkhead_services.gateway.read_model import events
 
 API_VERSION = "1.0.0"

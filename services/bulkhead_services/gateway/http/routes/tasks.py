@@ -51,11 +51,11 @@ from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
 from bulkhead_services.gateway.http.routes.ratings import RatingRoutes
 from bulkhead_services.gateway.http.routes.registry.prompts import PromptRoutes
 from bulkhead_services.gateway.http.routes.registry.workflows import WorkflowRoutes
-from bulkhead_services.gateway.http.routes.sessions import SessionRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.routes.tools import ToolRoutes
 from bulkhead_services.gateway.http.routes.writes import WriteRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
+from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable

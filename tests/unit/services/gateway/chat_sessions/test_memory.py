@@ -2,6 +2,7 @@
 
 import itertools
 
+from bulkhead.policy import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.session import FactPinned, SessionSummary
@@ -9,7 +10,6 @@ from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.task import SessionTurn
 from bulkhead_services.gateway.chat_sessions import memory
 from bulkhead_services.gateway.chat_sessions.memory import PastTurn
-from bulkhead_services.planner import plans
 
 WINDOW = 2
 
