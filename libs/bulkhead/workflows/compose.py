@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from bulkhead.flow import bounded
-from bulkhead.policy.plans import check_plan, find_sinks
+from bulkhead.plans.plans import check_plan, find_sinks
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import PlanStep

@@ -7,9 +7,9 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 from collections.abc import Collection, Mapping, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
-from bulkhead.flow.plan_types import due_of_wait, references_of
 from bulkhead.flow.step_calls import readable_references
-from bulkhead.policy import plans
+from bulkhead.plans import plans
+from bulkhead.plans.plan_types import due_of_wait, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT

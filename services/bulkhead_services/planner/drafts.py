@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.flow import InboxMessage, Send, Transition, bounded, replace
 from bulkhead.flow.schema_places import list_places
-from bulkhead.policy.plans import check_plan, cut_heading, error_note, find_cycle, find_flow_problem, warning_note
+from bulkhead.plans.plans import check_plan, cut_heading, error_note, find_cycle, find_flow_problem, warning_note
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec

@@ -74,8 +74,8 @@ def _result_of_task(state: PlannerState) -> Result | None:
         if step.result is not None
     }
     done = [step.plan_step for step in state.steps if step.status == "done" and not step.map_id]
-    read = {name for plan_step in done for name in plan_step.inputs}
-    last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in read), "")
+    built_on = {name for plan_step in done for name in plan_step.inputs}
+    last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in built_on), "")
     final = answers.pop(state.final_step_id if state.final_step_id in answers else last, None)
     return settle_task_answer(final, tuple(answers.values())) if final is not None else None
 

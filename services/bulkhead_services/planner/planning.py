@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
-from bulkhead.policy import plans
+from bulkhead.plans import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
@@ -226,10 +226,10 @@ def _run_approved_plan(
     if body.plan is not None:
         steps = body.plan.steps
         notes = _check_plan(state, message, steps, roles=state.roles)
-        known = {step.id: (step.flows, step.calls) for step in proposed.steps}
+        drafted_bounds = {step.id: (step.flows, step.calls) for step in proposed.steps}
         for step in steps:
             bound = (step.flows, step.calls)
-            if step.adopted or (any(bound) and bound != known.get(step.id)):
+            if step.adopted or (any(bound) and bound != drafted_bounds.get(step.id)):
                 # What nobody is asked about is for the submission to say.
                 text = f"step {step.id}: `flows`, `calls` and `adopted` of a drafted plan cannot be edited"
                 notes = (*notes, plans.error_note("bound_changed", text, step.id))

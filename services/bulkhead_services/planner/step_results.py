@@ -8,8 +8,8 @@ import json
 
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead.flow.answered import AnswerFinding, lower_answer
-from bulkhead.flow.plan_types import WITHOUT_MODEL, branch_targets
-from bulkhead.policy import plans
+from bulkhead.plans import plans
+from bulkhead.plans.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE

@@ -5,7 +5,7 @@ pass, or the steps that a branch begins; the planner, which reads no content, ro
 """
 
 from bulkhead.flow import InboxMessage, Send, Transition
-from bulkhead.flow.gates import choose_steps, list_gate_reasons
+from bulkhead.plans.gates import choose_steps, list_gate_reasons
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bulkhead.gateway_api.operators import PolicyDocument
 from bulkhead.gateway_api.tasks import QueueDocument
-from bulkhead.policy.plans import check_plan
+from bulkhead.plans.plans import check_plan
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.errors import HandBack
 from bulkhead.text.validation_errors import suggest_name

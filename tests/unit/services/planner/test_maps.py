@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.policy import plans
+from bulkhead.plans import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import MapOver, Plan, PlanStep
 from bulkhead_contracts.result import Failure, Label, Result

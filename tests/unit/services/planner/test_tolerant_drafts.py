@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bulkhead.policy import plans
+from bulkhead.plans import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested

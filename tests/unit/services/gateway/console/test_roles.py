@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from bulkhead_contracts.task import TaskPaused
+from bulkhead_contracts.plan import Plan, PlanDecided, PlanProposed, PlanStep
+from bulkhead_contracts.task import TaskAccepted, TaskPaused
 from bulkhead_contracts.tool import WriteDoubted
 from bulkhead_services.gateway.console import pages
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, OPERATOR, SUBMITTER, Mesh
@@ -70,3 +71,24 @@ async def test_a_role_is_offered_no_room_and_no_act_that_is_refused_to_it(mesh: 
         tasks = (await console.get("/tasks")).text
         assert (">Decide<" in tasks) == (role == "operator")
         assert ("for an approver or operator" in tasks) == (role != "operator")
+
+
+async def test_a_drafted_plan_is_shown_with_its_buttons_to_who_may_decide(mesh: Mesh, console) -> None:
+    task = await submitted(mesh, console)
+    step = PlanStep(id="s1", title="Award", instruction="Award 500 miles.", tools=("counter_increment",))
+    plan = Plan(steps=(step,))
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), task)
+    await mesh.say("planner", PlanProposed(plan=plan, sha256=plan.steps_sha256, until_unix_ms=9_000_000), task)
+    await mesh.say("planner", TaskPaused(code="plan_review", reason="the plan waits", until_unix_ms=9_000_000), task)
+    await signed_in(console, AUDITOR)
+    page = (await console.get(f"/tasks/{task}")).text
+    assert "Award 500 miles." in page and "Approve the plan" not in page
+    await signed_in(console, OPERATOR)
+    page = (await console.get(f"/tasks/{task}")).text
+    assert "Approve the plan" in page and plan.steps_sha256 in page
+    form = {"key": "k1", "decision": "reject", "sha256": plan.steps_sha256, "reason": "too many", "redraft": "on"}
+    answer = await console.post(f"/tasks/{task}/plan", data=form, headers={"Origin": HERE})
+    assert "The decision is stored" in answer.text
+    stored = [row for row in mesh.sent("planner") if row.headers["ce-type"].startswith("mesh.plan.decided")]
+    [word] = [PlanDecided.model_validate_json(row.body) for row in stored]
+    assert (word.decision, word.redraft, word.reason) == ("reject", True, "too many")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import jsonschema_rs
 
 from bulkhead.flow import bounded
-from bulkhead.flow.gates import find_gate_problem
 from bulkhead.flow.step_calls import Reference, list_references
+from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
 from bulkhead_contracts.plan import ASK_PERSON, PlanStep

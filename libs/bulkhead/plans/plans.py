@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from bulkhead.flow.plan_types import PlanTypes, find_longest_wait
+from bulkhead.plans.plan_types import PlanTypes, find_longest_wait
 from bulkhead.policy.planned_values import PlannedRules, rule_problem
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec

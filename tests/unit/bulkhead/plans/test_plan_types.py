@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bulkhead.policy.plans import check_plan
+from bulkhead.plans.plans import check_plan
 from bulkhead_contracts.plan import (
     ASK_PERSON,
     ApprovalQuestion,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bulkhead.flow.gates import choose_steps, find_gate_problem, list_gate_reasons
+from bulkhead.plans.gates import choose_steps, find_gate_problem, list_gate_reasons
 from bulkhead_contracts.plan import Branch, BranchCase, PropertyCheck, QualityGate
 from bulkhead_contracts.result import Failure
 
