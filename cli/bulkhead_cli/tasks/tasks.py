@@ -213,7 +213,7 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
 
 
 def _count_items(steps: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """How many items of each map have which status, in words. An item has its map's title."""
+    """Number of items of each map by status, in words. An item has its map's title."""
     titles, counts = {step["step_id"]: step["title"] for step in steps}, dict[str, Counter[str]]()
     for step in steps:
         for map_id in planned_ids(step["step_id"])[1:]:

@@ -121,7 +121,7 @@ def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition
 
 
 def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) -> int:
-    """Until when a step runs that begins now."""
+    """Deadline of a step that begins now."""
     if step.plan_step.wait is None:
         return step_deadline(state, message, step)
     return max(message.time_unix_ms, due_of_wait(step.plan_step, message.time_unix_ms))

@@ -86,7 +86,7 @@ def may_leave_out(state: PlannerState, item: StepState) -> bool:
 
 
 def failed_items(state: PlannerState, map_step: StepState) -> tuple[str, ...]:
-    """Why items of a map have failed."""
+    """Reasons for which items of a map have failed."""
     items = (step for step in state.steps if step.map_id == map_step.plan_step.id and step.item is not None)
     failed = [step for step in items if step.status in ("failed", "left_out")]
     told = [f"step {step.plan_step.id}: {'; '.join(step.notes[-2:])}"[:MAX_DETAIL_CHARS] for step in failed]

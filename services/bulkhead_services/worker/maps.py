@@ -37,7 +37,7 @@ def _source_of(body: StepAssigned, step_id: str) -> Result:
 
 
 def count_items(message: InboxMessage, body: StepAssigned, over: MapOver) -> int | Failure:
-    """How many items a map's list has, or why it cannot be run."""
+    """Number of items of a map's list, or why it cannot be run."""
     items = _read_items(message, body, over)
     if isinstance(items, Failure) or len(items) <= over.max_items:
         return items if isinstance(items, Failure) else len(items)

@@ -1,4 +1,4 @@
-"""What a step costs the planner's logic in a plan of 10, 100 and 1,000 steps: the messages folded, decided and encoded.
+"""The cost of a step in the planner's logic, in plans of 10, 100 and 1,000 steps: messages folded, decided and encoded.
 
 In: nothing; no broker, no process. Out: microseconds of CPU per step at 10, and how many times as much at more. Of a
 chain, of steps that are all ready at once and composed in one, and of a map's items.

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from bulkhead_contracts.plan import MapOver
 from tests.replay.stage import stage
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -12,6 +14,7 @@ LINES = ["U1", "U2", "U3"]
 LIST = {"id": "lines", "title": "Lines", "instruction": "List the lines.", "acceptance": "They are listed."}
 
 
+@pytest.mark.slow
 async def test_an_agent_sees_one_item_and_the_results_are_one_list_in_order(tmp_path: Path) -> None:
     fares = {
         "id": "fares",
@@ -37,6 +40,7 @@ async def test_an_agent_sees_one_item_and_the_results_are_one_list_in_order(tmp_
             assert line in shown and not any(other in shown for other in LINES if other != line)
 
 
+@pytest.mark.slow
 async def test_each_item_is_a_call_that_the_plan_makes_once(tmp_path: Path) -> None:
     names = [f"line_{number}" for number in range(70)]
     count = {
