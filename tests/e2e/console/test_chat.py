@@ -38,16 +38,23 @@ async def test_a_conversation_on_a_phone(world: World, browser: Browser) -> None
         await page.get_by_text("Steps, searches and calls").click()
         await page.locator(".doings li", has_text="leave.md").first.wait_for()
 
-        await world.arm("stall", "17 \\* 23", pattern="17", times=1, delay_ms=60_000)
+        await world.arm("stall", pattern="17", times=1, delay_ms=60_000)
         try:
             await page.locator("summary", has_text="Edit").click()
             await page.get_by_label("Your question").fill("What is 17 * 23?")
             await page.get_by_role("button", name="Ask", exact=True).click()
+            await page.get_by_role("button", name="Stop").wait_for()
+            await page.get_by_label("Ask", exact=True).fill("Is anybody there?")
+            await page.get_by_role("button", name="Send").click()
+            await page.locator("#effect", has_text="goes on").wait_for()
+            assert await page.get_by_label("Ask", exact=True).input_value() == "Is anybody there?"
             await page.get_by_role("button", name="Stop").click()
-            await page.locator(".turn .standing", has_text="cancelled").wait_for()
+            await page.locator(".turn").nth(1).locator(".standing", has_text="cancelled").wait_for()
         finally:
             await world.disarm()
         assert not await looked.axe()
         await page.get_by_role("button", name="Retry").click()
-        await page.locator(".answer", has_text="391").wait_for()
-        await page.locator(".doings li", has_text="calculate").first.wait_for()
+        third = page.locator(".turn").nth(2)
+        await third.locator(".answer", has_text="391").wait_for()
+        await third.locator(".doings li", has_text="calculate").first.wait_for()
+        assert await page.evaluate(SIDEWAYS) <= 0 and not await looked.axe()

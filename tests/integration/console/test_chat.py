@@ -1,32 +1,32 @@
 """The room Chat over the whole mesh in one process: what is looked at, the answer, its sources, and acts by role."""
 
+import json
 import re
 from pathlib import Path
 
 from bulkhead.blobs import reference
 from tests.integration.console.browsing import browsing, form
 from tests.integration.console.test_ratings import ANN, FARES, QUESTION
-from tests.replay.stage import AUDITOR, call, plan, stage, use
+from tests.replay.stage import AUDITOR, call, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
 async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Path) -> None:
     marker = reference("rag", FARES.encode()).marker
-    step = {"id": "a", "title": "Look <b>it</b> up", "tools": ["search_documents"]}
     async with stage(tmp_path) as on, on.client() as client, browsing(on, ANN) as ann, browsing(on, AUDITOR) as aud:
         await client.add_document(FARES.encode(), "fares.md")
         answer = says(f"It is EUR 12 [#{marker}].")
-        on.model.will(plan(step), a=[use(call("search_documents", query=QUESTION)), answer])
+        on.model.will(answer=[use(call("search_documents", query=QUESTION)), answer])
         hidden = form((await ann.get("/chat")).text, "Send")
         asked = await ann.post("/chat", data=hidden | {"text": QUESTION})
         here = asked.url.path
-        task = here.removeprefix("/chat/")
-        told = (await ann.get(f"/chat/turns/{task}/live")).text
-        assert f'id="texts-{task}"' in told and "Look &lt;b&gt;it&lt;/b&gt; up" in told
+        [task] = set(re.findall(rf'"{here}/turns/([\w-]+)/live"', asked.text))
+        told = (await ann.get(f"{here}/turns/{task}/live")).text
+        assert f'id="texts-{task}"' in told
         rows = re.findall(r'<li id="(doing-\w+)"( hx-swap-oob="outerHTML")?>', told)
         assert len({row for row, _ in rows}) == 2 and len(rows) == 4, "each step and call has one row, which ends"
         assert f"<q>{QUESTION}</q>" in told and "event: ended" in told
-        doings = (await ann.get(f"/chat/turns/{task}/doings")).text
+        doings = (await ann.get(f"{here}/turns/{task}/doings")).text
         assert "fares.md" in doings and "1 passage" in doings and "&lt;b&gt;Children" in doings
         page = (await ann.get(here)).text
         assert "It is EUR 12" in page and f"/tasks/{task}/citations/{marker}" in page and f"/tasks/{task}/fork" in page
@@ -35,6 +35,16 @@ async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Pa
         )
         assert rated.url.path == here and 'value="good" aria-pressed="true"' in rated.text
         assert QUESTION in (await ann.get("/chat")).text
-        # An auditor sees the turn and names of what was looked at; no texts of it, and no forms.
-        seen = (await aud.get(here)).text + (await aud.get(f"/chat/turns/{task}/doings")).text
-        assert "fares.md" in seen and "<q>" not in seen and "Children" not in seen and 'action="/chat"' not in seen
+        # The next turn is shown what was said; what is at fault is told, and changes nothing.
+        on.model.will(answer=[says("Six.")])
+        more = form(rated.text, "Send")
+        again = await ann.post(here, data=more | {"text": "And for a child?"})
+        assert again.text.count('class="card turn"') == 2 and "And for a child?" in again.text
+        assert (await ann.post(here, data=more | {"text": "Another."})).status_code == 422
+        [second] = set(re.findall(rf"{here}/turns/([\w-]+)", again.text)) - {task}
+        assert "event: ended" in (await ann.get(f"{here}/turns/{second}/live")).text
+        shown = (await ann.get(here)).text
+        assert "It is EUR 12" in shown and "Six." in shown and QUESTION in json.dumps(on.model.asked[-1][2])
+        assert (await aud.get(here)).status_code == 404, "a conversation is its participants'"
+        gone = await ann.post(f"{here}/delete", data=form(shown, "Delete the conversation"))
+        assert "The conversation is deleted." in gone.text and (await ann.get(here)).status_code == 404

@@ -40,7 +40,7 @@ log = Log("gateway.feeds")
 READ_BATCH = 256
 REREAD_ATTEMPTS = 6
 MAX_LIVE_STEPS = 2 * bounds.MAX_DRAFT_STEPS
-MAX_LIVE_CALLS = 256
+MAX_LIVE_CALLS = 128
 """Words about calls that a feed remembers for who comes later: two of each call, of the last ones."""
 INBOX = subjects.inbox_stream("gateway")
 FOLLOWERS_S = 600.0

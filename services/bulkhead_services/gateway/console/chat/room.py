@@ -1,8 +1,9 @@
 """The room Chat: a person asks, and sees what is looked at, the answer as it is written, and its sources.
 
-In: visits; forms. Out: pages, pieces of them, streams. Each turn is a task.
+In: visits; forms. Out: pages, pieces of them, streams. A conversation is a session, each of its turns a task.
 """
 
+import asyncio
 from typing import Any
 
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.prompts import READERS as PROMPT_READERS
 from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts import bounds
 from bulkhead_services.gateway.console import visits
 from bulkhead_services.gateway.console.api import Json
@@ -18,7 +20,7 @@ from bulkhead_services.gateway.console.task.page import FORKED, split_markers
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 from bulkhead_services.gateway.read_model.task_view import ENDED
 
-LISTED = 20
+MAX_TITLE_CHARS = 80
 
 
 class ConsoleChatRoutes(ConsoleRoutes):
@@ -26,66 +28,94 @@ class ConsoleChatRoutes(ConsoleRoutes):
 
     def routes(self) -> list[Route]:
         """Routes of conversations and their turns."""
+        get, post = self.factory.get_route, self.factory.post_route
         return [
-            self.factory.get_route("/chat", self.show_new),
-            self.factory.post_route("/chat", self.ask),
-            self.factory.get_route("/chat/{task_id}", self.show_conversation),
-            self.factory.get_route("/chat/turns/{task_id}", self.show_turn),
-            self.factory.get_route("/chat/turns/{task_id}/doings", self.list_doings),
-            self.factory.get_route("/chat/turns/{task_id}/live", self.stream_turn),
+            get("/chat", self.list_conversations),
+            post("/chat", self.begin_conversation),
+            get("/chat/{session_id}", self.show_conversation),
+            post("/chat/{session_id}", self.take_turn),
+            post("/chat/{session_id}/delete", self.delete_conversation),
+            get("/chat/{session_id}/turns/{task_id}", self.show_turn),
+            get("/chat/{session_id}/turns/{task_id}/doings", self.list_doings),
+            get("/chat/{session_id}/turns/{task_id}/live", self.stream_turn),
         ]
 
-    async def show_new(self, visit: Visit) -> Response:
-        """GET /chat: a new conversation, and this person's earlier ones"""
-        page = await visit.get("/v1/tasks", person=visit.claim.person, limit=LISTED)
-        return visit.render_page("chat/chat.html", earlier=page["tasks"], turns=[], **_page_values(visit))
+    async def list_conversations(self, visit: Visit) -> Response:
+        """GET /chat: this person's conversations, and a question that begins one"""
+        page = await visit.get("/v1/sessions")
+        return visit.render_page("chat/list.html", sessions=page["sessions"], **_page_values(visit))
 
-    async def ask(self, visit: Visit) -> Response:
-        """POST /chat: what a person says becomes a task"""
+    async def begin_conversation(self, visit: Visit) -> Response:
+        """POST /chat: a session, and its first turn; the same form twice is the same"""
         form = await visit.read_form()
-        receipt = await visit.post("/v1/tasks", {"objective": form.get("text", "")}, form.get(KEY_FIELD, ""))
-        return redirect_to(visit.request, f"/chat/{receipt['task_id']}")
+        text, key = form.get("text", ""), form.get(KEY_FIELD, "")
+        session = await visit.post("/v1/sessions", {"title": cut_line(text, MAX_TITLE_CHARS)}, key)
+        path = f"/chat/{session['session_id']}"
+        await visit.post(f"/v1/sessions/{session['session_id']}/turns", {"text": text}, key)
+        return redirect_to(visit.request, path)
 
     async def show_conversation(self, visit: Visit) -> Response:
-        """GET /chat/{task_id}"""
-        turns = [_turn_values(visit, await visit.get(_api_path(visit)))]
-        return visit.render_page("chat/chat.html", earlier=[], turns=turns, **_page_values(visit))
+        """GET /chat/{session_id}: its newest turns, or with `before` those below a number"""
+        before = visit.query_value("before")
+        session = await visit.get(_session_path(visit), before=before if before.isdecimal() else 0)
+        turns = await asyncio.gather(*(_read_turn(visit, turn["task_id"], turn["text"]) for turn in session["turns"]))
+        return visit.render_page("chat/chat.html", session=session, turns=turns, **_page_values(visit))
+
+    async def take_turn(self, visit: Visit) -> Response:
+        """POST /chat/{session_id}"""
+        form = await visit.read_form()
+        await visit.post(f"{_session_path(visit)}/turns", {"text": form.get("text", "")}, form.get(KEY_FIELD, ""))
+        return redirect_to(visit.request, f"/chat/{visit.request.path_params['session_id']}")
+
+    async def delete_conversation(self, visit: Visit) -> Response:
+        """POST /chat/{session_id}/delete"""
+        form = await visit.read_form()
+        await visit.post(_session_path(visit), {}, form.get(KEY_FIELD, ""), "DELETE")
+        return redirect_to(visit.request, "/chat", "The conversation is deleted.")
 
     async def show_turn(self, visit: Visit) -> Response:
-        """GET /chat/turns/{task_id}: what an open page reads again when the turn has ended"""
-        turn = _turn_values(visit, await visit.get(_api_path(visit)))
-        return visit.render_page("chat/chat.html", earlier=[], turns=[turn], **_page_values(visit))
+        """GET /chat/{session_id}/turns/{task_id}: what an open page reads again when the turn has ended"""
+        turn = await _read_turn(visit, visit.request.path_params["task_id"], "")
+        return visit.render_page("chat/chat.html", session=None, turns=[turn], **_page_values(visit))
 
     async def list_doings(self, visit: Visit) -> Response:
-        """GET /chat/turns/{task_id}/doings: of a turn that has ended"""
-        task_id = visit.request.path_params["task_id"]
-        doings = TurnDoings(task_id)
-        if (await visit.get(_api_path(visit)))["status"] in ENDED:
-            async for name, data in visit.api.stream_events(visit.token, _api_path(visit) + "/events"):
+        """GET /chat/{session_id}/turns/{task_id}/doings: of a turn that has ended"""
+        doings = TurnDoings(visit.request.path_params["task_id"])
+        if (await visit.get(_task_path(visit)))["status"] in ENDED:
+            async for name, data in visit.api.stream_events(visit.token, _task_path(visit) + "/events"):
                 doings.render_event(name, data)
-        return visit.render_page("chat/doings.html", rows=list(doings.rows.values()), task_id=task_id)
+        return visit.render_page("chat/doings.html", rows=list(doings.rows.values()), **_page_values(visit))
 
     async def stream_turn(self, visit: Visit) -> Response:
-        """GET /chat/turns/{task_id}/live"""
-        events = visit.api.stream_events(visit.token, _api_path(visit) + "/events")
+        """GET /chat/{session_id}/turns/{task_id}/live"""
+        events = visit.api.stream_events(visit.token, _task_path(visit) + "/events")
         return visits.live_stream(follow_turn(visit.request.path_params["task_id"], events))
 
 
-def _api_path(visit: Visit) -> str:
+def _session_path(visit: Visit) -> str:
+    return f"/v1/sessions/{visit.request.path_params['session_id']}"
+
+
+def _task_path(visit: Visit) -> str:
     return f"/v1/tasks/{visit.request.path_params['task_id']}"
 
 
 def _page_values(visit: Visit) -> dict[str, Any]:
     return {
+        "here": f"/chat/{visit.request.path_params.get('session_id', '')}".rstrip("/"),
         "may_submit": visit.claim.role in SUBMITTERS.names,
         "may_read_prompts": visit.claim.role in PROMPT_READERS.names,
         "max_chars": bounds.MAX_OBJECTIVE_CHARS,
     }
 
 
-def _turn_values(visit: Visit, task: Json) -> Json:
-    """Values of a turn: its task, its answer in pieces, and what may be done about it."""
+async def _read_turn(visit: Visit, task_id: str, text: str) -> Json:
+    """Values of a turn: its task (None once it is purged), its answer in pieces, and what may be done about it."""
+    task = await visit.get_or(f"/v1/tasks/{task_id}", {})
+    if "task_id" not in task:
+        return {"text": text, "task": None, "refused": task["refused"]}
     return {
+        "text": task["objective"],
         "task": task,
         "ended": task["status"] in ENDED,
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
