@@ -5,6 +5,7 @@ is an object in place of a value: `{"$from": "STEP", "field": "/pointer"}`, or `
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from bulkhead_contracts.result import Failure
 FROM, FIELD, ITEM = "$from", "field", "$item"
 MAX_REFERENCES = 64
 MAX_POINTER_CHARS = 200
+_MARKER, _FENCE = re.compile(r"\[#[0-9a-f]{12}\]"), re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
 NO_ITEM = object()
 """In place of an item, where the step is no `map`: None is an item, too."""
 
@@ -103,12 +105,20 @@ def read_result(text: str, field: str) -> object:
     """A field of a result's JSON. Without a field it is the result: as JSON where that is an object or a list, else
     the text itself. Raises UnresolvedReference."""
     try:
-        value = bounded.load_json(text)
+        value = load_result_json(text)
     except ValueError:
         if field:
             raise UnresolvedReference("no_such_field", f"the result is no JSON, so that it has no {field}") from None
         return text
     return find_field(value, field) if field or isinstance(value, (dict, list)) else text
+
+
+def load_result_json(text: str) -> object:
+    """The JSON of a result: bare or in one fenced block, without the markers of citations that the model gateway leaves
+    in a model's words. Raises ValueError."""
+    plain = _MARKER.sub("", text).strip()
+    fenced = _FENCE.match(plain)
+    return bounded.load_json(fenced[1] if fenced else plain)
 
 
 def _load_template(call: StepCall) -> dict[str, object]:

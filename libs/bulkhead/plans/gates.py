@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import jsonschema_rs
 from pydantic import ValidationError
 
-from bulkhead.evaluation.answers import MARKER, CaseAnswer
+from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import Check, ExpectedNumber, LengthBounds
-from bulkhead.evaluation.checks import FENCE, failed_checks
+from bulkhead.evaluation.checks import failed_checks
 from bulkhead.flow import bounded
-from bulkhead.flow.step_calls import UnresolvedReference, find_field
+from bulkhead.flow.step_calls import UnresolvedReference, find_field, load_result_json
 from bulkhead.policy.planned_values import passes_test
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import Branch, PropertyCheck, QualityGate
@@ -72,7 +72,7 @@ def choose_steps(branch: Branch, text: str) -> tuple[str, ...] | Failure:
     if branch.field:
         hint = f"have step {branch.of} answer in JSON with this field, or leave `field` out to look at its text"
         try:
-            value = find_field(_load_document(text), branch.field)
+            value = find_field(load_result_json(text), branch.field)
         except UnresolvedReference as error:
             return Failure.from_text("no_such_field", f"the result of {branch.of}: {error}", hint)
         except ValueError:
@@ -106,7 +106,7 @@ def _as_check(row: PropertyCheck) -> Check:
 
 def _schema_reason(schema: str, text: str) -> str:
     try:
-        document = _load_document(text)
+        document = load_result_json(text)
         error = next(iter(load_schema(schema).iter_errors(document)), None)
     except ValueError as unreadable:
         return f"it is no JSON that the schema can judge: {str(unreadable)[:80]}"
@@ -114,13 +114,6 @@ def _schema_reason(schema: str, text: str) -> str:
         return ""
     place = "/".join(str(part) for part in error.instance_path)
     return f"{f'/{place}' if place else 'it'} does not fit the schema: {error.message[:300]}"
-
-
-def _load_document(text: str) -> object:
-    """The JSON of a result, bare or in one fenced block, without the markers of citations. Raises ValueError."""
-    plain = MARKER.sub("", text).strip()
-    fenced = FENCE.match(plain)
-    return bounded.load_json(fenced[1] if fenced else plain)
 
 
 def _keys_in(schema: object) -> Iterator[str]:

@@ -35,6 +35,7 @@ from bulkhead_contracts.prompt import PromptRelease, PromptVersion
 from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_contracts.workflow import WorkflowRow
 from bulkhead_services.gateway.http import schemas
+from bulkhead_services.gateway.http.event_forms import EVENT, EVENTS
 from bulkhead_services.gateway.http.field_texts import describe_fields
 from bulkhead_services.gateway.http.operation_examples import add_example, problem_examples
 from bulkhead_services.gateway.http.operation_forms import (
@@ -50,7 +51,6 @@ from bulkhead_services.gateway.http.operation_forms import (
     schema_ref,
 )
 from bulkhead_services.gateway.http.sessions.operations import session_writes
-from bulkhead_services.gateway.read_model import events
 
 API_VERSION = "1.0.0"
 QUERIES: tuple[type[Query[Any]], ...] = tuple(
@@ -87,34 +87,6 @@ def _parameter_of(query: type[Query[Any]], name: str, schema: Json) -> Json:
     several = {"style": "form", "explode": False} if schema["type"] == "array" else {}
     return query_parameter(name, schema["description"], plain) | several
 
-
-EVENT_NAMES = [*events.NAMES.values(), events.RESUMED, "task.rejected", *events.CALLS, events.TEXT]
-EVENT = {
-    "description": "Each event of the stream",
-    "type": "object",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string"},
-        "event": {"type": "string", "enum": EVENT_NAMES},
-        "retry": {"type": "integer"},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
-
-EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume after
-it.
-
-`task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.proposed` (it waits for a person),
-`plan.adopted`, `step.started`, `step.ended`, `task.paused` (`reason` says what holds the task back and what lets it go
-on), `task.resumed`, `approval.requested` (a call waits for a person), `approval.ended`, `task.ended`, `task.rejected`
-and `budget.alerted` (a limit of the task is near) are stored facts: each arrives exactly once. `text` carries a step's
-text while it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first `offset` characters
-(Unicode code points) of the step's text and append `text`; `replace` set to true withdraws text that was shown before.
-The text is complete before `step.ended` with outcome `accepted`. `tool.started`, `tool.ended`, `retrieval.started` and
-`retrieval.ended` tell the calls of a step as they happen: {call_id, step_id, attempt, tool, looks_at}, at the end with
-outcome, code, duration_ms, excerpt, passages and sources. They are not stored: one may be missing, or come again after
-a reconnect. Excerpts are short and masked, and "" for who may not read the task's history. `task.ended` carries the
-answer, and the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
 _READ = (401, 403, 503)
 _WORKFLOW = path_parameter("workflow", "The workflow's name, weekly-report")

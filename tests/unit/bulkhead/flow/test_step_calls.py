@@ -41,6 +41,7 @@ def test_references_stand_for_fields_of_results_and_of_the_item():
         (INPUTS["find"], "/a~1b/~0", 1),
         ('["x", {"y": null}]', "/1/y", None),
         ('["x"]', "", ["x"]),
+        ('```json\n{"a": 1}\n```\n[#0123456789ab]', "/a", 1),
         ("42", "", "42"),
         ('"quoted"', "", '"quoted"'),
         ("[" * 100, "", "[" * 100),
