@@ -191,12 +191,10 @@ def _print_report(found: dict[str, Any], since_unix_ms: int) -> None:
     answers, tasks = sum(row["answers"] for row in found["models"]), sum(row["tasks"] for row in found["features"])
     if not answers and not tasks:
         out.print(f"no task was submitted and ended since {format_time(since_unix_ms)}")
-    if found["models"]:
-        print_whole(
-            _figures_table(
-                "model", ("answers", "accepted", "score", "cost", "per accepted"), found["models"], _model_cells
-            )
-        )
+    for name, rows in (("model", found["models"]), ("retry", found["retries"])):
+        if rows:
+            columns = ("answers", "accepted", "score", "cost", "per accepted")
+            print_whole(_figures_table(name, columns, rows, _model_cells))
     if found["features"]:
         names = ("tasks", "succeeded", "p50", "p95", "target", "cost", "per task", "accepted", "score")
         print_whole(_figures_table("feature", names, found["features"], _feature_cells))

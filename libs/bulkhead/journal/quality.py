@@ -21,6 +21,7 @@ from bulkhead.runtime.errors import Unreadable
 from bulkhead.text.amounts import format_usd
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.plan import PlanAdopted, planned_ids
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskRequested
@@ -121,6 +122,8 @@ class QualityReport:
     ended: dict[str, tuple[TaskEnded, int]] = field(default_factory=dict)
     attempts: dict[tuple[str, str, int, int], VerdictReached | StepFinished] = field(default_factory=dict)
     """By task, step, version of the plan and attempt."""
+    fresh_steps: set[tuple[str, str, int]] = field(default_factory=set)
+    """By task, step and version of the plan: those whose next attempt is not told why the last one failed."""
 
     def fold_message(self, message: ReceivedMessage) -> None:
         """Fold one message; the first of its kind counts."""
@@ -130,6 +133,9 @@ class QualityReport:
                 self.requested.setdefault(task, (body.feature, stored_unix_ms))
             case TaskEnded():
                 self.ended.setdefault(task, (body, stored_unix_ms))
+            case PlanAdopted():
+                rows = (step.id for step in body.plan.steps if step.retry == "fresh")
+                self.fresh_steps.update((task, step_id, body.plan.version) for step_id in rows)
             case VerdictReached() | StepFinished():
                 self.attempts.setdefault((task, body.step_id, body.plan_version, body.attempt), body)
             case _:
@@ -161,6 +167,15 @@ class QualityReport:
                 figures[name or NO_FEATURE].answers.add_attempt(body)
         return dict(sorted(figures.items(), key=lambda row: (-row[1].tasks, row[0])))
 
+    def figures_by_retry(self) -> dict[str, AnswerFigures]:
+        """Second and later attempts at steps, by what the plan lets them keep of those before."""
+        figures: dict[str, AnswerFigures] = {}
+        for (task, step_id, plan_version, attempt), body in self.attempts.items():
+            if attempt > 1 and task in self.requested:
+                is_fresh = any((task, name, plan_version) in self.fresh_steps for name in planned_ids(step_id))
+                figures.setdefault("fresh" if is_fresh else "with_feedback", AnswerFigures()).add_attempt(body)
+        return dict(sorted(figures.items()))
+
     def as_json(self, targets_ms: Mapping[str, int]) -> dict[str, Any]:
         """The whole report; targets_ms: by feature."""
         models, features = self.figures_by_model(), self.figures_by_feature()
@@ -170,6 +185,7 @@ class QualityReport:
             "features": [
                 {"feature": name, **row.as_json(targets_ms.get(name, 0))} for name, row in (features | absent).items()
             ],
+            "retries": [{"retry": choice, **row.as_json()} for choice, row in self.figures_by_retry().items()],
             "does_not_pay": [asdict(finding) for finding in find_uneconomic_models(models)],
         }
 

@@ -7,6 +7,7 @@ from bulkhead.journal import quality
 from bulkhead.journal.quality import QualityReport
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
@@ -108,3 +109,19 @@ async def test_it_is_read_from_the_inboxes_since_a_time_and_of_a_tenant() -> Non
     for since, tenant, tasks in ((now - 60_000, "*", 2), (now - 60_000, "demo", 1), (now + 60_000, "*", 0)):
         found = await quality.read_quality(bus, since, tenant)
         assert (sum(row.tasks for row in found.figures_by_feature().values()), len(found.attempts)) == (tasks, tasks)
+
+
+def test_second_attempts_are_told_by_what_they_keep() -> None:
+    step = PlanStep(id="s", title="", instruction="Do it.", retry="fresh")
+    found = fold(
+        [
+            *(message(task, request("f")) for task in ("t1", "t2")),
+            message("t1", PlanAdopted(plan=Plan(steps=(step,)))),
+            *(message("t1", verdict(CHEAP, attempt, attempt == 3, 10 * attempt)) for attempt in (1, 2, 3)),
+            message("t2", verdict(CHEAP, 1, False, 5)),
+            message("t2", verdict(CHEAP, 2, True, 7)),
+        ]
+    )
+    figures = ("retry", "answers", "accepted", "answers_usd_micros")
+    rows = [tuple(row[name] for name in figures) for row in found.as_json({})["retries"]]
+    assert rows == [("fresh", 2, 1, 50), ("with_feedback", 1, 1, 7)]
