@@ -243,7 +243,7 @@ def test_nobody_is_given_what_the_policy_does_not_name(rules):
 
 def test_whoever_may_say_something_live_says_it(rules):
     speaks, services = (
-        re.compile(r"\.live\(|publish_live\(|\bPokes\("),
+        re.compile(r"\.live\(|publish_live\(|\bPokes\(|def describe_call\("),
         Path(__file__).parents[2] / "services/bulkhead_services",
     )
     for name, service in rules.services.items():

@@ -39,6 +39,9 @@ class TaskFilterOptions(Options):
         ),
     ] = ""
     feature: Annotated[str, typer.Option("--feature", metavar="NAME", help="Only tasks of this feature.")] = ""
+    workflow: Annotated[
+        str, typer.Option("--workflow", metavar="NAME.N", help="Only runs of this version of a workflow.")
+    ] = ""
     person: Annotated[str, typer.Option("--person", metavar="NAME", help="Only tasks of this person.")] = ""
     answered: Annotated[
         str,

@@ -43,7 +43,7 @@ workflows_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich
 
 @workflows_app.callback()
 async def show_workflows(at: GatewayOptions) -> None:
-    """List, draft, review, publish, run and schedule workflows: plans with parameters, as versions.
+    """List, draft, review, publish, run and schedule plans with parameters.
 
     A version never changes. Another person than who drafted it approves it; a published one runs without a model that
     plans. Without a subcommand, the workflows are listed.

@@ -94,6 +94,7 @@ class TaskSummary(Contract):
     failure_code: str = ""
     conversation: Tag = ""
     feature: Tag = ""
+    workflow: Tag = ""
     pause_code: str = ""
     fork_of: Tag = ""
     result_summary: Summary = ""
@@ -383,6 +384,7 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
     until: Annotated[Moment, Field(description="Only tasks that began before then; written as `since`")] = ""
     person: Annotated[Word, Field(description="Only tasks of this person")] = ""
     feature: Annotated[Word, Field(description="Only tasks of this feature")] = ""
+    workflow: Annotated[Word, Field(description="Only runs of this version of a workflow, weekly-report.2")] = ""
     standing: Annotated[
         tuple[Standing, ...],
         Choices,

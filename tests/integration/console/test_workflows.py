@@ -43,3 +43,7 @@ async def test_a_version_is_reviewed_published_and_run_from_its_page(tmp_path: P
         task = await olga.post("/workflows/looks/run", data=form(page, ">Run<") | {"value-topic": "tea"})
         assert task.url.path.startswith("/tasks/") and "Look for tea" in task.text
         assert "looks.2" in (await olga.get("/workflows")).text
+        assert task.url.path in (await olga.get("/workflows/looks?version=2")).text
+        assert task.url.path not in (await olga.get("/workflows/looks?version=1")).text
+        assert task.url.path in (await olga.get("/tasks?workflow=looks.2")).text
+        assert task.url.path not in (await olga.get("/tasks?workflow=looks.1")).text

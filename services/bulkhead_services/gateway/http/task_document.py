@@ -81,6 +81,7 @@ def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
         failure_code=view.failure.code if view.failure else "",
         conversation=view.request.conversation if view.request else "",
         feature=view.request.feature if view.request else "",
+        workflow=view.request.workflow if view.request else "",
         pause_code=view.pause.code if view.pause else "",
         fork_of=_fork_of(view),
         result_summary=view.result.summary if view.result else "",

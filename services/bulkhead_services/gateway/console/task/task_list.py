@@ -23,7 +23,7 @@ from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit, is_se
 PAGE = 50
 STATES = ("status", "pause", "answered")
 """Filters that a tab stands for."""
-PLAIN_FILTERS = ("text", "standing", "code", "model", "tool", "person", "feature", "kind", "rated", "sort")
+PLAIN_FILTERS = ("text", "standing", "code", "model", "tool", "person", "feature", "workflow", "kind", "rated", "sort")
 FILTERS = (*STATES, *PLAIN_FILTERS, "time", "from", "to", "min_usd", "min_s")
 FEW = ("text", "time", "kind", "sort", *STATES)
 """Filters that always show; the others lie behind `More filters`."""

@@ -27,6 +27,7 @@ ACTS: dict[str, tuple[tuple[str, str, frozenset[str]], ...]] = {
 }
 """What may be done with a version in each state: act, its name, and by whom."""
 VALUE = "value-"
+SHOWN_RUNS = 10
 
 
 class ConsoleWorkflowRoutes(ConsoleRoutes):
@@ -60,6 +61,8 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
             older = (await visit.get(_api_path(visit), version=against))["version"]
             changes = compare_workflows(WorkflowContent.model_validate(older["content"]), content)
         row, role = document["row"], visit.claim.role
+        name = f"{row['workflow']}.{row['number']}"
+        runs = await visit.get_or("/v1/tasks", {"tasks": []}, {"workflow": name, "limit": SHOWN_RUNS})
         return visit.render_page(
             "workflows/workflow.html",
             document=document,
@@ -68,6 +71,8 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
             text=write_workflow(content),
             graph=_draw_plan(content, document["nested"]),
             changes=changes,
+            name=name,
+            runs=runs["tasks"],
             against=against,
             acts=[(act, name) for act, name, roles in ACTS[row["state"]] if role in roles],
             may_run=row["state"] == "published" and role in SUBMITTERS.names,

@@ -335,7 +335,7 @@ def _add_older(rows: Sequence[ListedTask], places: RunQueueState, tenant: str, b
 
 
 def _filters_of(query: TaskListQuery, now_unix_ms: int, callers: frozenset[str]) -> _TaskFilters:
-    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of, "kind": query.kind}
+    named = {name: getattr(query, name) for name in ("person", "feature", "workflow", "fork_of", "kind")}
     exact = {name: frozenset((value,)) for name, value in named.items() if value}
     listed: dict[str, tuple[str, ...]] = {
         "status": query.status,

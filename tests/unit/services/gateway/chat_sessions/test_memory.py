@@ -2,7 +2,7 @@
 
 import itertools
 
-from bulkhead.policy import plans
+from bulkhead.plans import plans
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.session import FactPinned, SessionSummary
