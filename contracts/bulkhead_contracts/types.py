@@ -1,9 +1,9 @@
 """Bounded field types and the base class that every contract stands on."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -30,6 +30,34 @@ def order_fields(names: str = "") -> Callable[[type[Model]], type[Model]]:
         return model
 
     return reorder
+
+
+def list_unknown_nested_fields(model: type[BaseModel], document: object, place: str = "") -> Iterator[str]:
+    """Fields within a document's fields, at any depth, that the model ignores: in what people write they are slips.
+
+    Each is told with its place and the fields that there are. Those of the document itself are the model's to refuse.
+    """
+    if not isinstance(document, Mapping):
+        return
+    for name, value in document.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            if place:
+                yield f"{place}{name} is no field; there are {', '.join(sorted(model.model_fields))}"
+            continue
+        models = tuple(_models_in(field.annotation))
+        for row in value if isinstance(value, (list, tuple)) else (value,):
+            findings = [tuple(list_unknown_nested_fields(nested, row, f"{place}{name}.")) for nested in models]
+            yield from min(findings, key=len, default=())  # Of several models that a value may have, the nearest.
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if get_origin(annotation) in (dict, Mapping):
+        return  # Its keys are names of whoever wrote it.
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

@@ -15,7 +15,20 @@ from ..prompt.v1 import canonical_sha256, describe_value_misfit
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
 from ..task_options import TaskOptions
-from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title, Token, UnixMs, order_fields
+from ..types import (
+    Body,
+    Contract,
+    Count,
+    Name,
+    Reason,
+    Sha256,
+    Summary,
+    Title,
+    Token,
+    UnixMs,
+    list_unknown_nested_fields,
+    order_fields,
+)
 
 WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """`weekly-report`."""
@@ -92,6 +105,8 @@ class WorkflowStep(PlanStep, extra="forbid"):
     @model_validator(mode="before")
     @classmethod
     def _kind_follows(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and (unknown := next(list_unknown_nested_fields(cls, fields), "")):
+            raise ValueError(unknown)
         # Of a step with an action the kind says nothing: nobody has to write it.
         has_action = isinstance(fields, dict) and any(fields.get(name) for name in ACTION_FIELDS)
         return {"kind": "noop", **fields} if has_action else fields

@@ -76,6 +76,9 @@ def write_workflow(content: WorkflowContent) -> str:
 def workflow_schema() -> dict[str, Any]:
     """JSON schema (2020-12) of a file."""
     schema = WorkflowContent.model_json_schema()
+    for definition in schema["$defs"].values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False  # What a reader would ignore is a slip in a file.
     call = schema["$defs"]["StepCall"]
     del call["properties"]["arguments_json"]
     call["properties"]["arguments"] = {"type": "object", "description": "Arguments, in which parameters may stand."}

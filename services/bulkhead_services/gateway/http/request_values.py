@@ -17,7 +17,7 @@ from starlette.responses import Response
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Contract
+from bulkhead_contracts.types import Contract, list_unknown_nested_fields
 from bulkhead_services.gateway.problems import FieldError, Problem, not_found, too_large
 from bulkhead_services.gateway.read_model.events import BadEventId, StreamPosition, parse_position
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
@@ -58,11 +58,16 @@ def idempotency_key(request: Request, *, required: bool) -> str:
 
 def parse_body(model: type[M], raw: bytes) -> M:
     """The body as its model. Raises Problem 400, 413, 422."""
-    if name := _repeated_key(raw):
+    document, name = _load_body(raw)
+    if name:
         detail, hint = f"an object of the body holds the key {name[:64]!r} twice", "send each key once"
         raise Problem(400, "repeated_key", "A key is there twice", detail, hint)
     try:
-        return model.model_validate_json(raw)
+        body = model.model_validate_json(raw)
+        if unknown := next(list_unknown_nested_fields(model, document), ""):
+            hint = "correct the name, or leave the field out; /openapi.json has the whole schema"
+            raise Problem(422, "invalid_body", "The body does not fit", unknown[:500], hint)
+        return body
     except ValidationError as error:
         problems, unfit = error.errors(include_url=False, include_input=False), find_misfits(error, model)
     for problem in problems:
@@ -79,8 +84,8 @@ def parse_body(model: type[M], raw: bytes) -> M:
     raise Problem(422, "invalid_body", "The body does not fit", named[:500], hint, errors=errors)
 
 
-def _repeated_key(raw: bytes) -> str:
-    """The first key that an object of the body holds twice; "" for none, and for what is no JSON."""
+def _load_body(raw: bytes) -> tuple[object, str]:
+    """The body, None for what is no JSON; and the first key that an object of it holds twice, "" for none."""
     repeated = ""
 
     def build_object(rows: list[tuple[str, object]]) -> dict[str, object]:
@@ -91,10 +96,10 @@ def _repeated_key(raw: bytes) -> str:
         return fields
 
     try:
-        json.loads(raw, object_pairs_hook=build_object)
+        document = json.loads(raw, object_pairs_hook=build_object)
     except (ValueError, RecursionError):
-        return ""
-    return repeated
+        return None, ""
+    return document, repeated
 
 
 def _step_label(raw: bytes, field: str) -> str:

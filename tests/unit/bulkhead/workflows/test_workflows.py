@@ -102,6 +102,16 @@ def test_a_run_has_the_values_in_texts_and_typed_in_arguments() -> None:
     assert plan.fixed == {"gate"} and gate.action == "validate"
 
 
+def test_a_slip_within_a_field_is_refused_with_its_place() -> None:
+    step = {"id": "b", "instruction": "x", "inputs": ["a"], "gate": {"of": "a", "checks": [{"test": "cites"}]}}
+    read_workflow(yaml.safe_dump({"objective": "o", "steps": [step]}))
+    step["gate"] = {"of": "a", "on_fial": "retry"}
+    slipped = yaml.safe_dump({"objective": "o", "steps": [step]})
+    with pytest.raises(ValueError, match=r"gate\.on_fial is no field; there are checks, json_schema, of"):
+        read_workflow(slipped)
+    assert not jsonschema_rs.validator_for(workflow_schema()).is_valid(yaml.safe_load(slipped))
+
+
 def test_a_text_that_looks_like_a_number_stays_a_text_and_a_value_is_filled_once() -> None:
     steps = [{"id": "a", "instruction": "go", "call": {"tool": "t", "arguments_json": '{"zip": "{{topic}}"}'}}]
     assert compose_run(content(steps=steps), {"topic": "10115"}, {}).steps[0].call.arguments_json == '{"zip":"10115"}'

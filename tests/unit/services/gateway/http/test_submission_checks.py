@@ -22,6 +22,12 @@ async def test_a_step_without_work_needs_no_acceptance(http):
     assert (await submit(http, plan={"steps": [STEP | {"kind": "noop"}]})).status_code == 202
 
 
+async def test_a_slip_within_a_field_of_a_step_is_422_and_named(http):
+    slipped = STEP | {"kind": "noop", "wait": {"duration": 5}}
+    body = problem(await submit(http, plan={"steps": [slipped]}), 422, "invalid_body")
+    assert "wait.duration is no field; there are duration_ms" in body["detail"]
+
+
 def test_the_schema_gives_acceptance_no_default():
     schema = openapi()["components"]["schemas"]["PlanStepInput"]
     assert "default" not in schema["properties"]["acceptance"] and schema["else"]["required"] == ["acceptance"]
