@@ -302,6 +302,7 @@ MAX_WORKFLOW_PARAMETERS = 32
 MAX_WORKFLOW_VALUE_CHARS = 4_000
 MAX_WORKFLOW_BYTES = 192 * 1024  # of one version
 MAX_NESTED_BYTES = 320 * 1024  # of a version with all that it nests
+MAX_COMPOSED_BYTES = 384 * 1024  # of the steps of a run, with their labels; a message holds more
 MAX_WORKFLOW_VERSIONS = 10_000  # of one workflow
 MAX_WORKFLOWS = 500  # of one tenant
 MAX_WORKFLOW_DRAFTS_A_DAY = 100  # of one tenant

@@ -1,5 +1,6 @@
 """Workflows: plans with parameters, as versions that never change and facts about what each version may do."""
 
+import json
 import operator
 import re
 from collections.abc import Iterator
@@ -298,8 +299,11 @@ class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
 
 
 def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a document of JSON, each with the name of the field that it stands in."""
-    if isinstance(document, str):
+    """All strings of a document of JSON, each with the name of the field that it stands in. Of arguments those that
+    their JSON stands for, since values are filled into these, and the names with them."""
+    if isinstance(document, str) and field == "arguments_json":
+        yield from _argument_texts(document)
+    elif isinstance(document, str):
         yield field, document
     elif isinstance(document, dict):
         for name, value in document.items():
@@ -307,3 +311,21 @@ def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(document, list):
         for value in document:
             yield from texts_of(value, field)
+
+
+def _argument_texts(arguments_json: str) -> list[tuple[str, str]]:
+    texts: list[tuple[str, str]] = []
+    try:
+        waiting = [json.loads(arguments_json)]
+    except (ValueError, RecursionError):
+        return [("arguments_json", arguments_json)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            texts.append(("arguments_json", value))
+        elif isinstance(value, dict):
+            texts += [("name of an argument", name) for name in value]
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return texts
