@@ -306,6 +306,7 @@ MAX_COMPOSED_BYTES = 384 * 1024  # of the steps of a run, with their labels; a m
 MAX_WORKFLOW_VERSIONS = 10_000  # of one workflow
 MAX_WORKFLOWS = 500  # of one tenant
 MAX_WORKFLOW_DRAFTS_A_DAY = 100  # of one tenant
+MAX_SCHEDULE_BYTES = 16 * 1024
 MAX_WORKFLOW_TRANSITIONS = 40  # of one version
 MAX_WORKFLOW_ROWS = 500  # that are listed at once
 MAX_WORKFLOW_DEPTH = 5  # workflows within each other

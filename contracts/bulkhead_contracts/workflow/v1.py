@@ -211,7 +211,8 @@ class WorkflowSchedule(Contract):
 
 class WorkflowTransition(Contract):
     """A fact about a version: the next state of it, or of its schedule; written once. sha256: of the content that the
-    person saw. place: 1, 2, ... of this version's facts. schedule: that stands from here on; null for none."""
+    person saw. place: 1, 2, ... of this version's facts. schedule: that stands from here on; null for none. via: how
+    the person came, `api_key` or `jwt`: the runs of a schedule need a key that is still there."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -224,12 +225,14 @@ class WorkflowTransition(Contract):
     person: Name
     role: Name
     act: Token
+    via: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
     act_sha256: Sha256
     moved_unix_ms: UnixMs
 
 
 class WorkflowRow(Contract):
-    """A version as a list shows it. transitions: of one that was asked for; of a list the last alone."""
+    """A version as a list shows it. transitions: of one that was asked for; of a list the last alone, its reason cut.
+    The values of a schedule stand in the row that was asked for, and nowhere else."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -289,8 +292,8 @@ class WorkflowsRequested(Body, type="mesh.workflow.workflows_requested"):
 
 
 class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
-    """Rows by name, the newest version first. version: that was asked for; nested: versions that its steps stand for,
-    and theirs."""
+    """Rows by name, the newest version first, as far as one message holds them. version: that was asked for; nested:
+    versions that its steps stand for, and theirs."""
 
     rows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)] = ()
     version: WorkflowVersion | None = None

@@ -153,8 +153,8 @@ def _expand_steps(
     if (size := sum(sizes.values())) > bounds.MAX_COMPOSED_BYTES:
         longest = max(sizes, key=sizes.__getitem__)
         raise ComposeError(
-            f"the plan of a run takes {size:,} bytes, of {bounds.MAX_COMPOSED_BYTES:,}; step {longest} is the longest of "
-            f"{len(sizes)}, with {sizes[longest]:,}: shorten texts or values, or nest less"
+            f"the plan of a run takes {size:,} bytes, of {bounds.MAX_COMPOSED_BYTES:,}; step {longest} is the longest "
+            f"of {len(sizes)}, with {sizes[longest]:,}: shorten texts or values, or nest less"
         )
     return steps, fixed
 

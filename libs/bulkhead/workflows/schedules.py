@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.workflow import WorkflowSchedule
 
 LEAST_MINUTES = 5
@@ -21,6 +22,8 @@ def describe_schedule_misfit(schedule: WorkflowSchedule) -> str:
     """Reason for which this is no schedule; "" when it is one."""
     if len(schedule.cron.split()) != 5:
         return f"the schedule {schedule.cron!r} has not five fields: minute, hour, day, month, weekday"
+    if (size := len(schedule.model_dump_json().encode())) > bounds.MAX_SCHEDULE_BYTES:
+        return f"the schedule takes {size:,} bytes with its values, of {bounds.MAX_SCHEDULE_BYTES:,}"
     try:
         zone = ZoneInfo(schedule.zone)
     except (KeyError, ValueError, OSError):
