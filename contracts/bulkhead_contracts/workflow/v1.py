@@ -224,8 +224,8 @@ class WorkflowTransition(Contract):
     reason: Reason
     person: Name
     role: Name
-    act: Token
     via: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    act: Token
     act_sha256: Sha256
     moved_unix_ms: UnixMs
 
