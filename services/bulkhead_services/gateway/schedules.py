@@ -115,6 +115,8 @@ def build_scheduled_request(
     if not live_keys or fact.role not in SUBMITTERS.names:
         reason = f"{fact.person}, who set the schedule as {fact.role}, has no API key of that role any more"
         raise LapsedAuthority(f"{reason}: an operator has to set it again")
-    claim = RequesterClaim(tenant=tenant, person=fact.person, role=live_keys[0].role, via="api_key")
+    role = live_keys[0].role
+    assert role != "worker", "no program submits tasks"
+    claim = RequesterClaim(tenant=tenant, person=fact.person, role=role, via="api_key")
     digest = hashlib.sha256(key.encode()).hexdigest()
     return build_request(version, nested, row.schedule.parameters, claim, payload_sha256=digest)
