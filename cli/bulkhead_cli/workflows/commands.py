@@ -72,6 +72,8 @@ async def show_workflow(name: Name, at: GatewayOptions, version: Version = 0) ->
     for fact in row["transitions"]:
         when = amounts.format_time(fact["moved_unix_ms"])
         out.print(one_line(f"# {when}  {fact['person']}: {fact['action']}: {fact['reason']}"), markup=False)
+    if document.get("schedule_obstacle"):
+        out.print(one_line(f"# no scheduled run begins: {document['schedule_obstacle']}"), markup=False)
     out.print(write_workflow(content), markup=False, end="")
 
 

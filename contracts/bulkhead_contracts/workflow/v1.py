@@ -1,5 +1,6 @@
 """Workflows: plans with parameters, as versions that never change and facts about what each version may do."""
 
+import json
 import operator
 import re
 from collections.abc import Iterator
@@ -210,7 +211,8 @@ class WorkflowSchedule(Contract):
 
 class WorkflowTransition(Contract):
     """A fact about a version: the next state of it, or of its schedule; written once. sha256: of the content that the
-    person saw. place: 1, 2, ... of this version's facts. schedule: that stands from here on; null for none."""
+    person saw. place: 1, 2, ... of this version's facts. schedule: that stands from here on; null for none. via: how
+    the person came, `api_key` or `jwt`: the runs of a schedule need a key that is still there."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -222,13 +224,15 @@ class WorkflowTransition(Contract):
     reason: Reason
     person: Name
     role: Name
+    via: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
     act: Token
     act_sha256: Sha256
     moved_unix_ms: UnixMs
 
 
 class WorkflowRow(Contract):
-    """A version as a list shows it. transitions: of one that was asked for; of a list the last alone."""
+    """A version as a list shows it. transitions: of one that was asked for; of a list the last alone, its reason cut.
+    The values of a schedule stand in the row that was asked for, and nowhere else."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -288,8 +292,8 @@ class WorkflowsRequested(Body, type="mesh.workflow.workflows_requested"):
 
 
 class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
-    """Rows by name, the newest version first. version: that was asked for; nested: versions that its steps stand for,
-    and theirs."""
+    """Rows by name, the newest version first, as far as one message holds them. version: that was asked for; nested:
+    versions that its steps stand for, and theirs."""
 
     rows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)] = ()
     version: WorkflowVersion | None = None
@@ -298,8 +302,11 @@ class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
 
 
 def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a document of JSON, each with the name of the field that it stands in."""
-    if isinstance(document, str):
+    """All strings of a document of JSON, each with the name of the field that it stands in. Of arguments those that
+    their JSON stands for, since values are filled into these, and the names with them."""
+    if isinstance(document, str) and field == "arguments_json":
+        yield from _argument_texts(document)
+    elif isinstance(document, str):
         yield field, document
     elif isinstance(document, dict):
         for name, value in document.items():
@@ -307,3 +314,21 @@ def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(document, list):
         for value in document:
             yield from texts_of(value, field)
+
+
+def _argument_texts(arguments_json: str) -> list[tuple[str, str]]:
+    texts: list[tuple[str, str]] = []
+    try:
+        waiting = [json.loads(arguments_json)]
+    except (ValueError, RecursionError):
+        return [("arguments_json", arguments_json)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            texts.append(("arguments_json", value))
+        elif isinstance(value, dict):
+            texts += [("name of an argument", name) for name in value]
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return texts

@@ -107,7 +107,7 @@ class SessionQuery(
 ):
     """A session with its newest turns
 
-    For its participants and for operators."""
+    For its participants and for operators. The tasks of its turns are the tenant's, and read as any task is."""
 
     session_id: SessionId
     before: Annotated[

@@ -25,13 +25,14 @@ class WorkflowPage(Contract):
 
 
 class WorkflowDocument(Contract):
-    """A version of a workflow with its history. versions: all of it, the newest first. nested: versions that its steps
-    stand for, and theirs."""
+    """A version of a workflow with its history. versions: of it, the newest first. nested: versions that its steps
+    stand for, and theirs. schedule_obstacle: why no run of its schedule begins now; "" where one could."""
 
     row: WorkflowRow
     version: WorkflowVersion
     versions: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)]
     nested: Annotated[tuple[WorkflowVersion, ...], Field(max_length=bounds.MAX_NESTED_WORKFLOWS)] = ()
+    schedule_obstacle: str = ""
 
 
 class WorkflowListQuery(Query[WorkflowPage], name="listWorkflows", path="/v1/workflows", action="read workflows"):

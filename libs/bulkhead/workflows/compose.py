@@ -23,6 +23,8 @@ STEP_REFERENCES = frozenset({"of", "step_id", "$from"})
 """Fields, at any depth of a step, whose text is the id of another step."""
 STEP_LISTS = frozenset({"inputs", "steps", "otherwise"})
 """Fields that hold a list of such ids."""
+STEP_OVERHEAD_BYTES = 1024
+"""Signed labels of a step's texts, beside it in the task's message."""
 
 
 class ParameterValue(NamedTuple):
@@ -59,6 +61,8 @@ def complete_values(content: WorkflowContent, values: Mapping[str, str]) -> dict
         value = values.get(name, parameter.default)
         if value is None:
             problems.append(f"{name} is missing")
+        elif len(value) > bounds.MAX_WORKFLOW_VALUE_CHARS:
+            problems.append(f"{name} has {len(value):,} characters, of {bounds.MAX_WORKFLOW_VALUE_CHARS:,}")
         elif reason := parameter.describe_misfit(value):
             problems.append(reason)
         else:
@@ -100,7 +104,8 @@ def list_workflow_problems(
     unsure = {
         step.call.tool
         for step in content.steps
-        if step.call is not None and open_texts & set(PLACEHOLDER.findall(step.call.arguments_json))
+        if step.call is not None
+        and open_texts & {name for _, text in texts_of(step.call.model_dump()) for name in PLACEHOLDER.findall(text)}
     }
     usable = None if tools is None else [plain_tool(tool.name) if tool.name in unsure else tool for tool in tools]
     notes = check_plan(steps, usable, checked=content.check)
@@ -144,6 +149,13 @@ def _expand_steps(
         fixed |= {new.id for old, new in zip(inner_steps, placed, strict=True) if is_own or old.id in inner_fixed}
         if len(steps) > bounds.MAX_PLAN_STEPS:
             raise ComposeError(f"step {step.id} ({step.workflow}) makes more than {bounds.MAX_PLAN_STEPS} steps")
+    sizes = {step.id: len(step.model_dump_json().encode()) + STEP_OVERHEAD_BYTES for step in steps}
+    if (size := sum(sizes.values())) > bounds.MAX_COMPOSED_BYTES:
+        longest = max(sizes, key=sizes.__getitem__)
+        raise ComposeError(
+            f"the plan of a run takes {size:,} bytes, of {bounds.MAX_COMPOSED_BYTES:,}; step {longest} is the longest "
+            f"of {len(sizes)}, with {sizes[longest]:,}: shorten texts or values, or nest less"
+        )
     return steps, fixed
 
 
@@ -214,6 +226,9 @@ def _fill_argument(value: Any, values: Values) -> Any:
 
 
 def _fill_text(text: str, values: Values) -> str:
+    size = len(text) + sum(len(values[name].text) for name in PLACEHOLDER.findall(text) if name in values)
+    if size > bounds.MAX_COMPOSED_BYTES:
+        raise ComposeError(f"a text would have {size:,} characters with its values: name a parameter less often")
     return PLACEHOLDER.sub(lambda place: values[place[1]].text if place[1] in values else place[0], text)
 
 

@@ -3,6 +3,7 @@
 In: versions and facts, as the registry stored them. Out: rows. Contents are read when they are asked for.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -34,19 +35,21 @@ class WorkflowLedger:
         self._bus = bus
         self._known: dict[tuple[str, str], dict[int, VersionRecord]] = {}
         self._contents = BoundedDict[tuple[str, str, int], WorkflowVersion](MAX_KNOWN)
-        self._after = 0
+        self._after, self._reading = 0, asyncio.Lock()
 
     async def read_new(self) -> None:
         """Read what was stored since the last time. Raises BusError."""
-        while page := await self._bus.read(subjects.PROMPTS_STREAM, "workflow.>", after=self._after):
-            for stored in page:
-                _, tenant, name, number, *place = stored.subject.split(".")
-                try:
-                    self._fold_stored(tenant, name, int(number), stored.body, is_fact=bool(place))
-                except ValidationError:
-                    # Of a later version: nobody here can run it.
-                    log.warning("workflow_unreadable", subject=stored.subject)
-            self._after = page[-1].sequence
+        # Two who read the same page would fold it twice, the second one over what followed.
+        async with self._reading:
+            while page := await self._bus.read(subjects.PROMPTS_STREAM, "workflow.>", after=self._after):
+                for stored in page:
+                    _, tenant, name, number, *place = stored.subject.split(".")
+                    try:
+                        self._fold_stored(tenant, name, int(number), stored.body, is_fact=bool(place))
+                    except ValidationError:
+                        # Of a later version: nobody here can run it.
+                        log.warning("workflow_unreadable", subject=stored.subject)
+                self._after = page[-1].sequence
 
     def _fold_stored(self, tenant: str, name: str, number: int, body: bytes, *, is_fact: bool) -> None:
         versions = self._known.setdefault((tenant, name), {})
@@ -121,13 +124,13 @@ class WorkflowLedger:
         """Versions that its steps stand for, and theirs, by ref; those that are not there are left out. Raises
         BusError, ValueError where they are too many or too large."""
         nested: dict[str, WorkflowVersion] = {}
-        waiting, size = list(version.content.nested_refs), len(version.model_dump_json())
+        waiting, size = list(version.content.nested_refs), len(version.model_dump_json().encode())
         while waiting:
             ref = waiting.pop()
             name, _, number = ref.partition(".")
             if ref in nested or (inner := await self.read_version(tenant, name, int(number))) is None:
                 continue
-            nested[ref], size = inner, size + len(inner.model_dump_json())
+            nested[ref], size = inner, size + len(inner.model_dump_json().encode())
             if len(nested) > bounds.MAX_NESTED_WORKFLOWS or size > bounds.MAX_NESTED_BYTES:
                 limit = f"{bounds.MAX_NESTED_WORKFLOWS} versions and {bounds.MAX_NESTED_BYTES // 1024} KiB"
                 raise ValueError(f"it stands on more than {limit}, with all that it nests")

@@ -4,31 +4,39 @@ In: a schedule, an instant. Out: an instant, or the reason why the schedule has 
 """
 
 from datetime import UTC, datetime
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.workflow import WorkflowSchedule
 
 LEAST_MINUTES = 5
 """Between two runs."""
+TIMES_LOOKED_AT = 1_500
+"""More than a day has, at that distance."""
 
 
 def describe_schedule_misfit(schedule: WorkflowSchedule) -> str:
     """Reason for which this is no schedule; "" when it is one."""
     if len(schedule.cron.split()) != 5:
         return f"the schedule {schedule.cron!r} has not five fields: minute, hour, day, month, weekday"
+    if (size := len(schedule.model_dump_json().encode())) > bounds.MAX_SCHEDULE_BYTES:
+        return f"the schedule takes {size:,} bytes with its values, of {bounds.MAX_SCHEDULE_BYTES:,}"
     try:
         zone = ZoneInfo(schedule.zone)
     except (KeyError, ValueError, OSError):
         return f"no time zone is called {schedule.zone!r}"
     try:
         times = CronSim(schedule.cron, datetime(2026, 1, 1, tzinfo=zone))
-        first, second, third = (next(times) for _ in range(3))
-    except (CronSimError, StopIteration) as error:
-        return f"the schedule {schedule.cron!r} has no times: {error or 'none in 50 years'}"
-    gap = min(second - first, third - second)
-    if gap.total_seconds() < LEAST_MINUTES * 60:
+        # In UTC: the clocks of a zone go back within an hour.
+        runs = [run.astimezone(UTC) for run in islice(times, TIMES_LOOKED_AT)]
+    except CronSimError as error:
+        return f"the schedule {schedule.cron!r} has no times: {error}"
+    if not runs:
+        return f"the schedule {schedule.cron!r} has no times: none in 50 years"
+    if any((later - run).total_seconds() < LEAST_MINUTES * 60 for run, later in pairwise(runs)):
         return f"the schedule {schedule.cron!r} runs more often than every {LEAST_MINUTES} minutes"
     return ""
 

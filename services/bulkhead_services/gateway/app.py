@@ -81,7 +81,7 @@ class GatewayService(EdgeComponent):
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
-        self.schedules = ScheduleRunner(context, self._intake)
+        self.schedules = ScheduleRunner(context, self._intake, self._auth.keys_of)
         self._backlog = backlog = OpenRequests()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)

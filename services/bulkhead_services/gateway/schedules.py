@@ -1,21 +1,25 @@
 """Schedules of workflows: their runs begin at their times, once each, whichever replica is there.
 
-In: schedules, as facts of the stream PROMPTS, and the clock. Out: requests of tasks, in the name of who set the
-schedule. The id of a run is of version and instant: a second replica, or a restart, finds the request stored.
+In: schedules, as facts of the stream PROMPTS; the clock; API keys that there are now. Out: requests of tasks, in the
+name of who set the schedule, as long as he has a key of that role. The id of a run is of version and instant: a second
+replica, or a restart, finds the request stored.
 """
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from bulkhead.bus.port import BusError
+from bulkhead.callers.api_keys import ApiKey
+from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
 from bulkhead.workflows.compose import ComposeError
 from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead.workflows.schedules import previous_run
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
-from bulkhead_contracts.workflow import WorkflowRow
+from bulkhead_contracts.workflow import WorkflowRow, WorkflowVersion
 from bulkhead_services.gateway.problems import Problem
 from bulkhead_services.gateway.workflow_runs import build_request
 
@@ -28,6 +32,10 @@ CATCH_UP_MS = 7 * 24 * 3_600_000
 that began is known."""
 
 
+class LapsedAuthority(ValueError):
+    """Nobody in whose name the run could begin; the message says who is missing."""
+
+
 class StoresTasks(Protocol):
     """The intake of tasks."""
 
@@ -37,10 +45,10 @@ class StoresTasks(Protocol):
 
 
 class ScheduleRunner:
-    """Begins the runs that are due. Every replica does, and one of them is first."""
+    """Begins the runs that are due. Every replica does, and one of them is first. keys_of: a tenant's API keys now."""
 
-    def __init__(self, context: Context, intake: StoresTasks) -> None:
-        self._context, self._intake = context, intake
+    def __init__(self, context: Context, intake: StoresTasks, keys_of: Callable[[str], tuple[ApiKey, ...]]) -> None:
+        self._context, self._intake, self._keys_of = context, intake, keys_of
         self._ledger = WorkflowLedger(context.bus)
         self._begun: dict[tuple[str, str], int] = {}
 
@@ -71,28 +79,44 @@ class ScheduleRunner:
                 log.warning("scheduled_run_delayed", tenant=tenant, workflow=key[1], reason=str(problem))
                 continue
             except ValueError as error:
-                log.error("scheduled_run_failed", tenant=tenant, workflow=key[1], reason=str(error))
+                log.error("scheduled_run_skipped", tenant=tenant, workflow=key[1], reason=str(error))
             self._begun[key] = due_unix_ms
 
     async def _begin_run(self, tenant: str, row: WorkflowRow, due_unix_ms: int) -> None:
-        """Raises BusError, ComposeError, Problem."""
+        """Raises BusError, ComposeError, LapsedAuthority, Problem."""
         version = await self._ledger.read_version(tenant, row.workflow, row.number)
-        assert version is not None and row.schedule is not None
+        assert version is not None
         nested = await self._ledger.read_nested(tenant, version)
         for inner in nested.values():
             record = self._ledger.find_version(tenant, inner.workflow, inner.number)
             if record is None or record.row.state != "published":
                 raise ComposeError(f"it nests {inner.ref}, which is published no more")
-        fact = row.transitions[-1]
-        claim = RequesterClaim(tenant=tenant, person=fact.person, role="operator", via="api_key")
         key = f"schedule/{version.ref}/{due_unix_ms}"
-        task = build_request(
-            version,
-            nested.values(),
-            row.schedule.parameters,
-            claim,
-            payload_sha256=hashlib.sha256(key.encode()).hexdigest(),
-        )
+        task = build_scheduled_request(tenant, row, version, nested.values(), self._keys_of(tenant), key)
         task_id, repeated = await self._intake.submit_request(task, key)
         if not repeated:
             log.info("scheduled_run_begun", tenant=tenant, workflow=version.ref, task=task_id, due=due_unix_ms)
+
+
+def build_scheduled_request(
+    tenant: str,
+    row: WorkflowRow,
+    version: WorkflowVersion,
+    nested: Iterable[WorkflowVersion],
+    keys: Iterable[ApiKey],
+    key: str,
+) -> TaskRequested:
+    """The request of a scheduled run. keys: the tenant's now; key: of the run. Raises ComposeError, LapsedAuthority."""
+    assert row.schedule is not None
+    fact = row.transitions[-1]
+    if fact.via != "api_key":
+        raise LapsedAuthority(f"{fact.person} set the schedule without an API key: set it again with one")
+    live_keys = [live for live in keys if (live.person, live.role, live.agent) == (fact.person, fact.role, False)]
+    if not live_keys or fact.role not in SUBMITTERS.names:
+        reason = f"{fact.person}, who set the schedule as {fact.role}, has no API key of that role any more"
+        raise LapsedAuthority(f"{reason}: an operator has to set it again")
+    role = live_keys[0].role
+    assert role != "worker", "no program submits tasks"
+    claim = RequesterClaim(tenant=tenant, person=fact.person, role=role, via="api_key")
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return build_request(version, nested, row.schedule.parameters, claim, payload_sha256=digest)

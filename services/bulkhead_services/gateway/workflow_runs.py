@@ -23,13 +23,14 @@ def build_request(
     conversation: str = "",
     written_by: WrittenBy = "person",
 ) -> TaskRequested:
-    """The request of a run, which no model plans. limits: they only lower the version's. Raises ComposeError."""
+    """The request of a run, which no model plans. limits: that are set lower the version's. Raises ComposeError."""
     content = version.content
     run = compose_run(content, values, {inner.ref: inner.content for inner in nested})
     lowered = content.limits
     if limits is not None:
-        fields = TaskLimits.model_fields
-        lowered = TaskLimits(**{name: min(getattr(limits, name), getattr(content.limits, name)) for name in fields})
+        lowered = lowered.model_copy(
+            update={name: min(getattr(limits, name), getattr(lowered, name)) for name in limits.model_fields_set}
+        )
     options = content.pick_options() | {
         "workflow": version.ref,
         "conversation": conversation,

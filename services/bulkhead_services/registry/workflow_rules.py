@@ -3,6 +3,7 @@
 In: an act that a person signed, and the version as it stands. Out: the next fact about it, or why there is none.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bulkhead.workflows.schedules import describe_schedule_misfit
@@ -101,6 +102,10 @@ def plan_transition(
             return Failure.from_text("four_eyes", reason, f"ask another one who is {' or '.join(APPROVERS)}")
     if (request.action == "schedule") != (request.schedule is not None):
         return Failure.from_text("bad_schedule", "a schedule belongs to the act `schedule`, and is missing there", "")
+    if request.schedule is not None and signed_word.via != "api_key":
+        # A token ends within the hour, and who is behind it is not known at the times of the runs.
+        reason = f"its runs begin while an API key of {signed_word.person} is there, and you came with a token"
+        return Failure.from_text("key_needed", reason, "set the schedule with an operator's API key")
     if request.schedule is not None and (misfit := describe_schedule_misfit(request.schedule)):
         return Failure.from_text("bad_schedule", misfit, "write five fields of cron, and a zone like Europe/Berlin")
     if request.action == "unschedule" and row.schedule is None:
@@ -119,10 +124,48 @@ def plan_transition(
         reason=request.reason,
         person=signed_word.person,
         role=signed_word.role,
+        via=signed_word.via,
         act=request.act,
         act_sha256=request.act_sha256,
         moved_unix_ms=now_unix_ms,
     )
+
+
+def without_values(row: WorkflowRow) -> WorkflowRow:
+    """The row with its history; of its schedules the one that stands alone has its values."""
+    return row.model_copy(update={"transitions": tuple(map(_without_fact_values, row.transitions))})
+
+
+def shorten_history(row: WorkflowRow) -> WorkflowRow:
+    """The row with the beginnings of the reasons in its history."""
+    transitions = (
+        fact.model_copy(update={"reason": fact.reason[: bounds.MAX_SUMMARY_CHARS]}) for fact in row.transitions
+    )
+    return row.model_copy(update={"transitions": tuple(transitions)})
+
+
+def as_listed(row: WorkflowRow) -> WorkflowRow:
+    """The row for a list: its last fact, short texts, and no values of a schedule."""
+    schedule = row.schedule.model_copy(update={"parameters": {}}) if row.schedule is not None else None
+    changes = {"transitions": row.transitions[-1:], "schedule": schedule}
+    return shorten_history(without_values(row.model_copy(update=changes)))
+
+
+def fit_rows(rows: Iterable[WorkflowRow], limit_bytes: int) -> tuple[WorkflowRow, ...]:
+    """The first rows, as many as take so many bytes as JSON."""
+    fitting: list[WorkflowRow] = []
+    for row in rows:
+        limit_bytes -= len(row.model_dump_json().encode()) + 1
+        if limit_bytes < 0:
+            break
+        fitting.append(row)
+    return tuple(fitting)
+
+
+def _without_fact_values(fact: WorkflowTransition) -> WorkflowTransition:
+    if fact.schedule is None:
+        return fact
+    return fact.model_copy(update={"schedule": fact.schedule.model_copy(update={"parameters": {}})})
 
 
 def _next_step(row: WorkflowRow) -> str:

@@ -11,7 +11,7 @@ from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.telemetry.log import Log
-from bulkhead.workflows.compose import list_workflow_problems, plain_tool
+from bulkhead.workflows.compose import compose_run, list_workflow_problems, plain_tool
 from bulkhead.workflows.ledger import VersionRecord, WorkflowLedger
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant
@@ -26,12 +26,23 @@ from bulkhead_contracts.workflow import (
     WorkflowVersion,
 )
 from bulkhead_services.registry.core import DAY_MS, judge_repeat
-from bulkhead_services.registry.workflow_rules import describe_state, judge_role, make_version, plan_transition
+from bulkhead_services.registry.workflow_rules import (
+    as_listed,
+    describe_state,
+    fit_rows,
+    judge_role,
+    make_version,
+    plan_transition,
+    shorten_history,
+    without_values,
+)
 
 log = Log("registry")
 TRIES = 5
 MAX_LISTED = 50
 """Versions of one workflow that are told."""
+MAX_ANSWER_BYTES = bounds.MAX_MESSAGE_BYTES - 32 * 1024
+"""Of rows and versions together, beside the frame of the answer."""
 
 
 class WorkflowRegistry:
@@ -70,7 +81,7 @@ class WorkflowRegistry:
             return self._refuse_act(message, record)
         row = record.row
         log.warning("workflow_moved", tenant=tenant, workflow=row.workflow, number=row.number, state=row.state)
-        return WorkflowActReplied(row=row)
+        return WorkflowActReplied(row=without_values(row))
 
     async def on_workflows_requested(self, message: ReceivedMessage) -> WorkflowsReplied:
         """Workflows that there are, or one version with all that it nests."""
@@ -82,7 +93,7 @@ class WorkflowRegistry:
         try:
             await self.ledger.read_new()
             if not request.workflow:
-                return WorkflowsReplied(rows=tuple(self._list_rows(tenant)))
+                return WorkflowsReplied(rows=fit_rows(self._list_rows(tenant), MAX_ANSWER_BYTES))
             return await self._answer_version(tenant, request)
         except BusError as error:
             return WorkflowsReplied(failure=_broker_unavailable(error))
@@ -95,7 +106,7 @@ class WorkflowRegistry:
             published = self.ledger.find_published(tenant, name)
             if published is not None and published not in newest:
                 newest.append(published)
-            rows += [_without_history(record.row) for record in newest]
+            rows += [as_listed(record.row) for record in newest]
         return rows
 
     async def _answer_version(self, tenant: str, request: WorkflowsRequested) -> WorkflowsReplied:
@@ -118,8 +129,14 @@ class WorkflowRegistry:
             )
         if request.runnable and (failure := self._judge_published(tenant, version.ref, record, nested)) is not None:
             return WorkflowsReplied(failure=failure)
-        rows = [row.row if row is record else _without_history(row.row) for row in versions[:MAX_LISTED]]
-        rows += [record.row] if record not in versions[:MAX_LISTED] else []
+        sizes = [len(inner.model_dump_json().encode()) for inner in (version, *nested.values())]
+        left_bytes = MAX_ANSWER_BYTES - sum(sizes)
+        row = without_values(record.row)
+        if (size := len(row.model_dump_json().encode())) > left_bytes:
+            row = shorten_history(row)
+            size = len(row.model_dump_json().encode())
+        others = [as_listed(other.row) for other in versions[:MAX_LISTED] if other is not record]
+        rows = sorted((row, *fit_rows(others, left_bytes - size)), key=lambda row: -row.number)
         return WorkflowsReplied(rows=tuple(rows), version=version, nested=tuple(nested.values()))
 
     def _judge_published(
@@ -217,6 +234,10 @@ class WorkflowRegistry:
             failure = failure or self._judge_nested(tenant, name, await self.ledger.read_nested(tenant, version))
             if failure is not None:
                 return failure
+        if request.schedule is not None:
+            failure = await self._judge_schedule(tenant, request, request.schedule.parameters)
+            if failure is not None:
+                return failure
         subject = subjects.workflow_subject(tenant, request.workflow, request.number, fact.place)
         if not await self._put_once(subject, fact.model_dump_json().encode(), request.act):
             reason = f"{name} was moved by somebody else at this very moment"
@@ -224,13 +245,23 @@ class WorkflowRegistry:
         await self.ledger.read_new()
         return self.ledger.find_version(tenant, request.workflow, request.number) or record
 
+    async def _judge_schedule(
+        self, tenant: str, request: WorkflowActRequested, values: Mapping[str, str]
+    ) -> Failure | None:
+        """Reason for which no run of a schedule could begin with these values. Raises BusError."""
+        version = await self.ledger.read_version(tenant, request.workflow, request.number)
+        assert version is not None
+        try:
+            nested = await self.ledger.read_nested(tenant, version)
+            compose_run(version.content, values, {ref: inner.content for ref, inner in nested.items()})
+        except ValueError as error:
+            hint = f"`bulkhead workflows show {request.workflow}` tells its parameters"
+            return Failure.from_text("bad_schedule", f"no run could begin: {error}", hint)
+        return self._judge_nested(tenant, version.ref, nested)
+
     def _refuse_act(self, message: ReceivedMessage, failure: Failure) -> WorkflowActReplied:
         log.warning("act_refused", tenant=message.tenant, act=message.task, code=failure.code, reason=failure.message)
         return WorkflowActReplied(failure=failure)
-
-
-def _without_history(row: WorkflowRow) -> WorkflowRow:
-    return row.model_copy(update={"transitions": row.transitions[-1:]})
 
 
 def _broker_unavailable(error: BusError) -> Failure:

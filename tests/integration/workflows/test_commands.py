@@ -114,6 +114,7 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
         await run(on, "approve", "daily", "--reason", "fine", key=APPROVER)
         await run(on, "publish", "daily")
         assert "more often" in await run(on, *times[:3], "* * * * *", code=4, key=OPERATOR)
+        assert "other is no parameter" in await run(on, *times, "-p", "other=x", code=4, key=OPERATOR)
         assert "prompt_editor may not schedule" in await run(on, *times, code=4)
         await run(on, *times, "--missed", "run_once", key=OPERATOR)
         assert "at 0 7 * * * Europe/Berlin" in await run(on, "list")
@@ -121,7 +122,9 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
         on.model.will(look=[says("Tea.")])
         gateway = on.mesh.running["gateway", "0"].service.component
         context, intake, now = gateway._context, gateway._intake, gateway._context.clock()
-        for runner in (gateway.schedules, ScheduleRunner(context, intake), ScheduleRunner(context, intake)):
+        keys_of = gateway._auth.keys_of
+        replicas = [ScheduleRunner(context, intake, keys_of) for _ in range(2)]
+        for runner in (gateway.schedules, *replicas):
             await runner.begin_due_runs(now)
             await runner.begin_due_runs(now + 2 * DAY_MS)
         async with Mesh(on.url, OPERATOR) as olga:
@@ -129,6 +132,15 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
             assert [row["objective"] for row in rows] == ["Look"]
             ended = await olga.task(rows[0]["task_id"]).wait_until_ended()
             assert (ended["status"], ended["workflow"]) == ("succeeded", "daily.1")
+            assert "no scheduled run begins" not in await run(on, "show", "daily")
+            keys = tmp_path / "keys.json"
+            known = keys.read_text()
+            others = [row for row in json.loads(known)["keys"] if row["person"] != "olga"]
+            keys.write_text(json.dumps({"keys": others}))
+            await ScheduleRunner(context, intake, keys_of).begin_due_runs(now + 3 * DAY_MS)
+            assert "no scheduled run begins: olga, who set the schedule" in await run(on, "show", "daily")
+            keys.write_text(known)
+            assert len([row for row in await olga.tasks() if row["person"] == "olga"]) == 1
             await run(on, "unschedule", "daily", key=OPERATOR)
-            await ScheduleRunner(context, intake).begin_due_runs(now + 3 * DAY_MS)
+            await ScheduleRunner(context, intake, keys_of).begin_due_runs(now + 3 * DAY_MS)
             assert len([row for row in await olga.tasks() if row["person"] == "olga"]) == 1

@@ -17,6 +17,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts.approval import SignatureReplied, SignatureRequested, SignedKind
+from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.evaluation import EvaluationReplied, EvaluationRequested, EvaluationsReplied
 from bulkhead_contracts.prompt import (
     PromptContent,
@@ -51,6 +52,7 @@ STATUS = {
     **dict.fromkeys(("same_content", "wrong_state", "other_digest", "not_published"), 409),
     **dict.fromkeys(("bad_workflow", "bad_schedule"), 422),
     "unknown_workflow": 404,
+    "key_needed": 403,
     "role_may_not": 403,
     **dict.fromkeys(("four_eyes", "break_glass_refused", "token_required", "role_may_not_report"), 403),
 }
@@ -79,7 +81,7 @@ async def ask_registry(context: Context, kind: type[R], claim: RequesterClaim, b
         reply = await context.publisher.request(
             "registry", body, tenant=claim.tenant, task=task, index=fresh_index("ask"), actor=claim.person
         )
-    except (BusUnavailable, PublishRefused, RpcRefused) as error:
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
         detail = f"the registry, which keeps prompts and workflows, does not answer: {error}"
         hint = "tasks go on with what they have; repeat it under the same Idempotency-Key"
         raise unavailable(detail, hint) from error

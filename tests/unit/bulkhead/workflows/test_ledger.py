@@ -1,5 +1,6 @@
 """The live view of workflows: what is stored becomes rows, and what does not fit changes nothing."""
 
+import asyncio
 from types import SimpleNamespace
 
 from bulkhead.workflows.ledger import WorkflowLedger
@@ -26,12 +27,17 @@ class StoredFacts:
     """A stream of these."""
 
     def __init__(self, *facts: tuple[str, bytes]) -> None:
+        self.readers = self.most_readers = 0
         self.rows = [
             SimpleNamespace(subject=subject, body=body, sequence=number)
             for number, (subject, body) in enumerate(facts, 1)
         ]
 
     async def read(self, _stream: str, _subject: str, *, after: int) -> list[SimpleNamespace]:
+        self.readers += 1
+        self.most_readers = max(self.most_readers, self.readers)
+        await asyncio.sleep(0)
+        self.readers -= 1
         return self.rows[after : after + 2]
 
 
@@ -44,6 +50,14 @@ async def test_facts_move_a_version_on_in_their_order_and_one_of_another_place_d
     published = ledger.find_published("demo", "looks")
     assert published is not None and published.row.number == 1
     assert ledger.find_published("other", "looks") is None and ledger.list_names("other") == []
+
+
+async def test_two_who_read_at_once_fold_each_fact_once() -> None:
+    stored = StoredFacts(version(1), fact(1, 1, "in_review"), fact(1, 2, "published"))
+    ledger = WorkflowLedger(stored)
+    await asyncio.gather(ledger.read_new(), ledger.read_new())
+    record = ledger.find_version("demo", "looks", 1)
+    assert record is not None and record.row.state == "published" and stored.most_readers == 1
 
 
 async def test_drafts_are_counted_by_tenant_and_time() -> None:

@@ -39,6 +39,8 @@ def test_an_hour_that_there_is_twice_has_one_run() -> None:
     [
         ("0 7 * * 1-5", "Europe/Berlin", ""),
         ("* * * * *", "UTC", "more often than every 5 minutes"),
+        ("0,55 2,3 * * *", "Europe/Berlin", ""),
+        ("59,0 0,23 * * *", "UTC", "more often than every 5 minutes"),
         ("0,1 0 * * *", "UTC", "more often than every 5 minutes"),
         ("0 7 30 2 *", "UTC", "has no times"),
         ("0 7 * * 1-5 2030", "UTC", "has not five fields"),

@@ -184,6 +184,34 @@ def test_workflows_that_nest_each_other_are_refused() -> None:
         compose_run(looped, {"topic": "x"}, {"scan.1": looped})
 
 
+def test_a_placeholder_in_escapes_is_one_in_the_check_and_in_the_trust() -> None:
+    call = {"tool": "mail", "arguments_json": r'{"to": "\u007b\u007btopic\u007d\u007d"}'}
+    steps = [{"id": "a", "instruction": "go", "call": call}]
+    plan = compose_run(content(steps=steps), {"topic": "eve"}, {})
+    assert plan.steps[0].call.arguments_json == '{"to":"eve"}' and plan.fixed == frozenset()
+    undeclared = content(objective="x", parameters=[], steps=steps)
+    assert undeclared.list_problems() == ("{{topic}} stands in a text and is not declared",)
+    named = [steps[0] | {"call": {"tool": "mail", "arguments_json": '{"{{topic}}": 1}'}}]
+    assert "may not stand in `name of an argument`" in content(steps=named).list_problems()[0]
+
+
+def test_values_of_nested_workflows_do_not_grow_without_bound() -> None:
+    inner = content()
+    steps = [{"id": "a", "workflow": "scan.1", "parameters": {"topic": "{{topic}}" * 400}}]
+    with pytest.raises(ComposeError, match=r"a \(scan.1\): topic has 40,000 characters, of 4,000"):
+        compose_run(content(steps=steps), {"topic": "x" * 100}, {"scan.1": inner})
+    with pytest.raises(ComposeError, match="a text would have"):
+        compose_run(content(steps=steps), {"topic": "x" * 4_000}, {"scan.1": inner})
+
+
+def test_a_plan_that_no_message_holds_is_refused_with_its_longest_step() -> None:
+    steps = [{"id": f"s{number}", "instruction": "{{topic}}" * 2, "acceptance": "x"} for number in range(60)]
+    with pytest.raises(ComposeError, match="step s10 is the longest of 60"):
+        compose_run(content(steps=steps), {"topic": "x" * 4_000}, {})
+    default = content(steps=steps, parameters=[{"name": "topic", "default": "x" * 4_000}])
+    assert "the plan of a run takes" in list_workflow_problems(default, {}, None)[0]
+
+
 def test_two_versions_are_compared_by_their_structure() -> None:
     new = FILE.replace("Cite", "Quote").replace("  default: 'false'\n", "").replace("tokens: 50000", "tokens: 60000")
     assert [row[:2] for row in compare_workflows(read_workflow(FILE), read_workflow(new))] == [

@@ -205,10 +205,11 @@ class InProcessBus:
             raise BusUnavailable("down")
         stream = self._stream(subject)
         here = [stored for name, stored in self.stored if name == stream and stored.subject == subject]
-        if expect_last_on_subject is not None and (here[-1].sequence if here else 0) != expect_last_on_subject:
-            raise WrongLastSequence(subject)
+        # In the broker's order: what comes again is a duplicate, wherever the subject stands by now.
         if (stream, message_id) in self.ids:
             return PubAck(stream, self.ids[stream, message_id], duplicate=True)
+        if expect_last_on_subject is not None and (here[-1].sequence if here else 0) != expect_last_on_subject:
+            raise WrongLastSequence(subject)
         if stream == subjects.BLOBS_STREAM and here:
             raise PublishRefused("one message per subject")
         sequence = sum(name == stream for name, _ in self.stored) + self.gaps + 1

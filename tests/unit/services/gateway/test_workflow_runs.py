@@ -36,9 +36,9 @@ VERSION = WorkflowVersion(
 )
 
 
-def run(*, agent: bool = False, **fields: Any) -> TaskRequested:
+def run(version: WorkflowVersion = VERSION, *, agent: bool = False, **fields: Any) -> TaskRequested:
     claim = RequesterClaim(tenant="demo", person="ann", role="submitter", via="api_key", agent=agent)
-    return build_request(VERSION, (), {"topic": "tea"}, claim, payload_sha256="0" * 64, **fields)
+    return build_request(version, (), {"topic": "tea"}, claim, payload_sha256="0" * 64, **fields)
 
 
 def test_a_run_has_the_versions_options_and_no_model_plans_it() -> None:
@@ -51,6 +51,10 @@ def test_a_run_has_the_versions_options_and_no_model_plans_it() -> None:
 def test_limits_of_a_run_only_lower_those_of_the_version() -> None:
     lowered = run(limits=TaskLimits(tokens=1_000_000, deadline_ms=1_000)).limits
     assert (lowered.tokens, lowered.deadline_ms) == (5_000, 1_000)
+    dear = VERSION.model_copy(
+        update={"content": CONTENT.model_copy(update={"limits": TaskLimits(cost_usd_micros=90_000_000)})}
+    )
+    assert run(dear, limits=TaskLimits(deadline_ms=1_000)).limits.cost_usd_micros == 90_000_000
 
 
 def test_an_agents_values_make_a_text_a_models_and_the_workflows_own_texts_stay_peoples() -> None:

@@ -8,7 +8,14 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowRow, WorkflowSchedule, WorkflowTransition
-from bulkhead_services.registry.workflow_rules import RULES, judge_role, plan_transition
+from bulkhead_services.registry.workflow_rules import (
+    RULES,
+    as_listed,
+    fit_rows,
+    judge_role,
+    plan_transition,
+    without_values,
+)
 
 SHA = "a" * 64
 ROW = WorkflowRow(workflow="report", number=2, sha256=SHA, person="pia", drafted_unix_ms=1)
@@ -62,12 +69,25 @@ def test_an_act_is_about_the_content_that_was_seen() -> None:
 
 @pytest.mark.parametrize(
     ("action", "schedule"),
-    [("schedule", None), ("publish", SCHEDULE), ("schedule", WorkflowSchedule(cron="* * * * *"))],
+    [
+        ("schedule", None),
+        ("publish", SCHEDULE),
+        ("schedule", WorkflowSchedule(cron="* * * * *")),
+        ("schedule", WorkflowSchedule(cron="0 7 * * *", parameters={str(number): "x" * 4_000 for number in range(5)})),
+    ],
 )
 def test_a_schedule_that_does_not_fit_is_refused(action: str, schedule: WorkflowSchedule | None) -> None:
     row = in_state("published" if action == "schedule" else "approved")
     fact = move(action, row, schedule=schedule)
     assert isinstance(fact, Failure) and fact.code == "bad_schedule"
+
+
+def test_a_schedule_is_set_with_an_api_key() -> None:
+    row, request = in_state("published"), act("schedule", schedule=SCHEDULE)
+    refused = plan_transition(request, row, word().model_copy(update={"via": "jwt"}), 2)
+    assert isinstance(refused, Failure) and refused.code == "key_needed"
+    fact = plan_transition(request, row, word(), 2)
+    assert isinstance(fact, WorkflowTransition) and (fact.via, fact.role) == ("api_key", "operator")
 
 
 def test_a_retired_version_has_no_schedule_and_one_of_many_facts_can_only_be_retired() -> None:
@@ -91,3 +111,17 @@ def test_an_act_belongs_to_its_roles(action: Any, roles: set[str]) -> None:
 def test_a_word_on_a_review_is_of_another_kind_than_one_on_a_draft() -> None:
     assert {act(action).signed_kind for action in ("approve", "reject")} == {"approval"}
     assert {act(action).signed_kind for action in ("submit", "publish", "retire", "schedule")} == {"prompt"}
+
+
+def test_values_of_schedules_stand_in_one_place_of_a_row_and_in_no_list() -> None:
+    schedule = WorkflowSchedule(cron="0 7 * * *", parameters={"topic": "tea"})
+    facts = [move("schedule", in_state("published"), schedule=schedule, reason="r" * 2_000) for _ in range(2)]
+    row = in_state("published", *facts).model_copy(update={"schedule": schedule})
+    shown, listed = without_values(row), as_listed(row)
+    assert shown.schedule == schedule and [fact.schedule.parameters for fact in shown.transitions] == [{}, {}]
+    assert len(listed.transitions) == 1 and len(listed.transitions[0].reason) == bounds.MAX_SUMMARY_CHARS
+    assert listed.schedule.cron == schedule.cron and "tea" not in listed.model_dump_json()
+
+
+def test_a_list_has_no_more_rows_than_a_message_holds() -> None:
+    assert fit_rows([ROW] * 100, 10 * (len(ROW.model_dump_json()) + 1)) == (ROW,) * 10

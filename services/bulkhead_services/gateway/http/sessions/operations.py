@@ -31,7 +31,7 @@ def session_writes(key: Json) -> Json:
                 {"200": answer_of(SessionSummaryRow, "Deleted")},
                 (401, 403, 404, 409, 503),
                 _SESSION,
-                description="Its turns' tasks are kept as other tasks are.",
+                description="A turn or summary that runs is cancelled. Its tasks stay until their retention.",
             )
         },
         "/v1/sessions/{session_id}/turns": {
@@ -43,7 +43,8 @@ def session_writes(key: Json) -> Json:
                 _SESSION,
                 key,
                 description="`events_url` streams the answer as of any task. One turn at a time: until the one "
-                "before has ended, or is cancelled, the answer is 409 `turn_in_progress`.",
+                "before has ended, or is cancelled, the answer is 409 `turn_in_progress`. "
+                "409 `session_changed` says that another request was first.",
                 body=body_of(schemas.TurnSubmission),
             )
         },

@@ -106,8 +106,9 @@ class SessionRoutes:
         state = await self._turns.read_session(claim.tenant, session)
         if state.opened is None:
             await self._append(claim, session, opened, state, "opened")
-            state = await self._turns.read_session(claim.tenant, session)
-        elif state.opened.payload_sha256 != opened.payload_sha256:
+            # Another opening under this key may have been first, with other options.
+            state = await self._existing_session(claim, session)
+        if state.opened is not None and state.opened.payload_sha256 != opened.payload_sha256:
             detail = f"session {session} was opened under this key with other options"
             hint = "use a new key for a new session, or repeat the first request unchanged"
             raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
@@ -133,12 +134,22 @@ class SessionRoutes:
         return await self._describe_session(claim, query.session_id, state, query.before)
 
     async def delete_session(self, request: Request) -> Response:
-        """DELETE /v1/sessions/{session_id}: shown no more from now on, and removed by the next purge."""
+        """DELETE /v1/sessions/{session_id}: what runs is cancelled, and it is shown no more."""
         claim = await self._auth.require_role(request, SUBMITTERS, "delete sessions")
         session = request.path_params["session_id"]
         state = await self._existing_session(claim, session)
+        await self._cancel_running(claim, state)
         await self._append(claim, session, SessionDeleted(person=claim.person), state, "deleted")
         return json_response(_describe_row(session, state))
+
+    async def _cancel_running(self, claim: RequesterClaim, state: SessionState) -> None:
+        """Ask for the end of the last turn and of the summary that is being made. Raises BusError, Problem (503)."""
+        awaited = state.awaited_summary
+        tasks = [turn.task for turn in state.turns[-1:]] + ([awaited.begun_summary] if awaited is not None else [])
+        for task in tasks:
+            feed = await self._feeds.fresh_feed(claim.tenant, task)
+            if feed.is_known and not feed.has_ended:
+                await self._intake.request_cancel(claim, feed, "its session was deleted")
 
     async def pin_fact(self, request: Request) -> Response:
         """PUT /v1/sessions/{session_id}/facts/{fact_id}: every later turn is shown it."""
@@ -168,7 +179,9 @@ class SessionRoutes:
             fact = FactPinned(
                 fact_id=fact_id, text=text, turn=turn, person=claim.person, pinned_unix_ms=self._context.clock()
             )
-            await self._append(claim, session, fact, state, f"fact/{state.sequence}")
+            # The digest: two changes of the same state are two messages, of which the broker refuses the second.
+            index = f"fact/{state.sequence}/{fact_id}/{digest_of(f'{turn} {text}')}"
+            await self._append(claim, session, fact, state, index)
             state = await self._existing_session(claim, session)
         return json_response(await self._describe_session(claim, session, state, 0))
 
@@ -186,7 +199,8 @@ class SessionRoutes:
             detail = f"turn {turn.number} was taken under this key with another text"
             hint = "use a new key for a new turn, or repeat the first request unchanged"
             raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
-        if turn is None:
+        is_new = turn is None
+        if is_new:
             await self._require_room(claim, state)
         earlier = state.turns[: turn.number - 1] if turn is not None else state.turns
         ready_summary = turn.summary if turn is not None else await self._turns.find_summary(claim.tenant, state)
@@ -215,8 +229,14 @@ class SessionRoutes:
                 begun_summary=self._intake.task_id(claim, _summary_key(session, through)) if through else "",
                 begun_through=through,
             )
-            await self._append(claim, session, turn, state, f"turn/{task}")
-        repeated = await self._submit_task(claim, token, state.opened, session, task_key, text, turn.number, inputs)
+        # Before the turn is stored: one whose task cannot begin would hold up the session.
+        tasks = [task, *([turn.begun_summary] if turn.begun_summary else [])]
+        vouchers = [await obtain_voucher(self._context, claim, token, begun) for begun in tasks]
+        if is_new:
+            await self._append(claim, session, turn, state, f"turn/{task}/{digest_of(text)}")
+        repeated = await self._submit_task(
+            claim, vouchers[0], state.opened, session, task_key, text, turn.number, inputs
+        )
         if turn.begun_summary:
             replaced = memory.compose_memory(
                 (), summary, [row.past for row in past if row.past.number <= turn.begun_through]
@@ -226,7 +246,7 @@ class SessionRoutes:
             )
             await self._submit_task(
                 claim,
-                token,
+                vouchers[1],
                 state.opened,
                 session,
                 _summary_key(session, turn.begun_through),
@@ -258,7 +278,7 @@ class SessionRoutes:
     async def _submit_task(
         self,
         claim: RequesterClaim,
-        token: str,
+        voucher: str,
         opened: SessionOpened,
         session: str,
         key: str,
@@ -280,7 +300,7 @@ class SessionRoutes:
             limits=limits,
             requester=claim,
             payload_sha256=digest_of(text),
-            voucher=await obtain_voucher(self._context, claim, token, task),
+            voucher=voucher,
             turn=SessionTurn(session=session, number=number, is_summary=bool(summary_budget), memory=inputs),
             **options,
         )
@@ -301,7 +321,9 @@ class SessionRoutes:
         try:
             await self._turns.append_fact(claim.tenant, session, body, state, claim.person, index)
         except WrongLastSequence as error:
-            raise _turn_in_progress("somebody else changed the session at the same time") from error
+            detail, hint = "somebody else changed the session at the same time", "look at it, then send this again"
+            title, headers = "The session has changed", {"Retry-After": "1"}
+            raise Problem(409, "session_changed", title, detail, hint, headers=headers) from error
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
 

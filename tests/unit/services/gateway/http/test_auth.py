@@ -199,3 +199,13 @@ async def test_a_fork_of_what_is_not_there_is_refused_at_once(http):
     answer = await http.post("/v1/tasks", json=body, headers={"X-API-Key": OPERATOR, "Idempotency-Key": "k"})
     assert answer.status_code == 404, answer.text
     assert "of-another-tenant" in answer.json()["detail"]
+
+
+async def test_a_turn_that_the_signer_does_not_vouch_for_is_not_stored(http):
+    headers = {"Authorization": f"Bearer {token(role='submitter')}", "Idempotency-Key": "k"}
+    path = f"/v1/sessions/{(await http.post('/v1/sessions', json={}, headers=headers)).json()['session_id']}"
+    http.mesh.bus.signer_down = True
+    assert (await http.post(f"{path}/turns", json={"text": "Hello"}, headers=headers)).status_code == 503
+    assert (await http.get(path, headers=headers)).json()["turn_count"] == 0
+    http.mesh.bus.signer_down = False
+    assert (await http.post(f"{path}/turns", json={"text": "Hello"}, headers=headers)).status_code == 202

@@ -1,9 +1,11 @@
 """Sessions at the gateway's own door: roles, bodies, and requests that claim to be a turn."""
 
+import asyncio
+
 from bulkhead_contracts.result import ContentRef, Result, digest_of
 from bulkhead_contracts.session import SessionOpened
 from bulkhead_contracts.step import StepInput
-from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskRequested, TaskSubmitted
+from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskCancelRequested, TaskRequested, TaskSubmitted
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, SUBMITTER
 
 SHOWN = StepInput(
@@ -16,6 +18,18 @@ FORGED = TaskRequested(objective="x", turn=SessionTurn(session="s1", number=1, m
 def submitted_task(mesh) -> TaskSubmitted:
     [stored] = mesh.sent("planner")
     return TaskSubmitted.model_validate_json(stored.body)
+
+
+def store_at_once(mesh, monkeypatch) -> None:
+    """Has the next two writes of a session wait for each other, so that both stand on the same state."""
+    both, publish = asyncio.Barrier(2), mesh.bus.publish
+
+    async def publish_together(*row: object, **condition: object) -> object:
+        if condition.get("expect_last_on_subject") is not None:
+            await both.wait()
+        return await publish(*row, **condition)
+
+    monkeypatch.setattr(mesh.bus, "publish", publish_together)
 
 
 async def open_session(http, key: str = "k", **body: object):
@@ -74,3 +88,30 @@ async def test_pinned_facts_have_a_bound(mesh, http, monkeypatch):
     assert (refused.status_code, refused.json()["code"]) == (409, "fact_limit")
     replaced = await http.put(f"{path}/a", json={"text": "other"}, headers=headers)
     assert [fact["text"] for fact in replaced.json()["facts"]] == ["other"]
+
+
+async def test_two_pins_at_once_are_stored_or_refused_and_none_is_lost(mesh, http, monkeypatch):
+    path = f"/v1/sessions/{(await open_session(http)).json()['session_id']}/facts"
+    headers = {"X-API-Key": SUBMITTER}
+    store_at_once(mesh, monkeypatch)
+    answers = await asyncio.gather(
+        *(http.put(f"{path}/{name}", json={"text": f"about {name}"}, headers=headers) for name in ("a", "b"))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    [refused] = [answer for answer in answers if answer.status_code == 409]
+    assert refused.json()["code"] == "session_changed" and refused.headers["retry-after"] == "1"
+
+
+async def test_two_openings_under_one_key_with_other_options_are_not_one(mesh, http, monkeypatch):
+    store_at_once(mesh, monkeypatch)
+    answers = await asyncio.gather(open_session(http, title="A"), open_session(http, title="B"))
+    assert sorted(answer.status_code for answer in answers) == [201, 422]
+
+
+async def test_a_deleted_session_cancels_the_turn_that_runs(mesh, http):
+    path = f"/v1/sessions/{(await open_session(http)).json()['session_id']}"
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "t"}
+    task = (await http.post(f"{path}/turns", json={"text": "Hello"}, headers=headers)).json()["task_id"]
+    assert (await http.delete(path, headers=headers)).status_code == 200
+    cancels = [row for row in mesh.sent("gateway") if row.ce_type == TaskCancelRequested.ce_type()]
+    assert len(cancels) == 1 and task in cancels[0].subject.split(".")

@@ -14,8 +14,14 @@ from bulkhead.gateway_api import workflows as reads
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.runtime.context import Context
 from bulkhead.workflows.compose import ComposeError
-from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskRequested
-from bulkhead_contracts.workflow import WorkflowActReplied, WorkflowActRequested, WorkflowsReplied, WorkflowsRequested
+from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from bulkhead_contracts.workflow import (
+    WorkflowActReplied,
+    WorkflowActRequested,
+    WorkflowRow,
+    WorkflowsReplied,
+    WorkflowsRequested,
+)
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.prompt_registry import MAX_ACT_BYTES, RegistryActs, ask_registry, build_request
 from bulkhead_services.gateway.http.query_routes import query_route
@@ -24,6 +30,7 @@ from bulkhead_services.gateway.http.request_values import idempotency_key, json_
 from bulkhead_services.gateway.http.schemas import RunSubmission, WorkflowActSubmission, WorkflowSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.schedules import LapsedAuthority, build_scheduled_request
 from bulkhead_services.gateway.workflow_runs import build_request as build_run
 
 StoreTask = Callable[[Request, RequesterClaim, str, TaskRequested], Awaitable[Response]]
@@ -64,7 +71,10 @@ class WorkflowRoutes:
         reply = await self._ask_version(claim, query.workflow, query.version)
         assert reply.version is not None
         row = next(row for row in reply.rows if row.number == reply.version.number)
-        return reads.WorkflowDocument(row=row, version=reply.version, versions=reply.rows, nested=reply.nested)
+        obstacle = await self._find_obstacle(claim, row) if row.schedule is not None else ""
+        return reads.WorkflowDocument(
+            row=row, version=reply.version, versions=reply.rows, nested=reply.nested, schedule_obstacle=obstacle
+        )
 
     async def draft_version(self, request: Request) -> Response:
         """POST /v1/workflows/{workflow}"""
@@ -97,7 +107,7 @@ class WorkflowRoutes:
                 claim,
                 # Of what was asked: the same key runs the same version again, also when a newer one is published.
                 payload_sha256=hashlib.sha256(f"{name}\n{body.model_dump_json()}".encode()).hexdigest(),
-                limits=TaskLimits(**body.limits.model_dump()) if body.limits is not None else None,
+                limits=body.limits,
                 conversation=body.conversation,
                 written_by=body.written_by,
             )
@@ -112,6 +122,17 @@ class WorkflowRoutes:
         fields = {"requester": claim, "number": number, "runnable": runnable}
         ask = build_request(WorkflowsRequested, "workflow", name, **fields)
         return await ask_registry(self._context, WorkflowsReplied, claim, ask)
+
+    async def _find_obstacle(self, claim: RequesterClaim, row: WorkflowRow) -> str:
+        """Reason for which no run of a version's schedule begins now; "" when one could."""
+        try:
+            reply = await self._ask_version(claim, row.workflow, row.number, runnable=True)
+            assert reply.version is not None
+            keys = self._auth.keys_of(claim.tenant)
+            build_scheduled_request(claim.tenant, row, reply.version, reply.nested, keys, row.workflow)
+        except (Problem, ComposeError, LapsedAuthority) as obstacle:
+            return str(obstacle)
+        return ""
 
     async def _do_act(self, request: Request, claim: RequesterClaim, act: str, **fields: object) -> Response:
         ask = build_request(WorkflowActRequested, "workflow", request.path_params["workflow"], act=act, **fields)
