@@ -5,7 +5,7 @@ name the step and its field. Nothing is found twice that `plans.check_plan` find
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jsonschema_rs
@@ -51,10 +51,25 @@ def branch_targets(step: PlanStep) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class PlanTypes:
-    """The steps by id, and the tools by name."""
+    """The steps by id, and the tools by name. readers: the steps that have a step among their inputs, by its id.
+    branches: the branches that may begin it, likewise."""
 
     steps: Mapping[str, PlanStep]
     tools: Mapping[str, ToolSpec] | None
+    readers: Mapping[str, Sequence[str]]
+    branches: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def from_steps(cls, steps: Iterable[PlanStep], tools: Mapping[str, ToolSpec] | None) -> "PlanTypes":
+        """The types of these steps; of those with one id, the last."""
+        by_id = {step.id: step for step in steps}
+        readers, branches = dict[str, list[str]](), dict[str, list[str]]()
+        for step in by_id.values():
+            for name in dict.fromkeys(step.inputs):
+                readers.setdefault(name, []).append(step.id)
+            for name in branch_targets(step):
+                branches.setdefault(name, []).append(step.id)
+        return cls(by_id, tools, readers, branches)
 
     def find_problems(self, step: PlanStep) -> Iterator[Problem]:
         """The errors of one step."""
@@ -140,8 +155,7 @@ class PlanTypes:
         if gated.action not in ("agent", "tool") or (spec is not None and spec.effect == "write"):
             text = f"{gate.of} is repeated with the gate's reasons, which a model or a call that reads alone can be"
             yield "bad_gate", f"step {step.id}, gate.on_fail: {text}"
-        readers = [row.id for row in self.steps.values() if gate.of in row.inputs and row.id != step.id]
-        if readers:
+        if readers := [name for name in self.readers.get(gate.of, ()) if name != step.id]:
             text = f"{', '.join(readers)} would build on {gate.of} before it has passed; let them build on {step.id}"
             yield "bypassed_gate", f"step {step.id}, gate.of: {text}, which hands the result on"
 
@@ -160,9 +174,7 @@ class PlanTypes:
             elif step.id not in target.inputs:
                 text = f"{name} does not wait for the branch; add {step.id} to its inputs"
                 yield "unbranched_target", f"step {step.id}, branch: {text}"
-            elif branches := [
-                row.id for row in self.steps.values() if row.id != step.id and name in branch_targets(row)
-            ]:
+            elif branches := [branch_id for branch_id in self.branches[name] if branch_id != step.id]:
                 yield "shared_target", f"step {step.id}, branch: {name} is begun by {', '.join(branches)}, too"
 
     def _find_call_problems(self, step: PlanStep) -> Iterator[Problem]:

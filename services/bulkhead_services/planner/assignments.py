@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
 from bulkhead.flow.step_calls import readable_references
 from bulkhead.plans import plans
-from bulkhead.plans.plan_types import due_of_wait, references_of
+from bulkhead.plans.plan_types import branch_targets, due_of_wait, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -129,18 +129,28 @@ def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) ->
 
 def skip_steps(state: PlannerState, unchosen: Collection[str]) -> tuple[PlannerState, tuple[str, ...]]:
     """Skip these steps of a branch's other cases; and of the steps after them each whose inputs are all skipped, or
-    that itself reads the result of a skipped one. Also their ids, in the plan's order."""
-    skipped = {step.plan_step.id for step in state.steps if step.status == "skipped"} | set(unchosen)
-    before = -1
-    while before != (before := len(skipped)):
-        for step in state.steps:
-            plan_step = step.plan_step
-            reads = {reference.step_id for reference in references_of(plan_step)}
-            if (plan_step.inputs and skipped.issuperset(plan_step.inputs)) or not skipped.isdisjoint(reads):
-                skipped.add(plan_step.id)
-    fresh = tuple(step for step in state.steps if step.status == "waiting" and step.plan_step.id in skipped)
-    state = replace(state, steps=state.steps.with_steps(*(replace(step, status="skipped") for step in fresh)))
-    return state, tuple(step.plan_step.id for step in fresh)
+    that itself reads the result of a skipped one, and all that a skipped branch could begin: nobody else begins it.
+    Also their ids, in the plan's order."""
+    by_id, reads = state.steps.by_id, dict[str, frozenset[str]]()
+    skipped = {step_id for step_id, step in by_id.items() if step.status == "skipped"}
+    fresh: list[str] = []
+    pending = list(unchosen)
+    while pending:
+        step_id = pending.pop()
+        if step_id in skipped or step_id not in by_id:
+            continue
+        skipped.add(step_id)
+        fresh.append(step_id)
+        pending += branch_targets(by_id[step_id].plan_step)
+        for name in state.steps.dependents.get(step_id, ()):
+            plan_step = by_id[name].plan_step
+            if name not in reads:
+                reads[name] = frozenset(reference.step_id for reference in references_of(plan_step))
+            if step_id in reads[name] or (plan_step.inputs and skipped.issuperset(plan_step.inputs)):
+                pending.append(name)
+    steps = [step for step in state.steps.in_order(fresh) if step.status == "waiting"]
+    state = replace(state, steps=state.steps.with_steps(*(replace(step, status="skipped") for step in steps)))
+    return state, tuple(step.plan_step.id for step in steps)
 
 
 def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:

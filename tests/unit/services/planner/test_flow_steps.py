@@ -82,6 +82,22 @@ def test_a_branch_skips_the_steps_of_its_other_cases_and_what_builds_on_them_alo
     play.replays()
 
 
+def test_a_skipped_branch_begins_none_of_its_steps(play):
+    steps = (
+        agent("ask"),
+        branch("which", "ask", ("again",)),
+        branch("again", "which", ("pay",), ("refund",)),
+        agent("pay", "again", "ask"),
+        agent("refund", "again", "ask"),
+        agent("end", "ask", "pay", "refund"),
+    )
+    submit(play, plan=Plan(steps=steps))
+    accepts(play, "ask")
+    finishes(play, "which")
+    assert play.only_output(StepEnded).skipped == ("again", "pay", "refund")
+    assert assigned(play) == ["end"]
+
+
 def test_a_plan_whose_end_is_skipped_answers_with_its_last_result(play):
     submit(play, plan=Plan(steps=(agent("ask"), branch("which", "ask", ("end",)), agent("end", "which"))))
     accepts(play, "ask")
