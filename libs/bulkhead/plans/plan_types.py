@@ -49,6 +49,13 @@ def branch_targets(step: PlanStep) -> frozenset[str]:
     return frozenset(step.branch.otherwise).union(*(case.steps for case in step.branch.cases))
 
 
+def must_run_again(step: PlanStep) -> bool:
+    """True for a step whose result no other task takes over: nobody there knows which steps a branch began, and a
+    person's word is for the steps after it as he was shown them."""
+    asks_person = step.question is not None or (step.gate is not None and step.gate.on_fail == "person")
+    return step.branch is not None or asks_person
+
+
 @dataclass(frozen=True, slots=True)
 class PlanTypes:
     """The steps by id, and the tools by name. readers: the steps that have a step among their inputs, by its id.
