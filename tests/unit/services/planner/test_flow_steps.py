@@ -14,7 +14,7 @@ from bulkhead_contracts.plan import (
     TimedWait,
 )
 from bulkhead_contracts.result import Failure, Label, Result
-from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepPaused
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskCancelRequested, TaskEnded, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
@@ -183,6 +183,24 @@ def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
     assert assigned(play) == ["b"]
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of a")
     play.replays()
+
+
+def test_no_word_of_a_worker_ends_a_wait_or_prolongs_it(play):
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(duration_ms=30_000)), agent("b", "pause"))))
+    finishes(play, "pause")
+    finishes(play, "pause", failure=Failure(code="cancelled", message="over"))
+    accepts(play, "pause")
+    play.hears(StepPaused(step_id="pause", attempt=1, plan_version=1, code="halted"), sender="worker")
+    assert not play.outputs and not play.state.pauses
+    play.fires(f"steps-{START_UNIX_MS + 30_000}")
+    assert assigned(play) == ["b"]
+
+
+def test_a_branch_waits_for_no_verdict(play):
+    submit(play, plan=BRANCHED)
+    accepts(play, "ask")
+    accepts(play, "which")
+    assert assigned(play) == ["which"] and play.only_output(StepEnded).outcome == "rejected"
 
 
 def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_nothing(play):

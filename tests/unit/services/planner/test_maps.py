@@ -84,6 +84,14 @@ def test_a_map_of_nothing_gathers_nothing(play: Playbook) -> None:
     assert play.only_output(TaskEnded).status == "succeeded"
 
 
+def test_a_verdict_is_no_gathered_list(play: Playbook) -> None:
+    begin(play, 1)
+    accepts(play, "fares-0000")
+    accepts(play, "fares", 2)
+    assert play.only_output(StepEnded).outcome == "rejected"
+    assert play.only_output(StepAssigned).gathering is not None
+
+
 def test_an_item_is_tried_again_as_any_step_and_nobody_takes_its_place(play: Playbook) -> None:
     begin(play, 3)
     fails(play, "fares-0000")

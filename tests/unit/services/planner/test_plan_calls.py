@@ -11,7 +11,7 @@ from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
-from tests.unit.services.planner.test_playbook import CALC, PAY, submit
+from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, submit
 
 ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
 SUM = PlanStep(
@@ -87,6 +87,15 @@ def test_a_result_that_the_doer_did_not_label_is_not_accepted(play, changes):
     begin(play, SUM)
     finish(play, "sum", **changes)
     assert play.only_output(StepEnded).outcome == "rejected"
+    assert play.only_output(StepAssigned).attempt == 2
+
+
+@pytest.mark.parametrize("step", [SUM, ASKS])
+def test_a_verdict_takes_no_doers_or_persons_place(play, step):
+    begin(play, step)
+    accepts(play, "sum")
+    ended = play.only_output(StepEnded)
+    assert ended.outcome == "rejected" and "which no checker judges" in ended.reasons[0]
     assert play.only_output(StepAssigned).attempt == 2
 
 
