@@ -180,7 +180,8 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         own_texts.append(plan_step.call.text_in(step.map_id or plan_step.id))
     shown_sha256 = dict.fromkeys((state.objective.sha256, *map(digest_of, own_texts)))
     assigned = StepAssigned(
-        step=plan_step,
+        # A worker that knows no items would run an agent's step on the whole list; a noop it ends at once.
+        step=plan_step if step.item is None else plan_step.model_copy(update={"kind": "noop"}),
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,

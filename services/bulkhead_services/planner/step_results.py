@@ -111,6 +111,9 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
             ended = step_ended(state, step, "failed", reasons, None, body.usage)
             return _give_up(state, message, step, reasons).preceded_by(ended)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+    if not _is_informed(step, body):
+        reasons = ("the worker that had the step does not know its kind: update the workers",)
+        return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
     if step.gathering is not None:
         return _accept_result(state, message, step, maps.gathered_result(state, step, body.result), body.usage)
     if step.plan_step.over is not None:
@@ -121,7 +124,7 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
     if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
-    if step.plan_step.gate is not None and body.reasons:
+    if step.plan_step.action == "validate" and body.reasons:
         return _repeat_gated_step(state, message, step, body.reasons, body.usage)
     result = body.result
     if step.plan_step.action in PLAN_CALLS and not _is_word_of_doer(state, step, result):
@@ -131,7 +134,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
     skipped: tuple[str, ...] = ()
     if (branch := step.plan_step.branch) is not None:
-        if body.chosen not in (branch.otherwise, *(case.steps for case in branch.cases)):
+        choices = (branch.otherwise, *(case.steps for case in branch.cases))
+        if body.chosen not in [steps or (branch.of,) for steps in choices]:
             reasons = ("the worker chose steps that no case of the branch begins",)
             return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
         state, skipped = skip_steps(state, branch_targets(step.plan_step).difference(body.chosen))
@@ -143,6 +147,19 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage, skipped=skipped)
+
+
+def _is_informed(step: StepState, body: StepFinished) -> bool:
+    """True for the word of a worker that knows the step's action. One of an earlier version ends any noop at once: it
+    neither chooses nor counts."""
+    plan_step = step.plan_step
+    if step.gathering is not None:
+        return body.items == len(step.gathers)
+    if step.item is not None:
+        return body.items == step.item.index
+    if plan_step.action == "validate" and plan_step.gate is not None:
+        return bool(body.reasons) or body.chosen == (plan_step.gate.of,)
+    return plan_step.action != "branch" or bool(body.chosen)
 
 
 def _is_word_of_doer(state: PlannerState, step: StepState, result: Result) -> bool:

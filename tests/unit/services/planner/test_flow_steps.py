@@ -2,6 +2,7 @@
 
 import pytest
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.plan import (
     ASK_PERSON,
@@ -93,7 +94,7 @@ def test_a_skipped_branch_begins_none_of_its_steps(play):
     )
     submit(play, plan=Plan(steps=steps))
     accepts(play, "ask")
-    finishes(play, "which")
+    finishes(play, "which", chosen=("ask",))
     assert play.only_output(StepEnded).skipped == ("again", "pay", "refund")
     assert assigned(play) == ["end"]
 
@@ -101,7 +102,7 @@ def test_a_skipped_branch_begins_none_of_its_steps(play):
 def test_a_plan_whose_end_is_skipped_answers_with_its_last_result(play):
     submit(play, plan=Plan(steps=(agent("ask"), branch("which", "ask", ("end",)), agent("end", "which"))))
     accepts(play, "ask")
-    finishes(play, "which")
+    finishes(play, "which", chosen=("ask",))
     ended = play.only_output(TaskEnded)
     assert ended.status == "succeeded" and ended.result.content == play.add_content("result of ask")
 
@@ -111,6 +112,15 @@ def test_a_choice_that_no_case_has_is_not_believed(play):
     accepts(play, "ask")
     finishes(play, "which", chosen=("left", "right"))
     assert play.only_output(StepEnded).outcome == "failed" and assigned(play) == ["which"]
+
+
+@pytest.mark.parametrize("looking", [gate("ask"), branch("which", "ask", ("end",))])
+def test_a_worker_that_knows_no_gates_or_branches_lets_nothing_pass(play, looking):
+    submit(play, plan=Plan(steps=(agent("ask"), looking, agent("end", looking.id))))
+    accepts(play, "ask")
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
+        finishes(play, looking.id, attempt)
+    assert "update the workers" in play.only_output(TaskEnded).failure.message
 
 
 def test_a_gate_repeats_its_step_with_the_reasons_and_nothing_runs_meanwhile(play):
@@ -123,7 +133,7 @@ def test_a_gate_repeats_its_step_with_the_reasons_and_nothing_runs_meanwhile(pla
     rejects(play, "write", 2)
     assert play.only_output(StepAssigned).notes == ("it cites no source", "cite the passage")
     accepts(play, "write", 3)
-    finishes(play, "gate", 2)
+    finishes(play, "gate", 2, chosen=("write",))
     assert assigned(play) == ["end"]
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
     play.replays()
@@ -149,10 +159,12 @@ def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):
     assert (asking.step.action, asking.attempt, [tool.name for tool in asking.tools]) == ("approval", 2, [ASK_PERSON])
     assert asking.step.question.text == "The result of write does not pass: it cites no source"
     word = play.add_content("approved by ann", "tool_executor")
+    finishes(play, "gate", 2, reasons=("ask again",))
+    assert play.only_output(StepEnded).outcome == "rejected", "once asked, nobody but the person decides"
     label = Label(
         sha256=word.sha256, kind="tool_result", source=ASK_PERSON, observed_by="tool_executor", step_id="gate"
     )
-    finished = StepFinished(step_id="gate", attempt=2, plan_version=1, result=Result(content=word, provenance=(label,)))
+    finished = StepFinished(step_id="gate", attempt=3, plan_version=1, result=Result(content=word, provenance=(label,)))
     play.hears(finished, sender="worker")
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
     play.replays()
