@@ -103,7 +103,9 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         is_unfit = step.plan_step.action == "tool" and body.failure.code in PLAN_CALL_UNFIT
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
-            if step.item is not None and maps.may_leave_out(state, step):
+            # What may have been done is for a person to look at, however many items may fail.
+            is_doubtful = body.failure.code == "uncertain_effect"
+            if step.item is not None and not is_doubtful and maps.may_leave_out(state, step):
                 return _leave_item_out(state, message, step, reasons, body.usage)
             return end_task(state, message, "failed", body.failure)
         if step.plan_step.action in WITHOUT_MODEL or (step.plan_step.over is not None and step.gathering is None):

@@ -126,14 +126,20 @@ def test_a_failed_item_is_left_out_while_the_map_lets_it_and_is_told(play: Playb
 
 def test_one_failed_item_too_many_ends_the_map_with_the_reasons_of_all(play: Playbook) -> None:
     begin(play, 3, at_most=1)
-    fails(play, "fares-0000", code="uncertain_effect")
-    assert assigned_ids(play) == ["fares-0002"], "what may have been done is not done again"
+    fails(play, "fares-0000", code="approval_denied")
+    assert assigned_ids(play) == ["fares-0002"], "what was denied is not asked for again"
     for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         fails(play, "fares-0001", attempt)
     assert [body.step_id for body in play.outputs_of(StepCancelRequested)] == ["fares-0002"]
     reasons = next(body for body in play.outputs_of(StepEnded) if body.step_id == "fares").reasons
     assert "fares-0000" in reasons[0] and "fares-0001" in reasons[1]
     play.replays()
+
+
+def test_no_item_is_left_out_that_may_have_been_done(play: Playbook) -> None:
+    begin(play, 3, at_most=3)
+    fails(play, "fares-0000", code="uncertain_effect")
+    assert play.only_output(TaskEnded).failure.code == "uncertain_effect"
 
 
 def test_many_results_are_gathered_in_parts(play: Playbook) -> None:
