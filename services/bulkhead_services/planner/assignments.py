@@ -178,6 +178,10 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
     own_texts = [plan_step.prompt_text] if state.submitted_plan else []
     if own_texts and plan_step.call is not None:
         own_texts.append(plan_step.call.text_in(step.map_id or plan_step.id))
+    if step.gathering is not None:
+        inputs = maps.inputs_to_gather(state, step)
+    else:
+        inputs = done_inputs(state, plan_step) if step.item is None else inputs_of_item(state, plan_step, step.item.of)
     shown_sha256 = dict.fromkeys((state.objective.sha256, *map(digest_of, own_texts)))
     assigned = StepAssigned(
         # A worker that knows no items would run an agent's step on the whole list; a noop it ends at once.
@@ -185,7 +189,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,
-        inputs=(maps.inputs_to_gather(state, step) if step.gathering is not None else done_inputs(state, plan_step)),
+        inputs=inputs,
         tools=tools,
         notes=step.notes[-16:],
         check=state.check,
@@ -219,6 +223,16 @@ def done_inputs(state: PlannerState, plan_step: PlanStep) -> tuple[StepInput, ..
         for step in steps
         if step.result is not None
     )
+
+
+def inputs_of_item(state: PlannerState, plan_step: PlanStep, list_id: str) -> tuple[StepInput, ...]:
+    """The results that an item of a map is handed; of a call the list, and those that it refers to. list_id: step whose
+    result has the list."""
+    inputs = done_inputs(state, plan_step)
+    if plan_step.call is None:
+        return inputs
+    referred = {list_id, *(reference.step_id for reference in readable_references(plan_step.call))}
+    return tuple(row for row in inputs if row.step_id in referred)
 
 
 def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:

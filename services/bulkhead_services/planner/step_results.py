@@ -23,6 +23,7 @@ from bulkhead_services.planner.assignments import (
     arm_step_timer,
     assign_ready_steps,
     done_inputs,
+    inputs_of_item,
     skip_steps,
 )
 from bulkhead_services.planner.drafts import request_draft
@@ -122,7 +123,12 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         if body.items is None or body.items > step.plan_step.over.max_items:
             reasons = ("the step's list was not counted",)
             return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
-        return assign_ready_steps(maps.open_map(state, step, body.items), message)
+        inputs = inputs_of_item(state, step.plan_step, step.plan_step.over.of)
+        item_bytes = sum(len(row.model_dump_json().encode()) for row in inputs)
+        if excess := maps.find_excess(state, step, body.items, item_bytes):
+            ended = step_ended(state, step, "failed", (excess,), None, body.usage)
+            return _give_up(state, message, step, (excess,)).preceded_by(ended)
+        return assign_ready_steps(maps.open_map(state, step, body.items, item_bytes), message)
     if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)

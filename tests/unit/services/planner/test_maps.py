@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead.plans import plans
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import MapOver, Plan, PlanStep
+from bulkhead_contracts.plan import MapOver, Plan, PlanStep, StepCall
 from bulkhead_contracts.result import Failure, Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded
@@ -166,6 +166,45 @@ def test_a_message_with_inputs_to_gather_fits_whatever_they_rest_on(play: Playbo
     finishes(play, "fares", 2, items=64, result=Result(content=play.add_content("[1]", "worker")))
     result = play.only_output(TaskEnded).result
     assert len(result.provenance) == bounds.MAX_LABELS and not result.completeness.complete
+
+
+def test_the_maps_of_a_task_are_bounded_together(play: Playbook) -> None:
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    count = bounds.MAX_MAP_ITEMS
+    steps = [fare_map(max_items=count, parallel=1).model_copy(update={"id": name}) for name in ("m0", "m1", "m2")]
+    submit(play, plan=Plan(steps=(lines, *steps)))
+    accepts(play, "lines")
+    finishes(play, "m0", items=count)
+    finishes(play, "m1", items=bounds.MAX_TASK_ITEMS - count)
+    assert play.only_output(StepAssigned).item is not None
+    finishes(play, "m2", items=1)
+    assert play.outputs_of(StepEnded)[0].reasons[0].startswith("map_too_large: with m2 the maps have 2001 items")
+    assert play.only_output(TaskEnded).failure.code == "step_failed"
+
+
+def test_the_inputs_of_a_tasks_items_are_bounded_together(play: Playbook) -> None:
+    labels = tuple(LIST_LABEL.model_copy(update={"sha256": f"{number:064x}"}) for number in range(bounds.MAX_LABELS))
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    wide = fare_map(max_items=bounds.MAX_MAP_ITEMS)
+    others = [lines.model_copy(update={"id": f"l{number}"}) for number in range(8)]
+    wide = wide.model_copy(update={"inputs": ("lines", *(step.id for step in others))})
+    submit(play, plan=Plan(steps=(lines, *others, wide)))
+    for step in (lines, *others):
+        accepts(play, step.id, provenance=labels)
+    finishes(play, "fares", items=bounds.MAX_MAP_ITEMS)
+    assert "bytes are allowed in a task" in play.outputs_of(StepEnded)[0].reasons[0]
+
+
+def test_an_item_of_a_call_is_handed_what_its_call_refers_to(play: Playbook) -> None:
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    others = [lines.model_copy(update={"id": name}) for name in ("rate", "aside")]
+    call = StepCall(tool="calculate", arguments_json='{"of": {"$item": ""}, "at": {"$from": "rate"}}')
+    changes = {"call": call, "tools": ("calculate",), "inputs": ("lines", "rate", "aside")}
+    submit(play, plan=Plan(steps=(lines, *others, fare_map().model_copy(update=changes))))
+    for step_id in ("lines", "rate", "aside"):
+        accepts(play, step_id)
+    finishes(play, "fares", items=1)
+    assert [row.step_id for row in play.only_output(StepAssigned).inputs] == ["lines", "rate"]
 
 
 def test_a_map_whose_list_was_not_counted_is_not_run(play: Playbook) -> None:
