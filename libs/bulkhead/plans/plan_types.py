@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import jsonschema_rs
 
 from bulkhead.flow import bounded
-from bulkhead.flow.step_calls import Reference, list_references
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, Reference, list_references
 from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
-from bulkhead_contracts.plan import ASK_PERSON, PlanStep
+from bulkhead_contracts.plan import ASK_PERSON, MapOver, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
@@ -47,6 +47,11 @@ def branch_targets(step: PlanStep) -> frozenset[str]:
     if step.branch is None:
         return frozenset()
     return frozenset(step.branch.otherwise).union(*(case.steps for case in step.branch.cases))
+
+
+def field_of_items(over: MapOver, reference: Reference) -> str:
+    """The field of the result with a map's list that a reference to its items stands for."""
+    return f"{over.field}/*{reference.field}"
 
 
 def must_run_again(step: PlanStep) -> bool:
@@ -194,6 +199,10 @@ class PlanTypes:
             return
         if step.over is None and any(not row.step_id for row in references):
             yield "bad_arguments", f"step {step.id}, call.arguments_json: $item stands outside of a map"
+        for row in references if step.over is not None else ():
+            if not row.step_id and len(field_of_items(step.over, row)) > MAX_POINTER_CHARS:
+                text = f"over.field and $item at {row.argument} make up more than {MAX_POINTER_CHARS} characters"
+                yield "bad_arguments", f"step {step.id}, call.arguments_json: {text}"
         if self.tools is None:
             return
         spec = self.tools.get(call.tool)

@@ -7,9 +7,9 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 from collections.abc import Collection, Mapping, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
-from bulkhead.flow.step_calls import readable_references
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
 from bulkhead.plans import plans
-from bulkhead.plans.plan_types import branch_targets, due_of_wait, references_of
+from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -115,6 +115,8 @@ def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition
         running.append(replace(step, status="running", attempt=step.attempt + 1, deadline_unix_ms=until))
         begin = _assign_step if step.plan_step.wait is None else _begin_wait
         assigned = begin(state, message, running[-1])
+        if assigned.state.phase == "ended":
+            return assigned  # Nothing that was to begin beside it is handed out.
         state = assigned.state
         outputs += assigned.outputs
     return Transition(replace(state, steps=state.steps.with_steps(*running)) if running else state, tuple(outputs))
@@ -167,7 +169,8 @@ def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> 
 
 
 def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
-    """Hand out a step that is to run; the state but for the step itself."""
+    """Hand out a step that is to run; the state but for the step itself. The task's end where no message can hold it
+    with its inputs."""
     assert state.plan is not None and state.objective is not None
     plan_step = step.plan_step
     feeding = {flow.from_tool for flow in _granted_flows(state, step) if flow.step_id == plan_step.id}
@@ -202,6 +205,10 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         item=step.item,
         gathering=step.gathering,
     )
+    if (size_bytes := len(assigned.encode())) > bounds.MAX_MESSAGE_BYTES:
+        reason = f"step {plan_step.id} takes {size_bytes} bytes with what its {len(inputs)} inputs rest on"
+        hint = f"{bounds.MAX_MESSAGE_BYTES} fit: let it build on fewer steps, or on one that puts some of them together"
+        return end_task(state, message, "failed", Failure.from_text("step_too_large", reason, hint))
     started = StepStarted(
         step_id=plan_step.id, title=plan_step.title, attempt=step.attempt, plan_version=state.plan.version
     )
@@ -289,8 +296,8 @@ def _referred_flows(steps: Sequence[PlanStep]) -> Mapping[str, tuple[Flow, ...]]
         for reference in readable_references(caller.call) if caller.call is not None else ():
             source_id, field = reference.step_id, reference.field
             if not source_id and caller.over is not None:
-                source_id, field = caller.over.of, f"{caller.over.field}/*{reference.field}"
-            if source_id in called and field:
+                source_id, field = caller.over.of, field_of_items(caller.over, reference)
+            if source_id in called and 0 < len(field) <= MAX_POINTER_CHARS:
                 flow = Flow(
                     tool=called[caller.id],
                     argument=reference.argument,

@@ -183,6 +183,18 @@ def test_a_gate_that_cannot_be_evaluated_is_not_tried_again(play):
     assert "input_too_large" in play.only_output(TaskEnded).failure.message
 
 
+def test_a_step_that_no_message_can_hold_ends_its_task_by_name(play):
+    labels = tuple(Label(sha256=f"{n:064x}", kind="passage", observed_by="rag") for n in range(bounds.MAX_LABELS))
+    first = [agent(f"a{number}") for number in range(bounds.MAX_STEP_INPUTS)]
+    names = [step.id for step in first]
+    submit(play, plan=Plan(steps=(*first, agent("wide", *names), agent("end", "wide"))))
+    for name in names:
+        accepts(play, name, provenance=labels)
+    failure = play.only_output(TaskEnded).failure
+    assert failure.code == "step_too_large" and "step wide takes" in failure.message
+    assert not assigned(play)
+
+
 def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
     plan = Plan(steps=(agent("a"), plain("pause", "a", wait=TimedWait(duration_ms=3_600_000)), agent("b", "pause")))
     submit(play, plan=plan, limits=TaskLimits(deadline_ms=7_200_000))
