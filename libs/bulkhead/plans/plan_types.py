@@ -199,8 +199,8 @@ class PlanTypes:
             return
         if step.over is None and any(not row.step_id for row in references):
             yield "bad_arguments", f"step {step.id}, call.arguments_json: $item stands outside of a map"
-        for row in references if step.over is not None else ():
-            if not row.step_id and len(field_of_items(step.over, row)) > MAX_POINTER_CHARS:
+        for row in references:
+            if step.over is not None and not row.step_id and len(field_of_items(step.over, row)) > MAX_POINTER_CHARS:
                 text = f"over.field and $item at {row.argument} make up more than {MAX_POINTER_CHARS} characters"
                 yield "bad_arguments", f"step {step.id}, call.arguments_json: {text}"
         if self.tools is None:

@@ -35,9 +35,9 @@ def find_excess(state: PlannerState, map_step: StepState, count: int, item_bytes
     size_bytes = count * item_bytes + sum(row.items * row.item_bytes for row in opened)
     if items <= bounds.MAX_TASK_ITEMS and size_bytes <= bounds.MAX_TASK_ITEM_BYTES:
         return ""
-    told = f"{bounds.MAX_TASK_ITEMS} items and {bounds.MAX_TASK_ITEM_BYTES} bytes are allowed in a task"
+    allowance = f"{bounds.MAX_TASK_ITEMS} items and {bounds.MAX_TASK_ITEM_BYTES} bytes are allowed in a task"
     name = f"with {map_step.plan_step.id} the maps have {items} items, and their inputs {size_bytes} bytes"
-    return f"map_too_large: {name}; {told}: split it, or let the map build on fewer steps"
+    return f"map_too_large: {name}; {allowance}: split it, or let the map build on fewer steps"
 
 
 def open_map(state: PlannerState, map_step: StepState, count: int, item_bytes: int) -> PlannerState:

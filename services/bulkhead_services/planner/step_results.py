@@ -76,8 +76,8 @@ def on_verdict_reached(state: PlannerState, message: InboxMessage, body: Verdict
         return Transition(state)
     if step.plan_step.kind == "noop" or step.gathering is not None:
         # What such a step hands on is proven otherwise; a worker could have proposed whatever it likes in its place.
-        reasons = (f"a verdict came on a step of action {step.plan_step.action}, which no checker judges",)
-        return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
+        reason = f"a verdict came on a step of action {step.plan_step.action}, which no checker judges"
+        return _retry_or_end(state, message, step, "rejected", (reason,), None, body.usage)
     if body.accepted and body.result.standing != "failed":
         return _accept_result(state, message, step, body.result, body.usage)
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
