@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.journal.history import build_entries, each_fact, read_one_task
+from bulkhead.plans.plan_types import must_run_again
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_cli import target
 from bulkhead_cli.options import BrokerOrGatewayOptions
@@ -123,9 +124,9 @@ def plan_fork(task: str, past: RecordedTask, from_step: str, edit: ForkEdit) -> 
             Exit.REFUSED, f"task {task} {state}", "wait for its end or cancel it; without a plan, submit it again"
         )
     steps = _edit_step(past.plan.steps, _find_step_id(past.plan.steps, from_step), edit)
-    repeated = _dependent_steps(
-        steps, {_find_step_id(past.plan.steps, from_step)} | ({step.id for step in steps} - past.accepted)
-    )
+    first = {_find_step_id(past.plan.steps, from_step)}
+    first |= {step.id for step in steps if step.id not in past.accepted or must_run_again(step)}
+    repeated = _dependent_steps(steps, first)
     reused = tuple(step.id for step in steps if step.id not in repeated)
     ceilings = request.limits.model_copy(update=edit.limits.model_dump(exclude_unset=True))
     body = {

@@ -45,8 +45,9 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools.
 
     route: as in `TaskRequested`. labels: of `TaskSubmitted`, those of the objective and of this step's text. delegated:
-    no model of the mesh carries it out. item: in place of the whole list that input has that item. gathering: nothing
-    is carried out; of a failed input the list has null.
+    no model of the mesh carries it out. item: in place of the whole list that input has that item, and an agent carries
+    out the step, whose kind is noop, where it has no call. gathering: nothing is carried out; of a failed input the
+    list has null.
     """
 
     step: PlanStep
@@ -102,7 +103,8 @@ class StepProposed(Body, type="mesh.step.proposed"):
 class StepFinished(Body, type="mesh.step.finished"):
     """A step is over without the checker: checks are off, or there is no result to check.
 
-    chosen: steps that a branch begins. items: how many the list of a map has. reasons: why a gate let it not pass.
+    chosen: steps that a branch begins; the step that it looks at where it begins none, or a gate lets it pass. items:
+    how many the list of a map has, or were gathered; of an item, its number. reasons: why a gate let it not pass.
     """
 
     step_id: Token

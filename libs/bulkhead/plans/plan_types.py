@@ -5,17 +5,17 @@ name the step and its field. Nothing is found twice that `plans.check_plan` find
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jsonschema_rs
 
 from bulkhead.flow import bounded
-from bulkhead.flow.step_calls import Reference, list_references
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, Reference, list_references
 from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
-from bulkhead_contracts.plan import ASK_PERSON, PlanStep
+from bulkhead_contracts.plan import ASK_PERSON, MapOver, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
@@ -49,12 +49,39 @@ def branch_targets(step: PlanStep) -> frozenset[str]:
     return frozenset(step.branch.otherwise).union(*(case.steps for case in step.branch.cases))
 
 
+def field_of_items(over: MapOver, reference: Reference) -> str:
+    """The field of the result with a map's list that a reference to its items stands for."""
+    return f"{over.field}/*{reference.field}"
+
+
+def must_run_again(step: PlanStep) -> bool:
+    """True for a step whose result no other task takes over: nobody there knows which steps a branch began, and a
+    person's word is for the steps after it as he was shown them."""
+    asks_person = step.question is not None or (step.gate is not None and step.gate.on_fail == "person")
+    return step.branch is not None or asks_person
+
+
 @dataclass(frozen=True, slots=True)
 class PlanTypes:
-    """The steps by id, and the tools by name."""
+    """The steps by id, and the tools by name. readers: the steps that have a step among their inputs, by its id.
+    branches: the branches that may begin it, likewise."""
 
     steps: Mapping[str, PlanStep]
     tools: Mapping[str, ToolSpec] | None
+    readers: Mapping[str, Sequence[str]]
+    branches: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def from_steps(cls, steps: Iterable[PlanStep], tools: Mapping[str, ToolSpec] | None) -> "PlanTypes":
+        """The types of these steps; of those with one id, the last."""
+        by_id = {step.id: step for step in steps}
+        readers, branches = dict[str, list[str]](), dict[str, list[str]]()
+        for step in by_id.values():
+            for name in dict.fromkeys(step.inputs):
+                readers.setdefault(name, []).append(step.id)
+            for name in branch_targets(step):
+                branches.setdefault(name, []).append(step.id)
+        return cls(by_id, tools, readers, branches)
 
     def find_problems(self, step: PlanStep) -> Iterator[Problem]:
         """The errors of one step."""
@@ -140,8 +167,7 @@ class PlanTypes:
         if gated.action not in ("agent", "tool") or (spec is not None and spec.effect == "write"):
             text = f"{gate.of} is repeated with the gate's reasons, which a model or a call that reads alone can be"
             yield "bad_gate", f"step {step.id}, gate.on_fail: {text}"
-        readers = [row.id for row in self.steps.values() if gate.of in row.inputs and row.id != step.id]
-        if readers:
+        if readers := [name for name in self.readers.get(gate.of, ()) if name != step.id]:
             text = f"{', '.join(readers)} would build on {gate.of} before it has passed; let them build on {step.id}"
             yield "bypassed_gate", f"step {step.id}, gate.of: {text}, which hands the result on"
 
@@ -160,9 +186,7 @@ class PlanTypes:
             elif step.id not in target.inputs:
                 text = f"{name} does not wait for the branch; add {step.id} to its inputs"
                 yield "unbranched_target", f"step {step.id}, branch: {text}"
-            elif branches := [
-                row.id for row in self.steps.values() if row.id != step.id and name in branch_targets(row)
-            ]:
+            elif branches := [branch_id for branch_id in self.branches[name] if branch_id != step.id]:
                 yield "shared_target", f"step {step.id}, branch: {name} is begun by {', '.join(branches)}, too"
 
     def _find_call_problems(self, step: PlanStep) -> Iterator[Problem]:
@@ -175,6 +199,10 @@ class PlanTypes:
             return
         if step.over is None and any(not row.step_id for row in references):
             yield "bad_arguments", f"step {step.id}, call.arguments_json: $item stands outside of a map"
+        for row in references:
+            if step.over is not None and not row.step_id and len(field_of_items(step.over, row)) > MAX_POINTER_CHARS:
+                text = f"over.field and $item at {row.argument} make up more than {MAX_POINTER_CHARS} characters"
+                yield "bad_arguments", f"step {step.id}, call.arguments_json: {text}"
         if self.tools is None:
             return
         spec = self.tools.get(call.tool)

@@ -105,7 +105,7 @@ def check_plan(
         add_note("error", "too_many_steps", "", f"{len(steps)} steps; at most {bounds.MAX_PLAN_STEPS} are allowed")
     step_ids = {step.id for step in steps}
     granted = {tool.name: tool for tool in tools} if tools is not None else None
-    types = PlanTypes({step.id: step for step in steps}, granted)
+    types = PlanTypes.from_steps(steps, granted)
     seen_ids: set[str] = set()
     flowing_steps = tuple(step for step in steps if step.flows)
     part_ids = {match[1]: match[0] for match in map(PART_OF_MAP.fullmatch, step_ids) if match is not None}

@@ -7,9 +7,9 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 from collections.abc import Collection, Mapping, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
-from bulkhead.flow.step_calls import readable_references
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
 from bulkhead.plans import plans
-from bulkhead.plans.plan_types import due_of_wait, references_of
+from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
@@ -115,6 +115,8 @@ def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition
         running.append(replace(step, status="running", attempt=step.attempt + 1, deadline_unix_ms=until))
         begin = _assign_step if step.plan_step.wait is None else _begin_wait
         assigned = begin(state, message, running[-1])
+        if assigned.state.phase == "ended":
+            return assigned  # Nothing that was to begin beside it is handed out.
         state = assigned.state
         outputs += assigned.outputs
     return Transition(replace(state, steps=state.steps.with_steps(*running)) if running else state, tuple(outputs))
@@ -129,18 +131,28 @@ def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) ->
 
 def skip_steps(state: PlannerState, unchosen: Collection[str]) -> tuple[PlannerState, tuple[str, ...]]:
     """Skip these steps of a branch's other cases; and of the steps after them each whose inputs are all skipped, or
-    that itself reads the result of a skipped one. Also their ids, in the plan's order."""
-    skipped = {step.plan_step.id for step in state.steps if step.status == "skipped"} | set(unchosen)
-    before = -1
-    while before != (before := len(skipped)):
-        for step in state.steps:
-            plan_step = step.plan_step
-            reads = {reference.step_id for reference in references_of(plan_step)}
-            if (plan_step.inputs and skipped.issuperset(plan_step.inputs)) or not skipped.isdisjoint(reads):
-                skipped.add(plan_step.id)
-    fresh = tuple(step for step in state.steps if step.status == "waiting" and step.plan_step.id in skipped)
-    state = replace(state, steps=state.steps.with_steps(*(replace(step, status="skipped") for step in fresh)))
-    return state, tuple(step.plan_step.id for step in fresh)
+    that itself reads the result of a skipped one, and all that a skipped branch could begin: nobody else begins it.
+    Also their ids, in the plan's order."""
+    by_id, reads = state.steps.by_id, dict[str, frozenset[str]]()
+    skipped = {step_id for step_id, step in by_id.items() if step.status == "skipped"}
+    fresh: list[str] = []
+    pending = list(unchosen)
+    while pending:
+        step_id = pending.pop()
+        if step_id in skipped or step_id not in by_id:
+            continue
+        skipped.add(step_id)
+        fresh.append(step_id)
+        pending += branch_targets(by_id[step_id].plan_step)
+        for name in state.steps.dependents.get(step_id, ()):
+            plan_step = by_id[name].plan_step
+            if name not in reads:
+                reads[name] = frozenset(reference.step_id for reference in references_of(plan_step))
+            if step_id in reads[name] or (plan_step.inputs and skipped.issuperset(plan_step.inputs)):
+                pending.append(name)
+    steps = [step for step in state.steps.in_order(fresh) if step.status == "waiting"]
+    state = replace(state, steps=state.steps.with_steps(*(replace(step, status="skipped") for step in steps)))
+    return state, tuple(step.plan_step.id for step in steps)
 
 
 def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
@@ -157,7 +169,8 @@ def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> 
 
 
 def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
-    """Hand out a step that is to run; the state but for the step itself."""
+    """Hand out a step that is to run; the state but for the step itself. The task's end where no message can hold it
+    with its inputs."""
     assert state.plan is not None and state.objective is not None
     plan_step = step.plan_step
     feeding = {flow.from_tool for flow in _granted_flows(state, step) if flow.step_id == plan_step.id}
@@ -168,13 +181,18 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
     own_texts = [plan_step.prompt_text] if state.submitted_plan else []
     if own_texts and plan_step.call is not None:
         own_texts.append(plan_step.call.text_in(step.map_id or plan_step.id))
+    if step.gathering is not None:
+        inputs = maps.inputs_to_gather(state, step)
+    else:
+        inputs = done_inputs(state, plan_step) if step.item is None else inputs_of_item(state, plan_step, step.item.of)
     shown_sha256 = dict.fromkeys((state.objective.sha256, *map(digest_of, own_texts)))
     assigned = StepAssigned(
-        step=plan_step,
+        # A worker that knows no items would run an agent's step on the whole list; a noop it ends at once.
+        step=plan_step if step.item is None else plan_step.model_copy(update={"kind": "noop"}),
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,
-        inputs=(maps.inputs_to_gather(state, step) if step.gathering is not None else done_inputs(state, plan_step)),
+        inputs=inputs,
         tools=tools,
         notes=step.notes[-16:],
         check=state.check,
@@ -187,6 +205,10 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         item=step.item,
         gathering=step.gathering,
     )
+    if (size_bytes := len(assigned.encode())) > bounds.MAX_MESSAGE_BYTES:
+        reason = f"step {plan_step.id} takes {size_bytes} bytes with what its {len(inputs)} inputs rest on"
+        hint = f"{bounds.MAX_MESSAGE_BYTES} fit: let it build on fewer steps, or on one that puts some of them together"
+        return end_task(state, message, "failed", Failure.from_text("step_too_large", reason, hint))
     started = StepStarted(
         step_id=plan_step.id, title=plan_step.title, attempt=step.attempt, plan_version=state.plan.version
     )
@@ -208,6 +230,16 @@ def done_inputs(state: PlannerState, plan_step: PlanStep) -> tuple[StepInput, ..
         for step in steps
         if step.result is not None
     )
+
+
+def inputs_of_item(state: PlannerState, plan_step: PlanStep, list_id: str) -> tuple[StepInput, ...]:
+    """The results that an item of a map is handed; of a call the list, and those that it refers to. list_id: step whose
+    result has the list."""
+    inputs = done_inputs(state, plan_step)
+    if plan_step.call is None:
+        return inputs
+    referred = {list_id, *(reference.step_id for reference in readable_references(plan_step.call))}
+    return tuple(row for row in inputs if row.step_id in referred)
 
 
 def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:
@@ -264,8 +296,8 @@ def _referred_flows(steps: Sequence[PlanStep]) -> Mapping[str, tuple[Flow, ...]]
         for reference in readable_references(caller.call) if caller.call is not None else ():
             source_id, field = reference.step_id, reference.field
             if not source_id and caller.over is not None:
-                source_id, field = caller.over.of, f"{caller.over.field}/*{reference.field}"
-            if source_id in called and field:
+                source_id, field = caller.over.of, field_of_items(caller.over, reference)
+            if source_id in called and 0 < len(field) <= MAX_POINTER_CHARS:
                 flow = Flow(
                     tool=called[caller.id],
                     argument=reference.argument,

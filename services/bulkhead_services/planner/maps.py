@@ -27,8 +27,22 @@ MAX_TOLD_FAILURES = 8
 MAX_DETAIL_CHARS = 300
 
 
-def open_map(state: PlannerState, map_step: StepState, count: int) -> PlannerState:
-    """The state with a step for each of so many items, and for each part of what comes of them."""
+def find_excess(state: PlannerState, map_step: StepState, count: int, item_bytes: int) -> str:
+    """The reason why so many items of a map, with inputs of so many bytes each, are too much beside the task's other
+    maps; "" where they are not."""
+    opened = [step.open_map for step in state.steps if step.open_map is not None]
+    items = count + sum(row.items for row in opened)
+    size_bytes = count * item_bytes + sum(row.items * row.item_bytes for row in opened)
+    if items <= bounds.MAX_TASK_ITEMS and size_bytes <= bounds.MAX_TASK_ITEM_BYTES:
+        return ""
+    allowance = f"{bounds.MAX_TASK_ITEMS} items and {bounds.MAX_TASK_ITEM_BYTES} bytes are allowed in a task"
+    name = f"with {map_step.plan_step.id} the maps have {items} items, and their inputs {size_bytes} bytes"
+    return f"map_too_large: {name}; {allowance}: split it, or let the map build on fewer steps"
+
+
+def open_map(state: PlannerState, map_step: StepState, count: int, item_bytes: int) -> PlannerState:
+    """The state with a step for each of so many items, and for each part of what comes of them. item_bytes: of each
+    item's inputs."""
     plan_step, over = map_step.plan_step, map_step.plan_step.over
     assert over is not None
     ids = [f"{plan_step.id}-{index:04}" for index in range(count)]
@@ -57,7 +71,7 @@ def open_map(state: PlannerState, map_step: StepState, count: int) -> PlannerSta
         )
         gathering = Gathering(max_bytes=bounds.MAX_MAP_BYTES, joins=True)
         gathers = tuple(part.plan_step.id for part in parts)
-    opened = OpenMap(count, begun=min(count, over.parallel))
+    opened = OpenMap(count, item_bytes, begun=min(count, over.parallel))
     map_step = replace(map_step, status="waiting", open_map=opened, gathering=gathering, gathers=gathers)
     steps = {**state.steps.by_id, plan_step.id: map_step}
     return replace(state, steps=StepTable.from_steps((*steps.values(), *items, *parts)))

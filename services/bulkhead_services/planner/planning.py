@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
 from bulkhead.plans import plans
+from bulkhead.plans.plan_types import must_run_again
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
@@ -122,8 +123,9 @@ def _check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -
             notes.append(plans.error_note("bad_result", f"two results are given for step {name}", name))
         elif name not in plan_steps:
             notes.append(plans.error_note("bad_result", f"a result is given for {name}, which is no step", name))
-        elif plan_steps[name].branch is not None:
-            text = f"a result is given for {name}, a branch: nobody knows any more which steps it began; run it again"
+        elif must_run_again(plan_steps[name]):
+            text = f"a result is given for {name}, which chooses steps or asks a person, and so runs in each task"
+            text += ": leave it and the steps after it out of the results"
             notes.append(plans.error_note("bad_result", text, name))
         elif held_step.result is None or held_step.result.standing == "failed":
             notes.append(plans.error_note("bad_result", f"the result that is given for {name} stands as failed", name))

@@ -182,8 +182,11 @@ class PlannerState:
         return step if (step.attempt, self.plan.version) == (reference.attempt, reference.plan_version) else None
 
     def may_report(self, source: str, step_id: str) -> bool:
-        """True when this service may speak of the step: doors of adopted ones alone, and nobody else of those."""
+        """True when this service may speak of the step: doors of adopted ones alone, and nobody else of those; of a
+        wait, on which nobody works, none."""
         step = self.step(step_id)
+        if step is not None and step.plan_step.wait is not None:
+            return False
         return (source == "doors") == (step is not None and step.plan_step.adopted)
 
     def tools_of(self, step: PlanStep) -> tuple[ToolSpec, ...]:

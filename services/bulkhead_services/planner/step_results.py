@@ -23,6 +23,7 @@ from bulkhead_services.planner.assignments import (
     arm_step_timer,
     assign_ready_steps,
     done_inputs,
+    inputs_of_item,
     skip_steps,
 )
 from bulkhead_services.planner.drafts import request_draft
@@ -73,6 +74,10 @@ def on_verdict_reached(state: PlannerState, message: InboxMessage, body: Verdict
     state = replace(state, usage=state.usage + body.usage)
     if step is None:
         return Transition(state)
+    if step.plan_step.kind == "noop" or step.gathering is not None:
+        # What such a step hands on is proven otherwise; a worker could have proposed whatever it likes in its place.
+        reason = f"a verdict came on a step of action {step.plan_step.action}, which no checker judges"
+        return _retry_or_end(state, message, step, "rejected", (reason,), None, body.usage)
     if body.accepted and body.result.standing != "failed":
         return _accept_result(state, message, step, body.result, body.usage)
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
@@ -99,7 +104,9 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         is_unfit = step.plan_step.action == "tool" and body.failure.code in PLAN_CALL_UNFIT
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         if body.failure.code in NOT_REPEATABLE or is_unfit or step.plan_step.adopted:
-            if step.item is not None and maps.may_leave_out(state, step):
+            # What may have been done is for a person to look at, however many items may fail.
+            is_doubtful = body.failure.code == "uncertain_effect"
+            if step.item is not None and not is_doubtful and maps.may_leave_out(state, step):
                 return _leave_item_out(state, message, step, reasons, body.usage)
             return end_task(state, message, "failed", body.failure)
         if step.plan_step.action in WITHOUT_MODEL or (step.plan_step.over is not None and step.gathering is None):
@@ -107,17 +114,25 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
             ended = step_ended(state, step, "failed", reasons, None, body.usage)
             return _give_up(state, message, step, reasons).preceded_by(ended)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+    if not _is_informed(step, body):
+        reasons = ("the worker that had the step does not know its kind: update the workers",)
+        return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
     if step.gathering is not None:
         return _accept_result(state, message, step, maps.gathered_result(state, step, body.result), body.usage)
     if step.plan_step.over is not None:
         if body.items is None or body.items > step.plan_step.over.max_items:
             reasons = ("the step's list was not counted",)
             return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
-        return assign_ready_steps(maps.open_map(state, step, body.items), message)
+        inputs = inputs_of_item(state, step.plan_step, step.plan_step.over.of)
+        item_bytes = sum(len(row.model_dump_json().encode()) for row in inputs)
+        if excess := maps.find_excess(state, step, body.items, item_bytes):
+            ended = step_ended(state, step, "failed", (excess,), None, body.usage)
+            return _give_up(state, message, step, (excess,)).preceded_by(ended)
+        return assign_ready_steps(maps.open_map(state, step, body.items, item_bytes), message)
     if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
-    if step.plan_step.gate is not None and body.reasons:
+    if step.plan_step.action == "validate" and body.reasons:
         return _repeat_gated_step(state, message, step, body.reasons, body.usage)
     result = body.result
     if step.plan_step.action in PLAN_CALLS and not _is_word_of_doer(state, step, result):
@@ -127,7 +142,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         return _retry_or_end(state, message, step, "rejected", reasons, None, body.usage)
     skipped: tuple[str, ...] = ()
     if (branch := step.plan_step.branch) is not None:
-        if body.chosen not in (branch.otherwise, *(case.steps for case in branch.cases)):
+        choices = (branch.otherwise, *(case.steps for case in branch.cases))
+        if body.chosen not in [steps or (branch.of,) for steps in choices]:
             reasons = ("the worker chose steps that no case of the branch begins",)
             return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
         state, skipped = skip_steps(state, branch_targets(step.plan_step).difference(body.chosen))
@@ -139,6 +155,19 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage, skipped=skipped)
+
+
+def _is_informed(step: StepState, body: StepFinished) -> bool:
+    """True for the word of a worker that knows the step's action. One of an earlier version ends any noop at once: it
+    neither chooses nor counts."""
+    plan_step = step.plan_step
+    if step.gathering is not None:
+        return body.items == len(step.gathers)
+    if step.item is not None:
+        return body.items == step.item.index
+    if plan_step.action == "validate" and plan_step.gate is not None:
+        return bool(body.reasons) or body.chosen == (plan_step.gate.of,)
+    return plan_step.action != "branch" or bool(body.chosen)
 
 
 def _is_word_of_doer(state: PlannerState, step: StepState, result: Result) -> bool:

@@ -23,9 +23,11 @@ OVER = frozenset({"done", "left_out", "skipped"})
 
 @dataclass(frozen=True, slots=True)
 class OpenMap:
-    """A map whose list was read. items: of the list. begun: of these, from the first on. left_out: that failed."""
+    """A map whose list was read. items: of the list. item_bytes: of each one's inputs. begun: of these, from the first
+    on. left_out: that failed."""
 
     items: int
+    item_bytes: int = 0
     begun: int = 0
     left_out: int = 0
 

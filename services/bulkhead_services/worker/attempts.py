@@ -188,7 +188,8 @@ def finish_attempt(
     result = _result_of_attempt(attempt, content)
     done = state.with_attempt(ended_attempt(attempt))
     if not assigned.check or attempt.is_plan_call:
-        finished = StepFinished(**identity_of(assigned), result=result, usage=attempt.usage)
+        items = assigned.item.index if assigned.item is not None else None
+        finished = StepFinished(**identity_of(assigned), result=result, usage=attempt.usage, items=items)
         return Transition(done, (Send("planner", finished, contents=contents),))
     proposed = StepProposed(
         step=assigned.step,

@@ -41,6 +41,9 @@ def look_at_result(state: WorkerState, message: InboxMessage, attempt: StepAttem
         if isinstance(steps, Failure):
             return fail_attempt(state, attempt, steps)
         chosen = steps
+    if not reasons and not chosen:
+        # A worker that knows neither gates nor branches would say nothing, too.
+        chosen = tuple(looked_at.of for looked_at in (step.gate, step.branch) if looked_at is not None)
     finished = StepFinished(**identity_of(body), result=Result(), reasons=reasons, chosen=chosen)
     return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
 

@@ -76,7 +76,9 @@ def read_item(message: InboxMessage, body: StepAssigned, item: MapItem) -> Item 
         else row
         for row in body.inputs
     )
-    assigned = body.model_copy(update={"inputs": inputs})
+    # Its kind is noop for workers that know no items.
+    step = body.step if body.step.call is not None else body.step.model_copy(update={"kind": "agent"})
+    assigned = body.model_copy(update={"inputs": inputs, "step": step})
     return Item(value, assigned, "" if content.carried_text is not None else text)
 
 

@@ -51,7 +51,7 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
         return look_at_result(state, message, attempt)
     if body.gathering is not None:
         result, text = maps.gather_results(message, body, body.gathering)
-        return _finish_at_once(state, attempt, result, contents=(text,))
+        return _finish_at_once(state, attempt, result, items=len(body.inputs), contents=(text,))
     if body.step.over is not None:
         count = maps.count_items(message, body, body.step.over)
         if isinstance(count, Failure):

@@ -10,6 +10,7 @@ from bulkhead_contracts.plan import (
     ApprovalQuestion,
     Branch,
     BranchCase,
+    MapOver,
     PlanStep,
     PropertyCheck,
     QualityGate,
@@ -129,6 +130,12 @@ def test_a_plan_of_every_kind_passes():
 )
 def test_each_error_names_its_step_and_field(steps, code, words):
     assert words in errors(*steps)[code]
+
+
+def test_the_field_of_a_maps_items_has_so_many_characters():
+    field, tags = "/" + "x" * 120, agent("tags")
+    calls = lookup("m", "tags", id={"$item": field}).model_copy(update={"over": MapOver(of="tags", field=field)})
+    assert "over.field and $item at /id" in errors(tags, calls)["bad_arguments"]
 
 
 def test_waits_one_after_the_other_fit_into_the_deadline():

@@ -9,6 +9,7 @@ import pytest
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_cli.replay.fork import ForkEdit, plan_fork, read_edit, read_recorded_task, refuse_repeats
+from bulkhead_contracts.plan import ApprovalQuestion
 from tests.paths import HISTORIES
 
 
@@ -38,6 +39,17 @@ def test_what_was_not_accepted_runs_too():
     *_, last = past("failed_dependency").plan.steps
     found = fork("failed_dependency", last.id)
     assert found.taken == () and set(last.inputs) < set(found.again), "what it is built on was never accepted"
+
+
+def test_what_asks_a_person_runs_again_and_what_builds_on_it():
+    told = past("fan_out_join")
+    question = ApprovalQuestion(text="Shall it go on?")
+    steps = [
+        step.model_copy(update={"kind": "noop", "question": question}) if step.id == "w0" else step
+        for step in told.plan.steps
+    ]
+    told.plan = told.plan.model_copy(update={"steps": tuple(steps)})
+    assert plan_fork("told", told, "w1", ForkEdit()).again == ("w0", "w1", "join")
 
 
 def test_an_edited_objective_and_limits():

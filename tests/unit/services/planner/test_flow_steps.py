@@ -2,6 +2,7 @@
 
 import pytest
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.plan import (
     ASK_PERSON,
@@ -14,7 +15,7 @@ from bulkhead_contracts.plan import (
     TimedWait,
 )
 from bulkhead_contracts.result import Failure, Label, Result
-from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepPaused
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskCancelRequested, TaskEnded, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
@@ -82,10 +83,26 @@ def test_a_branch_skips_the_steps_of_its_other_cases_and_what_builds_on_them_alo
     play.replays()
 
 
+def test_a_skipped_branch_begins_none_of_its_steps(play):
+    steps = (
+        agent("ask"),
+        branch("which", "ask", ("again",)),
+        branch("again", "which", ("pay",), ("refund",)),
+        agent("pay", "again", "ask"),
+        agent("refund", "again", "ask"),
+        agent("end", "ask", "pay", "refund"),
+    )
+    submit(play, plan=Plan(steps=steps))
+    accepts(play, "ask")
+    finishes(play, "which", chosen=("ask",))
+    assert play.only_output(StepEnded).skipped == ("again", "pay", "refund")
+    assert assigned(play) == ["end"]
+
+
 def test_a_plan_whose_end_is_skipped_answers_with_its_last_result(play):
     submit(play, plan=Plan(steps=(agent("ask"), branch("which", "ask", ("end",)), agent("end", "which"))))
     accepts(play, "ask")
-    finishes(play, "which")
+    finishes(play, "which", chosen=("ask",))
     ended = play.only_output(TaskEnded)
     assert ended.status == "succeeded" and ended.result.content == play.add_content("result of ask")
 
@@ -95,6 +112,15 @@ def test_a_choice_that_no_case_has_is_not_believed(play):
     accepts(play, "ask")
     finishes(play, "which", chosen=("left", "right"))
     assert play.only_output(StepEnded).outcome == "failed" and assigned(play) == ["which"]
+
+
+@pytest.mark.parametrize("looking", [gate("ask"), branch("which", "ask", ("end",))])
+def test_a_worker_that_knows_no_gates_or_branches_lets_nothing_pass(play, looking):
+    submit(play, plan=Plan(steps=(agent("ask"), looking, agent("end", looking.id))))
+    accepts(play, "ask")
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
+        finishes(play, looking.id, attempt)
+    assert "update the workers" in play.only_output(TaskEnded).failure.message
 
 
 def test_a_gate_repeats_its_step_with_the_reasons_and_nothing_runs_meanwhile(play):
@@ -107,7 +133,7 @@ def test_a_gate_repeats_its_step_with_the_reasons_and_nothing_runs_meanwhile(pla
     rejects(play, "write", 2)
     assert play.only_output(StepAssigned).notes == ("it cites no source", "cite the passage")
     accepts(play, "write", 3)
-    finishes(play, "gate", 2)
+    finishes(play, "gate", 2, chosen=("write",))
     assert assigned(play) == ["end"]
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
     play.replays()
@@ -133,10 +159,12 @@ def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):
     assert (asking.step.action, asking.attempt, [tool.name for tool in asking.tools]) == ("approval", 2, [ASK_PERSON])
     assert asking.step.question.text == "The result of write does not pass: it cites no source"
     word = play.add_content("approved by ann", "tool_executor")
+    finishes(play, "gate", 2, reasons=("ask again",))
+    assert play.only_output(StepEnded).outcome == "rejected", "once asked, nobody but the person decides"
     label = Label(
         sha256=word.sha256, kind="tool_result", source=ASK_PERSON, observed_by="tool_executor", step_id="gate"
     )
-    finished = StepFinished(step_id="gate", attempt=2, plan_version=1, result=Result(content=word, provenance=(label,)))
+    finished = StepFinished(step_id="gate", attempt=3, plan_version=1, result=Result(content=word, provenance=(label,)))
     play.hears(finished, sender="worker")
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of write")
     play.replays()
@@ -155,6 +183,18 @@ def test_a_gate_that_cannot_be_evaluated_is_not_tried_again(play):
     assert "input_too_large" in play.only_output(TaskEnded).failure.message
 
 
+def test_a_step_that_no_message_can_hold_ends_its_task_by_name(play):
+    labels = tuple(Label(sha256=f"{n:064x}", kind="passage", observed_by="rag") for n in range(bounds.MAX_LABELS))
+    first = [agent(f"a{number}") for number in range(bounds.MAX_STEP_INPUTS)]
+    names = [step.id for step in first]
+    submit(play, plan=Plan(steps=(*first, agent("wide", *names), agent("end", "wide"))))
+    for name in names:
+        accepts(play, name, provenance=labels)
+    failure = play.only_output(TaskEnded).failure
+    assert failure.code == "step_too_large" and "step wide takes" in failure.message
+    assert not assigned(play)
+
+
 def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
     plan = Plan(steps=(agent("a"), plain("pause", "a", wait=TimedWait(duration_ms=3_600_000)), agent("b", "pause")))
     submit(play, plan=plan, limits=TaskLimits(deadline_ms=7_200_000))
@@ -167,6 +207,24 @@ def test_a_wait_is_nobodys_work_and_outlasts_the_time_of_a_step(play):
     assert assigned(play) == ["b"]
     assert play.only_output(StepAssigned).inputs[0].result.content == play.add_content("result of a")
     play.replays()
+
+
+def test_no_word_of_a_worker_ends_a_wait_or_prolongs_it(play):
+    submit(play, plan=Plan(steps=(plain("pause", wait=TimedWait(duration_ms=30_000)), agent("b", "pause"))))
+    finishes(play, "pause")
+    finishes(play, "pause", failure=Failure(code="cancelled", message="over"))
+    accepts(play, "pause")
+    play.hears(StepPaused(step_id="pause", attempt=1, plan_version=1, code="halted"), sender="worker")
+    assert not play.outputs and not play.state.pauses
+    play.fires(f"steps-{START_UNIX_MS + 30_000}")
+    assert assigned(play) == ["b"]
+
+
+def test_a_branch_waits_for_no_verdict(play):
+    submit(play, plan=BRANCHED)
+    accepts(play, "ask")
+    accepts(play, "which")
+    assert assigned(play) == ["which"] and play.only_output(StepEnded).outcome == "rejected"
 
 
 def test_a_wait_until_a_time_that_is_past_is_over_at_once_and_a_late_timer_ends_nothing(play):

@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead.plans import plans
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import MapOver, Plan, PlanStep
+from bulkhead_contracts.plan import MapOver, Plan, PlanStep, StepCall
 from bulkhead_contracts.result import Failure, Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded
@@ -32,10 +32,10 @@ def play() -> Playbook:
     return Playbook(Planner())
 
 
-def begin(play: Playbook, items: int, **over: object) -> None:
+def begin(play: Playbook, items: int, check: bool = True, **over: object) -> None:
     """A plan whose first step is done, and whose map has read a list of so many items."""
     lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
-    submit(play, plan=Plan(steps=(lines, fare_map(**over))))
+    submit(play, plan=Plan(steps=(lines, fare_map(**over))), check=check)
     accepts(play, "lines", provenance=(LIST_LABEL,))
     assert play.only_output(StepAssigned).step.id == "fares"
     finishes(play, "fares", items=items)
@@ -57,7 +57,8 @@ def assigned_ids(play: Playbook) -> list[str]:
 def test_so_many_items_run_at_once_and_the_next_begins_when_one_ends(play: Playbook) -> None:
     begin(play, 3)
     first, second = play.outputs_of(StepAssigned)
-    assert (first.step.id, first.step.action, first.step.over, first.check) == ("fares-0000", "agent", None, True)
+    assert (first.step.id, first.step.over, first.check) == ("fares-0000", None, True)
+    assert first.step.kind == "noop", "what knows no items ends it at once"
     assert (second.item.index, second.item.of, second.item.field) == (1, "lines", "/rows")
     assert first.step.prompt_text == fare_map().prompt_text, "the label of its text covers each item's"
     accepts(play, "fares-0001")
@@ -70,7 +71,7 @@ def test_so_many_items_run_at_once_and_the_next_begins_when_one_ends(play: Playb
         f"fares-000{index}" for index in range(3)
     ]
     assert play.outputs_of(StepStarted) == [], "a map has begun once"
-    finishes(play, "fares", 2, result=Result(content=play.add_content("[1,2,3]", "worker")))
+    finishes(play, "fares", 2, items=3, result=Result(content=play.add_content("[1,2,3]", "worker")))
     ended = play.only_output(TaskEnded)
     assert (ended.status, ended.steps_done, ended.steps_total) == ("succeeded", 2, 2)
     assert ended.result.summary == "" and LIST_LABEL in ended.result.provenance
@@ -80,8 +81,26 @@ def test_so_many_items_run_at_once_and_the_next_begins_when_one_ends(play: Playb
 def test_a_map_of_nothing_gathers_nothing(play: Playbook) -> None:
     begin(play, 0)
     assert play.only_output(StepAssigned).gathering is not None
-    finishes(play, "fares", 2, result=Result(content=play.add_content("[]", "worker")))
+    finishes(play, "fares", 2, items=0, result=Result(content=play.add_content("[]", "worker")))
     assert play.only_output(TaskEnded).status == "succeeded"
+
+
+def test_a_worker_that_knows_no_items_ends_none_and_gathers_nothing(play: Playbook) -> None:
+    begin(play, 1, check=False)
+    finishes(play, "fares-0000")
+    assert "update the workers" in play.only_output(StepEnded).reasons[0]
+    finishes(play, "fares-0000", 2, items=0)
+    assert play.only_output(StepAssigned).gathering is not None
+    finishes(play, "fares", 2)
+    assert "update the workers" in play.only_output(StepEnded).reasons[0]
+
+
+def test_a_verdict_is_no_gathered_list(play: Playbook) -> None:
+    begin(play, 1)
+    accepts(play, "fares-0000")
+    accepts(play, "fares", 2)
+    assert play.only_output(StepEnded).outcome == "rejected"
+    assert play.only_output(StepAssigned).gathering is not None
 
 
 def test_an_item_is_tried_again_as_any_step_and_nobody_takes_its_place(play: Playbook) -> None:
@@ -98,7 +117,7 @@ def test_a_failed_item_is_left_out_while_the_map_lets_it_and_is_told(play: Playb
     accepts(play, "fares-0001")
     accepts(play, "fares-0002")
     assert [row.result.standing for row in play.only_output(StepAssigned).inputs] == ["failed", "ok", "ok"]
-    finishes(play, "fares", 2, result=Result(content=play.add_content("[null,2,3]", "worker")))
+    finishes(play, "fares", 2, items=3, result=Result(content=play.add_content("[null,2,3]", "worker")))
     result = play.only_output(TaskEnded).result
     assert (result.standing, result.standing_reason) == ("degraded", "1 of 3 items failed")
     assert result.completeness.omissions[0].what == "item 0 of fares"
@@ -107,8 +126,8 @@ def test_a_failed_item_is_left_out_while_the_map_lets_it_and_is_told(play: Playb
 
 def test_one_failed_item_too_many_ends_the_map_with_the_reasons_of_all(play: Playbook) -> None:
     begin(play, 3, at_most=1)
-    fails(play, "fares-0000", code="uncertain_effect")
-    assert assigned_ids(play) == ["fares-0002"], "what may have been done is not done again"
+    fails(play, "fares-0000", code="approval_denied")
+    assert assigned_ids(play) == ["fares-0002"], "what was denied is not asked for again"
     for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         fails(play, "fares-0001", attempt)
     assert [body.step_id for body in play.outputs_of(StepCancelRequested)] == ["fares-0002"]
@@ -117,15 +136,21 @@ def test_one_failed_item_too_many_ends_the_map_with_the_reasons_of_all(play: Pla
     play.replays()
 
 
+def test_no_item_is_left_out_that_may_have_been_done(play: Playbook) -> None:
+    begin(play, 3, at_most=3)
+    fails(play, "fares-0000", code="uncertain_effect")
+    assert play.only_output(TaskEnded).failure.code == "uncertain_effect"
+
+
 def test_many_results_are_gathered_in_parts(play: Playbook) -> None:
     count = bounds.MAX_STEP_INPUTS + 2
     begin(play, count, parallel=64)
     for index in range(count):
         accepts(play, f"fares-{index:04}")
     assert assigned_ids(play)[-1] == "fares-g1"
-    finishes(play, "fares-g1", result=Result(content=play.add_content("[64,65]", "worker")))
+    finishes(play, "fares-g1", items=2, result=Result(content=play.add_content("[64,65]", "worker")))
     play.says()
-    finishes(play, "fares-g0", result=Result(content=play.add_content("[0]", "worker")))
+    finishes(play, "fares-g0", items=64, result=Result(content=play.add_content("[0]", "worker")))
     joined = play.only_output(StepAssigned)
     assert [row.step_id for row in joined.inputs] == ["fares-g0", "fares-g1"] and joined.gathering.joins
     play.replays()
@@ -138,9 +163,48 @@ def test_a_message_with_inputs_to_gather_fits_whatever_they_rest_on(play: Playbo
         accepts(play, f"fares-{index:04}", provenance=labels)
     gathering = play.only_output(StepAssigned)
     assert len(gathering.encode()) < bounds.MAX_MESSAGE_BYTES
-    finishes(play, "fares", 2, result=Result(content=play.add_content("[1]", "worker")))
+    finishes(play, "fares", 2, items=64, result=Result(content=play.add_content("[1]", "worker")))
     result = play.only_output(TaskEnded).result
     assert len(result.provenance) == bounds.MAX_LABELS and not result.completeness.complete
+
+
+def test_the_maps_of_a_task_are_bounded_together(play: Playbook) -> None:
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    count = bounds.MAX_MAP_ITEMS
+    steps = [fare_map(max_items=count, parallel=1).model_copy(update={"id": name}) for name in ("m0", "m1", "m2")]
+    submit(play, plan=Plan(steps=(lines, *steps)))
+    accepts(play, "lines")
+    finishes(play, "m0", items=count)
+    finishes(play, "m1", items=bounds.MAX_TASK_ITEMS - count)
+    assert play.only_output(StepAssigned).item is not None
+    finishes(play, "m2", items=1)
+    assert play.outputs_of(StepEnded)[0].reasons[0].startswith("map_too_large: with m2 the maps have 2001 items")
+    assert play.only_output(TaskEnded).failure.code == "step_failed"
+
+
+def test_the_inputs_of_a_tasks_items_are_bounded_together(play: Playbook) -> None:
+    labels = tuple(LIST_LABEL.model_copy(update={"sha256": f"{number:064x}"}) for number in range(bounds.MAX_LABELS))
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    wide = fare_map(max_items=bounds.MAX_MAP_ITEMS)
+    others = [lines.model_copy(update={"id": f"l{number}"}) for number in range(8)]
+    wide = wide.model_copy(update={"inputs": ("lines", *(step.id for step in others))})
+    submit(play, plan=Plan(steps=(lines, *others, wide)))
+    for step in (lines, *others):
+        accepts(play, step.id, provenance=labels)
+    finishes(play, "fares", items=bounds.MAX_MAP_ITEMS)
+    assert "bytes are allowed in a task" in play.outputs_of(StepEnded)[0].reasons[0]
+
+
+def test_an_item_of_a_call_is_handed_what_its_call_refers_to(play: Playbook) -> None:
+    lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
+    others = [lines.model_copy(update={"id": name}) for name in ("rate", "aside")]
+    call = StepCall(tool="calculate", arguments_json='{"of": {"$item": ""}, "at": {"$from": "rate"}}')
+    changes = {"call": call, "tools": ("calculate",), "inputs": ("lines", "rate", "aside")}
+    submit(play, plan=Plan(steps=(lines, *others, fare_map().model_copy(update=changes))))
+    for step_id in ("lines", "rate", "aside"):
+        accepts(play, step_id)
+    finishes(play, "fares", items=1)
+    assert [row.step_id for row in play.only_output(StepAssigned).inputs] == ["lines", "rate"]
 
 
 def test_a_map_whose_list_was_not_counted_is_not_run(play: Playbook) -> None:

@@ -1,17 +1,20 @@
 """Steps whose plan makes the call: the doer's labelled word is their result, without a verdict; what they may, and when
 they are not tried again."""
 
+import json
+
 import pytest
 
-from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL, ApprovalQuestion, Plan, PlanStep, StepCall
+from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL, ApprovalQuestion, MapOver, Plan, PlanStep, StepCall
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import Failure, Label, Result, digest_of
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner.assignments import _referred_flows
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
-from tests.unit.services.planner.test_playbook import CALC, PAY, submit
+from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, submit
 
 ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
 SUM = PlanStep(
@@ -90,6 +93,15 @@ def test_a_result_that_the_doer_did_not_label_is_not_accepted(play, changes):
     assert play.only_output(StepAssigned).attempt == 2
 
 
+@pytest.mark.parametrize("step", [SUM, ASKS])
+def test_a_verdict_takes_no_doers_or_persons_place(play, step):
+    begin(play, step)
+    accepts(play, "sum")
+    ended = play.only_output(StepEnded)
+    assert ended.outcome == "rejected" and "which no checker judges" in ended.reasons[0]
+    assert play.only_output(StepAssigned).attempt == 2
+
+
 @pytest.mark.parametrize(("trust", "flows"), [("user", (FLOW,)), ("untrusted", ())])
 def test_a_reference_to_a_field_of_a_call_is_a_flow_of_who_wrote_the_plan(play, trust, flows):
     begin(play, SUM, PAYS, trust=trust)
@@ -97,6 +109,13 @@ def test_a_reference_to_a_field_of_a_call_is_a_flow_of_who_wrote_the_plan(play, 
     assert play.only_output(StepAssigned).tools[0].feeds == bool(flows)
     finish(play, "sum")
     assert play.send_of(StepAssigned).step_grant.flows == flows, "the whole of a result is no field of it"
+
+
+def test_a_reference_that_no_flow_can_name_is_none():
+    field = "/" + "x" * 120
+    call = StepCall(tool="pay", arguments_json=json.dumps({"to": {"$item": field}}))
+    pays = PAYS.model_copy(update={"call": call, "over": MapOver(of="sum", field=field)})
+    assert _referred_flows((SUM, pays)) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ import pytest
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import Plan, PlanRejected, PlanStep
+from bulkhead_contracts.plan import (
+    ApprovalQuestion,
+    Branch,
+    BranchCase,
+    Plan,
+    PlanRejected,
+    PlanStep,
+    PropertyCheck,
+    QualityGate,
+)
 from bulkhead_contracts.result import Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepInput
 from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, TaskStopped
@@ -114,6 +123,20 @@ def test_given_results_that_do_not_fit_end_the_task(play, names, changes, said):
     submit(play, plan=CHAIN, given=tuple(held(play, name, **changes) for name in names))
     play.says(Progressed, TaskStopped, TaskEnded)
     assert said in play.only_output(TaskEnded).failure.message
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"question": ApprovalQuestion(text="Shall it be paid?")},
+        {"gate": QualityGate(of="a", checks=(PropertyCheck(test="cites"),), on_fail="person")},
+        {"branch": Branch(of="a", cases=(BranchCase(test="contains", text="yes", steps=("c",)),))},
+    ],
+)
+def test_no_task_takes_over_what_a_person_said_or_a_branch_chose(play, action):
+    asks = PlanStep(id="b", title="", instruction="", kind="noop", inputs=("a",), **action)
+    submit(play, plan=Plan(steps=(CHAIN.steps[0], asks, CHAIN.steps[2])), given=(held(play, "a"), held(play, "b")))
+    assert "chooses steps or asks a person" in play.only_output(TaskEnded).failure.message
 
 
 def test_a_full_plan_of_misfits_stays_within_its_bounds(play):

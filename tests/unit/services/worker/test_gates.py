@@ -35,16 +35,19 @@ def looks(play: Playbook, text: str, size_bytes: int = 0, **action) -> StepFinis
 
 
 def test_a_gate_says_why_a_result_does_not_pass(play):
-    assert looks(play, "the fee is 40", gate=GATE).reasons == ()
+    finished = looks(play, "the fee is 40", gate=GATE)
+    assert (finished.reasons, finished.chosen) == ((), ("a",))
 
 
 def test_a_gate_looks_at_its_own_step_alone(play):
     assert "does not stand in the answer" in looks(play, "nothing", gate=GATE).reasons[0]
 
 
-@pytest.mark.parametrize(("text", "chosen"), [('{"n": 1}', "x"), ('{"n": 2}', "y")])
-def test_a_branch_says_which_steps_it_begins(play, text, chosen):
-    assert looks(play, text, branch=BRANCH).chosen == (chosen,)
+@pytest.mark.parametrize(("text", "chosen"), [('{"n": 1}', "x"), ('{"n": 2}', "y"), ('{"n": 3}', "a")])
+def test_a_branch_says_which_steps_it_begins_and_what_it_looked_at_where_none(play, text, chosen):
+    nothing = BranchCase(test="is", text="3", steps=())
+    branch = BRANCH.model_copy(update={"cases": (*BRANCH.cases, nothing)})
+    assert looks(play, text, branch=branch).chosen == (chosen,)
 
 
 @pytest.mark.parametrize(

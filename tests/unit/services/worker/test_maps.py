@@ -8,7 +8,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import MapOver, PlanStep
 from bulkhead_contracts.result import Label, Result
-from bulkhead_contracts.step import Gathering, MapItem, StepFinished, StepInput
+from bulkhead_contracts.step import Gathering, MapItem, StepFinished, StepInput, StepProposed
 from bulkhead_services.worker.core import Worker
 from tests.playbook import Playbook
 from tests.unit.services.worker.test_playbook import assign, thinks
@@ -56,7 +56,7 @@ def test_what_is_no_list_of_so_many_items_is_not_run(play: Playbook, text: str, 
 
 @pytest.mark.parametrize("value", ["U1", {"line": "U1", "stops": list(range(100))}, "ä" * 3_000, None, "half \ud800"])
 def test_an_item_takes_the_place_of_its_list_among_the_inputs(play: Playbook, value: object) -> None:
-    step = MAP.model_copy(update={"over": None, "kind": "agent", "id": "s1"})
+    step = MAP.model_copy(update={"over": None, "id": "s1"})
     rows = inputs(play, json.dumps({"rows": [0, value]}))
     assign(play, step=step, inputs=rows, item=MapItem(of="lines", field="/rows", index=1))
     part = next(part for part in play.only_output(ModelCallRequested).parts if part.kind == "input")
@@ -65,8 +65,18 @@ def test_an_item_takes_the_place_of_its_list_among_the_inputs(play: Playbook, va
     whole = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     assert text == whole.encode("utf-8", "replace").decode()
     thinks(play, "2.90")
-    assert LABEL in play.outputs[0].body.result.provenance, "it rests on what its list rests on"
+    proposed = play.only_output(StepProposed)
+    assert LABEL in proposed.result.provenance, "it rests on what its list rests on"
+    assert proposed.step.kind == "agent"
     play.replays()
+
+
+def test_an_unchecked_item_says_which_it_is(play: Playbook) -> None:
+    step = MAP.model_copy(update={"over": None})
+    item = MapItem(of="lines", field="/rows", index=1)
+    assign(play, step=step, inputs=inputs(play, '{"rows": [0, 1]}'), item=item, check=False)
+    thinks(play, "2.90")
+    assert play.only_output(StepFinished).items == 1
 
 
 def test_an_item_that_the_list_lacks_fails(play: Playbook) -> None:
@@ -78,7 +88,9 @@ def test_an_item_that_the_list_lacks_fails(play: Playbook) -> None:
 def gather(play: Playbook, *results: Result, **gathering: object) -> tuple[Result, object]:
     rows = tuple(StepInput(step_id=f"s1-{number:04}", result=result) for number, result in enumerate(results))
     assign(play, step=MAP, inputs=rows, gathering=Gathering(**{"max_bytes": bounds.MAX_MAP_BYTES, **gathering}))
-    result = play.only_output(StepFinished).result
+    finished = play.only_output(StepFinished)
+    assert finished.items == len(results)
+    result = finished.result
     return result, json.loads(result.content.carried_text or play.texts[result.content.sha256])
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.plans.plan_types import must_run_again
+from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.task.uncertain import require_resolved_writes
@@ -213,8 +215,11 @@ def _chosen_step(steps: list[Json], name: str) -> Json:
 
 
 def _split_steps(steps: list[Json], accepted: list[str], first: str) -> tuple[list[str], list[str]]:
-    """The steps that run again (this one, those that depend on it, those without a result), and those taken over."""
+    """The steps that run again (this one, those without a result, those that always do, and what depends on them), and
+    those taken over."""
     rerun = {first} - {""} | {step["id"] for step in steps if step["id"] not in accepted}
+    unedited = [PlanStep.model_validate(step | {"title": "", "instruction": "", "acceptance": ""}) for step in steps]
+    rerun |= {step.id for step in unedited if must_run_again(step)}
     for _ in steps:
         rerun |= {step["id"] for step in steps if rerun & set(step["inputs"])}
     ids = [step["id"] for step in steps]
