@@ -88,6 +88,11 @@ class ApprovalQuestion(Contract):
     roles: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
     expires_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
 
+    @property
+    def sha256(self) -> str:
+        """Digest of the question: what a step's grant binds it to."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class PropertyCheck(Contract):
     """One property of a result's text. text: what it contains, lacks or matches (RE2); or a number, of words, or that

@@ -226,7 +226,7 @@ def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -
 def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
     """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
     assert state.plan is not None
-    calls = _granted_calls(state, step)
+    calls, question = _granted_calls(state, step), step.plan_step.question
     return StepGrant(
         tenant=message.tenant,
         task=message.task,
@@ -238,6 +238,7 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
         role=step.plan_step.role,
         flows=_granted_flows(state, step),
         calls=plans.without_figures(calls) if state.is_objective_of_model else calls,
+        question_sha256=question.sha256 if question is not None else "",
     )
 
 
