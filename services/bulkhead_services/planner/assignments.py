@@ -54,7 +54,8 @@ def adopt_plan(
         first_steps=state.first_steps or plan.steps,
         steps=StepTable.from_steps(_take_over_results(plan.steps, state.held_steps)),
         flowing_steps=tuple(step for step in plan.steps if step.flows),
-        referred_flows=_referred_flows(plan.steps),
+        # What nobody is asked about is for the submission to say, and not for who edits a draft.
+        referred_flows=_referred_flows(plan.steps) if state.submitted_plan is not None else {},
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
     taken_over = (

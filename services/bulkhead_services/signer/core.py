@@ -151,7 +151,7 @@ def grantable_tools(policies: GrantPolicies, requester: RequesterClaim, tenant: 
 def decide_approval(
     policies: GrantPolicies, request: SignatureRequested, tenant: str, task: str, now_unix_ms: int
 ) -> ApprovalGrant | Failure:
-    """A person's word about one call, or one act on prompts, to be signed, or why not."""
+    """A person's word about one call, one plan, or one act on prompts, to be signed, or why not."""
     requester = request.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant or policy is None:
