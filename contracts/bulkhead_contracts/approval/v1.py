@@ -17,11 +17,11 @@ APPROVING_ROLES = ("approver", "operator")
 Risk = Literal["low", "medium", "high"]
 Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]
-SignedKind = Literal["approval", "resolution", "prompt", "plan"]
-"""What a signed word is about: a call that waits; or an uncertain write, whose id is its `approval_id`, whose
+SignedKind = Literal["approval", "resolution", "prompt"]
+"""What a signed word is about: a call or a drafted plan that waits (of a plan, `approval_id` is its digest, and
+`arguments_sha256` that of the whole word); or an uncertain write, whose id is its `approval_id`, whose
 resolution has the digest `arguments_sha256`, and which happened when the decision is `granted`; or an act on
-prompts or a workflow, whose id is both its task and its `approval_id`; or a plan, whose digest is its `approval_id`,
-with the digest of the whole word."""
+prompts or a workflow, whose id is both its task and its `approval_id`."""
 
 
 def _is_approval(value: object) -> bool:
@@ -99,8 +99,8 @@ class DecideRequested(Body, type="mesh.approval.decide_requested"):
 class SignatureRequested(Body, type="mesh.approval.signature_requested"):
     """The gateway has a person's word signed (rpc); the signer looks whether the person's role allows it.
 
-    kind: `resolution` for a word on an uncertain write, `prompt` for an act on prompts or a workflow, `plan` for one on
-    a drafted plan. credential: the requester's own token where he has one; nothing stores or logs it.
+    kind: `resolution` for a word on an uncertain write, `prompt` for an act on prompts or a workflow. credential: the
+    requester's own token where he has one; nothing stores or logs it.
     """
 
     kind: Annotated[SignedKind, Field(exclude_if=_is_approval)] = "approval"

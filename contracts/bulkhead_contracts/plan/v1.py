@@ -89,8 +89,8 @@ class ApprovalQuestion(Contract):
     expires_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
 
     @property
-    def sha256(self) -> str:
-        """Digest of the question: what a step's grant binds it to."""
+    def signed_sha256(self) -> str:
+        """Digest of the question, which its step's grant holds."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 

@@ -52,8 +52,8 @@ def verify_plan_word(body: Body, tenant: str, task: str, verifier: Verifier) -> 
     if not isinstance(body, PlanDecided) or not body.token:
         return body
     try:
-        word = verifier.verify_approval(body.token, tenant=tenant, task=task, kind="plan")
-        signed = (word.approval_id, word.arguments_sha256, word.person, word.role)
+        approval = verifier.verify_approval(body.token, tenant=tenant, task=task)
+        signed = (approval.approval_id, approval.arguments_sha256, approval.person, approval.role)
         if signed == (body.sha256, body.signed_sha256, body.person, body.role):
             return body
         reason = "another word was signed"

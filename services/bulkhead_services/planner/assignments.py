@@ -239,7 +239,7 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
         role=step.plan_step.role,
         flows=_granted_flows(state, step),
         calls=plans.without_figures(calls) if state.is_objective_of_model else calls,
-        question_sha256=question.sha256 if question is not None else "",
+        question_sha256=question.signed_sha256 if question is not None else "",
     )
 
 

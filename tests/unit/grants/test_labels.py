@@ -153,7 +153,6 @@ WORD = PlanDecided(sha256="b" * 64, decision="approve", plan=Plan(steps=(STEP,))
 def plan_word(body: PlanDecided = WORD, by: str = "signer", **changes: Any) -> PlanDecided:
     """The body with the token of this service for the word on it, but for these changes."""
     claims = {
-        "kind": "plan",
         "tenant": PLACE[0],
         "task": PLACE[1],
         "approval_id": body.sha256,
@@ -179,7 +178,7 @@ def test_a_word_on_a_plan_that_the_signer_signed_is_left_as_it_is() -> None:
     "body",
     [
         plan_word(by="gateway"),
-        plan_word(kind="approval"),
+        plan_word(kind="resolution"),
         plan_word(task="t2"),
         plan_word(approval_id="c" * 64),
         plan_word(person="bob"),
@@ -188,7 +187,17 @@ def test_a_word_on_a_plan_that_the_signer_signed_is_left_as_it_is() -> None:
         plan_word().model_copy(update={"plan": None}),
         plan_word().model_copy(update={"token": "x.y.z"}),
     ],
-    ids=["of another", "on a call", "of a task", "on a plan", "of a person", "of a role", "turned", "edited", "forged"],
+    ids=[
+        "of another",
+        "on a write",
+        "of a task",
+        "on a plan",
+        "of a person",
+        "of a role",
+        "turned",
+        "edited",
+        "forged",
+    ],
 )
 def test_a_word_on_a_plan_that_the_signer_did_not_sign_loses_its_token(body: PlanDecided) -> None:
     assert verify_plan_word(body, *PLACE, VERIFIER) == body.model_copy(update={"token": ""})

@@ -342,7 +342,7 @@ def _question_sha256(arguments: Arguments) -> str:
     try:
         return ApprovalQuestion(
             text=arguments["question"], roles=tuple(arguments.get("roles", ())), expires_ms=arguments["expires_ms"]
-        ).sha256
+        ).signed_sha256
     except (KeyError, ValidationError):
         return ""
 

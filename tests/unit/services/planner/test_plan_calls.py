@@ -127,4 +127,4 @@ def test_a_malformed_call_is_refused_before_anything_runs(play):
 
 def test_the_grant_of_a_question_names_it(play):
     begin(play, ASKS)
-    assert play.send_of(StepAssigned).step_grant.question_sha256 == ASKS.question.sha256
+    assert play.send_of(StepAssigned).step_grant.question_sha256 == ASKS.question.signed_sha256

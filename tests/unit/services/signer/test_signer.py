@@ -12,7 +12,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.tools import catalog, packs
 from bulkhead_contracts import subjects
-from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested, SignedKind
+from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
@@ -377,17 +377,11 @@ async def _ask(gateway: Context, body: GrantRequested) -> GrantReplied:
     return answer
 
 
-@pytest.mark.parametrize("kind", ["approval", "plan"])
-def test_an_agent_approves_nothing_whatever_its_role(kind: SignedKind) -> None:
+def test_an_agent_approves_nothing_whatever_its_role() -> None:
     def decided(*, agent: bool) -> ApprovalGrant | Failure:
         person = RequesterClaim(tenant="acme", person="bob", role="approver", via="jwt", agent=agent)
         word = SignatureRequested(
-            kind=kind,
-            requester=person,
-            approval_id="a1",
-            arguments_sha256="0" * 64,
-            decision="granted",
-            requested_unix_ms=NOW,
+            requester=person, approval_id="a1", arguments_sha256="0" * 64, decision="granted", requested_unix_ms=NOW
         )
         return decide_approval(policies(), word, "acme", "t1", NOW)
 

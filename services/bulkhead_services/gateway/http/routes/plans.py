@@ -96,7 +96,6 @@ class PlanRoutes:
         )
         now_unix_ms = self._context.clock()
         ask = SignatureRequested(
-            kind="plan",
             requester=claim,
             approval_id=body.sha256,
             arguments_sha256=decided.signed_sha256,

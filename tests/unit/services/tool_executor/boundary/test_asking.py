@@ -71,7 +71,7 @@ async def test_a_step_asks_its_plans_question_and_no_other(desk: Desk, changes: 
     arguments = {name: value for name, value in (ASKED | changes).items() if value is not None}
     job = desk.job(ASK_PERSON, arguments)
     assert job.authority.step is not None
-    step = job.authority.step.model_copy(update={"question_sha256": question.sha256})
+    step = job.authority.step.model_copy(update={"question_sha256": question.signed_sha256})
     job = replace(job, authority=replace(job.authority, step=step))
     tool: Any = SimpleNamespace(spec=ToolSpec(name=ASK_PERSON, description="", parameters_json="{}", effect="write"))
     if not is_other:
