@@ -79,9 +79,9 @@ class StepGrant(Contract):
     """Rights of one step attempt. Tools must be a subset of the task grant's.
 
     role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not
-    known. flows, calls: of the plan, so that nobody has to believe a worker what it declares. constraints: hold
-    beside the task's. parent_sha256: of the task grant that it narrows, without its signature; written where
-    it is signed.
+    known. flows, calls: of the plan, so that nobody has to believe a worker what it declares. question_sha256: of the
+    one question that its plan asks a person; "" where it asks none. constraints: hold beside the task's.
+    parent_sha256: of the task grant that it narrows, without its signature; written where it is signed.
     """
 
     kind: Literal["step"] = "step"
@@ -96,6 +96,7 @@ class StepGrant(Contract):
     role: Annotated[str, Field(max_length=32, exclude_if=operator.not_)] = ""
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
+    question_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
     constraints: Constraints = ()
     parent_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
 

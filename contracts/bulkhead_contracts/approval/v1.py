@@ -18,7 +18,8 @@ Risk = Literal["low", "medium", "high"]
 Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]
 SignedKind = Literal["approval", "resolution", "prompt"]
-"""What a signed word is about: a call that waits; or an uncertain write, whose id is its `approval_id`, whose
+"""What a signed word is about: a call or a drafted plan that waits (of a plan, `approval_id` is its digest, and
+`arguments_sha256` that of the whole word); or an uncertain write, whose id is its `approval_id`, whose
 resolution has the digest `arguments_sha256`, and which happened when the decision is `granted`; or an act on
 prompts or a workflow, whose id is both its task and its `approval_id`."""
 

@@ -88,6 +88,11 @@ class ApprovalQuestion(Contract):
     roles: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
     expires_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
 
+    @property
+    def signed_sha256(self) -> str:
+        """Digest of the question, which its step's grant holds."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class PropertyCheck(Contract):
     """One property of a result's text. text: what it contains, lacks or matches (RE2); or a number, of words, or that
@@ -250,7 +255,8 @@ class PlanProposed(Body, type="mesh.plan.proposed"):
 
 class PlanDecided(Body, type="mesh.plan.decided"):
     """A person's word on the proposed plan of this digest. plan: the steps that he would have run in its place.
-    redraft: of a rejection; another draft is made, which is told the reason."""
+    redraft: of a rejection; another draft is made, which is told the reason. token: the signer's, over all the rest;
+    without it the word decides nothing."""
 
     sha256: Sha256
     decision: Literal["approve", "reject"]
@@ -259,6 +265,12 @@ class PlanDecided(Body, type="mesh.plan.decided"):
     redraft: bool = False
     person: Name
     role: Name
+    token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES, exclude_if=operator.not_)] = ""
+
+    @property
+    def signed_sha256(self) -> str:
+        """Digest of all of it, which the signer signs."""
+        return hashlib.sha256(self.model_dump_json(exclude={"token"}).encode()).hexdigest()
 
 
 class PlanAdopted(Body, type="mesh.plan.adopted"):

@@ -227,6 +227,7 @@ class Verifier:
 
     def verify_approval(self, token: str, *, tenant: str, task: str, kind: SignedKind = "approval") -> ApprovalGrant:
         """A person's word of this kind that the signer signed, for a call of this task. Raises GrantRefused."""
+        self._refresh_keys()
         claims = self._verified_claims(token)
         if claims["_issuer"] != "signer":
             raise GrantRefused("wrong_issuer", "a person's word must be signed by signer")

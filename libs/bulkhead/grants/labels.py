@@ -4,7 +4,7 @@ In: a body, who said it and in which task. Out: the same body; a label that does
 source says so to every reader after this one: to the judge, and to the person beside the answer.
 
 A label that comes straight from its observer stands by the broker's word for the author; one that was handed on, by
-its signature.
+its signature. A person's word on a plan counts for a decider by the signer's token alone, as that on a call does.
 """
 
 import operator
@@ -15,9 +15,10 @@ from typing import TypeVar, get_args
 
 from pydantic import BaseModel
 
-from bulkhead.grants import Verifier
+from bulkhead.grants import GrantRefused, Verifier
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
+from bulkhead_contracts.plan import PlanDecided
 from bulkhead_contracts.result import Label
 from bulkhead_contracts.step import Evidence
 from bulkhead_contracts.types import Body
@@ -44,6 +45,22 @@ class _LabelContext:
 def verify_labels(body: B, sender: str, tenant: str, task: str, verifier: Verifier) -> B:
     """The body; itself, when all of its labels verify for the task that it is about."""
     return _verify_contract(body, _LabelContext(sender, tenant, task, verifier))
+
+
+def verify_plan_word(body: Body, tenant: str, task: str, verifier: Verifier) -> Body:
+    """The body; a person's word on a plan without its token, where the signer did not sign this word for the task."""
+    if not isinstance(body, PlanDecided) or not body.token:
+        return body
+    try:
+        approval = verifier.verify_approval(body.token, tenant=tenant, task=task)
+        signed = (approval.approval_id, approval.arguments_sha256, approval.person, approval.role)
+        if signed == (body.sha256, body.signed_sha256, body.person, body.role):
+            return body
+        reason = "another word was signed"
+    except GrantRefused as error:
+        reason = str(error)
+    log.warning("plan_word_unverified", tenant=tenant, task=task, person=body.person, reason=reason)
+    return body.model_copy(update={"token": ""})
 
 
 def _verify_contract(value: M, reading: _LabelContext) -> M:

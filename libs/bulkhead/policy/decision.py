@@ -39,7 +39,7 @@ def decide(proposal: CallProposal, policy: CedarPolicy) -> CallRuling:
     except UnfitArguments as error:
         return forbid_call("arguments", "unfit_arguments", f"the arguments of {tool.name} do not fit: {error}")
     answer = policy.rule_on_call(proposal, context)
-    return _combine_rulings(answer, call_taint, policy, risk, tool)
+    return _combine_rulings(answer, call_taint, policy, risk, proposal)
 
 
 def risk_of(tool: ToolSpec) -> Risk:
@@ -86,7 +86,10 @@ def _cedar_context(proposal: CallProposal, taint: Taint, risk: Risk) -> dict[str
     }
 
 
-def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, risk: Risk, tool: ToolSpec) -> CallRuling:
+def _combine_rulings(
+    answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, risk: Risk, proposal: CallProposal
+) -> CallRuling:
+    tool, step = proposal.tool, proposal.step
     values = tuple(finding.why for finding in taint.findings)
     effect: Effect = answer.effect
     rule, code, reasons = answer.rule, "", [answer.why]
@@ -99,7 +102,7 @@ def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, ri
         # It is made to be asked about: no rule of a tenant answers in a person's place.
         rule = "question" if effect == "permit" else rule
         effect = "ask"
-        reasons = ["the plan asks a person", *values]
+        reasons = [f"{'the plan' if step is not None and step.question_sha256 else 'an agent'} asks a person", *values]
     elif taint.findings:
         if effect == "permit":
             rule = "taint"

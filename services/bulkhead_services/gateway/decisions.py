@@ -1,6 +1,6 @@
-"""People's words about calls that wait: signed by the signer, passed on to the executor.
+"""People's words about calls and plans that wait: signed by the signer, passed on to the executor or the planner.
 
-In: who decides, about what, and how. Out: a durable `ApprovalDecided`, or a Problem. The executor looks again at all of
+In: who decides, about what, and how. Out: a durable `ApprovalDecided`, or a Problem. Who gets it looks again at all of
 it: what is refused here is refused early, in words for people.
 """
 
@@ -77,7 +77,12 @@ class Decisions:
         return row
 
     async def send_signed(
-        self, ask: SignatureRequested, task: str, index: str, make_body: Callable[[str], Body]
+        self,
+        ask: SignatureRequested,
+        task: str,
+        index: str,
+        make_body: Callable[[str], Body],
+        to: str = "tool_executor",
     ) -> None:
         """Have a word signed, and pass on what its token makes. Raises Problem (403, 503)."""
         tenant, person = ask.requester.tenant, ask.requester.person
@@ -90,7 +95,7 @@ class Decisions:
                 failure = reply.failure
                 raise Problem(403, failure.code, _DOES_NOT_COUNT, failure.message, failure.hint)
             await self._context.publisher.send(
-                "tool_executor", make_body(reply.token), tenant=tenant, task=task, index=index, actor=person
+                to, make_body(reply.token), tenant=tenant, task=task, index=index, actor=person
             )
         except RpcRefused as error:
             raise unavailable(f"the signer, which signs decisions, does not answer: {error}") from error

@@ -54,7 +54,8 @@ def adopt_plan(
         first_steps=state.first_steps or plan.steps,
         steps=StepTable.from_steps(_take_over_results(plan.steps, state.held_steps)),
         flowing_steps=tuple(step for step in plan.steps if step.flows),
-        referred_flows=_referred_flows(plan.steps),
+        # What nobody is asked about is for the submission to say, and not for who edits a draft.
+        referred_flows=_referred_flows(plan.steps) if state.submitted_plan is not None else {},
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
     taken_over = (
@@ -258,7 +259,7 @@ def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -
 def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
     """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
     assert state.plan is not None
-    calls = _granted_calls(state, step)
+    calls, question = _granted_calls(state, step), step.plan_step.question
     return StepGrant(
         tenant=message.tenant,
         task=message.task,
@@ -270,6 +271,7 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
         role=step.plan_step.role,
         flows=_granted_flows(state, step),
         calls=plans.without_figures(calls) if state.is_objective_of_model else calls,
+        question_sha256=question.signed_sha256 if question is not None else "",
     )
 
 

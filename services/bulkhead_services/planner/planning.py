@@ -206,9 +206,10 @@ def _adopt_or_propose(
 
 
 def on_plan_decided(state: PlannerState, message: InboxMessage, body: PlanDecided) -> Transition[PlannerState]:
-    """A person approves the proposed plan, with its steps or his own, or rejects it. A word on another one is late."""
+    """A person approves the proposed plan, with its steps or his own, or rejects it. A word on another one is late, and
+    one whose token does not verify, which the shell has taken away, is nobody's."""
     proposed = state.proposed
-    if state.phase != "drafting" or proposed is None or body.sha256 != proposed.steps_sha256:
+    if not body.token or state.phase != "drafting" or proposed is None or body.sha256 != proposed.steps_sha256:
         return Transition(state)
     if body.decision == "approve":
         return _run_approved_plan(state, message, body, proposed)

@@ -151,7 +151,7 @@ def grantable_tools(policies: GrantPolicies, requester: RequesterClaim, tenant: 
 def decide_approval(
     policies: GrantPolicies, request: SignatureRequested, tenant: str, task: str, now_unix_ms: int
 ) -> ApprovalGrant | Failure:
-    """A person's word about one call, or one act on prompts, to be signed, or why not."""
+    """A person's word about one call, one plan, or one act on prompts, to be signed, or why not."""
     requester = request.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant or policy is None:
@@ -225,7 +225,8 @@ def _choose_tools(
         return tuple(sorted({*request.tools, *agents})), ()
     usable = sorted({name for name in policy.tools if name in policies.tools})
     granted = tuple(name for name in usable if name in agents or _is_given_unasked(policies, policy, request, name))
-    return granted, tuple(name for name in usable if name not in granted)
+    # What asks a person comes with a plan that asks, and is no tool that anybody misses.
+    return granted, tuple(name for name in usable if name not in granted and name != ASK_PERSON)
 
 
 def _is_given_unasked(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, name: str) -> bool:

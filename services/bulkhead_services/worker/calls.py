@@ -17,6 +17,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, resource_token
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
+from bulkhead_contracts.plan import planned_ids
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
@@ -128,12 +129,16 @@ def _call_key(attempt: StepAttempt, tool: ToolSpec, call: ToolCall, arguments: d
     """The idempotency key.
 
     For a write: (step, tool, arguments, how often already), the same in every attempt and plan version, so that a
-    step which is tried again does not repeat its side effects. For a read: the place in this attempt.
+    step which is tried again does not repeat its side effects; of an item (map, item), so that a fork whose list has
+    others before it does not either. For a read: the place in this attempt.
     """
     assigned = attempt.assigned
     if tool.effect == "write":
         written = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
-        name = f"write/{assigned.step.id}/{tool.name}/{written}/{_count_earlier_same(attempt, call)}"
+        place = assigned.step.id
+        if attempt.item_name:
+            place = f"{planned_ids(place)[-1]}/{attempt.item_name}"
+        name = f"write/{place}/{tool.name}/{written}/{_count_earlier_same(attempt, call)}"
     else:
         name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{len(attempt.turns)}/{index}"
     digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()

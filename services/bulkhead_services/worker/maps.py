@@ -7,15 +7,16 @@ is a content of its own, by this service, and nobody's word: what the list rests
 
 import itertools
 import json
+from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
 from bulkhead.flow import InboxMessage, bounded
 from bulkhead.flow.content import reference
-from bulkhead.flow.step_calls import UnresolvedReference, read_result
+from bulkhead.flow.step_calls import UnresolvedReference, find_field, read_result, readable_references
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import MapOver
-from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, Result
+from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, Result, digest_of
 from bulkhead_contracts.step import Gathering, MapItem, StepAssigned
 
 MAX_TOLD_CUTS = 16
@@ -46,11 +47,13 @@ def count_items(message: InboxMessage, body: StepAssigned, over: MapOver) -> int
 
 
 class Item(NamedTuple):
-    """An item of a map: its value; the step with it in the list's place; its text, "" where the step carries it."""
+    """An item of a map: its value; the step with it in the list's place; its text, "" where the step carries it.
+    name: of the item in every list that has it, wherever it stands there."""
 
     value: object
     assigned: StepAssigned
     text: str
+    name: str
 
 
 def read_item(message: InboxMessage, body: StepAssigned, item: MapItem) -> Item | Failure:
@@ -79,12 +82,40 @@ def read_item(message: InboxMessage, body: StepAssigned, item: MapItem) -> Item 
     # Its kind is noop for workers that know no items.
     step = body.step if body.step.call is not None else body.step.model_copy(update={"kind": "agent"})
     assigned = body.model_copy(update={"inputs": inputs, "step": step})
-    return Item(value, assigned, "" if content.carried_text is not None else text)
+    call, listed = body.step.call, _list_text(message, body, item.of)
+    fields = tuple(row.field for row in readable_references(call) if not row.step_id) if call is not None else ("",)
+    name = _name_items(listed or "", item.field, fields)[item.index]
+    return Item(value, assigned, "" if content.carried_text is not None else text, name)
+
+
+@lru_cache(maxsize=4)
+def _name_items(text: str, field: str, item_fields: tuple[str, ...]) -> tuple[str, ...]:
+    """A name for each item of a list: the digest of what a call takes from it, and which of those that are equal it
+    is. Items have their names when others come before them."""
+    counts, names = Counter[str](), []
+    items = _parse_items(text, field)
+    for item in items if isinstance(items, list) else ():
+        digest = digest_of(json.dumps([_field_or_none(item, name) for name in item_fields], sort_keys=True))
+        names.append(f"{digest}.{counts[digest]}")
+        counts[digest] += 1
+    return tuple(names)
+
+
+def _field_or_none(item: object, field: str) -> object:
+    try:
+        return find_field(item, field)
+    except UnresolvedReference:
+        return None
+
+
+def _list_text(message: InboxMessage, body: StepAssigned, step_id: str) -> str | None:
+    """The text of the result that has the list; None where it was too long to be read."""
+    result = _source_of(body, step_id)
+    return message.contents.get(result.content.sha256) if result.content is not None else result.summary
 
 
 def _read_items(message: InboxMessage, body: StepAssigned, source: MapOver | MapItem) -> list[object] | Failure:
-    result = _source_of(body, source.of)
-    text = message.contents.get(result.content.sha256) if result.content is not None else result.summary
+    text = _list_text(message, body, source.of)
     if text is None:
         reason = f"the list of {source.of} takes more than {bounds.MAX_MAP_BYTES} bytes"
         return Failure.from_text("list_too_long", reason, "have it made shorter, or split")

@@ -74,6 +74,8 @@ class StepAttempt:
 
     assigned: StepAssigned
     grant: str
+    item_name: str = ""
+    """Of an item of a map, whatever its place in the list is; "" of any other step."""
     phase: Phase = "thinking"
     turns: tuple[Turn, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()

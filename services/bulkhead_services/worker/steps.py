@@ -81,6 +81,7 @@ def _begin_item(
     item = maps.read_item(message, attempt.assigned, map_item)
     if isinstance(item, Failure):
         return fail_attempt(state, attempt, item)
+    attempt = replace(attempt, item_name=item.name)
     if attempt.is_plan_call:
         return _begin_attempt(state, message, attempt, item.value)
     decision = _begin_attempt(state, message, replace(attempt, assigned=item.assigned))
@@ -227,15 +228,18 @@ def _arguments_json(assigned: StepAssigned) -> str:
     """The step as words, and what it builds on by reference: a worker reads no content."""
     arguments: dict[str, object] = {"text": assigned.step.prompt_text}
     if assigned.inputs:
-        arguments["inputs"] = [_input_argument(step_input) for step_input in assigned.inputs]
+        arguments["inputs"] = [_input_argument(assigned, step_input) for step_input in assigned.inputs]
     if assigned.notes:
         arguments["notes"] = list(assigned.notes)
     return json.dumps(arguments, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _input_argument(step_input: StepInput) -> dict[str, object]:
-    """One result, with what it says of itself: the agent builds on it as a model would."""
-    argument: dict[str, object] = {"step": step_input.step_id, "title": step_input.title}
+def _input_argument(assigned: StepAssigned, step_input: StepInput) -> dict[str, object]:
+    """One result, with what it says of itself: the agent builds on it as a model would. An item without its place in
+    the list: elsewhere in another one it is the same call."""
+    argument: dict[str, object] = {"step": step_input.step_id}
+    if assigned.item is None or assigned.item.of != step_input.step_id:
+        argument["title"] = step_input.title
     result = step_input.result
     if result.standing != "ok":
         argument["standing"] = f"{result.standing}: {result.standing_reason}"[: bounds.MAX_SUMMARY_CHARS].rstrip(": ")

@@ -27,7 +27,7 @@ async def test_a_conversation_on_a_phone(world: World, browser: Browser) -> None
         assert await page.locator(".doings li").count() >= 2, "what was told stays when the answer is there"
         assert not await looked.axe()
         await page.locator(".mark").first.click()
-        await page.locator(".passage", has_text="25 days before").wait_for()
+        await page.locator(".cited", has_text="25 days before").wait_for()
         assert await page.evaluate(SIDEWAYS) <= 0, "a phone scrolls down, not sideways"
         assert not await looked.axe()
 

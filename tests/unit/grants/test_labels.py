@@ -1,19 +1,22 @@
 """Provenance labels are verified before a decider sees them, and one that does not verify says so from then on."""
 
+from typing import Any
+
 import pytest
 
 from bulkhead.flow import Decider, InboxMessage, Send, Transition
 from bulkhead.grants import Signer, Verifier, new_signing_seed, public_of
-from bulkhead.grants.labels import verify_labels
+from bulkhead.grants.labels import verify_labels, verify_plan_word
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
-from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.plan import Plan, PlanDecided, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.eventually import until
 
-SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker", "gateway")}
+SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker", "gateway", "signer")}
 VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
 REF = ContentRef(author="rag", sha256="a" * 64, size_bytes=1)
 PLACE = ("demo", "t1")
@@ -142,3 +145,59 @@ async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
             good,
             forged.model_copy(update={"source": "unverified: fares.md", "trust": "untrusted", "signature": ""}),
         )
+
+
+WORD = PlanDecided(sha256="b" * 64, decision="approve", plan=Plan(steps=(STEP,)), person="ann", role="approver")
+
+
+def plan_word(body: PlanDecided = WORD, by: str = "signer", **changes: Any) -> PlanDecided:
+    """The body with the token of this service for the word on it, but for these changes."""
+    claims = {
+        "tenant": PLACE[0],
+        "task": PLACE[1],
+        "approval_id": body.sha256,
+        "arguments_sha256": body.signed_sha256,
+        "decision": "granted",
+        "person": body.person,
+        "role": body.role,
+        "via": "api_key",
+        "decided_unix_ms": 1,
+        **changes,
+    }
+    token = Signer(by, SEEDS[by]).sign_approval(ApprovalGrant.model_validate(claims))
+    return body.model_copy(update={"token": token})
+
+
+def test_a_word_on_a_plan_that_the_signer_signed_is_left_as_it_is() -> None:
+    body = plan_word()
+    assert verify_plan_word(body, *PLACE, VERIFIER) is body
+    assert PlanDecided.model_validate_json(body.encode()).signed_sha256 == WORD.signed_sha256
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        plan_word(by="gateway"),
+        plan_word(kind="resolution"),
+        plan_word(task="t2"),
+        plan_word(approval_id="c" * 64),
+        plan_word(person="bob"),
+        plan_word(role="operator"),
+        plan_word().model_copy(update={"decision": "reject"}),
+        plan_word().model_copy(update={"plan": None}),
+        plan_word().model_copy(update={"token": "x.y.z"}),
+    ],
+    ids=[
+        "of another",
+        "on a write",
+        "of a task",
+        "on a plan",
+        "of a person",
+        "of a role",
+        "turned",
+        "edited",
+        "forged",
+    ],
+)
+def test_a_word_on_a_plan_that_the_signer_did_not_sign_loses_its_token(body: PlanDecided) -> None:
+    assert verify_plan_word(body, *PLACE, VERIFIER) == body.model_copy(update={"token": ""})

@@ -414,7 +414,11 @@ def test_a_number_that_policies_cannot_compare_is_refused(amount: float) -> None
 
 def test_a_question_is_asked_whatever_a_rule_permits() -> None:
     ask = tool(ASK_PERSON, {"question": TEXT}, effect="write", sinks={"question": "text"})
-    asked = decide(proposal(ask, {"question": "Pay?"}, ASKED, granted=(ASK_PERSON,)), policy(tools=(*TOOLS, ask)))
-    assert (asked.effect, asked.rule, asked.reasons[0]) == ("ask", "question", "the plan asks a person")
+    own = proposal(ask, {"question": "Pay?"}, ASKED, granted=(ASK_PERSON,))
+    assert own.step is not None
+    of_plan = replace(own, step=own.step.model_copy(update={"question_sha256": "a" * 64}))
+    for call, who in ((own, "an agent"), (of_plan, "the plan")):
+        asked = decide(call, policy(tools=(*TOOLS, ask)))
+        assert (asked.effect, asked.rule, asked.reasons[0]) == ("ask", "question", f"{who} asks a person")
     forbids = policy('@id("none") forbid (principal, action in Action::"writes", resource);', (*TOOLS, ask))
     assert decide(proposal(ask, {"question": "Pay?"}, granted=(ASK_PERSON,)), forbids).effect == "forbid"

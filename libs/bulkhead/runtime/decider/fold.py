@@ -15,7 +15,7 @@ from bulkhead.bus import wire
 from bulkhead.bus.port import StoredMessage
 from bulkhead.flow import Decider, InboxMessage, Output, Send, SetTimer
 from bulkhead.grants import Signer
-from bulkhead.grants.labels import verify_labels
+from bulkhead.grants.labels import verify_labels, verify_plan_word
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import ReceivedMessage
@@ -266,7 +266,9 @@ class FoldHandler:
         if decider is not None:
             for ref in decider.wanted_contents(message.body):
                 contents[ref.sha256] = await self._context.blobs.get_text(message.tenant, ref)
-        body = verify_labels(message.body, message.sender, message.tenant, message.task, self._context.verifier)
+        tenant, task, verifier = message.tenant, message.task, self._context.verifier
+        body = verify_labels(message.body, message.sender, tenant, task, verifier)
+        body = verify_plan_word(body, tenant, task, verifier)
         return as_message(message if body is message.body else replace(message, body=body), contents)
 
     async def _publish_outputs(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from bulkhead.bus.port import WrongLastSequence
 from bulkhead.grants.attribution import verified_attribution
 from bulkhead.policy.attribution import UNKNOWN_SOURCE
@@ -24,7 +26,7 @@ from bulkhead.tools.api import Arguments
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.plan import ASK_PERSON
+from bulkhead_contracts.plan import ASK_PERSON, ApprovalQuestion
 from bulkhead_contracts.provenance import Attribution, Isolation, ValueOrigin
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallRequested
@@ -53,6 +55,7 @@ MAX_INLINE_BYTES = 1_000
 MAX_POINTER_CHARS = 200
 MAX_WHY_CHARS = 400
 """Of each reason: all of a request to people, in whatever script, must fit one message."""
+RESULTS_NOTE = "results, as the step's worker words them: nobody checked that these are all, and unchanged"
 RulingFunction = Callable[[CallProposal], CallRuling]
 IsolationOf = Callable[[RegisteredTool], Isolation]
 
@@ -106,6 +109,9 @@ class Gate:
                 f"the arguments take {len(canonical)} bytes in canonical form; {bounds.MAX_ARGUMENTS_BYTES} are allowed"
             )
             raise JobRefused(Failure.from_text("bad_arguments", message, "send less at once"))
+        question_sha256 = job.authority.step.question_sha256 if job.authority.step is not None else ""
+        if tool.spec.name == ASK_PERSON and question_sha256 and _question_sha256(arguments) != question_sha256:
+            raise JobRefused(_other_question_failure(request.step_id))
         calls_before = await self._calls_before(job, tool)
         planned_before = await self._planned_before(job, tool)
         attribution = verified_attribution(request, job.tenant, job.task, self._context.verifier)
@@ -227,7 +233,7 @@ class Gate:
         request, now_unix_ms = job.request, self._context.clock()
         tool = proposal.tool
         values = {(value.pointer, value.text): value for value in proposal.values or ()}
-        # Of a question of the plan; both can only narrow who may decide, and until when.
+        # Those of the plan where the grant has its question; an agent's own only narrow what holds without them.
         question = proposal.arguments if tool.name == ASK_PERSON else {}
         ttl_ms = min(self._ttl_ms, question.get("expires_ms", self._ttl_ms))
         found_values = tuple(
@@ -242,7 +248,7 @@ class Gate:
             tool=tool.name,
             arguments_json=canonical_and_digest[0],
             arguments_sha256=canonical_and_digest[1],
-            preview=render_preview(tool.name, proposal.arguments),
+            preview=render_preview(tool.name, proposal.arguments, RESULTS_NOTE if question.get("results") else ""),
             risk=ruling.risk,
             why=tuple(escape_invisible(reason)[:MAX_WHY_CHARS] for reason in _reasons_of(ruling))[
                 : bounds.MAX_FINDINGS
@@ -329,6 +335,21 @@ def _decision_deadline_unix_ms(task: TaskGrant) -> int:
 def _reasons_of(ruling: CallRuling) -> tuple[str, ...]:
     finding_reasons = (f"{finding.pointer}: {finding.why}" for finding in ruling.findings)
     return (*ruling.reasons, *(reason for reason in finding_reasons if reason not in ruling.reasons))
+
+
+def _question_sha256(arguments: Arguments) -> str:
+    """Digest of the question that is asked by these arguments; "" of what no plan can ask."""
+    try:
+        return ApprovalQuestion(
+            text=arguments["question"], roles=tuple(arguments.get("roles", ())), expires_ms=arguments["expires_ms"]
+        ).signed_sha256
+    except (KeyError, ValidationError):
+        return ""
+
+
+def _other_question_failure(step_id: str) -> Failure:
+    message = f"this is not the question of step {step_id}: its text, roles or time are not those that the plan states"
+    return Failure.from_text("other_question", message, "ask the step's question as the plan has it")
 
 
 def _forbidden_failure(tool: RegisteredTool, ruling: CallRuling) -> Failure:

@@ -2,7 +2,8 @@
 
 In: a call whose request names the plan's call, with labels. Out: its attribution, or None where the arguments are not
 the plan's. Nothing here believes the worker: labels are verified, and contents read under the names that they sign. A
-value that stands in none of them counts as a model's.
+value that stands in none of them counts as a model's. What a reference brought is nobody's word for also standing in
+the plan: only its literals are the asker's.
 """
 
 from bulkhead.flow.step_calls import follows_call, list_references
@@ -14,7 +15,7 @@ from bulkhead.runtime.doer.protocol import Job
 from bulkhead.tools.api import Arguments
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import PLAN_CALL, planned_ids
-from bulkhead_contracts.provenance import Attribution
+from bulkhead_contracts.provenance import Attribution, ValueOrigin
 from bulkhead_contracts.result import digest_of
 from bulkhead_contracts.tool import ToolCallRequested
 
@@ -44,7 +45,19 @@ async def attribute_plan_call(
     (attribution,) = await attributor.attribute_calls(job.tenant, [call], sources, step, is_complete=is_complete)
     if attribution is None:
         return None
+    referring_places = [reference.argument for reference in list_references(basis.call)]
     # Sources that the worker kept back are not known, and what stands in no text may come from anywhere.
-    unknown = {UNKNOWN_SOURCE} if list_references(basis.call) else set()
-    shown_sources = tuple(sorted(unknown.union(attribution.shown)))
-    return attribution.model_copy(update={"least": "model", "shown": shown_sources, "observed_by": OBSERVER})
+    unknown = {UNKNOWN_SOURCE} if referring_places else set()
+    changes = {"shown": tuple(sorted(unknown.union(attribution.shown))), "least": "model", "observed_by": OBSERVER}
+    values = tuple(
+        _without_user(value)
+        if any(f"{value.pointer}/".startswith(f"{place}/") for place in referring_places)
+        else value
+        for value in attribution.values
+    )
+    return attribution.model_copy(update=changes | {"values": values})
+
+
+def _without_user(value: ValueOrigin) -> ValueOrigin:
+    origins = tuple(origin for origin in value.origins if origin.source != "user")
+    return value.model_copy(update={"origins": origins})

@@ -34,9 +34,9 @@ _ADDRESS_SIGNS = re.compile(r"[@/\\]|\.\w|^[\d.,+-]+$")
 _LAST_USUAL_LATIN = 0x17F
 
 
-def render_preview(tool: str, arguments: Mapping[str, Any]) -> str:
-    """One line per value; what is cut says so."""
-    lines = [tool]
+def render_preview(tool: str, arguments: Mapping[str, Any], note: str = "") -> str:
+    """One line per value; what is cut says so. note: what people are to know of the arguments, of this house."""
+    lines = [tool, f"  ({note})"] if note else [tool]
     value_lines = [f"  {place}: {_render_value(value)}" for place, value in _iterate_leaves(arguments)]
     # Long values last: a text that fills the page must not push the recipient out of it.
     lines += [

@@ -154,6 +154,7 @@ def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):
     gated = (agent("write"), gate("write", on_fail="person"), agent("end", "gate"))
     submit(play, plan=Plan(steps=gated), tools=(ask,))
     accepts(play, "write")
+    assert play.send_of(StepAssigned).step_grant.tools == (), "it has no question yet"
     finishes(play, "gate", reasons=("it cites no source",))
     asking = play.only_output(StepAssigned)
     assert (asking.step.action, asking.attempt, [tool.name for tool in asking.tools]) == ("approval", 2, [ASK_PERSON])

@@ -142,3 +142,8 @@ def test_a_failure_that_would_come_again_ends_the_task(play, step, code, is_repe
 def test_a_malformed_call_is_refused_before_anything_runs(play):
     begin(play, SUM, PAYS.model_copy(update={"call": StepCall(tool="pay", arguments_json="[")}))
     assert play.send_of(TaskEnded).body.failure.code == "plan_rejected"
+
+
+def test_the_grant_of_a_question_names_it(play):
+    begin(play, ASKS)
+    assert play.send_of(StepAssigned).step_grant.question_sha256 == ASKS.question.signed_sha256

@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import Plan, PlanAdopted, PlanDecided, PlanProposed, PlanRejected, PlanStep
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanDecided, PlanProposed, PlanRejected, PlanStep, StepCall
 from bulkhead_contracts.provenance import PlannedCall
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskPaused
@@ -31,7 +31,8 @@ def proposed(play: Playbook, call: str = "plan-1-1") -> PlanProposed:
 
 
 def decides(play: Playbook, proposal: PlanProposed, decision: str, **more) -> None:
-    body = PlanDecided(sha256=proposal.sha256, decision=decision, person="ann", role="approver", **more)
+    fields = {"token": "as the shell has verified it", "person": "ann", "role": "approver", **more}
+    body = PlanDecided(sha256=proposal.sha256, decision=decision, **fields)
     play.hears(body, sender="gateway")
 
 
@@ -56,6 +57,20 @@ def test_a_word_on_another_plan_decides_nothing(play):
     assert not play.outputs
     answers(play, draft({"id": "a"}))
     assert not play.outputs, "the same reply, once more"
+
+
+def test_a_word_without_a_verified_token_decides_nothing(play):
+    proposal = proposed(play)
+    decides(play, proposal, "approve", token="")
+    assert not play.outputs
+
+
+def test_a_reference_of_an_edited_plan_is_no_flow(play):
+    call = StepCall(tool="calculate", arguments_json='{"expression": {"$from": "z", "field": "/total"}}')
+    first = PlanStep(id="z", title="", instruction="", kind="noop", call=StepCall(tool="calculate"))
+    second = PlanStep(id="y", title="", instruction="", kind="noop", inputs=("z",), call=call)
+    decides(play, proposed(play), "approve", plan=Plan(steps=(first, second)))
+    assert play.send_of(StepAssigned).step_grant.flows == (), "an edit says nothing that nobody is asked about"
 
 
 def test_a_rejected_plan_ends_the_task_with_the_reason(play):

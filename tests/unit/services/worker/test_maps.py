@@ -6,9 +6,10 @@ import pytest
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import MapOver, PlanStep
+from bulkhead_contracts.plan import MapOver, PlanStep, StepCall
 from bulkhead_contracts.result import Label, Result
 from bulkhead_contracts.step import Gathering, MapItem, StepFinished, StepInput, StepProposed
+from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
 from tests.playbook import Playbook
 from tests.unit.services.worker.test_playbook import assign, thinks
@@ -114,3 +115,47 @@ def test_what_does_not_fit_is_cut_and_told(play: Playbook) -> None:
     assert listed == [1, None, 2]
     [omission] = result.completeness.omissions
     assert (omission.reason, omission.detail) == ("truncated", "item 65")
+
+
+def write_keys(play: Playbook, *items: object, attempt: int = 1, to: object = {"$item": "/mail"}) -> list[str]:
+    """The key of the write of each item of this list, in its order."""
+    mail = ToolSpec(name="send_mail", description="sends", parameters_json="{}", effect="write")
+    call = StepCall(tool="send_mail", arguments_json=json.dumps({"to": to}))
+    keys = []
+    for index in range(len(items)):
+        step = PlanStep(id=f"mails-{index:04}", title="", instruction="", kind="noop", inputs=("lines",), call=call)
+        rows, item = inputs(play, json.dumps({"rows": items})), MapItem(of="lines", field="/rows", index=index)
+        assign(play, step=step, tools=(mail,), inputs=rows, item=item, attempt=attempt)
+        keys.append(play.only_output(ToolCallRequested).call_id)
+    return keys
+
+
+ANN, BOB = {"mail": "ann@b.example", "row": 1}, {"mail": "bob@b.example", "row": 2}
+
+
+def test_the_write_of_an_item_has_its_key_wherever_the_item_stands(play: Playbook) -> None:
+    ann, bob = write_keys(play, ANN, BOB)
+    assert ann != bob and write_keys(play, ANN, BOB, attempt=2) == [ann, bob]
+    again = Playbook(Worker())
+    [eve, *moved] = write_keys(again, {"mail": "eve@b.example"}, {**ANN, "row": 2}, BOB)
+    assert moved == [ann, bob] and eve not in moved, "what the call does not take from an item is none of its key"
+
+
+def test_writes_of_equal_items_are_told_apart_by_their_order(play: Playbook) -> None:
+    ann, bob, second_ann = write_keys(play, ANN, BOB, {**ANN, "row": 7})
+    assert len({ann, bob, second_ann}) == 3
+    assert write_keys(Playbook(Worker()), ANN, ANN, BOB) == [ann, second_ann, bob]
+    assert len(set(write_keys(Playbook(Worker()), ANN, BOB, to="all@b.example"))) == 2, "each is a write of its own"
+
+
+def test_an_agents_write_of_an_item_has_its_key_wherever_the_item_stands(play: Playbook) -> None:
+    pay = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
+    keys = []
+    for items, index in ((["U1", "U2"], 1), (["U2", "U1"], 0), (["U1", "U2"], 0)):
+        play = Playbook(Worker())
+        step = MAP.model_copy(update={"over": None, "kind": "agent", "id": f"s1-{index:04}", "tools": ("pay",)})
+        item = MapItem(of="lines", field="/rows", index=index)
+        assign(play, step=step, tools=(pay,), inputs=inputs(play, json.dumps({"rows": items})), item=item)
+        thinks(play, calls=(("pay", '{"amount": 1}'),))
+        keys.append(play.only_output(ToolCallRequested).call_id)
+    assert keys[0] == keys[1] != keys[2], "the same words about another item are another write"

@@ -1,27 +1,28 @@
 """The plan of a task over HTTP: every role of a tenant reads it; approvers and operators decide about a drafted one.
 
-In: requests of people and programs. Out: the plan, or problem details. The planner takes the first word on a plan,
-which is bound to its digest.
+In: requests of people and programs. Out: the plan, or problem details. The planner takes the first word on a plan that
+the signer signed, which is bound to its digest.
 """
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.gateway_api.tasks import PlanDocument, PlanQuery
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import SignatureRequested
 from bulkhead_contracts.plan import Plan, PlanDecided
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import existing_task, json_response, parse_body
 from bulkhead_services.gateway.http.schemas import PlanDecisionReceipt, PlanDecisionSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
-from bulkhead_services.gateway.problems import Problem, not_stored
+from bulkhead_services.gateway.problems import Problem
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 MAX_BODY_BYTES = bounds.MAX_MESSAGE_BYTES - bounds.MAX_HEADER_BYTES
@@ -37,8 +38,10 @@ class PlanRoutes:
         bodies: GatewayRequestBodies,
         feeds: InboxFeeds,
         checks: SubmissionChecks,
+        decisions: Decisions,
     ) -> None:
         self._context, self._auth, self._bodies, self._feeds, self._checks = context, auth, bodies, feeds, checks
+        self._decisions = decisions
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -91,20 +94,19 @@ class PlanRoutes:
             person=claim.person,
             role=claim.role,
         )
-        try:
-            # Edits differ by their digest: one that the planner refuses may be followed by another.
-            edit = plan.steps_sha256 if plan is not None else ""
-            await self._context.publisher.send(
-                "planner",
-                decided,
-                tenant=feed.tenant,
-                task=feed.task,
-                cause=feed.view.request_id,
-                index=f"plan/{body.sha256}/{body.decision}/{edit}",
-                actor=claim.person,
-            )
-        except (BusUnavailable, PublishRefused) as error:
-            raise not_stored(error) from error
+        now_unix_ms = self._context.clock()
+        ask = SignatureRequested(
+            requester=claim,
+            approval_id=body.sha256,
+            arguments_sha256=decided.signed_sha256,
+            decision="granted" if body.decision == "approve" else "denied",
+            requested_unix_ms=now_unix_ms,
+            credential=self._auth.token_of(request),
+        )
+        index = f"plan/{body.sha256}/{claim.person}/{decided.signed_sha256}/{now_unix_ms}"
+        await self._decisions.send_signed(
+            ask, feed.task, index, lambda token: decided.model_copy(update={"token": token}), to="planner"
+        )
         url = f"/v1/tasks/{feed.task}"
         receipt = PlanDecisionReceipt(task_id=feed.task, status_url=url, decision=body.decision)
         return json_response(receipt, 202, {"Location": url})

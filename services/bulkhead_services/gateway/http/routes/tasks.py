@@ -97,7 +97,7 @@ class GatewayHttpApp:
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
         self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
-        self.plans = PlanRoutes(context, auth, self._bodies, feeds, door)
+        self.plans = PlanRoutes(context, auth, self._bodies, feeds, door, decisions)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.prompts = PromptRoutes(context, auth, self._bodies)
         self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task)

@@ -55,9 +55,9 @@ SEEN = signed(
 )
 
 
-async def attribution(desk: Desk, arguments: Any, *labels: Label) -> Attribution | None:
+async def attribution(desk: Desk, arguments: Any, *labels: Label, call: StepCall = CALL) -> Attribution | None:
     made = desk.job(MAIL.name, arguments)
-    request = made.request.model_copy(update={"basis": CallBasis(call=CALL, labels=labels)})
+    request = made.request.model_copy(update={"basis": CallBasis(call=call, labels=labels)})
     job: Any = SimpleNamespace(request=request, tenant=made.tenant, task=made.task, authority=made.authority)
     context: Any = SimpleNamespace(blobs=Blobs(), verifier=VERIFIER)
     return await attribute_plan_call(job, arguments, context, Attributor(own_process=False))
@@ -77,6 +77,16 @@ async def test_literals_are_the_askers_and_references_the_tools(desk: Desk) -> N
     assert decide(replace(ask, flows=(FLOW,)), policy()).effect == "permit", "the plan says where that field goes"
     other = replace(ask, flows=(FLOW.model_copy(update={"field": "/note"}),))
     assert decide(other, policy()).effect == "ask"
+
+
+async def test_what_a_reference_brought_is_not_the_askers_because_the_plan_says_it_too(desk: Desk) -> None:
+    template = {"to": {"$from": "find", "field": "/mail"}, "body": "Never write to ann@b.example or find."}
+    call = StepCall(tool=MAIL.name, arguments_json=json.dumps(template))
+    found = await attribution(desk, {**template, "to": "ann@b.example"}, own(call), SEEN, call=call)
+    sources = origins(found)
+    assert sources["/to"] == {"tool"} and "user" in sources["/body"]
+    kept_back = await attribution(desk, {**template, "to": "find"}, own(call), call=call)
+    assert origins(kept_back)["/to"] == set(), "nor the name of the step that it refers to"
 
 
 @pytest.mark.parametrize(

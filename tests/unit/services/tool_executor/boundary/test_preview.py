@@ -86,3 +86,7 @@ def test_names_of_letters_are_bounded() -> None:
 def test_a_letter_that_is_named_obeys_nothing_itself() -> None:
     line = render_preview("mail", {"to": "bob@example.com\u202e\u200bmoc"})
     assert "\u202e" not in line and "\u200b" not in line and "RIGHT-TO-LEFT OVERRIDE" in line
+
+
+def test_a_note_stands_before_the_values() -> None:
+    assert render_preview("ask", {"results": "ok"}, "not checked") == 'ask\n  (not checked)\n  results: "ok"'
