@@ -18,7 +18,7 @@ from bulkhead_contracts.approval import APPROVING_ROLES, ApprovalGrant, Signatur
 from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
-from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
+from bulkhead_contracts.plan import ASK_PERSON, WORKER_ROLE, Delegation, RoleSpec
 from bulkhead_contracts.prompt import TRIAL
 from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
