@@ -157,9 +157,9 @@ class SyncMesh(_SyncForm[Mesh]):
         """A task by its id; nothing is asked yet. Raises Unfit."""
         return SyncTask(self._core.task(task_id), self._loop)
 
-    def session(self, session_id: str = "", **options: Any) -> SyncSession:
-        """A conversation, as `Mesh.session` makes it. Raises Unfit."""
-        return SyncSession(self._core.session(session_id, **options), self._loop)
+    @wraps(Mesh.session)
+    def session(self, *args: Any, **options: Any) -> SyncSession:  # noqa: D102 - Its words are those of Mesh.session.
+        return SyncSession(self._core.session(*args, **options), self._loop)
 
     submit = _block_for_task(Mesh.submit)
     sessions = _block(Mesh.sessions)

@@ -197,6 +197,7 @@ async def _record_plans(recorder: ExampleRecorder, on: Stage, ann: httpx.AsyncCl
     wrong = word | {"sha256": "0" * 64}
     await recorder.record_problem(bob, "decidePlan", 409, "not_in_review", body=wrong, task_id=task)
     await recorder.record(bob, "decidePlan", 202, body=word, task_id=task)
+    await until(lambda: _has_ended(ann, f"/v1/tasks/{task}"))
     wait = {"id": "w", "title": "", "instruction": "", "kind": "noop", "wait": {}}
     unfit = SUBMISSION | {"plan": {"steps": [wait]}}
     await recorder.record_problem(ann, "submitTask", 422, "plan_rejected", body=unfit, **{"Idempotency-Key": "unfit"})
