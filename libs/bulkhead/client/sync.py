@@ -158,7 +158,7 @@ class SyncMesh(_SyncForm[Mesh]):
         return SyncTask(self._core.task(task_id), self._loop)
 
     @wraps(Mesh.session)
-    def session(self, *args: Any, **options: Any) -> SyncSession:  # noqa: D102 - Its words are those of Mesh.session.
+    def session(self, *args: Any, **options: Any) -> SyncSession:
         return SyncSession(self._core.session(*args, **options), self._loop)
 
     submit = _block_for_task(Mesh.submit)
