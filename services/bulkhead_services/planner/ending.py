@@ -65,7 +65,8 @@ def release_and_asker(claims: TaskGrant | None) -> tuple[str, str]:
 
 def _result_of_task(state: PlannerState) -> Result | None:
     """The result of the final step, as the steps before it let it be answered. Where that one is skipped it is the
-    result of the last step on which nothing that is done builds: the branch that skipped it has one, at least."""
+    result of the last step on which nothing that is done builds: the branch that skipped it has one, at least. Where a
+    person approves one result at the end, it is that."""
     answers = {
         step.plan_step.id: DoneStep(
             step.plan_step.id, step.result, any(tool.effect == "write" for tool in state.tools_of(step.plan_step))
@@ -76,7 +77,12 @@ def _result_of_task(state: PlannerState) -> Result | None:
     done = [step.plan_step for step in state.steps if step.status == "done" and not step.map_id]
     built_on = {name for plan_step in done for name in plan_step.inputs}
     last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in built_on), "")
-    final = answers.pop(state.final_step_id if state.final_step_id in answers else last, None)
+    answer_id = state.final_step_id if state.final_step_id in answers else last
+    while (step := state.step(answer_id)) and step.plan_step.question and len(step.plan_step.inputs) == 1:
+        # What a person releases is the answer, and not his yes.
+        answers.pop(answer_id, None)
+        answer_id = step.plan_step.inputs[0]
+    final = answers.pop(answer_id, None)
     return settle_task_answer(final, tuple(answers.values())) if final is not None else None
 
 

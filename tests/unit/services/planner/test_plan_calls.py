@@ -54,8 +54,8 @@ def begin(play: Playbook, *steps: PlanStep, trust: str = "user") -> None:
 
 
 def finish(play: Playbook, step: str, attempt: int = 1, failure: Failure | None = None, **changes) -> None:
-    ref = play.add_content("2", "tool_executor")
-    tool = {"sum": "calculate", "pays": "pay"}[step]
+    ref = play.add_content("granted" if step == "release" else "2", "tool_executor")
+    tool = {"sum": "calculate", "pays": "pay", "release": ASK_PERSON}[step]
     label = Label(sha256=ref.sha256, kind="tool_result", source=tool, observed_by="tool_executor", step_id=step)
     result = Result(content=ref, provenance=(label.model_copy(update=changes),))
     if failure is not None:
@@ -147,3 +147,13 @@ def test_a_malformed_call_is_refused_before_anything_runs(play):
 def test_the_grant_of_a_question_names_it(play):
     begin(play, ASKS)
     assert play.send_of(StepAssigned).step_grant.question_sha256 == ASKS.question.signed_sha256
+
+
+def test_what_a_person_releases_at_the_end_is_the_answer(play):
+    release = ASKS.model_copy(update={"id": "release", "inputs": ("sum",)})
+    begin(play, SUM, release)
+    finish(play, "sum")
+    summed = play.state.step("sum").result
+    finish(play, "release")
+    assert play.only_output(TaskEnded).result.content == summed.content
+    play.replays()
