@@ -33,7 +33,7 @@ that began is known."""
 
 
 class LapsedAuthority(ValueError):
-    """Nobody in whose name the run could begin; the message says who is missing."""
+    """Lack of a person in whose name the run could begin; the message says who is missing."""
 
 
 class StoresTasks(Protocol):
