@@ -212,6 +212,9 @@ MAX_PUSH_WAITING = 32  # for one receiver, of one task; then those between the f
 
 # Ratings
 MAX_RATERS = 100  # people and judges that rate one task, by kind
+MAX_RATING_CHANGES = 20  # of one of these
+
+# Sessions
 MAX_SESSION_TURNS = 1_000
 MAX_SESSION_PARTICIPANTS = 32
 MAX_WINDOW_TURNS = 20  # of a session, that are shown whole
@@ -223,7 +226,6 @@ MAX_SESSION_SUMMARY_CHARS = 4_000
 DEFAULT_SUMMARY_COST_USD_MICROS = 200_000  # of all summaries of one session
 MAX_LOST_FIGURES = 20  # that a session's summary names as left out
 MAX_TURN_INPUTS = 4  # parts of a session's memory that a turn is shown
-MAX_RATING_CHANGES = 20  # of one of these
 
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask

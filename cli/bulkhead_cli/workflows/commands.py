@@ -11,6 +11,7 @@ import typer
 
 from bulkhead.client import Mesh
 from bulkhead.text import amounts
+from bulkhead.tools.catalog import tool_rows
 from bulkhead.workflows.compose import list_workflow_problems, plain_tool
 from bulkhead.workflows.difference import FieldChange, compare_workflows
 from bulkhead.workflows.files import read_workflow, workflow_schema, write_workflow
@@ -115,7 +116,9 @@ async def check_file(file: File, at: GatewayOptions) -> Exit:
     """Check a file as the planner checks a plan, with the tools and workflows of the gateway's tenant."""
     content = _read_file(file)
     async with at.gateway_target().mesh_client() as mesh:
-        tools = [plain_tool(tool.name) for tool in (await mesh.tools()).tools]
+        shipped_tools = {row.spec.name: row.spec for row in tool_rows()}
+        names = [tool.name for tool in (await mesh.tools()).tools]
+        tools = [shipped_tools.get(name) or plain_tool(name) for name in names]
         nested: dict[str, WorkflowContent] = {}
         for ref in content.nested_refs:
             inner_name, _, number = ref.partition(".")

@@ -13,6 +13,8 @@ from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Title,
 
 StepKind = Literal["agent", "noop"]
 StepAction = Literal["agent", "noop", "tool", "approval", "validate", "branch", "wait", "map"]
+ACTION_FIELDS = ("call", "question", "gate", "branch", "wait", "over")
+"""Of a step that does something else than its kind says."""
 RetryMode = Literal["with_feedback", "fresh"]
 """Whether the next attempt at a step is told why the last one was not accepted."""
 Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
@@ -25,7 +27,7 @@ WORKER_ROLE = "step"
 """Of a step that names no other role."""
 ASK_PERSON = "ask_person"
 """The tool by which a step of action `approval` asks a person: policy asks about each of its calls."""
-PLAN_CALL = "plan call "
+PLAN_CALL_SOURCE = "plan call "
 """The source of a label of a person's own call, before its step's id."""
 AGENT_TOOL = "agent_"
 """The tool of a remote agent is called by this and the agent's name: providers of models take no dot in it."""

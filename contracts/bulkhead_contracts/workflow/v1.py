@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
-from ..plan.v1 import PlanStep
+from ..plan.v1 import ACTION_FIELDS, PlanStep
 from ..prompt.v1 import canonical_sha256, describe_value_misfit
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
@@ -41,7 +41,6 @@ ParameterValue = Annotated[str, StringConstraints(max_length=bounds.MAX_WORKFLOW
 """A value as text: `12.5`, `true`."""
 ParameterValues = Annotated[dict[Name, ParameterValue], Field(max_length=bounds.MAX_WORKFLOW_PARAMETERS)]
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
-ACTION_FIELDS = ("call", "question", "gate", "branch", "wait", "over")
 FILLED_FIELDS = frozenset(
     {"title", "instruction", "acceptance", "text", "at_least", "at_most", "arguments_json", "parameters"}
 )

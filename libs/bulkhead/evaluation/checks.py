@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from bulkhead.evaluation.answers import CaseAnswer, ToolCallRecord
 from bulkhead.evaluation.cases import Check, ExpectedCall, ExpectedNumber, LengthBounds, compile_pattern
 from bulkhead.evaluation.python_checks import run_python_check
+from bulkhead.flow.step_calls import FENCED
 from bulkhead.grounding.personal_data import find_personal_data
 
-FENCE = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\d[\d.,'\u2019\u00a0\u202f]*")
 _GROUPED = re.compile(r"[-+]?\d{1,3}([,.'\u2019\u00a0\u202f])\d{3}(?:\1\d{3})*")
 _BLANKS = re.compile(r"\s+")
@@ -174,7 +174,7 @@ def _possible_readings(raw: str) -> Iterator[float]:
 def _schema_failure(schema: object, text: str) -> str:
     import jsonschema_rs
 
-    fenced = FENCE.match(text.strip())
+    fenced = FENCED.match(text.strip())
     try:
         document = json.loads(fenced[1] if fenced else text.strip())
     except (ValueError, RecursionError):

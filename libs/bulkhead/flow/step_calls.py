@@ -17,7 +17,9 @@ from bulkhead_contracts.result import Failure
 FROM, FIELD, ITEM = "$from", "field", "$item"
 MAX_REFERENCES = 64
 MAX_POINTER_CHARS = 200
-_MARKER, _FENCE = re.compile(r"\[#[0-9a-f]{12}\]"), re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
+_MARKER = re.compile(r"\[#[0-9a-f]{12}\]")
+FENCED = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
+"""A text that is one fenced block."""
 NO_ITEM = object()
 """In place of an item, where the step is no `map`: None is an item, too."""
 
@@ -117,7 +119,7 @@ def load_result_json(text: str) -> object:
     """The JSON of a result: bare or in one fenced block, without the markers of citations that the model gateway leaves
     in a model's words. Raises ValueError."""
     plain = _MARKER.sub("", text).strip()
-    fenced = _FENCE.match(plain)
+    fenced = FENCED.match(plain)
     return bounded.load_json(fenced[1] if fenced else plain)
 
 

@@ -15,11 +15,10 @@ from bulkhead.flow.step_calls import MAX_POINTER_CHARS, Reference, list_referenc
 from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
-from bulkhead_contracts.plan import ASK_PERSON, MapOver, PlanStep
+from bulkhead_contracts.plan import ACTION_FIELDS, ASK_PERSON, MapOver, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
-ACTION_FIELDS = ("call", "question", "gate", "branch", "wait", "over")
 WITHOUT_MODEL = frozenset({"validate", "branch", "wait"})
 """Actions of which no model has a turn and no tool a call, unless a gate asks a person."""
 OPEN_KEYWORDS = frozenset({"$ref", "$dynamicRef", "anyOf", "oneOf", "allOf", "patternProperties"})

@@ -1,11 +1,12 @@
 """Live events of calls as sentences: what an agent looks at, and what came of it. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from bulkhead.text.amounts import format_count, format_duration
+from bulkhead_contracts.tool import CallEvent
 
-CALL_EVENTS = frozenset({"tool.started", "tool.ended", "retrieval.started", "retrieval.ended"})
+CALL_EVENTS = frozenset(get_args(CallEvent))
 
 
 def describe_call(event: str, data: Mapping[str, Any]) -> str:

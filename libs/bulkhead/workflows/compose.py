@@ -48,8 +48,6 @@ class ComposedPlan:
     objective: str
     steps: tuple[PlanStep, ...]
     fixed: frozenset[str]
-    is_fixed: bool
-    """No value of a parameter stands in the objective."""
 
 
 def complete_values(content: WorkflowContent, values: Mapping[str, str]) -> dict[str, ParameterValue]:
@@ -84,7 +82,7 @@ def compose_run(
     objective = _fill_text(content.objective, completed)
     if not 0 < len(objective) <= bounds.MAX_OBJECTIVE_CHARS:
         raise ComposeError(f"the objective has {len(objective):,} characters, of 1 to {bounds.MAX_OBJECTIVE_CHARS:,}")
-    return ComposedPlan(objective, tuple(steps), frozenset(fixed), not PLACEHOLDER.search(content.objective))
+    return ComposedPlan(objective, tuple(steps), frozenset(fixed))
 
 
 def list_workflow_problems(

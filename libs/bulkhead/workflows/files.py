@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from bulkhead.flow import bounded
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
-from bulkhead_contracts.workflow import ACTION_FIELDS, WorkflowContent
+from bulkhead_contracts.plan import ACTION_FIELDS
+from bulkhead_contracts.workflow import WorkflowContent
 
 MAX_FILE_BYTES = 2 * bounds.MAX_WORKFLOW_BYTES
 SCHEMA_ID = "bulkhead-workflow.schema.json"

@@ -4,6 +4,7 @@ In: versions and facts, as the registry stored them. Out: rows. Contents are rea
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -90,6 +91,14 @@ class WorkflowLedger:
             for record in versions.values()
         )
         return sum(row.drafted_unix_ms >= since_unix_ms for row in rows)
+
+    def find_unpublished(self, tenant: str, versions: Iterable[WorkflowVersion]) -> tuple[str, str] | None:
+        """The first of these versions that is not published, and its state ("gone" without one); None for none."""
+        for version in versions:
+            record = self.find_version(tenant, version.workflow, version.number)
+            if record is None or record.row.state != "published":
+                return version.ref, record.row.state.replace("_", " ") if record is not None else "gone"
+        return None
 
     def find_version(self, tenant: str, name: str, number: int) -> VersionRecord | None:
         """The version of this number, without its content; None where there is none."""

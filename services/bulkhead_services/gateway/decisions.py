@@ -1,7 +1,7 @@
 """People's words about calls and plans that wait: signed by the signer, passed on to the executor or the planner.
 
-In: who decides, about what, and how. Out: a durable `ApprovalDecided`, or a Problem. Who gets it looks again at all of
-it: what is refused here is refused early, in words for people.
+In: who decides, about what, and how. Out: a durable `ApprovalDecided` or `PlanDecided`, or a Problem. Who gets it looks
+again at all of it: what is refused here is refused early, in words for people.
 """
 
 import asyncio

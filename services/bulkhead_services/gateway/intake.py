@@ -19,7 +19,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.output import DRAFT, with_stricter_delivery
-from bulkhead_contracts.plan import PLAN_CALL, WORKER_ROLE
+from bulkhead_contracts.plan import PLAN_CALL_SOURCE, WORKER_ROLE
 from bulkhead_contracts.result import Label, Trust, digest_of
 from bulkhead_contracts.task import (
     Place,
@@ -74,7 +74,7 @@ def own_words(
         if step.tools or step.role != WORKER_ROLE:
             texts.append((f"plan step {step.id}", step.prompt_text, trust))
         if step.call is not None:
-            texts.append((f"{PLAN_CALL}{step.id}", step.call.text_in(step.id), trust))
+            texts.append((f"{PLAN_CALL_SOURCE}{step.id}", step.call.text_in(step.id), trust))
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
         for source, text, trust in texts

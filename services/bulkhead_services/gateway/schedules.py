@@ -36,7 +36,7 @@ class LapsedAuthority(ValueError):
     """Lack of a person in whose name the run could begin; the message says who is missing."""
 
 
-class StoresTasks(Protocol):
+class TaskIntake(Protocol):
     """The intake of tasks."""
 
     async def submit_request(self, request: TaskRequested, key: str) -> tuple[str, bool]:
@@ -47,7 +47,7 @@ class StoresTasks(Protocol):
 class ScheduleRunner:
     """Begins the runs that are due. Every replica does, and one of them is first. keys_of: a tenant's API keys now."""
 
-    def __init__(self, context: Context, intake: StoresTasks, keys_of: Callable[[str], tuple[ApiKey, ...]]) -> None:
+    def __init__(self, context: Context, intake: TaskIntake, keys_of: Callable[[str], tuple[ApiKey, ...]]) -> None:
         self._context, self._intake, self._keys_of = context, intake, keys_of
         self._ledger = WorkflowLedger(context.bus)
         self._begun: dict[tuple[str, str], int] = {}
@@ -87,10 +87,8 @@ class ScheduleRunner:
         version = await self._ledger.read_version(tenant, row.workflow, row.number)
         assert version is not None
         nested = await self._ledger.read_nested(tenant, version)
-        for inner in nested.values():
-            record = self._ledger.find_version(tenant, inner.workflow, inner.number)
-            if record is None or record.row.state != "published":
-                raise ComposeError(f"it nests {inner.ref}, which is published no more")
+        if (unpublished := self._ledger.find_unpublished(tenant, nested.values())) is not None:
+            raise ComposeError(f"it nests {unpublished[0]}, which is published no more")
         key = f"schedule/{version.ref}/{due_unix_ms}"
         task = build_scheduled_request(tenant, row, version, nested.values(), self._keys_of(tenant), key)
         task_id, repeated = await self._intake.submit_request(task, key)

@@ -103,9 +103,9 @@ def failed_items(state: PlannerState, map_step: StepState) -> tuple[str, ...]:
     """Reasons for which items of a map have failed."""
     items = (step for step in state.steps if step.map_id == map_step.plan_step.id and step.item is not None)
     failed = [step for step in items if step.status in ("failed", "left_out")]
-    told = [f"step {step.plan_step.id}: {'; '.join(step.notes[-2:])}"[:MAX_DETAIL_CHARS] for step in failed]
-    more = [f"and {len(told) - MAX_TOLD_FAILURES} more"] if len(told) > MAX_TOLD_FAILURES else []
-    return (*told[:MAX_TOLD_FAILURES], *more)
+    failures = [f"step {step.plan_step.id}: {'; '.join(step.notes[-2:])}"[:MAX_DETAIL_CHARS] for step in failed]
+    more = [f"and {len(failures) - MAX_TOLD_FAILURES} more"] if len(failures) > MAX_TOLD_FAILURES else []
+    return (*failures[:MAX_TOLD_FAILURES], *more)
 
 
 def inputs_to_gather(state: PlannerState, step: StepState) -> tuple[StepInput, ...]:

@@ -4,8 +4,8 @@ In: an act that a person signed, and the version as it stands. Out: the next fac
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from bulkhead.workflows.acts import APPROVERS, EDITORS, RULES
 from bulkhead.workflows.schedules import describe_schedule_misfit
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
@@ -14,33 +14,9 @@ from bulkhead_contracts.workflow import (
     WorkflowAction,
     WorkflowActRequested,
     WorkflowRow,
-    WorkflowState,
     WorkflowTransition,
     WorkflowVersion,
 )
-
-EDITORS = ("prompt_editor", "operator")
-APPROVERS = ("approver", "operator")
-
-
-class ActRule(NamedTuple):
-    """One act: from which states, to which, by whom."""
-
-    before: tuple[WorkflowState, ...]
-    after: WorkflowState
-    roles: tuple[str, ...]
-
-
-RULES: dict[WorkflowAction, ActRule] = {
-    "submit": ActRule(("draft",), "in_review", EDITORS),
-    "reject": ActRule(("in_review", "approved"), "draft", APPROVERS),
-    "approve": ActRule(("in_review",), "approved", APPROVERS),
-    "publish": ActRule(("approved",), "published", EDITORS),
-    "retire": ActRule(("draft", "in_review", "approved", "published"), "retired", EDITORS),
-    # It runs in the name of who sets it, who therefore may submit tasks.
-    "schedule": ActRule(("published",), "published", ("operator",)),
-    "unschedule": ActRule(("published",), "published", ("operator",)),
-}
 
 
 def describe_state(row: WorkflowRow) -> str:

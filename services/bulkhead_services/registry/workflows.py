@@ -150,15 +150,12 @@ class WorkflowRegistry:
         return Failure.from_text("not_published", reason, hint)
 
     def _judge_nested(self, tenant: str, ref: str, nested: Mapping[str, WorkflowVersion]) -> Failure | None:
-        for inner in nested.values():
-            record = self.ledger.find_version(tenant, inner.workflow, inner.number)
-            if record is None or record.row.state != "published":
-                state = describe_state(record.row) if record is not None else "gone"
-                reason = f"{ref} nests {inner.ref}, which is {state}, and not published"
-                return Failure.from_text(
-                    "not_published", reason, f"publish {inner.ref}, or draft {ref} anew without it"
-                )
-        return None
+        unpublished = self.ledger.find_unpublished(tenant, nested.values())
+        if unpublished is None:
+            return None
+        inner_ref, state = unpublished
+        reason = f"{ref} nests {inner_ref}, which is {state}, and not published"
+        return Failure.from_text("not_published", reason, f"publish {inner_ref}, or draft {ref} anew without it")
 
     async def _store_draft(
         self, tenant: str, request: WorkflowActRequested, signed_word: ApprovalGrant
@@ -208,7 +205,7 @@ class WorkflowRegistry:
             problems = (str(error),)
         if not problems:
             return None
-        hint = "`bulkhead workflows check FILE` tells all that is wrong with a file"
+        hint = "`bulkhead workflows check FILE` tells most of what is wrong with a file"
         return Failure.from_text("bad_workflow", "; ".join(problems[:8]), hint)
 
     async def _store_transition(

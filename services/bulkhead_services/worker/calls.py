@@ -30,7 +30,7 @@ ASK, ANSWER, ACQUIRE, RELEASE = "ask_steps", "answer_step", "acquire_lease", "re
 WAIT_TOOLS = frozenset({ASK, ANSWER, ACQUIRE, RELEASE})
 SLIPS = frozenset({"bad_arguments", "malformed_arguments", "unknown_tool"})
 """Failures of calls that the model made wrongly: a call of the tool that works later mends them."""
-PLAN_CALL = "plan-"
+PLAN_CALL_ID_PREFIX = "plan-"
 """Begin of the ids of calls that a plan makes: of their replies the worker reads the passages."""
 FENCE = "fencing_token"
 """The argument by which a tool learns under which lease it is called."""
@@ -142,7 +142,7 @@ def _call_key(attempt: StepAttempt, tool: ToolSpec, call: ToolCall, arguments: d
     else:
         name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{len(attempt.turns)}/{index}"
     digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-    return f"{PLAN_CALL}{digest}" if assigned.step.called_tool else digest
+    return f"{PLAN_CALL_ID_PREFIX}{digest}" if assigned.step.called_tool else digest
 
 
 def _count_earlier_same(attempt: StepAttempt, call: ToolCall) -> int:

@@ -20,7 +20,7 @@ from bulkhead_contracts.step import DelegationReplied, StepAssigned, StepCancelR
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import maps, pauses, replies, steps, waits
-from bulkhead_services.worker.calls import PLAN_CALL, give_back
+from bulkhead_services.worker.calls import PLAN_CALL_ID_PREFIX, give_back
 from bulkhead_services.worker.gates import looked_at_content
 from bulkhead_services.worker.state import WorkerState
 
@@ -71,7 +71,7 @@ class Worker(Decider[WorkerState]):
         that one finds; no content of a model's step: what is not read cannot instruct."""
         if isinstance(body, StepAssigned):
             return (*looked_at_content(body), *maps.contents_to_read(body), *steps.contents_of_call(body))
-        if isinstance(body, RetrievalReplied) and body.call_id.startswith(PLAN_CALL):
+        if isinstance(body, RetrievalReplied) and body.call_id.startswith(PLAN_CALL_ID_PREFIX):
             return tuple(row.content for row in body.passages)
         return ()
 

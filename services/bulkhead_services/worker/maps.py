@@ -154,8 +154,10 @@ def gather_results(message: InboxMessage, body: StepAssigned, gathering: Gatheri
     content = reference("worker", listed.encode())
     if not cuts:
         return Result(content=content, summary=content.summary), listed
-    told = [*cuts[:MAX_TOLD_CUTS], *([f"{len(cuts) - MAX_TOLD_CUTS} more"] if len(cuts) > MAX_TOLD_CUTS else [])]
-    omission = Omission(reason="truncated", what=f"results beyond {gathering.max_bytes} bytes", detail=", ".join(told))
+    details = [*cuts[:MAX_TOLD_CUTS], *([f"{len(cuts) - MAX_TOLD_CUTS} more"] if len(cuts) > MAX_TOLD_CUTS else [])]
+    omission = Omission(
+        reason="truncated", what=f"results beyond {gathering.max_bytes} bytes", detail=", ".join(details)
+    )
     completeness = Completeness.with_omissions(omission)
     return Result(content=content, summary=content.summary, completeness=completeness), listed
 

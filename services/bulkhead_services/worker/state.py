@@ -2,7 +2,7 @@
 
 | phase    | message                         | next                                                         |
 | -------- | ------------------------------- | ------------------------------------------------------------ |
-| -        | StepAssigned                    | thinking (model asked), or over (a noop)                     |
+| -        | StepAssigned                    | thinking (model asked), or over (a noop, gate, branch, map)  |
 | thinking | ModelCallReplied                | acting (calls out), thinking (only bad calls), or over       |
 | acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
 | -        | StepAssigned, delegated         | acting: one call of doors or of a remote agent, then over    |

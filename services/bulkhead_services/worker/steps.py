@@ -14,7 +14,7 @@ from bulkhead.flow.standing import merge_results
 from bulkhead.flow.step_calls import NO_ITEM, readable_references, resolve_arguments
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
-from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL, StepCall
+from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL_SOURCE, StepCall
 from bulkhead_contracts.result import ContentRef, Failure, Label, Result, merge_labels
 from bulkhead_contracts.step import (
     DelegationRequested,
@@ -160,7 +160,7 @@ def _build_plan_call(attempt: StepAttempt, contents: Mapping[str, str], item: ob
 
 def _labels_of_call(assigned: StepAssigned) -> tuple[Label, ...]:
     """Labels by which the executor says from where the arguments come."""
-    call_labels = [label for label in assigned.labels if label.source.startswith(PLAN_CALL)]
+    call_labels = [label for label in assigned.labels if label.source.startswith(PLAN_CALL_SOURCE)]
     input_labels = merge_labels(*(step_input.result.provenance for step_input in assigned.inputs))
     return (*call_labels, *(label for label in input_labels if label.kind in OBSERVED))[: bounds.MAX_LABELS]
 
@@ -225,7 +225,7 @@ def _hand_over(assigned: StepAssigned, call_id: str) -> DelegationRequested:
 
 
 def _arguments_json(assigned: StepAssigned) -> str:
-    """The step as words, and what it builds on by reference: a worker reads no content."""
+    """The step as words, and what it builds on by reference."""
     arguments: dict[str, object] = {"text": assigned.step.prompt_text}
     if assigned.inputs:
         arguments["inputs"] = [_input_argument(assigned, step_input) for step_input in assigned.inputs]

@@ -30,7 +30,6 @@ OUTPUT_PRICE = 4
 """Price of a written token beside a read one."""
 USEFUL_SHARE = 0.8
 """A summary longer than that share of what it stands for is not used."""
-MAX_LOST_FIGURES = bounds.MAX_LOST_FIGURES
 MAX_OLD_OMISSIONS = 4
 PINNED, CONVERSATION, TURN_STEP, SUMMARY_STEP = "pinned", "conversation", "answer", "summary"
 SUMMARY_OBJECTIVE = "Write the running summary of this conversation."
@@ -153,7 +152,7 @@ def judge_summary(summary: SessionSummary, replaced: str, previous: SessionSumma
     figures = (figure.strip(".!?“”[]") for figure in _FIGURE.findall(_without_headings(replaced)))
     missing = (figure[: bounds.MAX_SUMMARY_CHARS] for figure in figures if figure not in text)
     lost_before = previous.lost_figures if previous is not None else ()
-    lost = tuple(dict.fromkeys((*missing, *lost_before)))[:MAX_LOST_FIGURES]
+    lost = tuple(dict.fromkeys((*missing, *lost_before)))[: bounds.MAX_LOST_FIGURES]
     detail = f"not in the summary: {', '.join(lost)}" if lost else "all figures stand in the summary"
     summarised_turns = f"turns 1 to {summary.through}"
     standing = [row for row in summary.result.completeness.omissions if row.reason != "summarised"][-MAX_OLD_OMISSIONS:]

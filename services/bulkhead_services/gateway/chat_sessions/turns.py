@@ -57,9 +57,9 @@ class SessionTurns:
 
     async def append_fact(
         self, tenant: str, session: str, body: Body, state: SessionState, person: str, index: str
-    ) -> bool:
-        """Store the next fact of a session; True for a repeat. Raises BusError, of these WrongLastSequence where
-        another fact was first."""
+    ) -> None:
+        """Store the next fact of a session, once. Raises BusError, of these WrongLastSequence where another fact was
+        first."""
         write = self._context.publisher.send(
             "gateway",
             body,
@@ -69,8 +69,7 @@ class SessionTurns:
             actor=person,
             expect_last_on_subject=state.sequence,
         )
-        ack = await self._writes.write_within(write)
-        return ack.duplicate
+        await self._writes.write_within(write)
 
     async def find_summary(self, tenant: str, state: SessionState) -> SessionSummary | None:
         """The awaited summary once its task has ended; None before, and where none is awaited. Raises BusError."""
@@ -177,7 +176,7 @@ class SessionTurns:
         return relabelled.provenance
 
     @staticmethod
-    def begins_summary(
+    def find_due_summary(
         state: SessionState, opened: SessionOpened, summary: SessionSummary | None, turns: Sequence[RememberedTurn]
     ) -> int:
         """The last turn of a summary that is to begin now; 0 for none."""

@@ -73,8 +73,8 @@ def _last_told_call(feed: InboxFeed, position: StreamPosition) -> int:
     """Number of the last word about a call before the client's last stored event: what came after that it may have, and
     is told again."""
     before = [fact.time_unix_ms for fact in feed.facts if fact.sequence <= position.sequence]
-    told = feed.calls_after(0, before[-1]) if before else []
-    return told[-1][0] if told else 0
+    earlier_calls = feed.calls_after(0, before[-1]) if before else []
+    return earlier_calls[-1][0] if earlier_calls else 0
 
 
 async def _events_of(fact: FeedFact, feed: InboxFeed, blobs: Blobs, position: StreamPosition) -> list[Event]:

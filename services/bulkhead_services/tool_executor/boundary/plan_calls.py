@@ -14,7 +14,7 @@ from bulkhead.runtime.doer.labelled_texts import read_labelled_texts, source_of_
 from bulkhead.runtime.doer.protocol import Job
 from bulkhead.tools.api import Arguments
 from bulkhead_contracts.model import ToolCall
-from bulkhead_contracts.plan import PLAN_CALL, planned_ids
+from bulkhead_contracts.plan import PLAN_CALL_SOURCE, planned_ids
 from bulkhead_contracts.provenance import Attribution, ValueOrigin
 from bulkhead_contracts.result import digest_of
 from bulkhead_contracts.tool import ToolCallRequested
@@ -38,7 +38,9 @@ async def attribute_plan_call(
     sources, is_complete = await read_labelled_texts(
         context.blobs, job.tenant, [label for label in labels if source_of_label(label) != "user"]
     )
-    own_digests = {f"{PLAN_CALL}{name}": digest_of(basis.call.text_in(name)) for name in planned_ids(step.step_id)}
+    own_digests = {
+        f"{PLAN_CALL_SOURCE}{name}": digest_of(basis.call.text_in(name)) for name in planned_ids(step.step_id)
+    }
     covering = (row for row in labels if source_of_label(row) == "user" and own_digests.get(row.source) == row.sha256)
     sources += [SourceText(basis.call.arguments_json, "user", label.sha256, "the plan") for label in covering]
     call = ToolCall(id=request.call_id[:64], name=request.tool, arguments_json=request.arguments_json)

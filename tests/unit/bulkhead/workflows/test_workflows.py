@@ -92,7 +92,7 @@ def test_what_is_no_workflow_is_told_with_its_place(text: str, reason: str) -> N
 
 def test_a_run_has_the_values_in_texts_and_typed_in_arguments() -> None:
     plan = compose_run(read_workflow(FILE), {"topic": 'a "quote"', "urgent": "true"}, {})
-    assert plan.objective == 'Report on a "quote"' and not plan.is_fixed
+    assert plan.objective == 'Report on a "quote"'
     search, gate, pay = plan.steps
     assert search.instruction.startswith('Search for a "quote".')
     assert pay.call is not None and pay.action == "tool"

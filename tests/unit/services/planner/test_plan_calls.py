@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL, ApprovalQuestion, MapOver, Plan, PlanStep, StepCall
+from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL_SOURCE, ApprovalQuestion, MapOver, Plan, PlanStep, StepCall
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import Failure, Label, Result, digest_of
 from bulkhead_contracts.step import StepAssigned, StepFinished
@@ -47,7 +47,7 @@ def begin(play: Playbook, *steps: PlanStep, trust: str = "user") -> None:
         Label(sha256=sha256, kind="objective", source=source, trust=trust, observed_by="gateway")
         for sha256, source in (
             (digest_of("What is refunded?"), ""),
-            *((digest_of(step.call.text_in(step.id)), f"{PLAN_CALL}{step.id}") for step in steps if step.call),
+            *((digest_of(step.call.text_in(step.id)), f"{PLAN_CALL_SOURCE}{step.id}") for step in steps if step.call),
         )
     )
     submit(play, plan=Plan(steps=steps), tools=(CALC, PAY, ASK), labels=labels)
@@ -67,7 +67,7 @@ def finish(play: Playbook, step: str, attempt: int = 1, failure: Failure | None 
 def test_the_doers_word_is_the_result_as_it_stands(play):
     begin(play, SUM, PAYS)
     assert [tool.name for tool in play.only_output(StepAssigned).tools] == ["calculate"], "what it calls, and no more"
-    assert [label.source for label in play.only_output(StepAssigned).labels] == ["", f"{PLAN_CALL}sum"]
+    assert [label.source for label in play.only_output(StepAssigned).labels] == ["", f"{PLAN_CALL_SOURCE}sum"]
     finish(play, "sum")
     finish(play, "pays")
     ended = play.only_output(TaskEnded)

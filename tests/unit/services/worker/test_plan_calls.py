@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL, ApprovalQuestion, PlanStep, StepCall
+from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL_SOURCE, ApprovalQuestion, PlanStep, StepCall
 from bulkhead_contracts.result import Citation, Failure, Label, Result, Usage, digest_of
 from bulkhead_contracts.retrieval import Passage, RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepFinished, StepInput, StepPaused
@@ -21,7 +21,11 @@ ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect
 CALL = StepCall(tool="send_mail", arguments_json='{"to": {"$from": "find", "field": "/mail"}, "text": "Dear Ann"}')
 STEP = PlanStep(id="s1", title="Send", instruction="", kind="noop", inputs=("find",), call=CALL)
 OWN = Label(
-    sha256=digest_of(CALL.text_in("s1")), kind="objective", source=f"{PLAN_CALL}s1", trust="user", observed_by="gateway"
+    sha256=digest_of(CALL.text_in("s1")),
+    kind="objective",
+    source=f"{PLAN_CALL_SOURCE}s1",
+    trust="user",
+    observed_by="gateway",
 )
 
 

@@ -8,24 +8,24 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.query import APPROVERS, OVERSEERS, SUBMITTERS
+from bulkhead.gateway_api.query import OVERSEERS, SUBMITTERS
+from bulkhead.workflows.acts import RULES
 from bulkhead.workflows.compose import compose_run
 from bulkhead.workflows.difference import compare_workflows
 from bulkhead.workflows.files import write_workflow
-from bulkhead_contracts.workflow import WorkflowContent
+from bulkhead_contracts.workflow import WorkflowAction, WorkflowContent
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, draw_layers
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
-EDITORS = frozenset({"prompt_editor", "operator"})
-ACTS: dict[str, tuple[tuple[str, str, frozenset[str]], ...]] = {
-    "draft": (("submit", "Submit for review", EDITORS), ("retire", "Retire", EDITORS)),
-    "in_review": (("approve", "Approve", APPROVERS.names), ("reject", "Reject", APPROVERS.names)),
-    "approved": (("publish", "Publish", EDITORS), ("reject", "Reject", APPROVERS.names)),
-    "published": (("retire", "Retire", EDITORS),),
-    "retired": (),
+ACT_NAMES: dict[WorkflowAction, str] = {
+    "submit": "Submit for review",
+    "approve": "Approve",
+    "publish": "Publish",
+    "reject": "Reject",
+    "retire": "Retire",
 }
-"""What may be done with a version in each state: act, its name, and by whom."""
+"""Acts that are a press of a button, in this order."""
 VALUE = "value-"
 SHOWN_RUNS = 10
 
@@ -74,7 +74,11 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
             name=name,
             runs=runs["tasks"],
             against=against,
-            acts=[(act, name) for act, name, roles in ACTS[row["state"]] if role in roles],
+            acts=[
+                (act, act_name)
+                for act, act_name in ACT_NAMES.items()
+                if row["state"] in RULES[act].before and role in RULES[act].roles
+            ],
             may_run=row["state"] == "published" and role in SUBMITTERS.names,
             here=f"/workflows/{quote(row['workflow'], safe='')}",
         )

@@ -215,7 +215,7 @@ class SessionRoutes:
         if turn is None:
             if ready_summary is not None:
                 state.summaries.append(ready_summary)
-            through = self._turns.begins_summary(state, state.opened, summary, past)
+            through = self._turns.find_due_summary(state, state.opened, summary, past)
             last = earlier[-1] if earlier else None
             turn = TurnTaken(
                 number=len(earlier) + 1,

@@ -10,7 +10,7 @@ import pytest
 from bulkhead.grants import Signer, Verifier, new_signing_seed, public_of
 from bulkhead.policy.decision import decide
 from bulkhead.runtime.doer.attribution_process import Attributor
-from bulkhead_contracts.plan import PLAN_CALL, StepCall
+from bulkhead_contracts.plan import PLAN_CALL_SOURCE, StepCall
 from bulkhead_contracts.provenance import Attribution, Flow
 from bulkhead_contracts.result import Label, digest_of
 from bulkhead_contracts.tool import CallBasis
@@ -43,7 +43,9 @@ def signed(label: Label, by: str) -> Label:
 
 def own(call: StepCall = CALL, step: str = "s1", by: str = "gateway", **changes: Any) -> Label:
     sha256 = digest_of(call.text_in(step))
-    label = Label(sha256=sha256, kind="objective", source=f"{PLAN_CALL}{step}", trust="user", observed_by="gateway")
+    label = Label(
+        sha256=sha256, kind="objective", source=f"{PLAN_CALL_SOURCE}{step}", trust="user", observed_by="gateway"
+    )
     return signed(label.model_copy(update=changes), by)
 
 
