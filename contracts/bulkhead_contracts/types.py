@@ -47,6 +47,9 @@ def list_unknown_nested_fields(model: type[BaseModel], document: object, place: 
             continue
         models = tuple(_models_in(field.annotation))
         for row in value if isinstance(value, (list, tuple)) else (value,):
+            if len(models) == 1:
+                yield from list_unknown_nested_fields(models[0], row, f"{place}{name}.")
+                continue
             findings = [tuple(list_unknown_nested_fields(nested, row, f"{place}{name}.")) for nested in models]
             yield from min(findings, key=len, default=())  # Of several models that a value may have, the nearest.
 

@@ -191,6 +191,9 @@ class PlanTypes:
     def _find_call_problems(self, step: PlanStep) -> Iterator[Problem]:
         call = step.call
         assert call is not None
+        if call.tool == ASK_PERSON:
+            yield "asks_by_call", f"step {step.id}, call.tool: a person is asked by `question`, and by no call"
+            return
         try:
             references = list_references(call)
         except ValueError as error:

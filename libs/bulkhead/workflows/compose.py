@@ -5,13 +5,14 @@ texts that came from the workflow alone; or the reason why none can be made.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from bulkhead.flow import bounded
+from bulkhead.flow.step_calls import FROM
 from bulkhead.plans.plans import check_plan, find_sinks
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
@@ -19,7 +20,7 @@ from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.workflow import PLACEHOLDER, WorkflowContent, WorkflowStep, texts_of
 
-STEP_REFERENCES = frozenset({"of", "step_id", "$from"})
+STEP_REFERENCES = frozenset({"of", "step_id"})
 """Fields, at any depth of a step, whose text is the id of another step."""
 STEP_LISTS = frozenset({"inputs", "steps", "otherwise"})
 """Fields that hold a list of such ids."""
@@ -98,16 +99,19 @@ def list_workflow_problems(
     except ComposeError as error:
         return (str(error),)
     # A sample of a text stands for no day, amount or address: whether such arguments fit is seen at the run.
-    open_texts = {parameter.name for parameter in content.parameters if parameter.is_open_text}
-    unsure = {
-        step.call.tool
-        for step in content.steps
-        if step.call is not None
-        and open_texts & {name for _, text in texts_of(step.call.model_dump()) for name in PLACEHOLDER.findall(text)}
-    }
+    unsure = {tool for workflow in (content, *nested.values()) for tool in _find_open_calls(workflow)}
     usable = None if tools is None else [plain_tool(tool.name) if tool.name in unsure else tool for tool in tools]
     notes = check_plan(steps, usable, checked=content.check)
     return tuple(note.message for note in notes if note.severity == "error")
+
+
+def _find_open_calls(content: WorkflowContent) -> Iterator[str]:
+    """Tools of the calls in whose arguments a text stands that only a run knows."""
+    open_texts = {parameter.name for parameter in content.parameters if parameter.is_open_text}
+    for step in content.steps:
+        texts = [text for _, text in texts_of(step.call.model_dump())] if step.call is not None else []
+        if step.call is not None and not open_texts.isdisjoint(PLACEHOLDER.findall("\n".join(texts))):
+            yield step.call.tool
 
 
 def plain_tool(name: str) -> ToolSpec:
@@ -183,8 +187,17 @@ def _rename_steps(value: Any, ids: Mapping[str, str], field: str = "") -> Any:
     if not isinstance(value, str):
         return value
     if field == "arguments_json":
-        return _dump_arguments(_rename_steps(_load_arguments(value), ids))
+        return _dump_arguments(_rename_references(_load_arguments(value), ids))
     return ids.get(value, value) if field in STEP_REFERENCES | STEP_LISTS else value
+
+
+def _rename_references(value: Any, ids: Mapping[str, str]) -> Any:
+    """Arguments with the steps of their references renamed: all else in them is the tool's, whatever its name."""
+    if isinstance(value, dict):
+        if isinstance(step_id := value.get(FROM), str):
+            return {**value, FROM: ids.get(step_id, step_id)}
+        return {name: _rename_references(inner, ids) for name, inner in value.items()}
+    return [_rename_references(inner, ids) for inner in value] if isinstance(value, list) else value
 
 
 def _fill_step(step: WorkflowStep, values: Values) -> PlanStep:

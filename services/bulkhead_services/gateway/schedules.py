@@ -51,6 +51,7 @@ class ScheduleRunner:
         self._context, self._intake, self._keys_of = context, intake, keys_of
         self._ledger = WorkflowLedger(context.bus)
         self._begun: dict[tuple[str, str], int] = {}
+        self._told_lapsed: dict[tuple[str, str], int] = {}
 
     async def run(self) -> None:
         """Begin what is due, until cancelled."""
@@ -74,6 +75,12 @@ class ScheduleRunner:
                 continue
             try:
                 await self._begin_run(tenant, row, due_unix_ms)
+            except LapsedAuthority as error:
+                # A key that is being replaced: the run begins when the new one is there, if that is soon enough.
+                if self._told_lapsed.get(key) != due_unix_ms:
+                    log.error("scheduled_run_skipped", tenant=tenant, workflow=key[1], reason=str(error))
+                    self._told_lapsed[key] = due_unix_ms
+                continue
             except Problem as problem:
                 # The gateway's own trouble: tried again at the next look.
                 log.warning("scheduled_run_delayed", tenant=tenant, workflow=key[1], reason=str(problem))

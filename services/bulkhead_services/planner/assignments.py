@@ -20,7 +20,7 @@ from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps
 from bulkhead_services.planner.ending import end_task, step_ended
-from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.state import PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState, StepTable
 
 STEP_TIMER = "steps"
@@ -214,7 +214,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         step_id=plan_step.id, title=plan_step.title, attempt=step.attempt, plan_version=state.plan.version
     )
     grant = make_step_grant(state, message, step, step.deadline_unix_ms)
-    state = replace(state, wrote=state.wrote or any(tool.effect == "write" for tool in tools))
+    state = replace(state, wrote=state.wrote or may_change_outside(tools))
     handed: list[Output] = [Send(step.assignee, assigned, grant=state.grant, step_grant=grant)]
     if step.gathering is None:  # Such a part of a map is no step of the plan, and the map itself has begun.
         handed.append(Send("gateway", started))

@@ -7,13 +7,13 @@ carries out, to the gateway of each.
 
 from typing import Literal
 
-from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
+from bulkhead.flow import InboxMessage, Output, Send, Transition, replace, standing
 from bulkhead.flow.answered import DoneStep, settle_task_answer
 from bulkhead_contracts.grant import TaskGrant, task_claims
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
-from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.state import PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState
 
 TASK_TIMER = "task-deadline"
@@ -68,9 +68,7 @@ def _result_of_task(state: PlannerState) -> Result | None:
     result of the last step on which nothing that is done builds: the branch that skipped it has one, at least. Where a
     person approves one result at the end, it is that."""
     answers = {
-        step.plan_step.id: DoneStep(
-            step.plan_step.id, step.result, any(tool.effect == "write" for tool in state.tools_of(step.plan_step))
-        )
+        step.plan_step.id: DoneStep(step.plan_step.id, step.result, may_change_outside(state.tools_of(step.plan_step)))
         for step in state.steps
         if step.result is not None
     }
@@ -83,7 +81,11 @@ def _result_of_task(state: PlannerState) -> Result | None:
         answers.pop(answer_id, None)
         answer_id = step.plan_step.inputs[0]
     final = answers.pop(answer_id, None)
-    return settle_task_answer(final, tuple(answers.values())) if final is not None else None
+    if final is None:
+        return None
+    result = settle_task_answer(final, tuple(answers.values()))
+    # That of the final step rests on the draft since it was accepted.
+    return result if answer_id == state.final_step_id else standing.resting_on(result, state.draft_standing)
 
 
 def cancel_running_steps(state: PlannerState, reason: str) -> tuple[Output, ...]:

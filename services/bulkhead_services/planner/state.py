@@ -19,7 +19,7 @@
 | ended    | anything            | ended; nothing is said any more                          |
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,7 +28,7 @@ from bulkhead.flow.attempts import AttemptReference
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
-from bulkhead_contracts.plan import Delegation, Plan, PlanStep, RoleSpec
+from bulkhead_contracts.plan import ASK_PERSON, Delegation, Plan, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.task import TaskLimits
@@ -37,6 +37,11 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.step_table import StepState, StepTable
 
 Phase = Literal["new", "drafting", "running", "ended"]
+
+
+def may_change_outside(tools: Iterable[ToolSpec]) -> bool:
+    """True when one of the tools writes: what asks a person is a write for the sake of its approval alone."""
+    return any(tool.effect == "write" and tool.name != ASK_PERSON for tool in tools)
 
 
 @dataclass(frozen=True, slots=True)

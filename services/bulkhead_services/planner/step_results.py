@@ -36,7 +36,7 @@ from bulkhead_services.planner.ending import (
     reasons_for_people,
     step_ended,
 )
-from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.state import PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState
 
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
@@ -298,7 +298,7 @@ def _give_up(
 def _may_write_from(state: PlannerState, step: StepState) -> bool:
     """True when this step or one yet to come may write: nothing is written on a result that was not accepted."""
     remaining = (row for row in (step, *state.steps) if not row.is_over)
-    return any(tool.effect == "write" for row in remaining for tool in state.tools_of(row.plan_step))
+    return any(may_change_outside(state.tools_of(row.plan_step)) for row in remaining)
 
 
 def _hint_without_new_plan(state: PlannerState) -> str | None:

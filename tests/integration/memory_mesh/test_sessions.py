@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks.chat import hold_conversation
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.task import TaskSubmitted
+from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
 from tests.replay.stage import OPERATOR, TENANT, Stage, call, silent, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -100,6 +102,25 @@ async def test_a_session_is_its_participants_and_ends_when_it_is_deleted(tmp_pat
         assert await refusal_of(session.show()) == "not_found"
         assert await refusal_of(session.ask("Still there?")) == "not_found"
         assert [row.session_id for row in await ann.sessions()] == [shared.id]
+
+
+@pytest.mark.slow
+async def test_a_turn_whose_session_is_deleted_before_its_task_is_there_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path) as on, on.client() as ann:
+        on.model.will(answer=[says("Yes."), silent])
+        session = ann.session(check=False)
+        await session.ask("Is it mine?")
+        submit_task = SessionRoutes._submit_task
+
+        async def delete_and_submit(*args: Any, **options: Any) -> bool:
+            await session.delete()
+            return await submit_task(*args, **options)
+
+        monkeypatch.setattr(SessionRoutes, "_submit_task", delete_and_submit)
+        task = await session.say("And this?")
+        assert (await task.wait_until_ended(20))["status"] == "cancelled"
 
 
 async def until_summarised(session: Session) -> None:

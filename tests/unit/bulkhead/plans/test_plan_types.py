@@ -126,6 +126,7 @@ def test_a_plan_of_every_kind_passes():
         ((FOUND, lookup("d", id={"$from": "c", "field": "/mail"})), "unread_input", "c is none of its inputs"),
         ((lookup("c", tool="steal"),), "tool_not_granted", "steal"),
         ((agent("a", "a"),), "cycle", "a -> a"),
+        ((lookup("c", tool=ASK_PERSON, question="Well?"),), "asks_by_call", "step c, call.tool"),
     ],
 )
 def test_each_error_names_its_step_and_field(steps, code, words):

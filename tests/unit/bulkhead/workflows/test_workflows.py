@@ -1,5 +1,6 @@
 """Workflows as files, as plans of runs, compared, and made of tasks."""
 
+import json
 from typing import Any
 
 import jsonschema_rs
@@ -176,6 +177,32 @@ def test_a_nested_workflow_gives_its_steps_in_the_place_of_the_step() -> None:
     assert "all tea" in plan.steps[1].instruction and plan.steps[2].gate.of == "scan-search"
     assert '"$from":"scan-search"' in plan.steps[3].call.arguments_json
     assert plan.fixed == {"first", "scan-gate", "last"}
+
+
+def test_only_references_follow_the_ids_of_nested_steps() -> None:
+    call = {"tool": "deploy", "arguments_json": '{"of":"build","steps":["build"],"log":{"$from":"build"}}'}
+    inner = content(
+        parameters=[],
+        objective="o",
+        steps=[
+            {"id": "build", "instruction": "Build.", "acceptance": "built"},
+            {"id": "deploy", "instruction": "", "inputs": ["build"], "call": call},
+        ],
+    )
+    outer = content(parameters=[], objective="o", steps=[{"id": "x", "workflow": "scan.1"}])
+    [_, deploy] = compose_run(outer, {}, {"scan.1": inner}).steps
+    assert json.loads(deploy.call.arguments_json) == {"of": "build", "steps": ["build"], "log": {"$from": "x-build"}}
+
+
+def test_arguments_of_nested_calls_are_not_judged_by_a_sample() -> None:
+    schema = '{"type": "object", "properties": {"day": {"type": "string", "maxLength": 3}}, "required": ["day"]}'
+    tool = plain_tool("book").model_copy(update={"parameters_json": schema})
+    inner = content(
+        objective="o",
+        steps=[{"id": "a", "instruction": "", "call": {"tool": "book", "arguments_json": '{"day":"{{topic}}"}'}}],
+    )
+    outer = content(steps=[{"id": "x", "workflow": "scan.1", "parameters": {"topic": "{{topic}}"}}])
+    assert list_workflow_problems(outer, {"scan.1": inner}, [tool]) == ()
 
 
 def test_workflows_that_nest_each_other_are_refused() -> None:

@@ -1,12 +1,13 @@
 """In whose name a scheduled run begins, and when nobody is left."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bulkhead.callers.api_keys import ApiKey
 from bulkhead_contracts.workflow import WorkflowRow, WorkflowSchedule, WorkflowTransition
-from bulkhead_services.gateway.schedules import LapsedAuthority, build_scheduled_request
+from bulkhead_services.gateway.schedules import LapsedAuthority, ScheduleRunner, build_scheduled_request
 from tests.unit.services.gateway.test_workflow_runs import VERSION
 
 SCHEDULE = WorkflowSchedule(cron="0 7 * * *", parameters={"topic": "tea"})
@@ -28,9 +29,9 @@ FACT = WorkflowTransition(
 KEY = ApiKey(sha256="a" * 64, tenant="demo", person="olga", role="operator")
 
 
-def request(*keys: ApiKey, **changes: Any) -> Any:
+def row_of(**changes: Any) -> WorkflowRow:
     fact = FACT.model_copy(update=changes)
-    row = WorkflowRow(
+    return WorkflowRow(
         workflow="looks",
         number=3,
         state="published",
@@ -40,6 +41,10 @@ def request(*keys: ApiKey, **changes: Any) -> Any:
         transitions=(fact,),
         schedule=SCHEDULE,
     )
+
+
+def request(*keys: ApiKey, **changes: Any) -> Any:
+    row = row_of(**changes)
     return build_scheduled_request("demo", row, VERSION, (), keys, "schedule/looks.3/1")
 
 
@@ -62,3 +67,35 @@ def test_a_run_has_the_role_of_who_set_the_schedule() -> None:
 def test_a_schedule_outlives_no_authority(keys: Any, changes: Any, reason: str) -> None:
     with pytest.raises(LapsedAuthority, match=reason):
         request(*keys, **changes)
+
+
+async def test_a_run_begins_when_the_key_that_was_replaced_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, keys = list[str](), list[ApiKey]()
+
+    async def submit_request(body: Any, key: str) -> tuple[str, bool]:
+        begun.append(key)
+        return "t1", False
+
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    async def read_version(*_: Any) -> Any:
+        return VERSION
+
+    row = row_of()
+    context: Any = SimpleNamespace(bus=None, clock=lambda: 0)
+    runner = ScheduleRunner(context, SimpleNamespace(submit_request=submit_request), lambda tenant: tuple(keys))  # type: ignore[arg-type]
+    ledger = SimpleNamespace(
+        read_new=nothing,
+        list_scheduled=lambda: [("demo", row)],
+        read_version=read_version,
+        read_nested=nothing,
+        find_unpublished=lambda tenant, versions: None,
+    )
+    monkeypatch.setattr(runner, "_ledger", ledger)
+    due_unix_ms = 1_795_244_400_000
+    await runner.begin_due_runs(due_unix_ms + 1_000)
+    keys.append(KEY)
+    await runner.begin_due_runs(due_unix_ms + 61_000)
+    await runner.begin_due_runs(due_unix_ms + 62_000)
+    assert len(begun) == 1

@@ -14,7 +14,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.assignments import _referred_flows
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
-from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, submit
+from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, rejects, submit
 
 ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
 SUM = PlanStep(
@@ -156,4 +156,17 @@ def test_what_a_person_releases_at_the_end_is_the_answer(play):
     summed = play.state.step("sum").result
     finish(play, "release")
     assert play.only_output(TaskEnded).result.content == summed.content
+    play.replays()
+
+
+def test_a_result_that_was_not_accepted_may_be_shown_to_the_person_who_decides(play):
+    draft = PlanStep(id="sum", title="", instruction="Draft it.", acceptance="good")
+    release = ASKS.model_copy(update={"id": "release", "inputs": ("sum",)})
+    begin(play, draft, release)
+    for attempt in (1, 2, 3):
+        rejects(play, "sum", attempt, stands=True)
+    assert [row.step.id for row in play.outputs_of(StepAssigned)] == ["release"]
+    finish(play, "release")
+    ended = play.only_output(TaskEnded)
+    assert (ended.status, ended.result.standing, play.state.wrote) == ("succeeded", "degraded", False)
     play.replays()

@@ -143,13 +143,17 @@ class SessionRoutes:
         return json_response(_describe_row(session, state))
 
     async def _cancel_running(self, claim: RequesterClaim, state: SessionState) -> None:
-        """Ask for the end of the last turn and of the summary that is being made. Raises BusError, Problem (503)."""
+        """Ask for the end of the last turns and of the summary that is being made. Raises BusError, Problem (503)."""
         awaited = state.awaited_summary
-        tasks = [turn.task for turn in state.turns[-1:]] + ([awaited.begun_summary] if awaited is not None else [])
+        # Before the last turn there may be one whose request was lost, and was repeated after that.
+        tasks = [turn.task for turn in state.turns[-2:]] + ([awaited.begun_summary] if awaited is not None else [])
         for task in tasks:
-            feed = await self._feeds.fresh_feed(claim.tenant, task)
-            if feed.is_known and not feed.has_ended:
-                await self._intake.request_cancel(claim, feed, "its session was deleted")
+            await self._cancel_task(claim, task)
+
+    async def _cancel_task(self, claim: RequesterClaim, task: str) -> None:
+        feed = await self._feeds.fresh_feed(claim.tenant, task)
+        if feed.is_known and not feed.has_ended:
+            await self._intake.request_cancel(claim, feed, "its session was deleted")
 
     async def pin_fact(self, request: Request) -> Response:
         """PUT /v1/sessions/{session_id}/facts/{fact_id}: every later turn is shown it."""
@@ -255,6 +259,10 @@ class SessionRoutes:
                 replaced_inputs,
                 summary_budget=state.opened.summary_cost_usd_micros - state.measure_summaries().cost_usd_micros,
             )
+        if (await self._turns.read_session(claim.tenant, session)).is_deleted:
+            # It was deleted after the turn was taken and before its tasks were there to be cancelled.
+            for begun in tasks:
+                await self._cancel_task(claim, begun)
         url = f"/v1/tasks/{task}"
         receipt = TurnReceipt(
             task_id=task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
