@@ -43,7 +43,7 @@ MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_REVIEWED_DRAFTS = 8  # of a task whose plans a person approves
 MAX_STEP_ATTEMPTS = 3
-MAX_MESSAGES_PER_TASK = 16_000  # of one task in one inbox: a fold never grows beyond 30 MB, and is read again in 5 s
+MAX_MESSAGES_PER_TASK = 16_000  # of one task in one inbox: a worker's fold of 8,020 held 13.6 MB, read again in 2.3 s
 MAX_LISTED_DOCUMENTS = 100  # in one page
 MAX_LISTED_CHUNKS = 50  # of a document, in one page
 
