@@ -16,6 +16,7 @@ from tests.simulation import situations, world
 from tests.simulation.laws import reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
 from tests.simulation.mesh.loop import WHO
+from tests.simulation.situations.wishes import maps, plan_calls
 from tests.simulation.situations.wishes.flows import skipped_steps
 
 from .schedule import Schedule, judge
@@ -176,6 +177,8 @@ REACHED = {
         and any(one.get("deadline_unix_ms") for one in said(run, "INBOX_GATEWAY", "mesh.task.paused"))
     ),
     "flows": lambda run: any(skipped_steps(run).values()),
+    "plan_calls": lambda run: run.counter.counts.get(plan_calls.COUNTED),
+    "maps": lambda run: sum(run.counter.counts.get(f"{maps.NAME}.c.{number}", 0) for number in range(9)) > 1,
     "halting": lambda run: any(
         one.get("paused")
         for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
@@ -183,6 +186,10 @@ REACHED = {
     ),
 }
 """What a situation must bring about in some of its runs; one in which nothing happens would break no law either."""
+
+
+def test_each_situation_says_what_it_must_bring_about():
+    assert REACHED.keys() == situations.BY_NAME.keys()
 
 
 @pytest.mark.parametrize("name", sorted(situations.BY_NAME))

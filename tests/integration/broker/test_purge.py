@@ -102,7 +102,7 @@ async def census(broker: Broker) -> dict[str, Counter]:
     async with broker.client("provisioner") as client:
         for stream in purging._subjects_of_task((TENANT, OLD)):
             ask = await client.ask(f"$JS.API.STREAM.INFO.{stream}", json.dumps({"subjects_filter": ">"}).encode())
-            state = json.loads((await asyncio.wait_for(ask, 5)).data)["state"]
+            state = json.loads((await asyncio.wait_for(ask, 30)).data)["state"]
             found[stream] = Counter()
             for subject, count in (state.get("subjects") or {}).items():
                 found[stream][_of(subject)] += count

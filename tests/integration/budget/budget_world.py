@@ -187,14 +187,21 @@ class World:
             found.delete(one.sequence)
 
     async def settled_balance(self, spent: int, reserved: int = 0, instance: str = "0", task: str = TASK) -> None:
+        seen: tuple[int, int] | None = None
+
         async def there() -> bool:
+            nonlocal seen
             try:
-                found = await self.balance(f"task:{TENANT}:{task}", instance=instance)
+                balance = await self.balance(f"task:{TENANT}:{task}", instance=instance)
             except RedisFailure:
                 return False  # The test looks through budget's own connections, which the outage cut too.
-            return (found.spent.cost_usd_micros, found.reserved.cost_usd_micros) == (spent, reserved)
+            seen = (balance.spent.cost_usd_micros, balance.reserved.cost_usd_micros)
+            return seen == (spent, reserved)
 
-        await until(there)
+        try:
+            await until(there)
+        except AssertionError as error:
+            raise AssertionError(f"(spent, reserved) is {seen}, not {(spent, reserved)}: {error}") from None
 
     async def facts(self) -> list[StoredMessage]:
         """Of reservations; the marks of rebuilds left out."""

@@ -124,7 +124,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
         assert amount in refused.reason
     halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}.*", TaskHalted)
     assert halted.code == "budget_exceeded" and halted.reason == refused.reason
-    entry = await asyncio.wait_for(anext(aiter(live)), 5)
+    entry = await asyncio.wait_for(anext(aiter(live)), 30)
     halt = Halt.model_validate_json(entry.body)
     assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
     assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
