@@ -2,7 +2,7 @@
 run at once; the last of them let their results be gathered. A leaf, pure.
 
 In: a map and how many items it has; an item that is over; a gathered list. Out: the steps, and the map's result.
-Ids: `STEP-0007` is an item of STEP, `STEP-g0` a part of its list; where there is one part, STEP itself gathers it.
+Ids: `STEP-0007` is an item of STEP, `STEP-g0` a part of its list, or of such parts; the last few STEP gathers itself.
 """
 
 from bulkhead.flow import replace
@@ -46,8 +46,6 @@ def open_map(state: PlannerState, map_step: StepState, count: int, item_bytes: i
     plan_step, over = map_step.plan_step, map_step.plan_step.over
     assert over is not None
     ids = [f"{plan_step.id}-{index:04}" for index in range(count)]
-    groups = [ids[first : first + FAN_IN] for first in range(0, count, FAN_IN)]
-    max_bytes = bounds.MAX_MAP_BYTES // max(1, len(groups))
     kind = "agent" if plan_step.call is None else plan_step.kind
     items = (
         StepState(
@@ -58,21 +56,25 @@ def open_map(state: PlannerState, map_step: StepState, count: int, item_bytes: i
         )
         for index, step_id in enumerate(ids)
     )
-    gathering, gathers, parts = Gathering(max_bytes=bounds.MAX_MAP_BYTES), tuple(ids), tuple[StepState, ...]()
-    if len(groups) > 1:
-        parts = tuple(
+    parts, gathers = list[StepState](), ids
+    item_room = bounds.MAX_MAP_BYTES // max(1, count)
+    spans = FAN_IN  # Items that one part of this level stands for.
+    while len(gathers) > FAN_IN:
+        level = [
             StepState(
-                PlanStep(id=f"{plan_step.id}-g{number}", title="", instruction="", kind="noop"),
+                PlanStep(id=f"{plan_step.id}-g{len(parts) + number}", title="", instruction="", kind="noop"),
                 map_id=plan_step.id,
-                gathering=Gathering(max_bytes=max_bytes, first=number * FAN_IN),
-                gathers=tuple(group),
+                gathering=Gathering(
+                    max_bytes=item_room * min(spans, count - number * spans), first=number * spans, joins=bool(parts)
+                ),
+                gathers=tuple(gathers[first : first + FAN_IN]),
             )
-            for number, group in enumerate(groups)
-        )
-        gathering = Gathering(max_bytes=bounds.MAX_MAP_BYTES, joins=True)
-        gathers = tuple(part.plan_step.id for part in parts)
+            for number, first in enumerate(range(0, len(gathers), FAN_IN))
+        ]
+        parts, gathers, spans = [*parts, *level], [part.plan_step.id for part in level], spans * FAN_IN
+    gathering = Gathering(max_bytes=bounds.MAX_MAP_BYTES, joins=bool(parts))
     opened = OpenMap(count, item_bytes, begun=min(count, over.parallel))
-    map_step = replace(map_step, status="waiting", open_map=opened, gathering=gathering, gathers=gathers)
+    map_step = replace(map_step, status="waiting", open_map=opened, gathering=gathering, gathers=tuple(gathers))
     steps = {**state.steps.by_id, plan_step.id: map_step}
     return replace(state, steps=StepTable.from_steps((*steps.values(), *items, *parts)))
 

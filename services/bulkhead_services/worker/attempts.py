@@ -17,7 +17,6 @@ from bulkhead_contracts.result import (
     Omission,
     Result,
     Standing,
-    Usage,
     cut_completeness,
     merge_citations,
     merge_completeness,
@@ -186,7 +185,7 @@ def finish_attempt(
     assigned = attempt.assigned
     attempt = replace(attempt, evidence=_in_order(attempt))
     result = _result_of_attempt(attempt, content)
-    done = state.with_attempt(ended_attempt(attempt))
+    done = state.without_attempt(attempt)
     if not assigned.check or attempt.is_plan_call:
         items = assigned.item.index if assigned.item is not None else None
         finished = StepFinished(**identity_of(assigned), result=result, usage=attempt.usage, items=items)
@@ -225,14 +224,7 @@ def fail_attempt(state: WorkerState, attempt: StepAttempt, failure: Failure) -> 
     """The attempt ends without a result."""
     result = Result(standing="failed", standing_reason=failure.message[: bounds.MAX_REASON_CHARS])
     finished = StepFinished(**identity_of(attempt.assigned), result=result, failure=failure, usage=attempt.usage)
-    return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
-
-
-def ended_attempt(attempt: StepAttempt) -> StepAttempt:
-    """Forget what an ended attempt gathered; its key stays, so that a repeat is known."""
-    return StepAttempt(
-        assigned=attempt.assigned.model_copy(update={"inputs": (), "tools": ()}), grant="", phase="over", usage=Usage()
-    )
+    return Transition(state.without_attempt(attempt), (Send("planner", finished),))
 
 
 def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:

@@ -282,11 +282,11 @@ def give_back(attempt: StepAttempt, task: str) -> tuple[Send, ...]:
         for name, (request, *_) in attempt.outstanding.items()
         if isinstance(request, LeaseRequested)
     }
-    return tuple(withdraw_lease(name, resource, task, attempt) for name, resource in mine.items())
+    step, grant = attempt.assigned.step.id, attempt.grant
+    return tuple(withdraw_lease(name, resource, task, step, grant) for name, resource in mine.items())
 
 
-def withdraw_lease(lease_id: str, resource: str, task: str, attempt: StepAttempt) -> Send:
+def withdraw_lease(lease_id: str, resource: str, task: str, step: str, grant: str) -> Send:
     """A lease is given back, or no longer waited for; nobody waits for an answer to that."""
-    step = attempt.assigned.step.id
     body = LeaseReleaseRequested(lease_id=lease_id, task=task, step_id=step, resource=resource)
-    return Send("planner", body, grant=attempt.grant, task=resource_token(resource))
+    return Send("planner", body, grant=grant, task=resource_token(resource))

@@ -9,7 +9,7 @@ from bulkhead.plans.gates import choose_steps, list_gate_reasons
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from bulkhead_services.worker.attempts import ended_attempt, fail_attempt
+from bulkhead_services.worker.attempts import fail_attempt
 from bulkhead_services.worker.state import StepAttempt, WorkerState, identity_of
 
 
@@ -45,7 +45,7 @@ def look_at_result(state: WorkerState, message: InboxMessage, attempt: StepAttem
         # A worker that knows neither gates nor branches would say nothing, too.
         chosen = tuple(looked_at.of for looked_at in (step.gate, step.branch) if looked_at is not None)
     finished = StepFinished(**identity_of(body), result=Result(), reasons=reasons, chosen=chosen)
-    return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
+    return Transition(state.without_attempt(attempt), (Send("planner", finished),))
 
 
 def _looked_at_result(body: StepAssigned) -> Result | None:

@@ -98,9 +98,12 @@ def settle_pauses(before: WorkerState, state: WorkerState) -> Transition[WorkerS
     outputs: list[Output] = []
     after = state
     for key in {**before.running, **state.running}:
-        attempt, earlier = state.attempts[key], before.attempts.get(key)
+        attempt, earlier = state.running.get(key), before.running.get(key)
         held_before = earlier.held_calls if earlier is not None else {}
         was_held = bool(held_before)
+        if attempt is None:
+            outputs += [_step_paused(earlier, None)] if earlier is not None and was_held else []
+            continue
         if not (attempt.sleeping_calls or attempt.held_calls or was_held):
             continue
         held_calls = {name: deferral for name, deferral in attempt.held_calls.items() if name in attempt.outstanding}

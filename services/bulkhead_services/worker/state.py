@@ -45,7 +45,7 @@ def identity_of(assigned: StepAssigned) -> AttemptIdentity:
     return {"step_id": assigned.step.id, "attempt": assigned.attempt, "plan_version": assigned.plan_version}
 
 
-Phase = Literal["thinking", "acting", "over"]
+Phase = Literal["thinking", "acting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class StepAttempt:
     def is_at_doors(self) -> bool:
         """True when doors have it, for a program outside."""
         delegated = self.assigned.delegated
-        return self.phase != "over" and delegated is not None and delegated.to == "worker"
+        return delegated is not None and delegated.to == "worker"
 
     def call_by_id(self, call_id: str) -> ToolCall | None:
         """The call of the model's current turn that has this id."""
@@ -139,9 +139,10 @@ class StepAttempt:
 class WorkerState:
     """The fold of one task's messages in the worker's inbox."""
 
-    attempts: Mapping[AttemptKey, StepAttempt] = field(default_factory=dict)
     running: Mapping[AttemptKey, StepAttempt] = field(default_factory=dict)
-    """Of these, those that are not over: a message concerns few, however many steps a task has had."""
+    """Those that are not over: a message concerns few, however many steps a task has had."""
+    over: frozenset[AttemptKey] = frozenset()
+    """Of those that are, nothing is kept but that a repeat is known: a map has thousands of them."""
 
     def owner_of(self, call_id: str) -> StepAttempt | None:
         """The attempt that waits for this call."""
@@ -149,12 +150,13 @@ class WorkerState:
 
     def running_attempt(self, reference: AttemptReference) -> StepAttempt | None:
         """The attempt that this speaks of, unless it is over."""
-        attempt = self.attempts.get(key_of(reference))
-        return attempt if attempt is not None and attempt.phase != "over" else None
+        return self.running.get(key_of(reference))
 
     def with_attempt(self, attempt: StepAttempt) -> "WorkerState":
         """This state with one attempt replaced."""
-        running = {**self.running, attempt.key: attempt}
-        if attempt.phase == "over":
-            del running[attempt.key]
-        return replace(self, attempts={**self.attempts, attempt.key: attempt}, running=running)
+        return replace(self, running={**self.running, attempt.key: attempt})
+
+    def without_attempt(self, over: StepAttempt) -> "WorkerState":
+        """This state with one attempt over."""
+        running = {key: attempt for key, attempt in self.running.items() if key != over.key}
+        return replace(self, running=running, over=self.over | {over.key})

@@ -27,7 +27,7 @@ from bulkhead_contracts.step import (
 )
 from bulkhead_contracts.tool import CallBasis, ToolCallCancelRequested, ToolCallRequested
 from bulkhead_services.worker import maps
-from bulkhead_services.worker.attempts import OBSERVED, ask_model, ended_attempt, fail_attempt
+from bulkhead_services.worker.attempts import OBSERVED, ask_model, fail_attempt
 from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_request
 from bulkhead_services.worker.gates import look_at_result
 from bulkhead_services.worker.state import OutstandingCall, StepAttempt, WorkerState, identity_of
@@ -45,7 +45,7 @@ MAX_LACKS = 8
 def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssigned) -> Transition[WorkerState]:
     """An attempt at a step begins; a known one is not begun again."""
     attempt = StepAttempt(assigned=body, grant=message.envelope.grant)
-    if attempt.key in state.attempts:
+    if attempt.key in state.running or attempt.key in state.over:
         return Transition(state)
     if body.step.action in ("validate", "branch"):
         return look_at_result(state, message, attempt)
@@ -71,7 +71,7 @@ def _finish_at_once(
     contents: tuple[str, ...] = (),
 ) -> Transition[WorkerState]:
     finished = StepFinished(**identity_of(attempt.assigned), result=result, items=items)
-    return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished, contents=contents),))
+    return Transition(state.without_attempt(attempt), (Send("planner", finished, contents=contents),))
 
 
 def _begin_item(
@@ -100,7 +100,7 @@ def _begin_attempt(
     if body.step.action == "noop":
         results = tuple(step_input.result for step_input in body.inputs)
         finished = StepFinished(**identity_of(body), result=merge_results(results, words=body.step.instruction))
-        return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
+        return Transition(state.without_attempt(attempt), (Send("planner", finished),))
     if attempt.is_plan_call:
         request = _build_plan_call(attempt, message.contents, item)
     elif body.delegated is None:

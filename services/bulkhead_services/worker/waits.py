@@ -27,13 +27,15 @@ def on_lease_granted(state: WorkerState, message: InboxMessage, body: LeaseGrant
     """The lease is there: the call that waits for it is answered."""
     attempt = state.owner_of(body.lease_id)
     if attempt is None:
-        if any(body.lease_id in attempt.leases for attempt in state.attempts.values()):
+        if any(body.lease_id in attempt.leases for attempt in state.running.values()):
             return Transition(state)
         # The wait for it was refused, or its attempt is over: the first of both has won.
-        owner = next((attempt for (_, step, _), attempt in state.attempts.items() if step == body.step_id), None)
-        if owner is None:
+        owner = next((attempt for (_, step, _), attempt in state.running.items() if step == body.step_id), None)
+        if owner is None and all(step != body.step_id for _, step, _ in state.over):
             return Transition(state)
-        return Transition(state, (calls.withdraw_lease(body.lease_id, body.resource, message.task, owner),))
+        grant = owner.grant if owner is not None else ""
+        withdrawal = calls.withdraw_lease(body.lease_id, body.resource, message.task, body.step_id, grant)
+        return Transition(state, (withdrawal,))
     attempt = replace(attempt, leases={**attempt.leases, body.lease_id: body})
     text = (
         f"{body.resource} is leased to this step until unix ms {body.expires_unix_ms}; the fencing token is "
@@ -44,7 +46,7 @@ def on_lease_granted(state: WorkerState, message: InboxMessage, body: LeaseGrant
 
 def on_lease_ended(state: WorkerState, message: InboxMessage, body: LeaseEnded) -> Transition[WorkerState]:
     """A lease has expired or was given back."""
-    holder = next((attempt for attempt in state.attempts.values() if body.lease_id in attempt.leases), None)
+    holder = next((attempt for attempt in state.running.values() if body.lease_id in attempt.leases), None)
     if holder is not None:
         leases = {name: lease for name, lease in holder.leases.items() if name != body.lease_id}
         holder = replace(holder, leases=leases)
@@ -145,7 +147,8 @@ def on_wait_refused(state: WorkerState, message: InboxMessage, body: WaitRefused
     following = _fail_wait(state, message, _without_answers(attempt, body.wait_id), body.wait_id, failure)
     if not isinstance(request, LeaseRequested) or request.lease_id in attempt.leases:
         return following
-    back = calls.withdraw_lease(request.lease_id, request.resource, message.task, attempt)
+    step = attempt.assigned.step.id
+    back = calls.withdraw_lease(request.lease_id, request.resource, message.task, step, attempt.grant)
     return Transition(following.state, (back, *following.outputs))
 
 

@@ -158,9 +158,9 @@ def test_another_resources_request_under_this_name_is_not_heeded(play):
     assert play.state.lease_book.holder is None
 
 
-@pytest.mark.slow
-def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages(play):
-    for number in range(bounds.MAX_MESSAGES_PER_TASK // 2 + 10):
+def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages(play, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_MESSAGES_PER_TASK", 100)
+    for number in range(60):
         asks(play, f"t{number}")
         gives_back(play, f"t{number}", call="")
     assert play.state.lease_book.holder is None and len(play._fold.seen) == 1

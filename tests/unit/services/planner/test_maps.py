@@ -156,6 +156,22 @@ def test_many_results_are_gathered_in_parts(play: Playbook) -> None:
     play.replays()
 
 
+def test_a_part_never_gathers_more_than_one_message_may_name(play: Playbook) -> None:
+    count = bounds.MAX_MAP_ITEMS
+    begin(play, count, max_items=count)
+    steps = play.state.steps.by_id
+    parts = [steps["fares"], *(step for step in steps.values() if step.map_id and step.item is None)]
+    assert all(len(part.gathers) <= bounds.MAX_STEP_INPUTS for part in parts)
+    names = [name for part in parts for name in part.gathers]
+    assert len(names) == len(set(names)) == count + len(parts) - 1, "each is gathered once"
+    first_part = next(part for part in parts if part.gathers[0] == "fares-0064")
+    above = next(part for part in parts if first_part.plan_step.id in part.gathers)
+    assert (first_part.gathering.first, first_part.gathering.joins, above.gathering.joins) == (64, False, True)
+    of_items = [part for part in parts if not part.gathering.joins]
+    assert sum(part.gathering.max_bytes for part in of_items) <= bounds.MAX_MAP_BYTES
+    assert steps["fares"].gathers[0] not in {part.plan_step.id for part in of_items}, "there are three levels"
+
+
 def test_a_message_with_inputs_to_gather_fits_whatever_they_rest_on(play: Playbook) -> None:
     begin(play, bounds.MAX_STEP_INPUTS, parallel=64)
     labels = tuple(LIST_LABEL.model_copy(update={"sha256": f"{number:064x}"}) for number in range(bounds.MAX_LABELS))
@@ -170,7 +186,7 @@ def test_a_message_with_inputs_to_gather_fits_whatever_they_rest_on(play: Playbo
 
 def test_the_maps_of_a_task_are_bounded_together(play: Playbook) -> None:
     lines = PlanStep(id="lines", title="Lines", instruction="list the lines", acceptance="listed")
-    count = bounds.MAX_MAP_ITEMS
+    count = bounds.MAX_MAP_ITEMS // 2 + 1
     steps = [fare_map(max_items=count, parallel=1).model_copy(update={"id": name}) for name in ("m0", "m1", "m2")]
     submit(play, plan=Plan(steps=(lines, *steps)))
     accepts(play, "lines")
@@ -178,7 +194,7 @@ def test_the_maps_of_a_task_are_bounded_together(play: Playbook) -> None:
     finishes(play, "m1", items=bounds.MAX_TASK_ITEMS - count)
     assert play.only_output(StepAssigned).item is not None
     finishes(play, "m2", items=1)
-    assert play.outputs_of(StepEnded)[0].reasons[0].startswith("map_too_large: with m2 the maps have 2001 items")
+    assert play.outputs_of(StepEnded)[0].reasons[0].startswith("map_too_large: with m2 the maps have 10001 items")
     assert play.only_output(TaskEnded).failure.code == "step_failed"
 
 

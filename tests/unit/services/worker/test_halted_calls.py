@@ -140,7 +140,7 @@ def test_being_busy_is_no_halt(play):
     call = current_call(play)
     holds(play, call, paused=False)
     play.says()
-    before = play.state.attempts[1, "s1", 1].outstanding[call][0]
+    before = play.state.running[1, "s1", 1].outstanding[call][0]
     play.fires(f"again-{call}")
     assert play.only_output(ModelCallRequested) == before, "nobody held it back: its time went on"
     holds(play, call)
@@ -153,5 +153,5 @@ def test_being_busy_is_no_halt(play):
 def test_the_latest_word_about_its_time_counts_also_where_it_is_less(play):
     for seconds in (3_600, 30):
         extends(play, seconds)
-        assert play.state.attempts[1, "s1", 1].assigned.deadline_unix_ms == START_UNIX_MS + seconds * 1_000
-    assert play.state.attempts[1, "s1", 1].grant == "longer"
+        assert play.state.running[1, "s1", 1].assigned.deadline_unix_ms == START_UNIX_MS + seconds * 1_000
+    assert play.state.running[1, "s1", 1].grant == "longer"

@@ -83,7 +83,7 @@ def shown(play: Playbook) -> str:
 
 
 def attempt(play: Playbook):
-    [one] = play.state.attempts.values()
+    [one] = play.state.running.values()
     return one
 
 

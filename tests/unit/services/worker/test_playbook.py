@@ -51,7 +51,7 @@ def thinks(play: Playbook, text: str = "", calls: tuple = (), **changes) -> None
 
 
 def current_call(play: Playbook) -> str:
-    attempt = next(one for one in play.state.attempts.values() if one.phase == "thinking")
+    attempt = next(one for one in play.state.running.values() if one.phase == "thinking")
     return next(iter(attempt.outstanding))
 
 
@@ -318,8 +318,8 @@ def test_replies_that_nobody_waits_for_and_repeats_change_nothing(play):
 def test_steps_of_one_task_do_not_mix(play):
     assign(play)
     assign(play, step=PlanStep(id="s2", title="", instruction="other", acceptance="x"))
-    assert len(play.state.attempts) == 2
-    calls = [next(iter(one.outstanding)) for one in play.state.attempts.values()]
+    assert len(play.state.running) == 2
+    calls = [next(iter(one.outstanding)) for one in play.state.running.values()]
     assert len(set(calls)) == 2
 
 
