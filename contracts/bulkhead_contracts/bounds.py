@@ -43,7 +43,7 @@ MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_REVIEWED_DRAFTS = 8  # of a task whose plans a person approves
 MAX_STEP_ATTEMPTS = 3
-MAX_MESSAGES_PER_TASK = 100_000  # of one task in one inbox
+MAX_MESSAGES_PER_TASK = 100_000  # of one task in one inbox: 10,000 items of an agent are 80,000 for a worker
 MAX_LISTED_DOCUMENTS = 100  # in one page
 MAX_LISTED_CHUNKS = 50  # of a document, in one page
 
