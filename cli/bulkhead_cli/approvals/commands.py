@@ -103,9 +103,10 @@ async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
         out.print(
             f"{row['approval_id'][:ID_CHARS]}  {row['state']:9} {request['risk']:6} {when}  ", end="", markup=False
         )
-        arguments = request["arguments_json"]
-        short = arguments if len(arguments) <= 100 else arguments[:97] + "..."
-        out.print(one_line(f"{request['tool']} {short}  task {row['task_id']}"), markup=False)
+        question = row.get("question")
+        text = question["text"] if question else f"{request['tool']} {request['arguments_json']}"
+        short = text if len(text) <= 120 else text[:117] + "..."
+        out.print(one_line(f"{short}  task {row['task_id']}"), markup=False)
     if page["more"]:
         out.print(f"... and {page['more']} more", markup=False, style="dim")
     if not page["approvals"]:
@@ -134,7 +135,12 @@ async def _pick_approval(mesh: Mesh, approval: str) -> dict[str, Any]:
 
 def _print_approval(approval: dict[str, Any]) -> None:
     request = approval["request"]
-    out.print(request["preview"], markup=False)
+    if question := approval.get("question"):
+        out.print(one_line(question["text"]), style="bold", markup=False)
+        for result in question["results"]:
+            out.print(f"  {result}", markup=False)
+    else:
+        out.print(request["preview"], markup=False)
     out.print()
     sources = {
         value["pointer"]: ", ".join(

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bulkhead.client import MeshError, Task, TaskEvent
+from bulkhead.gateway_api.approvals import read_question
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_tokens
 from bulkhead.text.live_calls import CALL_EVENTS, describe_call
 from bulkhead_cli.output import Exit, one_line, print_json
@@ -89,7 +90,7 @@ class TaskProgress:
             case "task.paused":
                 return [Text(f"held back: {data['reason']}", "bold yellow")]
             case "task.resumed":
-                return [Text("it goes on", "blue")]
+                return [Text("the wait is over", "blue")]
             case "budget.alerted":
                 return [Text(f"budget: {data['what']}", "yellow")]
             case "task.rejected":
@@ -246,7 +247,13 @@ def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
 
 def _waiting_line(approval: str, asked: Mapping[str, Any]) -> str:
     """Call that is waited for, and how to see it."""
-    return f"waiting for a person: {asked['tool']}, bulkhead approvals show {approval[:APPROVAL_ID_CHARS]}"
+    return f"waiting for a person: {_name_call(asked)}, bulkhead approvals show {approval[:APPROVAL_ID_CHARS]}"
+
+
+def _name_call(asked: Mapping[str, Any]) -> str:
+    """What a person decides: the question of a plan, or the call of a tool."""
+    question = read_question(asked["tool"], asked.get("arguments_json", ""))
+    return question.text[:MAX_WHY_CHARS] if question is not None else str(asked["tool"])
 
 
 def _question_line(data: Mapping[str, Any]) -> Text:
@@ -262,7 +269,7 @@ def _question_line(data: Mapping[str, Any]) -> Text:
 
 def _decision_line(question: Mapping[str, Any] | None, data: Mapping[str, Any]) -> Text:
     """Its answer."""
-    tool = f" {question['tool']}" if question is not None else ""
+    tool = f" {_name_call(question)}" if question is not None else ""
     reason = f": {data['reason']}" if data["reason"] else ""
     if not data["person"]:
         return Text(f"nobody decided about{tool or ' a call'} in time: it is not made", "bold yellow")

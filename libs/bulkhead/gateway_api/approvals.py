@@ -1,12 +1,15 @@
 """Reads of calls that wait for a person's word, or did."""
 
+import json
 from dataclasses import replace
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from bulkhead.gateway_api.query import EVERY_ROLE, Id, Query, Remedy
+from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
+from bulkhead_contracts.plan import ASK_PERSON
 from bulkhead_contracts.types import Contract, Count
 
 State = Literal["waiting", "granted", "denied", "expired", "abandoned"]
@@ -14,15 +17,34 @@ AnyState = Literal["waiting", "granted", "denied", "expired", "abandoned", "all"
 STATES: tuple[AnyState, ...] = get_args(AnyState)
 
 
+class PersonQuestion(Contract):
+    """A plan's question to a person: its text, and summaries of the results that it is about."""
+
+    text: str
+    results: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+
+
+def read_question(tool: str, arguments_json: str) -> PersonQuestion | None:
+    """The question that a call asks; None for a call of any other tool."""
+    if tool != ASK_PERSON:
+        return None
+    try:
+        arguments = json.loads(arguments_json)
+        return PersonQuestion(text=arguments["question"], results=tuple(arguments.get("results", ())))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return PersonQuestion(text=arguments_json)
+
+
 class ApprovalDocument(Contract):
     """A call that waits for a person's word, or did. state `expired`: nobody decided in time; `abandoned`: its task
-    ended before. request: the call as it is made if it is granted, and in no other way; end: who decided, and why; null
-    while it waits."""
+    ended before. request: the call as it is made if it is granted, and in no other way; question: that it asks for a
+    plan; null where it asks none; end: who decided, and why; null while it waits."""
 
     approval_id: str
     task_id: str
     state: State
     request: ApprovalRequested
+    question: PersonQuestion | None = None
     end: ApprovalEnded | None = None
 
 

@@ -309,7 +309,10 @@ def _hint_without_new_plan(state: PlannerState) -> str | None:
     if state.wrote:
         return "a step that may have changed something outside has run: look at it, then submit what is left"
     if any(row.plan_step.action not in ("agent", "noop") for row in state.steps):
-        return "no model drafts a plan in place of one with steps of its writer's own kinds: mend it and submit again"
+        return (
+            "the plan is a person's (it has gates, questions, branches or calls of its own), and no model replaces it: "
+            "mend what failed, then submit it or run the workflow again"
+        )
     if state.submitted_plan is not None and state.replan == "none":
         reason = "the submission lets nothing take its plan's place"
         return f"{reason}: mend the plan, or submit it with `replan: same_tools`"

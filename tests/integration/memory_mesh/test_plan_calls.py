@@ -63,7 +63,8 @@ async def test_a_plan_calls_asks_and_writes_without_a_model(tmp_path: Path) -> N
         task = await ann.submit("Count it.", plan=own_plan)
         async with on.client(APPROVER) as bob:
             row = await waiting(bob)
-            assert row.request.preview.splitlines()[0] == "ask_person" and "Count it?" in row.request.preview
+            assert row.request.preview.splitlines()[0] == "ask_person" and row.question is not None
+            assert row.question.text == "Count it?" and row.question.results
             assert "sum: 1 + 1 = 2" in row.request.preview and row.request.roles == ("operator",)
             with pytest.raises(Refused) as refused:
                 await bob.grant(row, "I may not")

@@ -366,7 +366,11 @@ def _ended_failure(tool: str, record: ApprovalRecord) -> Failure:
         return Failure.from_text(
             "approval_expired", message, "do not repeat it; say that it was not done for want of an approval"
         )
-    message = f"{record.person} denied {tool}" + (f": {record.reason}" if record.reason else "")
+    reason = f": {record.reason}" if record.reason else ""
+    if tool == ASK_PERSON:
+        hint = "nothing that builds on this was run: mend what the question is about, and run it again"
+        return Failure.from_text("approval_denied", f"{record.person} said no{reason}", hint)
+    message = f"{record.person} denied {tool}{reason}"
     return Failure.from_text(
         "approval_denied", message, "do not repeat it, nor the same by other means; say that it was denied"
     )

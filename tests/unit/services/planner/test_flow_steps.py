@@ -146,7 +146,7 @@ def test_a_gate_repeats_its_step_so_often_and_then_the_task_fails_with_the_reaso
         finishes(play, "gate", attempt, reasons=("it cites no source",))
     ended = play.only_output(TaskEnded)
     assert ended.status == "failed" and "it cites no source" in ended.failure.message
-    assert "no model drafts" in ended.failure.hint
+    assert "no model replaces it" in ended.failure.hint
 
 
 def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):

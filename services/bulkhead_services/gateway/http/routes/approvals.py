@@ -10,7 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.approvals import ApprovalDocument, ApprovalListQuery, ApprovalPage, ApprovalQuery
+from bulkhead.gateway_api.approvals import (
+    ApprovalDocument,
+    ApprovalListQuery,
+    ApprovalPage,
+    ApprovalQuery,
+    read_question,
+)
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.runtime.context import Context
 from bulkhead.text.amounts import format_count
@@ -98,5 +104,6 @@ def _approval_document(row: ApprovalRow, now_unix_ms: int) -> ApprovalDocument:
         task_id=row.task,
         state=row.state_at(now_unix_ms),
         request=row.request,
+        question=read_question(row.request.tool, row.request.arguments_json),
         end=row.ended,
     )
