@@ -421,6 +421,29 @@ class TaskTree:
         steps = [self.nodes.get(f"step.{version}.{step_id}") for step_id in inputs]
         return [step.name for step in steps if step is not None and step.state != "accepted"]
 
+    def holder_of(self, node: TreeNode) -> str:
+        """Title of the input that a step which has begun waited for longest; "" where it had none."""
+        version, inputs = node.told.get("plan_version"), node.told.get("inputs", ()) if node.kind == "step" else ()
+        steps = [self.nodes[key] for step_id in inputs if (key := f"step.{version}.{step_id}") in self.nodes]
+        last = max(steps, key=lambda step: step.began_unix_ms + (step.took_ms or 0), default=None)
+        return last.name if last is not None and last.began_unix_ms else ""
+
+    def dependents_of(self, node: TreeNode) -> list[TreeNode]:
+        """Steps that build on a step."""
+        steps = (other for other in self.nodes.values() if other.kind == "step") if node.kind == "step" else ()
+        return [
+            other
+            for other in steps
+            if other.told["plan_version"] == node.told["plan_version"]
+            and node.told["step_id"] in other.told.get("inputs", ())
+        ]
+
+    def open_wait(self, node: TreeNode) -> Json | None:
+        """The wait in which a step that has begun, or a call, stands still now."""
+        below = [self.nodes[key] for key in self._in_order(node.children)] if node.kind == "step" else []
+        waits = [wait for row in (node, *below) for wait in row.waits if wait["took_ms"] is None]
+        return waits[-1] if waits and node.took_ms is None and not self._has_ended else None
+
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
         """Steps of the last plan that wait now, with what for, other than for their turn."""
         steps = [self.nodes[key] for root in self.roots[-1:] for key in self.nodes[root].children]
