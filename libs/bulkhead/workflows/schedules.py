@@ -1,4 +1,5 @@
-"""Times of schedules: the last run up to an instant and the next ones, in the schedule's own zone. Pure; cron by cronsim.
+"""Times of schedules: the last run up to an instant, and the next ones, in the schedule's own zone. Pure; cron
+by cronsim.
 
 In: a schedule, an instant. Out: an instant, or the reason why the schedule has none.
 """
@@ -52,5 +53,5 @@ def previous_run(schedule: WorkflowSchedule, now_unix_ms: int) -> int:
 
 def next_runs(schedule: WorkflowSchedule, now_unix_ms: int, count: int) -> tuple[datetime, ...]:
     """The next instants after this one, in the schedule's zone."""
-    zone = ZoneInfo(schedule.zone)
-    return tuple(islice(CronSim(schedule.cron, datetime.fromtimestamp(now_unix_ms / 1000, UTC).astimezone(zone)), count))
+    now = datetime.fromtimestamp(now_unix_ms / 1000, UTC).astimezone(ZoneInfo(schedule.zone))
+    return tuple(islice(CronSim(schedule.cron, now), count))

@@ -182,6 +182,7 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         "way_on": WAY_ON,
         "pieces": PIECES,
         "time_labels": LABELS,
+        "ended": task["status"] in ENDED,
         "as_graph": visit.query_value("view") == "graph",
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
     }
@@ -247,12 +248,8 @@ def _draw_run(tree: TaskTree) -> LayeredGraph | None:
     if not 1 < len(steps) <= MAX_DRAWN:
         return None
     keys = {node.told["step_id"]: node.key for node in steps}
-    return draw_layers(
-        [
-            DrawnStep(node.key, node.name, tuple(keys[name] for name in node.told["inputs"] if name in keys), node.state)
-            for node in steps
-        ]
-    )
+    inputs = {node.key: tuple(keys[name] for name in node.told["inputs"] if name in keys) for node in steps}
+    return draw_layers([DrawnStep(node.key, node.name, inputs[node.key], node.state) for node in steps])
 
 
 def _number_sources(story: Json, answer: str) -> list[tuple[int, Json]]:

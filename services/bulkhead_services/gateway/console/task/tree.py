@@ -190,7 +190,7 @@ class TaskTree:
             f"step.{version}.{step['step_id']}",
             "step",
             step["title"] or step["step_id"],
-            step["outcome"],
+            "not_begun" if step["outcome"] == "waiting" and self._has_ended else step["outcome"],
             tried[0]["began_unix_ms"] if tried else 0,
             None if is_running else step["took_ms"],
             _tokens_of(step),
