@@ -236,7 +236,7 @@ async def schedule_workflow(
     reason: Why = "",
 ) -> None:
     """Run a published version at times, in your name."""
-    schedule = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
+    schedule: dict[str, Any] = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
     schedule |= {"paused": True} if paused else {}
     await _move_version(at, name, version, "schedule", reason or f"at {cron} in {zone}", schedule, published=True)
 
