@@ -15,8 +15,8 @@ COMMANDS = re.compile(r"[.;]? (It goes on after `|An operator gives it more: ).*
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """kind: queue, approval, plan, skip, halt, budget or breaker. reason: with what holds it. scope, name: of the halt or
-    breaker, "" where none stands any more. link: to the page of the act. plan: as the API has the one that waits, or
+    """kind: queue, approval, plan, skip, halt, budget or breaker. reason: with what holds it. scope, name: of the halt
+    or breaker, "" where none stands any more. link: to the page of the act. plan: as the API has the one that waits, or
     whose step may be skipped."""
 
     kind: str

@@ -369,8 +369,8 @@ class TaskTree:
         return (piece for piece in self._waits_of(step) if piece.kind != "step")
 
     def _pieces_below(self, node: TreeNode) -> list[BarPiece]:
-        """Pieces of all calls below a row, and the waits and failed ends of its steps; those of one kind that touch each
-        other on the axis are one piece. Waits lie on calls, failures on both."""
+        """Pieces of all calls below a row, and the waits and failed ends of its steps; those of one kind that touch
+        each other on the axis are one piece. Waits lie on calls, failures on both."""
         below = sorted(map(self.nodes.__getitem__, self._in_order(node.children)), key=lambda row: row.began_unix_ms)
         calls = [piece for row in below if row.kind in CALLS for piece in self._pieces_of(row)]
         steps = [row for row in below if row.kind == "step"]
