@@ -1,4 +1,4 @@
-"""A workflow in a real browser, on a phone: scheduled in one's own zone, run, drawn, and a failed step of it skipped."""
+"""A workflow in a real browser, on a phone: scheduled in one's own zone, run, drawn, and a failed step skipped."""
 
 import pytest
 from playwright.async_api import Browser
