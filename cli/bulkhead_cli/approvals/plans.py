@@ -1,4 +1,4 @@
-"""`bulkhead plan`: show, approve, reject. `main` adds it to `bulkhead`.
+"""`bulkhead plan`: show, approve, reject, skip a step. `main` adds it to `bulkhead`.
 
 In: the gateway, as a person of a tenant; a file with an edited plan. Out: text or JSON on standard output, and an exit
 code.
@@ -29,7 +29,7 @@ plans_app = CommandGroup(rich_markup_mode="rich", epilog=EXIT_CODES, no_args_is_
 
 @plans_app.callback()
 def plan() -> None:
-    """Show, approve or reject the drafted plan of a task.
+    """Show, approve or reject the drafted plan of a task, or skip a step of one that runs.
 
     A task that was submitted with [bold]--approve-plan[/bold] waits with its drafted plan, over restarts, until
     somebody with the role approver or operator decides. Its deadline stands still meanwhile.
@@ -58,6 +58,29 @@ async def approve_plan(task: TaskId, at: GatewayOptions, reason: Why = "", plan:
 async def reject_plan(task: TaskId, at: GatewayOptions, reason: Why = "", redraft: Redraft = False) -> None:
     """Reject the plan: the task ends, or another draft is made."""
     await _decide_plan(at, task, "reject", reason, redraft=redraft, edited=None)
+
+
+@plans_app.command("skip")
+async def skip_step(
+    task: TaskId,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="Step's id.", show_default=False)],
+    at: GatewayOptions,
+    reason: Why = "",
+) -> None:
+    """Skip a step that waits or has failed, where its plan says [bold]skippable[/bold].
+
+    Steps that build on it go on without its result; those that read a field of it are skipped, too.
+    """
+    async with at.gateway_target().mesh_client() as mesh:
+        document = await mesh.task(task).plan()
+        if document.state != "adopted" or not document.sha256:
+            raise CommandError(Exit.REFUSED, f"no step of task {task} may be skipped", "its plan says which may")
+        stored_reason = reason_of(reason or "no reason was given")
+        await mesh.task(task).decide_plan("approve", document.sha256, stored_reason, skip=step)
+    if at.as_json:
+        print_json({"task_id": task, "skip": step, "sha256": document.sha256})
+    else:
+        out.print(f"skip of step {step} of task {task} is stored; `bulkhead watch {task}` shows it", markup=False)
 
 
 async def _decide_plan(

@@ -230,12 +230,14 @@ async def schedule_workflow(
         Literal["skip", "run_once"],
         typer.Option("--missed", help="Runs whose time passed while nobody could begin them."),
     ] = "skip",
+    paused: Annotated[bool, typer.Option("--paused", help="Begin no run until it is set again without this.")] = False,
     parameter: Values = None,
     version: Version = 0,
     reason: Why = "",
 ) -> None:
     """Run a published version at times, in your name."""
-    schedule = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
+    schedule: dict[str, Any] = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
+    schedule |= {"paused": True} if paused else {}
     await _move_version(at, name, version, "schedule", reason or f"at {cron} in {zone}", schedule, published=True)
 
 
@@ -309,6 +311,7 @@ async def _print_workflows(at: GatewayOptions) -> None:
     for row in page["workflows"]:
         name = f"{row['workflow']}.{row['number']}"
         schedule = f"  at {row['schedule']['cron']} {row['schedule']['zone']}" if row.get("schedule") else ""
+        schedule += " (paused)" if row.get("schedule", {}).get("paused") else ""
         line = f"{name:32} {_state_of(row):12} {row['person']:16} {row['description']}{schedule}"
         out.print(one_line(line), markup=False)
     if not page["workflows"]:

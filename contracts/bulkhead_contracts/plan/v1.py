@@ -167,7 +167,8 @@ class PlanStep(Contract):
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
     which does not know the field ends it at once. call, question, gate, branch, wait, over: one of them makes it a step
     of that `action`, and its kind is `noop` for the same reason; a map has a call besides where it is one of a tool.
-    tools: of a step that calls one itself, or a gate that asks a person, it is that one, named or not.
+    tools: of a step that calls one itself, or a gate that asks a person, it is that one, named or not. skippable: a
+    person may skip it while the task runs; where it fails for good the task waits for that.
     """
 
     id: Token
@@ -181,6 +182,7 @@ class PlanStep(Contract):
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     adopted: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    skippable: Annotated[bool, Field(exclude_if=operator.not_)] = False
     retry: Annotated[RetryMode, Field(exclude_if=lambda mode: mode == "with_feedback")] = "with_feedback"
     call: Annotated[StepCall | None, Field(exclude_if=operator.not_)] = None
     question: Annotated[ApprovalQuestion | None, Field(exclude_if=operator.not_)] = None
@@ -257,14 +259,15 @@ class PlanProposed(Body, type="mesh.plan.proposed"):
 
 class PlanDecided(Body, type="mesh.plan.decided"):
     """A person's word on the proposed plan of this digest. plan: the steps that he would have run in its place.
-    redraft: of a rejection; another draft is made, which is told the reason. token: the signer's, over all the rest;
-    without it the word decides nothing."""
+    redraft: of a rejection; another draft is made, which is told the reason. skip: the word is on the plan that runs,
+    without this step. token: the signer's, over all the rest; without it the word decides nothing."""
 
     sha256: Sha256
     decision: Literal["approve", "reject"]
     reason: Reason = ""
     plan: Plan | None = None
     redraft: bool = False
+    skip: Annotated[Token | Literal[""], Field(exclude_if=operator.not_)] = ""
     person: Name
     role: Name
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES, exclude_if=operator.not_)] = ""

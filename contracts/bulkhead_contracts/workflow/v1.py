@@ -200,12 +200,13 @@ class WorkflowVersion(Contract):
 class WorkflowSchedule(Contract):
     """Times at which a published version runs, until it is retired or the schedule ends. cron: five fields. zone:
     `Europe/Berlin`. missed: of runs whose time passed while nobody could begin them: none, or the last one.
-    parameters: values of each run."""
+    parameters: values of each run. paused: no run begins, and none of that time is made up for."""
 
     cron: Annotated[str, StringConstraints(min_length=9, max_length=120)]
     zone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
     parameters: ParameterValues = {}
     missed: Literal["skip", "run_once"] = "skip"
+    paused: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class WorkflowTransition(Contract):

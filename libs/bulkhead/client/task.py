@@ -143,12 +143,20 @@ class Task:
         return await self._transport.read_reply(PlanQuery(task_id=self.id))
 
     async def decide_plan(
-        self, decision: str, sha256: str, reason: str = "", *, redraft: bool = False, plan: Plan | None = None
+        self,
+        decision: str,
+        sha256: str,
+        reason: str = "",
+        *,
+        redraft: bool = False,
+        plan: Plan | None = None,
+        skip: str = "",
     ) -> None:
         """Approve (`approve`) its drafted plan as it was read, or with `plan` in its place; or `reject` it: the task
-        ends, or (`redraft`) another draft is made by the reason. sha256: of the plan that was read.
+        ends, or (`redraft`) another draft is made by the reason. sha256: of the plan that was read. skip: `approve`
+        the plan that runs without this step.
 
-        Raises Refused (`not_in_review`, `plan_rejected`), Unreachable.
+        Raises Refused (`not_in_review`, `not_skippable`, `plan_rejected`), Unreachable.
         """
         request_checks.check_choice("decision", decision, ("approve", "reject"))
         body: dict[str, Any] = {
@@ -157,6 +165,8 @@ class Task:
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0),
             "redraft": redraft,
         }
+        if skip:
+            body["skip"] = skip
         if plan is not None:
             body["plan"] = {"steps": [step.model_dump(mode="json") for step in plan.steps]}
         await self._transport.request_json("POST", f"/v1/tasks/{self.id}/plan", json=body)

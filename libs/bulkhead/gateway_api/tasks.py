@@ -433,7 +433,8 @@ class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}"
 
 class PlanDocument(Contract):
     """The plan of a task. state: `in_review` while it waits for a person, until then, and the decision names `sha256`;
-    `none` where there is none yet. An adopted one stands in `plan` as it runs."""
+    `none` where there is none yet. An adopted one stands in `plan` as it runs, with `sha256` where a person may skip
+    a step of it."""
 
     task_id: str
     state: Literal["none", "in_review", "adopted"]

@@ -90,6 +90,8 @@ class PlanTypes:
             return
         if fields and (step.kind != "noop" or step.adopted):
             yield "mixed_step", f"step {step.id} has {fields[0]}, and so its kind must be noop, and not adopted"
+        if step.skippable and (step.adopted or step.action in ("approval", "branch", "map")):
+            yield "unskippable_step", f"step {step.id} is of action {step.action}: leave skippable out"
         unused = [name for name in ("tools", "flows", "calls") if getattr(step, name)]
         if step.gate is not None and step.gate.on_fail == "person" and step.tools == (ASK_PERSON,):
             unused.remove("tools")

@@ -109,12 +109,12 @@ class WorkflowLedger:
         return next((record for record in self.list_versions(tenant, name) if record.row.state == "published"), None)
 
     def list_scheduled(self) -> list[tuple[str, WorkflowRow]]:
-        """Published versions that have a schedule, each with its tenant."""
+        """Published versions that have a schedule which is not paused, each with its tenant."""
         return [
             (tenant, record.row)
             for (tenant, _), versions in sorted(self._known.items())
             for record in versions.values()
-            if record.row.schedule is not None and record.row.state == "published"
+            if record.row.schedule is not None and not record.row.schedule.paused and record.row.state == "published"
         ]
 
     async def read_version(self, tenant: str, name: str, number: int) -> WorkflowVersion | None:

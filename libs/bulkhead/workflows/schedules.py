@@ -1,4 +1,5 @@
-"""Times of schedules: the last run up to an instant, in the schedule's own zone. Pure; cron by cronsim.
+"""Times of schedules: the last run up to an instant, and the next ones, in the schedule's own zone. Pure; cron
+by cronsim.
 
 In: a schedule, an instant. Out: an instant, or the reason why the schedule has none.
 """
@@ -48,3 +49,9 @@ def previous_run(schedule: WorkflowSchedule, now_unix_ms: int) -> int:
     before = datetime.fromtimestamp(minute * 60, UTC).astimezone(ZoneInfo(schedule.zone))
     last = next(CronSim(schedule.cron, before, reverse=True), None)
     return round(last.timestamp() * 1000) if last is not None else 0
+
+
+def next_runs(schedule: WorkflowSchedule, now_unix_ms: int, count: int) -> tuple[datetime, ...]:
+    """The next instants after this one, in the schedule's zone."""
+    now = datetime.fromtimestamp(now_unix_ms / 1000, UTC).astimezone(ZoneInfo(schedule.zone))
+    return tuple(islice(CronSim(schedule.cron, now), count))

@@ -6,7 +6,7 @@ carries the step out, progress for the gateway, the steps' timer; the task's end
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools, standing
 from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
@@ -15,7 +15,7 @@ from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
-from bulkhead_contracts.result import Failure, Usage, digest_of
+from bulkhead_contracts.result import Failure, Result, Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps
@@ -231,6 +231,16 @@ def done_inputs(state: PlannerState, plan_step: PlanStep) -> tuple[StepInput, ..
         for step in steps
         if step.result is not None
     )
+
+
+def handed_on_result(state: PlannerState, step: StepState) -> Result:
+    """The result of a step that makes none: the one that it looks at, or a wait's only one; else its words."""
+    plan_step, inputs = step.plan_step, done_inputs(state, step.plan_step)
+    looked_at = plan_step.gate or plan_step.branch
+    passed = [row.result for row in inputs if looked_at is None or row.step_id == looked_at.of]
+    results = tuple(row.result for row in inputs)
+    words = plan_step.instruction or plan_step.title
+    return standing.merge_results(results, passed[0] if len(passed) == 1 else None, words)
 
 
 def inputs_of_item(state: PlannerState, plan_step: PlanStep, list_id: str) -> tuple[StepInput, ...]:

@@ -75,7 +75,9 @@ def _result_of_task(state: PlannerState) -> Result | None:
     done = [step.plan_step for step in state.steps if step.status == "done" and not step.map_id]
     built_on = {name for plan_step in done for name in plan_step.inputs}
     last = next((plan_step.id for plan_step in reversed(done) if plan_step.id not in built_on), "")
-    answer_id = state.final_step_id if state.final_step_id in answers else last
+    # A step that a person skipped hands on a finding, and is no answer.
+    final_step = state.step(state.final_step_id)
+    answer_id = state.final_step_id if final_step is not None and final_step.status == "done" else last
     while (step := state.step(answer_id)) and step.plan_step.question and len(step.plan_step.inputs) == 1:
         # What a person releases is the answer, and not his yes.
         answers.pop(answer_id, None)
@@ -84,6 +86,9 @@ def _result_of_task(state: PlannerState) -> Result | None:
     if final is None:
         return None
     result = settle_task_answer(final, tuple(answers.values()))
+    for step in state.steps:
+        if step.status == "skipped" and step.result is not None:
+            result = standing.resting_on(result, step.result)
     # That of the final step rests on the draft since it was accepted.
     return result if answer_id == state.final_step_id else standing.resting_on(result, state.draft_standing)
 

@@ -12,7 +12,7 @@ from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.task import TaskPaused
 from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, make_step_grant, step_deadline
 from bulkhead_services.planner.ending import TASK_TIMER
-from bulkhead_services.planner.state import Pause, PlannerState
+from bulkhead_services.planner.state import STEP_FAILED, Pause, PlannerState
 
 
 def on_step_paused(state: PlannerState, message: InboxMessage, body: StepPaused) -> Transition[PlannerState]:
@@ -34,7 +34,7 @@ def _hold_step_back(state: PlannerState, message: InboxMessage, body: StepPaused
     state = _with_the_task(state)
     longer = state.pauses if state.deadline_unix_ms > before else (pause,)
     until = max(step.deadline_unix_ms if body.until_unix_ms == 0 else 0, state.deadline_unix_ms - ANSWER_MARGIN_MS)
-    return Transition(state, (*timer, *(_extend_step(state, message, row, until) for row in longer if row.step_id)))
+    return Transition(state, (*timer, *(_extend_step(state, message, row, until) for row in longer if row.source)))
 
 
 def _resume_step(state: PlannerState, message: InboxMessage, body: StepPaused) -> Transition[PlannerState]:
@@ -126,4 +126,8 @@ def settle_pauses(before: PlannerState, state: PlannerState, message: InboxMessa
 def _is_current(state: PlannerState, pause: Pause) -> bool:
     if not pause.step_id:
         return state.phase == "drafting" and pause.attempt == state.drafts
+    if pause.code == STEP_FAILED:
+        step = state.step(pause.step_id)
+        is_same_plan = state.plan is not None and state.plan.version == pause.plan_version
+        return state.phase == "running" and is_same_plan and step is not None and step.status == "failed"
     return state.running_step(pause) is not None

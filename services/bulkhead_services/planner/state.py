@@ -8,6 +8,7 @@
 |          |                     | where a person is to approve it, it is `proposed` first) |
 | drafting | PlanDecided         | running, drafting again with the reason, or ended        |
 | running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
+| running  | PlanDecided         | running; a person skips a step that the plan lets him   |
 | running  | StepFinished        | as above; of an adopted step from doors alone, one end   |
 |          |                     | (a gate that lets nothing pass: the gated step again;    |
 |          |                     | a branch: the steps of its other cases are skipped)      |
@@ -37,6 +38,10 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.step_table import StepState, StepTable
 
 Phase = Literal["new", "drafting", "running", "ended"]
+
+
+STEP_FAILED = "step_failed"
+"""Code of what holds a task back with a step that failed for good, and that a person may skip."""
 
 
 def may_change_outside(tools: Iterable[ToolSpec]) -> bool:

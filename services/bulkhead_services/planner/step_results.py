@@ -22,7 +22,7 @@ from bulkhead_services.planner.assignments import (
     ANSWER_MARGIN_MS,
     arm_step_timer,
     assign_ready_steps,
-    done_inputs,
+    handed_on_result,
     inputs_of_item,
     skip_steps,
 )
@@ -36,7 +36,7 @@ from bulkhead_services.planner.ending import (
     reasons_for_people,
     step_ended,
 )
-from bulkhead_services.planner.state import PlannerState, may_change_outside
+from bulkhead_services.planner.state import STEP_FAILED, Pause, PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState
 
 NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
@@ -149,7 +149,7 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         state, skipped = skip_steps(state, branch_targets(step.plan_step).difference(body.chosen))
     if step.plan_step.action in WITHOUT_MODEL or step.plan_step.gate is not None:
         # Not what the worker says: what it hands on was judged where it was made.
-        result = _handed_on_result(state, step)
+        result = handed_on_result(state, step)
     elif step.plan_step.action not in PLAN_CALLS and state.check:
         result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
     elif step.plan_step.kind != "noop":
@@ -279,19 +279,23 @@ def _repeat_gated_step(
 def _give_up(
     state: PlannerState, message: InboxMessage, step: StepState, reasons: tuple[str, ...]
 ) -> Transition[PlannerState]:
-    """The step has failed for good: another plan, or the task's end."""
+    """The step has failed for good: another plan, or the task's end; one that a person may skip waits for him."""
     state = state.with_step(replace(step, status="failed", notes=(*step.notes, *reasons)[-16:]))
     if (map_step := state.step(step.map_id)) is not None:
         # What fails with one of its parts is the map.
         reasons = maps.failed_items(state, map_step) or reasons
         ended = step_ended(state, map_step, "failed", reasons, None, Usage())
         return _give_up(state, message, map_step, reasons).preceded_by(ended)
-    hint = _hint_without_new_plan(state)
-    if hint is None:
-        return _request_new_plan(state, message, step, reasons)
     heading = plans.cut_heading(step.plan_step.title or step.plan_step.instruction, 80)
     name = f"step {step.plan_step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.plan_step.id}"
     reason = f"{name} failed {step.attempt} times; last: {'; '.join(reasons_for_people(state, reasons))}"
+    if step.plan_step.skippable and state.plan is not None:
+        until = message.time_unix_ms + max(1, state.limits.approval_wait_ms)
+        pause = Pause(step.plan_step.id, step.attempt, state.plan.version, STEP_FAILED, reason, until)
+        return assign_ready_steps(replace(state, pauses=(*state.pauses, pause)), message)
+    hint = _hint_without_new_plan(state)
+    if hint is None:
+        return _request_new_plan(state, message, step, reasons)
     return end_task(state, message, "failed", Failure.from_text("step_failed", reason, hint))
 
 
@@ -373,7 +377,7 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
         if step.deadline_unix_ms > body.due_unix_ms:
             continue
         if step.plan_step.wait is not None:
-            decision = _accept_result(state, message, step, _handed_on_result(state, step), Usage())
+            decision = _accept_result(state, message, step, handed_on_result(state, step), Usage())
             state, outputs = decision.state, (*outputs, *decision.outputs)
         else:
             reason = "the step's time was up before a result came"
@@ -386,16 +390,6 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
     if state.phase == "running":
         return arm_step_timer(state).preceded_by(*outputs)
     return Transition(state, outputs)
-
-
-def _handed_on_result(state: PlannerState, step: StepState) -> Result:
-    """The result of a step that makes none: the one that it looks at, or a wait's only one; else its words."""
-    plan_step, inputs = step.plan_step, done_inputs(state, step.plan_step)
-    looked_at = plan_step.gate or plan_step.branch
-    passed = [row.result for row in inputs if looked_at is None or row.step_id == looked_at.of]
-    results = tuple(row.result for row in inputs)
-    words = plan_step.instruction or plan_step.title
-    return standing.merge_results(results, passed[0] if len(passed) == 1 else None, words)
 
 
 def _in_doubt(state: PlannerState, step: StepState) -> Failure | None:

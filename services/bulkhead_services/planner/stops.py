@@ -9,7 +9,7 @@ from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskCancelRequested, TaskStopped
 from bulkhead_services.planner.ending import AT_CEILING, end_task
-from bulkhead_services.planner.state import PlannerState
+from bulkhead_services.planner.state import STEP_FAILED, PlannerState
 
 
 def on_task_cancel_requested(
@@ -47,6 +47,9 @@ def on_task_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
 def _end_while_paused(state: PlannerState, message: InboxMessage, lasted: str) -> Transition[PlannerState]:
     """End a task that was not resumed; at a ceiling its status is `halted`."""
     pause = next((row for row in state.pauses if row.code == AT_CEILING), state.pauses[0])
+    if pause.code == STEP_FAILED:
+        failure = Failure.from_text(STEP_FAILED, pause.reason, "nobody skipped it in time: mend it and submit again")
+        return end_task(state, message, "failed", failure)
     if pause.code != AT_CEILING:
         longer = "submit it again, with a longer --deadline if it may have to wait"
         failure = Failure.from_text("deadline_exceeded", f"{lasted}: {pause.reason}", longer)

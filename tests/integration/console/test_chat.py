@@ -35,6 +35,16 @@ async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Pa
         )
         assert rated.url.path == here and 'value="good" aria-pressed="true"' in rated.text
         assert QUESTION in (await ann.get("/chat")).text
+        # What is pinned is shown to each later turn, and says whose word it is.
+        pin = form(rated.text, "From the answer of turn 1")
+        own = form(rated.text, "In your own words")
+        assert pin["turn"] == "1"
+        await ann.post(f"{here}/pin", data=pin | {"text": "It is EUR 12."})
+        pinned = (await ann.post(f"{here}/pin", data=own | {"text": "<b>I travel alone.</b>"})).text
+        assert "from the answer of turn 1, with its trust; pinned by ann" in pinned and "&lt;b&gt;I travel" in pinned
+        unpinned = await ann.post(f"{here}/unpin", data=form(pinned, "It is EUR 12.</span>"))
+        assert "It is pinned no more." in unpinned.text and "turn 1, with its trust" not in unpinned.text
+        assert "said by ann" in unpinned.text
         # The next turn is shown what was said; what is at fault is told, and changes nothing.
         on.model.will(answer=[says("Six.")])
         more = form(rated.text, "Send")

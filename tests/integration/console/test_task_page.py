@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from bulkhead.client import Refused
 from tests.eventually import until
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
+from tests.integration.memory_mesh.test_flow import agent, plain
 from tests.replay.scenes import leased
 from tests.replay.stage import APPROVER, OPERATOR, call, plan, stage, use
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -119,6 +123,41 @@ async def test_a_wait_that_has_ended_says_what_it_was_for_and_who_held_that(tmp_
         [(waiter, holder)] = [(step, "ba"[step == "b"]) for step, pane in shown.items() if "<h3>Waits</h3>" in pane]
         link = f'held by <a href="/tasks/{task}?at=step.1.{holder}">'
         assert f"waited for crm:account:42, {link}" in shown[waiter]
+
+
+async def test_a_step_that_failed_is_skipped_at_its_page_where_its_plan_permits_it(tmp_path: Path) -> None:
+    gate = {"of": "sort", "checks": [{"test": "contains", "text": "fee"}], "on_fail": "fail"}
+    steps = [agent("sort"), plain("fits", "sort", gate=gate, skippable=True), agent("end", "fits")]
+    async with stage(tmp_path) as on, on.client(ANN) as mesh, browsing(on, ANN) as ann, browsing(on, APPROVER) as bob:
+        on.model.will(sort=[says("A refund.")], end=[says("It is a refund.")])
+        task = await mesh.submit("See to the ticket.", plan={"steps": steps}, check=False)
+        here = f"/tasks/{task.id}"
+
+        async def held() -> str:
+            page = (await bob.get(here)).text
+            return page if "Skip the step" in page else ""
+
+        page = await until(held, "the step waits for a person", 20)
+        assert "failed 1 times" in page and "waits for approval: a person may skip it" in page
+        assert "Skip the step" not in (await ann.get(here)).text and "view=graph" in page
+        graph = (await bob.get(f"{here}?view=graph")).text
+        assert 'class="accepted"' in graph and "after fits" not in graph and "?at=step.1.end&amp;view=graph" in graph
+        skip = form((await bob.get(f"{here}/head")).text, "Skip the step")
+        with pytest.raises(Refused) as refused:
+            await mesh.task(task.id).decide_plan("approve", skip["sha256"], skip="fits")
+        assert refused.value.code == "forbidden"
+        lie = await bob.post(f"{here}/plan", data=skip | {"skip": "end", "reason": "late"})
+        assert lie.status_code == 409 and "does not let anybody skip step end" in lie.text
+        done = await bob.post(f"{here}/plan", data=skip | {"reason": "it is late"})
+        assert "The skip is stored" in done.text
+        document = await task.wait_until_ended(30)
+        assert (document["status"], document["answer"]) == ("succeeded", "It is a refund.")
+        assert "bob skipped step fits: it is late" in document["result"]["standing_reason"]
+        assert {step["step_id"]: step["status"] for step in document["steps"]}["fits"] == "skipped"
+        again = await bob.post(f"{here}/plan", data=skip | {"reason": "it is late"})
+        assert again.status_code == 409 and "has ended" in again.text
+        ended = (await bob.get(f"{here}?at=step.1.fits")).text
+        assert "Skip the step" not in ended and ">skipped<" in ended and "waited for a person" in ended
 
 
 async def test_a_task_that_ended_at_its_ceiling_is_run_again_with_more(tmp_path: Path) -> None:

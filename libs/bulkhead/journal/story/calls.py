@@ -4,6 +4,7 @@ In: the task's facts in journal order, and the contents that could be read. Out:
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from bulkhead.journal.story.sources import source_of_passage
 from bulkhead.journal.story.waits import waits_of_call
 from bulkhead.text.amounts import format_duration
 from bulkhead.text.plain_text import cut_line
-from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import ContentRef, Usage
@@ -60,6 +61,7 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     put_off: dict[tuple[str, str], list[str]] = {}
     askings: dict[tuple[str, str], list[JournalEntry]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
+    reserved = Counter[tuple[str, str]]()
     for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
@@ -72,6 +74,8 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
             deferral = f"{reason} (for {format_duration(body.after_ms)})"
             put_off.setdefault((entry.sender, body.call_id), []).append(deferral)
             askings.setdefault((entry.sender, body.call_id), []).append(entry)
+        elif isinstance(body, Reserved):
+            reserved[body.service, body.call_id] += body.amount.cost_usd_micros
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
     writing_tools = _writing_tools(entries)
@@ -87,7 +91,7 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
         if end_unix_ms is not None and call.outcome == "open":  # The task waits for no answer any more.
             call = replace(call, outcome="stopped", took_ms=max(0, end_unix_ms - call.asked_unix_ms))
         waits = waits_of_call(call, askings[key], paid)
-        calls.append(_update_call(call, costs | {"waits": waits}))
+        calls.append(_update_call(call, costs | {"waits": waits, "reserved_usd_micros": reserved[key]}))
     return calls
 
 

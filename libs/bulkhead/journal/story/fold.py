@@ -153,6 +153,7 @@ def _describe_plan(
             notes,
             entry.id,
             entry.at_unix_ms,
+            plan.steps_sha256,
         )
 
     if any(note.code == NO_DRAFT for note in plan.notes):
@@ -225,6 +226,9 @@ def _fold_steps(
                     instruction=cut_line(describe_step(step), MAX_RESULT_CHARS),
                     tried=tried,
                     waits=waits_of_step(step_entries, adopted_unix_ms if step.inputs else 0),
+                    action=step.action,
+                    retry=step.retry,
+                    skippable=step.skippable,
                 )
             )
     return tuple(rows)

@@ -62,7 +62,7 @@ class Call:
     tool, the query, or the last message of an outside agent. why: what the model
     said beside asking for it, which is its claim and no fact. result: what came, or the tools that the model asked
     for. attempts: those that its doer made; retried: why one brought nothing. waited_ms, waited_for: for a provider.
-    put_off: why it could not begin at once. effect: what a write did.
+    put_off: why it could not begin at once. effect: what a write did. reserved_usd_micros: that was set aside for it.
     """
 
     call_id: str
@@ -96,6 +96,7 @@ class Call:
     usage: Usage = Usage()
     message: str = ""
     waits: tuple[WaitTold, ...] = ()
+    reserved_usd_micros: int = 0
 
     @property
     def prompt_name(self) -> str:
@@ -109,7 +110,7 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class PlanTold:
     """A plan that ran, from adopted_unix_ms on. origin: in words. by: who made it. drafts: how many the plan checker
-    refused before it."""
+    refused before it. sha256: of its steps."""
 
     version: int
     origin: Literal["submitted", "drafted", "fallback", "fork", "adopted"]
@@ -119,13 +120,14 @@ class PlanTold:
     notes: tuple[str, ...] = ()
     message: str = ""
     adopted_unix_ms: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTold:
     """One step of one plan. inputs: the steps on whose results it builds. cites: what its result rests on. refused:
     per attempt that was not accepted, why. tried: its attempts. whole_cost: false while a call of it has not settled.
-    answered: as in `Result`."""
+    answered: as in `Result`. action, retry, skippable: as its plan has them."""
 
     step_id: str
     title: str
@@ -149,6 +151,9 @@ class StepTold:
     instruction: str = ""
     tried: tuple[AttemptTold, ...] = ()
     waits: tuple[WaitTold, ...] = ()
+    action: str = "agent"
+    retry: str = "with_feedback"
+    skippable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.step import StepAssigned, StepPaused
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskQueued, TaskReleased
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskPaused, TaskQueued, TaskReleased
 
 MAX_WAITS = 16
 """Of one step or call: the last ones."""
@@ -81,6 +81,8 @@ def _step_waits(step_entries: Sequence[JournalEntry], planned_unix_ms: int) -> I
                 open_waits.setdefault("pause", WaitTold(KINDS.get(body.code, "queued"), entry.at_unix_ms))
             case StepPaused():
                 yield from _close_wait(open_waits, "pause", entry)
+            case TaskPaused(active=True, code="step_failed"):
+                open_waits.setdefault("skip", WaitTold("approval", entry.at_unix_ms, None, "a person may skip it"))
             case LeaseQueued() as body:
                 holder = f"{body.resource}, held by {body.holder_task}/{body.holder_step}"
                 open_waits.setdefault(body.lease_id, WaitTold("lease", entry.at_unix_ms, None, holder))

@@ -24,7 +24,7 @@ from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions, WrittenBy
 from bulkhead_contracts.tool import TrialSource
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, order_fields
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields
 from bulkhead_contracts.workflow import ParameterValues, WorkflowContent, WorkflowSchedule
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
@@ -124,7 +124,8 @@ class CancelSubmission(Contract):
 
 class PlanDecisionSubmission(Contract):
     """Body of POST /v1/tasks/{task_id}/plan. sha256: of the plan that was read: the decision is about that one. plan:
-    of an approval, what is to run in its place. redraft: of a rejection, to have another draft made by its reason."""
+    of an approval, what is to run in its place. redraft: of a rejection, to have another draft made by its reason.
+    skip: of an approval of the plan that runs, its step that is to be skipped."""
 
     model_config = STRICT
 
@@ -133,6 +134,13 @@ class PlanDecisionSubmission(Contract):
     reason: Reason = ""
     redraft: bool = False
     plan: PlanInput | None = None
+    skip: Token | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _skip_stands_alone(self) -> Self:
+        if self.skip and (self.decision != "approve" or self.redraft or self.plan is not None):
+            raise PydanticCustomError("mixed_skip", "skip goes with the decision `approve`, and with nothing else")
+        return self
 
 
 class PlanDecisionReceipt(Contract):

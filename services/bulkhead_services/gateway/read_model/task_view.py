@@ -101,6 +101,9 @@ class TaskView:
     plans_rejected: int = 0
     proposed: PlanProposed | None = None
     """The plan that waits for a person's word."""
+    plan_sha256: str = ""
+    """Digest of the steps of the plan that runs, where a person may skip one of them."""
+    skippable: frozenset[str] = frozenset()
     steps: Mapping[str, StepView] = field(default_factory=dict)
     failure: Failure | None = None
     result: Result | None = None
@@ -216,6 +219,8 @@ def _apply_plan_adopted(view: TaskView, body: PlanAdopted) -> TaskView:
     for step in body.plan.steps:
         step_view = view.steps.get(step.id, StepView(step.id))
         steps[step.id] = replace(step_view, title=_visible_title(view, step.title), plan_version=body.plan.version)
+    skippable = frozenset(step.id for step in body.plan.steps if step.skippable)
+    view = replace(view, skippable=skippable, plan_sha256=body.plan.steps_sha256 if skippable else "")
     return replace(view, status="running", plan_version=body.plan.version, proposed=None, steps=steps)
 
 

@@ -5,6 +5,7 @@ In: visits; forms. Out: pages, pieces of them, streams. A conversation is a sess
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -35,6 +36,8 @@ class ConsoleChatRoutes(ConsoleRoutes):
             get("/chat/{session_id}", self.show_conversation),
             post("/chat/{session_id}", self.take_turn),
             post("/chat/{session_id}/delete", self.delete_conversation),
+            post("/chat/{session_id}/pin", self.pin_fact),
+            post("/chat/{session_id}/unpin", self.unpin_fact),
             get("/chat/{session_id}/turns/{task_id}", self.show_turn),
             get("/chat/{session_id}/turns/{task_id}/doings", self.list_doings),
             get("/chat/{session_id}/turns/{task_id}/live", self.stream_turn),
@@ -59,6 +62,8 @@ class ConsoleChatRoutes(ConsoleRoutes):
         before = visit.query_value("before")
         session = await visit.get(_session_path(visit), before=before if before.isdecimal() else 0)
         turns = await asyncio.gather(*(_read_turn(visit, turn["task_id"], turn["text"]) for turn in session["turns"]))
+        for turn, row in zip(turns, session["turns"], strict=True):
+            turn["number"] = row["number"]
         return visit.render_page("chat/chat.html", session=session, turns=turns, **_page_values(visit))
 
     async def take_turn(self, visit: Visit) -> Response:
@@ -72,6 +77,21 @@ class ConsoleChatRoutes(ConsoleRoutes):
         form = await visit.read_form()
         await visit.post(_session_path(visit), {}, form.get(KEY_FIELD, ""), "DELETE")
         return redirect_to(visit.request, "/chat", "The conversation is deleted.")
+
+    async def pin_fact(self, visit: Visit) -> Response:
+        """POST /chat/{session_id}/pin: a text from the answer of a turn, or without one this person's own words"""
+        form = await visit.read_form()
+        turn, key = form.get("turn", ""), form.get(KEY_FIELD, "")
+        body = {"text": form.get("text", ""), "turn": int(turn) if turn.isdecimal() and len(turn) < 7 else 0}
+        await visit.post(f"{_session_path(visit)}/facts/{quote(key, safe='')}", body, key, "PUT")
+        return redirect_to(visit.request, f"/chat/{visit.request.path_params['session_id']}", "It is pinned.")
+
+    async def unpin_fact(self, visit: Visit) -> Response:
+        """POST /chat/{session_id}/unpin"""
+        form = await visit.read_form()
+        path = f"{_session_path(visit)}/facts/{quote(form.get('fact', ''), safe='')}"
+        await visit.post(path, {}, form.get(KEY_FIELD, ""), "DELETE")
+        return redirect_to(visit.request, f"/chat/{visit.request.path_params['session_id']}", "It is pinned no more.")
 
     async def show_turn(self, visit: Visit) -> Response:
         """GET /chat/{session_id}/turns/{task_id}: what an open page reads again when the turn has ended"""
@@ -106,6 +126,7 @@ def _page_values(visit: Visit) -> dict[str, Any]:
         "may_submit": visit.claim.role in SUBMITTERS.names,
         "may_read_prompts": visit.claim.role in PROMPT_READERS.names,
         "max_chars": bounds.MAX_OBJECTIVE_CHARS,
+        "max_fact_chars": bounds.MAX_PINNED_FACT_CHARS,
     }
 
 

@@ -223,6 +223,15 @@
     }
   }, 10000);
 
+  // Moments to come are told in the zone of who looks, and a zone that is asked for is that.
+  const MOMENT = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+  for (const place of document.querySelectorAll("time.local")) {
+    place.textContent = new Date(place.dateTime).toLocaleString(undefined, MOMENT);
+  }
+  for (const field of document.querySelectorAll("[data-own-zone]")) {
+    field.value = Intl.DateTimeFormat().resolvedOptions().timeZone || field.value;
+  }
+
   // `#act-NAME` in the address opens the form of that act.
   const openAct = () => {
     const name = location.hash.match(/^#act-([a-z-]+)$/)?.[1];

@@ -47,10 +47,12 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
         """POST /tasks/{task_id}/plan: the drafted plan that was shown"""
         form = await visit.read_form()
         body = {name: form.get(name, "") for name in ("decision", "sha256", "reason")} | {"redraft": "redraft" in form}
+        body |= {"skip": form["skip"]} if form.get("skip") else {}
         await visit.post(f"/v1/tasks/{_task_id(visit)}/plan", body, form.get(KEY_FIELD, ""))
-        return _render_done(
-            visit, "The decision is stored: the planner runs the plan, drafts another or ends the task."
-        )
+        done = "The skip is stored: the planner goes on without the step."
+        if "skip" not in body:
+            done = "The decision is stored: the planner runs the plan, drafts another or ends the task."
+        return _render_done(visit, done)
 
     async def halt_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/halt: the task, or a tool that it uses, for all tasks"""

@@ -15,8 +15,9 @@ COMMANDS = re.compile(r"[.;]? (It goes on after `|An operator gives it more: ).*
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """kind: queue, approval, plan, halt, budget or breaker. reason: with what holds it. scope, name: of the halt or
-    breaker, "" where none stands any more. link: to the page of the act. plan: as the API has the one that waits."""
+    """kind: queue, approval, plan, skip, halt, budget or breaker. reason: with what holds it. scope, name: of the halt
+    or breaker, "" where none stands any more. link: to the page of the act. plan: as the API has the one that waits, or
+    whose step may be skipped."""
 
     kind: str
     reason: str
@@ -52,6 +53,9 @@ async def find_hold(visit: Visit, task: Json) -> Hold | None:
             plan = await visit.get(f"/v1/tasks/{task['task_id']}/plan")
             reason = "the plan waits for a person"
             return Hold("plan", reason, until_unix_ms=pause["until_unix_ms"], plan=plan if plan["plan"] else None)
+        case "step_failed":
+            plan = await visit.get(f"/v1/tasks/{task['task_id']}/plan")
+            return Hold("skip", reason, step_id, until_unix_ms=pause["until_unix_ms"], plan=plan)
         case _ if pause["until_unix_ms"] or pause["code"] == "approval_wanted":
             query = {"state": "waiting", "task": task["task_id"]}
             rows = (await visit.get_or("/v1/approvals", {"approvals": []}, query))["approvals"]

@@ -16,9 +16,11 @@ from starlette.routing import Route
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, draw_layers
 from bulkhead_services.gateway.console.task.ceilings import raise_limits
 from bulkhead_services.gateway.console.task.holds import find_hold
 from bulkhead_services.gateway.console.task.parties import PartyNames, read_party_names, tasks_in
+from bulkhead_services.gateway.console.task.sums import LABELS, reserved_amount, retry_cost, sum_run
 from bulkhead_services.gateway.console.task.task_list import WAY_ON
 from bulkhead_services.gateway.console.task.tree import PIECES, WAITED, WAITS, TaskTree
 from bulkhead_services.gateway.console.task.uncertain import read_resolutions
@@ -31,6 +33,8 @@ FORKED = ENDED - {"rejected"}
 """A task that was turned away has nothing to fork."""
 ROWS = 100
 MAX_OPENED = 100
+MAX_DRAWN = 60
+"""Steps of a graph."""
 LONG_BYTES = 64 * 1024
 """A longer story is made a page in a thread: streams go on meanwhile."""
 
@@ -177,6 +181,9 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         "waited": WAITED,
         "way_on": WAY_ON,
         "pieces": PIECES,
+        "time_labels": LABELS,
+        "ended": task["status"] in ENDED,
+        "as_graph": visit.query_value("view") == "graph",
         "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
     }
     if story is None:
@@ -206,6 +213,10 @@ async def _story_values(visit: Visit, task: Json, document: Json) -> dict[str, A
         | {
             "names": await read_party_names(visit, other_task_ids, [task]),
             "tree": tree,
+            "sums": sum_run(tree),
+            "graph": _draw_run(tree),
+            "reserved": reserved_amount(node) if node is not None else 0,
+            "again": retry_cost(node) if node is not None and node.kind == "step" else 0,
             "at": chosen,
             "node": node,
             "call": call,
@@ -229,6 +240,16 @@ def _row_values(visit: Visit, tree: TaskTree, chosen: str) -> dict[str, Any]:
             "more": False,
         }
     return {"rows": list(tree.visible_rows(opened, chosen)), "more": False}
+
+
+def _draw_run(tree: TaskTree) -> LayeredGraph | None:
+    """The steps of the last plan, without the items of its maps; None where they are one, or too many to be seen."""
+    steps = [tree.nodes[key] for root in tree.roots[-1:] for key in tree.nodes[root].children if key[:5] == "step."]
+    if not 1 < len(steps) <= MAX_DRAWN:
+        return None
+    keys = {node.told["step_id"]: node.key for node in steps}
+    inputs = {node.key: tuple(keys[name] for name in node.told["inputs"] if name in keys) for node in steps}
+    return draw_layers([DrawnStep(node.key, node.name, inputs[node.key], node.state) for node in steps])
 
 
 def _number_sources(story: Json, answer: str) -> list[tuple[int, Json]]:

@@ -190,7 +190,7 @@ class TaskTree:
             f"step.{version}.{step['step_id']}",
             "step",
             step["title"] or step["step_id"],
-            step["outcome"],
+            "not_begun" if step["outcome"] == "waiting" and self._has_ended else step["outcome"],
             tried[0]["began_unix_ms"] if tried else 0,
             None if is_running else step["took_ms"],
             _tokens_of(step),
@@ -364,12 +364,17 @@ class TaskTree:
         for wait in node.waits:
             yield self._piece(wait["kind"], wait["at_unix_ms"], wait["took_ms"], wait["what"])
 
+    def _own_waits(self, step: TreeNode) -> Iterator[BarPiece]:
+        """Waits of a step, except for other steps, which have waits or calls of their own."""
+        return (piece for piece in self._waits_of(step) if piece.kind != "step")
+
     def _pieces_below(self, node: TreeNode) -> list[BarPiece]:
-        """Pieces of all calls below a row, and the failed ends of its steps; those of one kind that touch each other on
-        the axis are one piece. Waits lie on calls, failures on both."""
+        """Pieces of all calls below a row, and the waits and failed ends of its steps; those of one kind that touch
+        each other on the axis are one piece. Waits lie on calls, failures on both."""
         below = sorted(map(self.nodes.__getitem__, self._in_order(node.children)), key=lambda row: row.began_unix_ms)
         calls = [piece for row in below if row.kind in CALLS for piece in self._pieces_of(row)]
-        ends = [piece for row in below if row.kind == "step" for piece in self._failed_ends(row)]
+        steps = [row for row in below if row.kind == "step"]
+        ends = [piece for row in steps for piece in (*self._own_waits(row), *self._failed_ends(row))]
         pieces: list[BarPiece] = []
         last: dict[str, int] = {}
         for piece in (*calls, *ends):
@@ -416,10 +421,33 @@ class TaskTree:
         return [(name, count, failed[name]) for name, count in called.most_common()]
 
     def awaited_inputs(self, node: TreeNode) -> list[str]:
-        """Titles of the steps on which a step builds and whose results are not accepted yet."""
+        """Titles of the steps on which a step builds and that are not over yet."""
         version, inputs = node.told.get("plan_version"), node.told.get("inputs", ()) if node.kind == "step" else ()
         steps = [self.nodes.get(f"step.{version}.{step_id}") for step_id in inputs]
-        return [step.name for step in steps if step is not None and step.state != "accepted"]
+        return [step.name for step in steps if step is not None and step.state not in ("accepted", "skipped")]
+
+    def holder_of(self, node: TreeNode) -> str:
+        """Title of the input that a step which has begun waited for longest; "" where it had none."""
+        version, inputs = node.told.get("plan_version"), node.told.get("inputs", ()) if node.kind == "step" else ()
+        steps = [self.nodes[key] for step_id in inputs if (key := f"step.{version}.{step_id}") in self.nodes]
+        last = max(steps, key=lambda step: step.began_unix_ms + (step.took_ms or 0), default=None)
+        return last.name if last is not None and last.began_unix_ms else ""
+
+    def dependents_of(self, node: TreeNode) -> list[TreeNode]:
+        """Steps that build on a step."""
+        steps = (other for other in self.nodes.values() if other.kind == "step") if node.kind == "step" else ()
+        return [
+            other
+            for other in steps
+            if other.told["plan_version"] == node.told["plan_version"]
+            and node.told["step_id"] in other.told.get("inputs", ())
+        ]
+
+    def open_wait(self, node: TreeNode) -> Json | None:
+        """The wait in which a step that has begun, or a call, stands still now."""
+        below = [self.nodes[key] for key in self._in_order(node.children)] if node.kind == "step" else []
+        waits = [wait for row in (node, *below) for wait in row.waits if wait["took_ms"] is None]
+        return waits[-1] if waits and node.took_ms is None and not self._has_ended else None
 
     def open_waits(self) -> list[tuple[TreeNode, Json]]:
         """Steps of the last plan that wait now, with what for, other than for their turn."""

@@ -1,8 +1,9 @@
-"""The room of workflows: versions as graph and file, what differs, review, publication, and a form to run one.
+"""The room of workflows: versions as graph and file, what differs, review, publication, runs, and the schedule.
 
-In: visits; forms by which a person moves a version on or runs it. Out: pages.
+In: visits; forms by which a person moves a version on, runs or schedules it. Out: pages.
 """
 
+import time
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -13,8 +14,9 @@ from bulkhead.workflows.acts import RULES
 from bulkhead.workflows.compose import compose_run
 from bulkhead.workflows.difference import compare_workflows
 from bulkhead.workflows.files import write_workflow
-from bulkhead_contracts.workflow import WorkflowAction, WorkflowContent
-from bulkhead_services.gateway.console.api import Json
+from bulkhead.workflows.schedules import next_runs
+from bulkhead_contracts.workflow import WorkflowAction, WorkflowContent, WorkflowSchedule
+from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, draw_layers
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
@@ -28,6 +30,7 @@ ACT_NAMES: dict[WorkflowAction, str] = {
 """Acts that are a press of a button, in this order."""
 VALUE = "value-"
 SHOWN_RUNS = 10
+SHOWN_NEXT_RUNS = 5
 
 
 class ConsoleWorkflowRoutes(ConsoleRoutes):
@@ -40,6 +43,8 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
             get("/workflows", self.list_workflows),
             get("/workflows/{workflow}", self.show_workflow),
             post("/workflows/{workflow}/run", self.run_version),
+            post("/workflows/{workflow}/schedule", self.set_schedule),
+            post("/workflows/{workflow}/pause", self.pause_schedule),
             post("/workflows/{workflow}/{act}", self.move_version),
         ]
 
@@ -63,6 +68,7 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
         row, role = document["row"], visit.claim.role
         name = f"{row['workflow']}.{row['number']}"
         runs = await visit.get_or("/v1/tasks", {"tasks": []}, {"workflow": name, "limit": SHOWN_RUNS})
+        schedule = WorkflowSchedule.model_validate(row["schedule"]) if row.get("schedule") else None
         return visit.render_page(
             "workflows/workflow.html",
             document=document,
@@ -79,6 +85,9 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
                 for act, act_name in ACT_NAMES.items()
                 if row["state"] in RULES[act].before and role in RULES[act].roles
             ],
+            schedule=schedule,
+            next_runs=next_runs(schedule, round(time.time() * 1000), SHOWN_NEXT_RUNS) if schedule else (),
+            may_schedule=row["state"] in RULES["schedule"].before and role in RULES["schedule"].roles,
             may_run=row["state"] == "published" and role in SUBMITTERS.names,
             here=f"/workflows/{quote(row['workflow'], safe='')}",
         )
@@ -86,12 +95,26 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
     async def move_version(self, visit: Visit) -> Response:
         """POST /workflows/{workflow}/{act}"""
         form, act = await visit.read_form(), visit.request.path_params["act"]
-        number, path = form.get("number", ""), _api_path(visit)
-        body = {"action": act, "sha256": form.get("sha256", ""), "reason": form.get("reason", "")}
-        row = await visit.post(f"{path}/versions/{quote(number, safe='')}", body, form.get(KEY_FIELD, ""))
-        name = f"{row['workflow']}.{row['number']}"
-        done = f"{name} is {row['state'].replace('_', ' ')}."
-        return redirect_to(visit.request, f"/workflows/{row['workflow']}?version={row['number']}", done)
+        return await _submit_act(visit, form, {"action": act})
+
+    async def set_schedule(self, visit: Visit) -> Response:
+        """POST /workflows/{workflow}/schedule: in the name of this person"""
+        form = await visit.read_form()
+        schedule: Json = {name: form.get(name, "") for name in ("cron", "zone", "missed")}
+        schedule["parameters"] = _values_of(form)
+        reason = f"at {schedule['cron']} in {schedule['zone']}"
+        return await _submit_act(visit, form, {"action": "schedule", "reason": reason, "schedule": schedule})
+
+    async def pause_schedule(self, visit: Visit) -> Response:
+        """POST /workflows/{workflow}/pause: the schedule that stands, paused, or with `paused` no going on"""
+        form = await visit.read_form()
+        number, paused = form.get("number", ""), form.get("paused") != "no"
+        row = (await visit.get(_api_path(visit), version=number if number.isdecimal() else 0))["row"]
+        if not row.get("schedule"):
+            refusal = {"title": "There is no schedule", "detail": "it was deleted", "hint": "set another one"}
+            raise ApiRefused(409, refusal)
+        fields = {"schedule": row["schedule"] | {"paused": paused}, "reason": "paused" if paused else "goes on"}
+        return await _submit_act(visit, form, {"action": "schedule", **fields})
 
     async def run_version(self, visit: Visit) -> Response:
         """POST /workflows/{workflow}/run"""
@@ -99,7 +122,7 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
         number = form.get("number", "")
         body = {
             "version": int(number) if number.isascii() and number.isdigit() and len(number) < 7 else 0,
-            "parameters": {name.removeprefix(VALUE): text for name, text in form.items() if name.startswith(VALUE)},
+            "parameters": _values_of(form),
         }
         receipt = await visit.post(f"{_api_path(visit)}/runs", body, form.get(KEY_FIELD, ""))
         return redirect_to(visit.request, f"/tasks/{receipt['task_id']}")
@@ -114,6 +137,25 @@ def _draw_plan(content: WorkflowContent, nested: list[Json]) -> LayeredGraph:
     except ValueError:
         steps = content.steps
     return draw_layers([DrawnStep(step.id, step.title or step.id, step.inputs, step.action) for step in steps])
+
+
+async def _submit_act(visit: Visit, form: dict[str, str], act: Json) -> Response:
+    """Move the version that a form names on, and go to its page. act: as the API takes it; what a person wrote as its
+    reason comes before that."""
+    number = form.get("number", "")
+    body = act | {"sha256": form.get("sha256", ""), "reason": form.get("reason") or act.get("reason", "")}
+    row = await visit.post(f"{_api_path(visit)}/versions/{quote(number, safe='')}", body, form.get(KEY_FIELD, ""))
+    done = row["state"].replace("_", " ")
+    if act["action"] in ("schedule", "unschedule"):
+        schedule = row.get("schedule")
+        done = "scheduled no more" if not schedule else "paused" if schedule.get("paused") else "scheduled"
+    path = f"/workflows/{row['workflow']}?version={row['number']}"
+    return redirect_to(visit.request, path, f"{row['workflow']}.{row['number']} is {done}.")
+
+
+def _values_of(form: dict[str, str]) -> dict[str, str]:
+    """Values of parameters, by name."""
+    return {name.removeprefix(VALUE): text for name, text in form.items() if name.startswith(VALUE)}
 
 
 def _api_path(visit: Visit) -> str:

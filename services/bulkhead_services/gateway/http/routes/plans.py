@@ -1,4 +1,5 @@
-"""The plan of a task over HTTP: every role of a tenant reads it; approvers and operators decide about a drafted one.
+"""The plan of a task over HTTP: every role of a tenant reads it; approvers and operators decide about a drafted one,
+and skip steps of one that runs.
 
 In: requests of people and programs. Out: the plan, or problem details. The planner takes the first word on a plan that
 the signer signed, which is bound to its digest.
@@ -56,7 +57,10 @@ class PlanRoutes:
         view = feed.view
         if view.proposed is None:
             return PlanDocument(
-                task_id=feed.task, state="adopted" if view.plan_version else "none", plan=_adopted(feed)
+                task_id=feed.task,
+                state="adopted" if view.plan_version else "none",
+                sha256=view.plan_sha256,
+                plan=_adopted(feed),
             )
         plan = view.proposed.plan
         if view.delivery != "draft" and claim.role not in APPROVERS.names:
@@ -79,7 +83,9 @@ class PlanRoutes:
             body = parse_body(PlanDecisionSubmission, raw)
         feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         proposed = feed.view.proposed
-        if proposed is None or proposed.sha256 != body.sha256:
+        if body.skip:
+            _check_skip(feed, body)
+        elif proposed is None or proposed.sha256 != body.sha256:
             detail = "no plan of the task waits" if proposed is None else "another plan of the task waits by now"
             hint = f"read what stands now: GET /v1/tasks/{feed.task}/plan"
             raise Problem(409, "not_in_review", "This plan does not wait for a decision", detail, hint)
@@ -91,6 +97,7 @@ class PlanRoutes:
             reason=body.reason,
             plan=plan,
             redraft=body.redraft,
+            skip=body.skip,
             person=claim.person,
             role=claim.role,
         )
@@ -110,6 +117,24 @@ class PlanRoutes:
         url = f"/v1/tasks/{feed.task}"
         receipt = PlanDecisionReceipt(task_id=feed.task, status_url=url, decision=body.decision)
         return json_response(receipt, 202, {"Location": url})
+
+
+def _check_skip(feed: InboxFeed, body: PlanDecisionSubmission) -> None:
+    """Raises Problem (409) where the step of the plan that was read cannot be skipped."""
+    view, title = feed.view, "This step cannot be skipped"
+    step, hint = view.steps.get(body.skip), f"read what stands now: GET /v1/tasks/{feed.task}/plan"
+    if view.ended is not None:
+        detail = f"task {feed.task} has ended"
+    elif view.plan_sha256 != body.sha256:
+        detail = "another plan of the task runs by now" if view.plan_sha256 else "no step of its plan may be skipped"
+    elif body.skip not in view.skippable:
+        detail = f"the plan does not let anybody skip step {body.skip}"
+        hint = f"steps with `skippable: true` may be skipped: {', '.join(sorted(view.skippable))}"
+    elif step is not None and step.status in ("accepted", "skipped"):
+        detail = f"step {body.skip} is over: {step.status}"
+    else:
+        return
+    raise Problem(409, "not_skippable", title, detail, hint)
 
 
 def _adopted(feed: InboxFeed) -> Plan | None:
