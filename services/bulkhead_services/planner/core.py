@@ -29,7 +29,7 @@ from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskSubmitted
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import leases, pauses, peer_questions, planning, progress, skips, step_results, stops
+from bulkhead_services.planner import leases, pauses, peer_questions, planning, progress, step_results, stops
 from bulkhead_services.planner.assignments import STEP_TIMER
 from bulkhead_services.planner.drafts import MAX_PLAN_BYTES
 from bulkhead_services.planner.ending import TASK_TIMER
@@ -49,15 +49,10 @@ def _on_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired
     return handler(state, message, body) if handler is not None else Transition(state)
 
 
-def _on_plan_decided(state: PlannerState, message: InboxMessage, body: PlanDecided) -> Transition[PlannerState]:
-    handler = skips.on_step_skipped if body.skip else planning.on_plan_decided
-    return handler(state, message, body)
-
-
 HANDLERS: Mapping[type[Body], Handler[PlannerState]] = {
     TaskSubmitted: planning.on_task_submitted,
     ModelCallReplied: planning.on_model_call_replied,
-    PlanDecided: _on_plan_decided,
+    PlanDecided: planning.on_plan_decided,
     CallDeferred: planning.on_call_deferred,
     CallResumed: planning.on_call_resumed,
     VerdictReached: step_results.on_verdict_reached,

@@ -6,22 +6,29 @@ the draft's call, each repeat of it bounded; a plan whose first steps are handed
 
 from collections.abc import Sequence
 
-from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
 from bulkhead.plans import plans
-from bulkhead.plans.plan_types import must_run_again
+from bulkhead.plans.plan_types import WITHOUT_MODEL, must_run_again, references_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import task_claims
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Plan, PlanDecided, PlanNote, PlanProposed, PlanRejected, PlanStep, RoleSpec
-from bulkhead_contracts.result import Failure, Result
+from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
-from bulkhead_services.planner.assignments import adopt_plan
+from bulkhead_services.planner.assignments import adopt_plan, assign_ready_steps, handed_on_result, skip_steps
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
-from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker
-from bulkhead_services.planner.state import Pause, PlannerState
+from bulkhead_services.planner.ending import (
+    STOPPED_BY_BUDGET,
+    TASK_TIMER,
+    cancel_step,
+    end_task,
+    release_and_asker,
+    step_ended,
+)
+from bulkhead_services.planner.state import Pause, PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState
 
 DRAFT_TIMER = "draft-again-"
@@ -206,8 +213,11 @@ def _adopt_or_propose(
 
 
 def on_plan_decided(state: PlannerState, message: InboxMessage, body: PlanDecided) -> Transition[PlannerState]:
-    """A person approves the proposed plan, with its steps or his own, or rejects it. A word on another one is late, and
-    one whose token does not verify, which the shell has taken away, is nobody's."""
+    """A person approves the proposed plan, with its steps or his own, or rejects it; or skips a step of the one that
+    runs. A word on another one is late, and one whose token does not verify, which the shell has taken away, is
+    nobody's."""
+    if body.skip:
+        return _skip_step(state, message, body)
     proposed = state.proposed
     if not body.token or state.phase != "drafting" or proposed is None or body.sha256 != proposed.steps_sha256:
         return Transition(state)
@@ -239,6 +249,55 @@ def _run_approved_plan(
         if any(note.severity == "error" for note in notes):
             return Transition(state, (_plan_rejected(state, notes[: bounds.MAX_PLAN_NOTES]),))
     return adopt_plan(replace(state, proposed=None, pauses=()), message, steps, notes, "approved")
+
+
+# A person's word on a step of the plan that runs
+
+
+def _skip_step(state: PlannerState, message: InboxMessage, body: PlanDecided) -> Transition[PlannerState]:
+    """The step is over without a result of its own: what builds on it goes on with an empty finding, and what itself
+    reads a field of its result is skipped, too. A gate or a wait hands on what it looks at, so that nothing behind it
+    is lost. A word on another plan, or on a step that is over or may not be
+    skipped, is late or untrue, and one whose token does not verify, which the shell has taken away, is nobody's."""
+    step = state.step(body.skip)
+    if not body.token or body.decision != "approve" or state.phase != "running" or state.plan is None or step is None:
+        return Transition(state)
+    plan_step = step.plan_step
+    if step.is_over or not plan_step.skippable or body.sha256 != state.plan.steps_sha256:
+        return Transition(state)
+    if obstacle := _find_skip_obstacle(state, step):
+        note = plans.error_note("not_skipped", f"step {plan_step.id} {obstacle}", plan_step.id)
+        return Transition(state, (Send("gateway", PlanRejected(draft=state.drafts, notes=(note,))),))
+    stop: tuple[Output, ...] = ()
+    if step.status == "running" and plan_step.wait is None:
+        stop = (cancel_step(state, step, "a person skipped the step"),)
+    reason = f"{body.person} skipped step {plan_step.id}: {body.reason or 'no reason was given'}"
+    result = Result(summary="(this step was skipped: it found nothing)")
+    if plan_step.action in WITHOUT_MODEL:
+        result = handed_on_result(state, step)
+    result = standing.degrade_result(result, reason, result.standing_reason)
+    state = state.with_step(replace(step, status="skipped", result=result))
+    readers = () if plan_step.action in WITHOUT_MODEL else state.steps.dependents.get(plan_step.id, ())
+    unread = [
+        name
+        for name in readers
+        if any(reference.step_id == plan_step.id for reference in references_of(state.steps.by_id[name].plan_step))
+    ]
+    state, skipped = skip_steps(state, unread)
+    # Not accepted: a task that takes over what this one has done runs the step.
+    ended = step_ended(state, step, "failed", (reason,), None, Usage(), (plan_step.id, *skipped))
+    return assign_ready_steps(state, message).preceded_by(*stop, ended)
+
+
+def _find_skip_obstacle(state: PlannerState, step: StepState) -> str:
+    """Reason for which a step cannot be skipped now; "" where it can."""
+    if step.status == "running" and may_change_outside(state.tools_of_step(step)):
+        return "may be changing something outside just now: skip it when its attempt has ended"
+    inputs = (state.step(name) for name in step.plan_step.inputs)
+    open_inputs = [row.plan_step.id for row in inputs if row is not None and not row.is_over]
+    if step.plan_step.action in WITHOUT_MODEL and open_inputs:
+        return f"hands on what it looks at: skip it when {', '.join(open_inputs)} is over"
+    return ""
 
 
 def _plan_rejected(state: PlannerState, notes: tuple[PlanNote, ...]) -> Send:
