@@ -1,7 +1,8 @@
 """Steps of a running plan are handed out: which, with what, until when. A leaf, pure.
 
 In: a plan that passed its check, or the state after a step's result. Out: `StepAssigned` with its grant for whoever
-carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
+carries the step out, `RetrievalForeseen` for steps that probably follow, progress for the gateway, the steps' timer;
+the task's end when every step is done.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,15 +11,16 @@ from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, repl
 from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Failure, Usage, digest_of
+from bulkhead_contracts.retrieval import RetrievalForeseen, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import maps
+from bulkhead_services.planner import foreseen, maps
 from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState, StepTable
@@ -120,7 +122,34 @@ def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition
             return assigned  # Nothing that was to begin beside it is handed out.
         state = assigned.state
         outputs += assigned.outputs
-    return Transition(replace(state, steps=state.steps.with_steps(*running)) if running else state, tuple(outputs))
+    if not running:
+        return Transition(state)
+    state = replace(state, steps=state.steps.with_steps(*running))
+    return _ask_ahead(state, message, running).preceded_by(*outputs)
+
+
+def _ask_ahead(state: PlannerState, message: InboxMessage, begun: Sequence[StepState]) -> Transition[PlannerState]:
+    """Have the queries of steps that follow these embedded, each under a grant of its step in which nothing can be
+    searched: attempt 0 is none."""
+    assert state.plan is not None
+    sends: list[Output] = []
+    room = state.retrievals_ahead - len(state.foreseen_steps)
+    searches = foreseen.find_searches(state, [step.plan_step.id for step in begun], room)
+    for step, query in searches:
+        step_id, until = step.plan_step.id, step_deadline(state, message, step)
+        request = RetrievalRequested(
+            call_id=f"ahead-{envelope.derive_id('planner', f'{state.plan.version}/{step_id}', 'ahead')}",
+            step_id=step_id,
+            attempt=0,
+            query=query,
+            deadline_unix_ms=until,
+            asked_ahead=True,
+        )
+        grant = make_step_grant(state, message, step, until).model_copy(update={"attempt": 0, "flows": (), "calls": ()})
+        body = RetrievalForeseen(request=request)
+        sends.append(Send("worker", body, grant=state.grant, step_grant=grant))
+    foreseen_steps = state.foreseen_steps.union(step.plan_step.id for step, _ in searches)
+    return Transition(replace(state, foreseen_steps=foreseen_steps), tuple(sends))
 
 
 def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) -> int:
