@@ -135,10 +135,6 @@ class AheadFigures:
         self.wasted_usd_micros += cost if saved_ms is None else 0
         self.saved_ms += saved_ms or 0
 
-    def as_json(self) -> dict[str, int]:
-        """Figures."""
-        return {**asdict(self), "wasted": self.asked - self.used}
-
 
 @dataclass(slots=True)
 class QualityReport:
@@ -223,6 +219,7 @@ class QualityReport:
     def as_json(self, targets_ms: Mapping[str, int]) -> dict[str, Any]:
         """The whole report; targets_ms: by feature."""
         models, features = self.figures_by_model(), self.figures_by_feature()
+        ahead = self.figures_of_ahead()
         absent = {name: FeatureFigures() for name in targets_ms if name not in features}
         return {
             "models": [{"model": name, **row.as_json()} for name, row in models.items()],
@@ -230,7 +227,7 @@ class QualityReport:
                 {"feature": name, **row.as_json(targets_ms.get(name, 0))} for name, row in (features | absent).items()
             ],
             "retries": [{"retry": choice, **row.as_json()} for choice, row in self.figures_by_retry().items()],
-            "ahead": self.figures_of_ahead().as_json(),
+            "ahead": {**asdict(ahead), "wasted": ahead.asked - ahead.used},
             "does_not_pay": [asdict(finding) for finding in find_uneconomic_models(models)],
         }
 

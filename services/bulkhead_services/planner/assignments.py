@@ -7,8 +7,8 @@ the task's end when every step is done.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
-from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, bounded, replace, shown_tools
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, list_references, readable_references
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
 from bulkhead_contracts import bounds, envelope
@@ -20,13 +20,16 @@ from bulkhead_contracts.result import Failure, Usage, digest_of
 from bulkhead_contracts.retrieval import RetrievalForeseen, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import foreseen, maps
+from bulkhead_services.planner import maps
 from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState, StepTable
 
 STEP_TIMER = "steps"
 GRANT_SLACK_MS = 60_000
+MAX_GATES = 3
+"""Gates and branches between a step that runs and one whose query is embedded ahead: they take no time."""
+DECIDED_AT_ONCE = frozenset({"validate", "branch"})
 ANSWER_MARGIN_MS = 500
 """A step's deadline lies so long before the task's, so that the task can still say what happened."""
 
@@ -134,7 +137,7 @@ def _ask_ahead(state: PlannerState, message: InboxMessage, begun: Sequence[StepS
     assert state.plan is not None
     sends: list[Output] = []
     room = state.retrievals_ahead - len(state.foreseen_steps)
-    searches = foreseen.find_searches(state, [step.plan_step.id for step in begun], room)
+    searches = _find_searches(state, [step.plan_step.id for step in begun], room)
     for step, query in searches:
         step_id, until = step.plan_step.id, step_deadline(state, message, step)
         request = RetrievalRequested(
@@ -150,6 +153,57 @@ def _ask_ahead(state: PlannerState, message: InboxMessage, begun: Sequence[StepS
         sends.append(Send("worker", body, grant=state.grant, step_grant=grant))
     foreseen_steps = state.foreseen_steps.union(step.plan_step.id for step, _ in searches)
     return Transition(replace(state, foreseen_steps=foreseen_steps), tuple(sends))
+
+
+def _find_searches(state: PlannerState, begun: Sequence[str], room: int) -> tuple[tuple[StepState, str], ...]:
+    """The first `room` steps next to these that will search whatever comes before them, with their queries; none twice.
+    None lies beyond a person's word or a wait: what waits for consent, or for its time, is not to be begun."""
+    searches: list[tuple[StepState, str]] = []
+    seen, layer = set(state.foreseen_steps), begun
+    for gates in range(MAX_GATES + 1 if room > 0 else 0):
+        between: list[str] = []
+        for step_id in dict.fromkeys(name for begun_id in layer for name in state.steps.dependents.get(begun_id, ())):
+            step = state.steps.by_id[step_id]
+            if step_id in seen or step.status != "waiting" or not _comes_next(state, step.plan_step, gates):
+                continue
+            seen.add(step_id)
+            if step.plan_step.action in DECIDED_AT_ONCE:
+                between.append(step_id)
+            elif query := _literal_query(state, step.plan_step):
+                searches.append((step, query))
+                if len(searches) == room:
+                    return tuple(searches)
+        layer = between
+    return tuple(searches)
+
+
+def _comes_next(state: PlannerState, plan_step: PlanStep, gates: int) -> bool:
+    """True when each of its inputs is over, runs, or is a gate or branch to which that applies in turn."""
+    inputs = (state.steps.by_id[name] for name in plan_step.inputs)
+    return all(step.is_over or _leads_on(state, step, gates) for step in inputs)
+
+
+def _leads_on(state: PlannerState, step: StepState, gates: int) -> bool:
+    plan_step = step.plan_step
+    asks_person = plan_step.gate is not None and plan_step.gate.on_fail == "person"
+    if asks_person or plan_step.action in ("approval", "wait"):
+        return False
+    if step.status == "running":
+        return True
+    return plan_step.action in DECIDED_AT_ONCE and gates > 0 and _comes_next(state, plan_step, gates - 1)
+
+
+def _literal_query(state: PlannerState, plan_step: PlanStep) -> str:
+    """The query of a step that searches documents, without anything of earlier results; "" of any other."""
+    call, tools = plan_step.call, state.tools_of(plan_step)
+    if call is None or plan_step.over is not None or not any(tool.served_by == "rag" for tool in tools):
+        return ""
+    try:
+        query = {} if list_references(call) else bounded.load_json(call.arguments_json)
+    except ValueError:
+        return ""  # The worker says what is wrong with it.
+    text = query.get("query") if isinstance(query, dict) else None
+    return text if isinstance(text, str) and len(text) <= bounds.MAX_QUERY_CHARS else ""
 
 
 def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) -> int:
