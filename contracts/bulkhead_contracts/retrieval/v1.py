@@ -11,6 +11,8 @@ from ..result import Citation, Completeness, ContentRef, Failure, Label, Standin
 from ..settlement import DoerReply
 from ..types import Body, Contract, Count, MediaType, Name, Reason, Sha256, Summary, Token, UnixMs
 
+AHEAD_CALL_ID_PREFIX = "ahead-"
+"""Begin of the ids of calls that are asked ahead, also in the ledger."""
 PageCount = Annotated[Count, Field(exclude_if=operator.not_)]
 
 

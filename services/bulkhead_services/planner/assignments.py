@@ -17,7 +17,7 @@ from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Failure, Usage, digest_of
-from bulkhead_contracts.retrieval import RetrievalForeseen, RetrievalRequested
+from bulkhead_contracts.retrieval import AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps
@@ -140,8 +140,9 @@ def _ask_ahead(state: PlannerState, message: InboxMessage, begun: Sequence[StepS
     searches = _find_searches(state, [step.plan_step.id for step in begun], room)
     for step, query in searches:
         step_id, until = step.plan_step.id, step_deadline(state, message, step)
+        call_id = envelope.derive_id("planner", f"{state.plan.version}/{step_id}", "ahead")
         request = RetrievalRequested(
-            call_id=f"ahead-{envelope.derive_id('planner', f'{state.plan.version}/{step_id}', 'ahead')}",
+            call_id=f"{AHEAD_CALL_ID_PREFIX}{call_id}",
             step_id=step_id,
             attempt=0,
             query=query,
