@@ -16,6 +16,7 @@ PARTITIONS = 32  # partition = hash(task) mod PARTITIONS
 # Text
 MAX_SUMMARY_CHARS = 200
 MAX_CARRIED_CHARS = 2_000  # of a content that its reference carries beside its summary
+MAX_RETRIEVALS_AHEAD = 16  # of one task, of steps that have not begun
 MAX_LIVE_SOURCES = 5  # of a retrieval, told live
 MAX_NAME_CHARS = 64
 MAX_LOGIN_WORD_CHARS = 256  # of a token, a client or the broker, in a fact about a login

@@ -196,6 +196,7 @@ ROWS: tuple[Row, ...] = (
     Row(tool.PolicyTrialRequested, _edges_to("tool_executor", "gateway"), "tool_executor", plane="rpc"),
     Row(tool.PolicyTrialReplied, _edges_from("tool_executor", "gateway"), "tool_executor", plane="rpc"),
     Row(retrieval.RetrievalRequested, _edges_to("rag", "worker", "doors"), "rag"),
+    Row(retrieval.RetrievalForeseen, _edges_from("planner", "worker"), "planner"),
     Row(retrieval.RetrievalReplied, _edges_from("rag", "worker", "doors"), "rag"),
     Row(journal.TaskMessagesRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
     Row(journal.TaskMessagesReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),

@@ -18,6 +18,8 @@ class Quota(Contract, extra="forbid"):
     Fairness: at most `running` tasks at once, `waiting` more wait for a place, each at most `wait_s`; while the whole
     mesh is full, tenants take turns, and `weight` is how many tasks one may begin in its turn.
 
+    Speculation: `retrievals_ahead` is for how many steps of a task the query is embedded while those before them run.
+
     Storage: bytes of a day that the tenant's people send with requests, and with documents (refused ones, too).
     """
 
@@ -31,3 +33,4 @@ class Quota(Contract, extra="forbid"):
     waiting: Annotated[int, Field(ge=0, le=bounds.MAX_WAITING_TASKS)] = 20_000
     wait_s: Annotated[int, Field(ge=1, le=bounds.MAX_QUEUE_WAIT_S)] = 86_400
     weight: Annotated[int, Field(ge=1, le=bounds.MAX_QUOTA_WEIGHT)] = 1
+    retrievals_ahead: Annotated[int, Field(ge=0, le=bounds.MAX_RETRIEVALS_AHEAD)] = 0

@@ -252,10 +252,13 @@ async def stage(
     logics: Any = LOGICS,
     rule: RulingFunction | None = permitted,
     executor: dict[str, Any] | None = None,
+    rag_settings: dict[str, Any] | None = None,
+    quotas: dict[str, Any] | None = None,
     **model: Any,
 ) -> AsyncIterator[Stage]:
     """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. rule: the policy of
-    calls; None for the files of the executor's `policy_dir`. executor, model: settings of those."""
+    calls; None for the files of the executor's `policy_dir`. executor, rag_settings, model: settings of those. quotas:
+    by tenant."""
     (folder / "tenants.yaml").write_text(
         yaml.safe_dump(
             {
@@ -265,6 +268,7 @@ async def stage(
                         "default_writes": [name for name in TOOLS if name.startswith("counter_increment")],
                         "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
                         "day": {"cost_usd_micros": 10**9, "tokens": 10**9},
+                        "quota": (quotas or {}).get(name, {}),
                         "gates": {
                             "staging": {"sets": {"answers": None}, "keys": [public_key_of(CryptoSigner(STATEMENT_KEY))]}
                         },
@@ -299,7 +303,7 @@ async def stage(
                         **{"model": "offline-rules-1", "openai_base_url": provider.url, **model},
                     ),
                 ),
-                "rag": lambda c: rag.build(c, RagSettings(data_dir=folder)),
+                "rag": lambda c: rag.build(c, RagSettings(data_dir=folder, **(rag_settings or {}))),
                 "tool_executor": lambda c: tool_executor.build(
                     c,
                     ToolExecutorSettings(
@@ -317,6 +321,7 @@ async def stage(
                     c,
                     GatewaySettings(
                         http_port=0,
+                        tenants_file=folder / "tenants.yaml",
                         api_keys_file=folder / "keys.json",
                         logic=starts["logic"],
                         heartbeat_s=60,

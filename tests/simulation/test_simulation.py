@@ -179,6 +179,11 @@ REACHED = {
     "flows": lambda run: any(skipped_steps(run).values()),
     "plan_calls": lambda run: run.counter.counts.get(plan_calls.COUNTED),
     "maps": lambda run: sum(run.counter.counts.get(f"{maps.NAME}.c.{number}", 0) for number in range(9)) > 1,
+    "ahead": lambda run: (
+        any(one.get("asked_ahead") for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied"))
+        and any(one.get("saved_ms") for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied"))
+        and any("never" in steps for steps in skipped_steps(run).values())
+    ),
     "halting": lambda run: any(
         one.get("paused")
         for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")

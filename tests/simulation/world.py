@@ -50,7 +50,7 @@ from tests.simulation.mesh.outside import Counter, Model
 from tests.simulation.mesh.people import PUBLISHERS, ROBOT, NoGateway, People
 from tests.simulation.mesh.redis_server import SimulatedRedis
 from tests.simulation.situations.faults import checkpoints
-from tests.simulation.situations.wishes import approvals
+from tests.simulation.situations.wishes import ahead, approvals
 
 from .scenario import SERVICES, Act, Scenario
 
@@ -196,6 +196,8 @@ class World:
             case "gateway":
                 logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
+            case "rag":
+                return ahead.build_rag(context, known["rag"], self.scenario, self.chaos)
             case _:
                 return composition_root(name).build(context, known[name])
 

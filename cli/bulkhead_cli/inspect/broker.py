@@ -203,6 +203,13 @@ def _print_report(found: dict[str, Any], since_unix_ms: int) -> None:
             f"tasks that were submitted since {format_time(since_unix_ms)}: {format_count(tasks, 'task')} ended, "
             f"{format_count(answers, 'attempt')} at steps. Durations are of tasks that succeeded or failed"
         )
+    if (ahead := found["ahead"])["asked"]:
+        out.print(
+            f"queries embedded ahead: {ahead['asked']:,}, used {ahead['used']:,}, wasted {ahead['wasted']:,} "
+            f"({format_usd(ahead['wasted_usd_micros'])} of {format_usd(ahead['cost_usd_micros'])}); "
+            f"saved {format_duration(ahead['saved_ms'])} of waiting",
+            markup=False,
+        )
     for row in found["features"]:
         if row["missed"]:
             message = f"{row['feature']} misses its target: p95 is {format_duration(row['p95_ms'])}, the target"

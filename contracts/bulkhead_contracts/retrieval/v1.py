@@ -11,11 +11,16 @@ from ..result import Citation, Completeness, ContentRef, Failure, Label, Standin
 from ..settlement import DoerReply
 from ..types import Body, Contract, Count, MediaType, Name, Reason, Sha256, Summary, Token, UnixMs
 
+AHEAD_CALL_ID_PREFIX = "ahead-"
+"""Begin of the ids of calls that are asked ahead, also in the ledger."""
 PageCount = Annotated[Count, Field(exclude_if=operator.not_)]
 
 
 class RetrievalRequested(Body, type="mesh.retrieval.requested"):
-    """Search the tenant's documents. At most `k` passages and `max_chars` of text come back."""
+    """Search the tenant's documents. At most `k` passages and `max_chars` of text come back.
+
+    asked_ahead: nothing is searched; the query is embedded for this step, which has not begun.
+    """
 
     call_id: Token
     step_id: Token
@@ -24,6 +29,14 @@ class RetrievalRequested(Body, type="mesh.retrieval.requested"):
     k: Annotated[int, Field(ge=1, le=bounds.MAX_PASSAGES)] = 8
     max_chars: Annotated[int, Field(ge=200, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = 16_000
     deadline_unix_ms: UnixMs
+    asked_ahead: Annotated[bool, Field(exclude_if=operator.not_)] = False
+
+
+class RetrievalForeseen(Body, type="mesh.retrieval.foreseen"):
+    """A step that is likely to come next will make this search: the worker asks it ahead. The envelope's grant is that
+    step's, for its search alone."""
+
+    request: RetrievalRequested
 
 
 class Passage(Contract):
@@ -36,7 +49,11 @@ class Passage(Contract):
 
 
 class RetrievalReplied(Body, DoerReply, type="mesh.retrieval.replied"):
-    """The passages, best first; completeness says what was cut."""
+    """The passages, best first; completeness says what was cut.
+
+    asked_ahead: of such a request; there are no passages. saved_ms: the query was embedded ahead, so much earlier; None
+    where it was not. `usage` holds what that cost, which was settled then.
+    """
 
     call_id: Token
     step_id: Token
@@ -49,6 +66,8 @@ class RetrievalReplied(Body, DoerReply, type="mesh.retrieval.replied"):
     provenance: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
     usage: Usage = Usage()
     duration_ms: Count = 0
+    asked_ahead: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    saved_ms: Annotated[int | None, Field(ge=0, exclude_if=lambda saved: saved is None)] = None
 
 
 class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):

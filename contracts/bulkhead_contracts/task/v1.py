@@ -88,7 +88,7 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     route, replan, approve_plan: as in `TaskOptions`. labels: of the objective and of the text of each step of `plan`
     that may call something, as the requester's own words, signed by the gateway. left_out: tools that change something,
     and that the request did not name. delegated: roles of its steps that are carried out elsewhere. roles: of these,
-    what a plan that the mesh makes may choose.
+    what a plan that the mesh makes may choose. retrievals_ahead: of the tenant's quota.
     """
 
     objective: ContentRef
@@ -108,6 +108,7 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
         tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
     roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)] = ()
+    retrievals_ahead: Annotated[int, Field(ge=0, le=bounds.MAX_RETRIEVALS_AHEAD, exclude_if=operator.not_)] = 0
 
 
 class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):

@@ -1,4 +1,5 @@
-"""Quality, cost and latency by model and by feature, as the inboxes of planner and gateway tell them.
+"""Quality, cost and latency by model and by feature, as the inboxes of planner, gateway and worker tell
+them.
 
 In: the broker under the operator's identity; or messages, in any order and any number of times. Out: rows. An attempt
 at a step counts for the model that wrote its answer, with all that it cost (its worker's calls and its check). The
@@ -23,11 +24,12 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanAdopted, planned_ids
 from bulkhead_contracts.result import Result, Usage
+from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 from bulkhead_contracts.verdict import VerdictReached
 
-SOURCES = (("gateway", "*"), ("planner", "checker"), ("planner", "worker"))
+SOURCES = (("gateway", "*"), ("planner", "checker"), ("planner", "worker"), ("worker", "rag"))
 """Inbox and sender of the messages that count."""
 PROMPT_SOURCES = (
     ("gateway", "*"),
@@ -114,6 +116,27 @@ class FeatureFigures:
 
 
 @dataclass(slots=True)
+class AheadFigures:
+    """Queries that were embedded ahead, of tasks that have ended. saved_ms: so much earlier had those that were used
+    their vectors, together."""
+
+    asked: int = 0
+    used: int = 0
+    cost_usd_micros: int = 0
+    wasted_usd_micros: int = 0
+    saved_ms: int = 0
+
+    def add_query(self, asked: RetrievalReplied, saved_ms: int | None) -> None:
+        """One more. saved_ms: None where its step never asked, or found its vector gone."""
+        cost = asked.usage.cost_usd_micros
+        self.asked += 1
+        self.used += saved_ms is not None
+        self.cost_usd_micros += cost
+        self.wasted_usd_micros += cost if saved_ms is None else 0
+        self.saved_ms += saved_ms or 0
+
+
+@dataclass(slots=True)
 class QualityReport:
     """Fold of the messages; `fold_message` changes it in place."""
 
@@ -124,6 +147,10 @@ class QualityReport:
     """By task, step, version of the plan and attempt."""
     fresh_steps: set[tuple[str, str, int]] = field(default_factory=set)
     """By task, step and version of the plan: those whose next attempt is not told why the last one failed."""
+    asked_ahead: dict[tuple[str, str], RetrievalReplied] = field(default_factory=dict)
+    """By task and step."""
+    saved_ms: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Likewise, where that was used."""
 
     def fold_message(self, message: ReceivedMessage) -> None:
         """Fold one message; the first of its kind counts."""
@@ -138,8 +165,21 @@ class QualityReport:
                 self.fresh_steps.update((task, step_id, body.plan.version) for step_id in rows)
             case VerdictReached() | StepFinished():
                 self.attempts.setdefault((task, body.step_id, body.plan_version, body.attempt), body)
+            case RetrievalReplied():
+                if body.asked_ahead:
+                    self.asked_ahead.setdefault((task, body.step_id), body)
+                elif body.saved_ms is not None:
+                    self.saved_ms.setdefault((task, body.step_id), body.saved_ms)
             case _:
                 pass
+
+    def figures_of_ahead(self) -> AheadFigures:
+        """Queries that were embedded ahead: used, wasted, paid."""
+        figures = AheadFigures()
+        for (task, step_id), body in self.asked_ahead.items():
+            if task in self.requested and task in self.ended:
+                figures.add_query(body, self.saved_ms.get((task, step_id)))
+        return figures
 
     def figures_by_model(self) -> dict[str, AnswerFigures]:
         """By model, the one with the most answers first."""
@@ -179,6 +219,7 @@ class QualityReport:
     def as_json(self, targets_ms: Mapping[str, int]) -> dict[str, Any]:
         """The whole report; targets_ms: by feature."""
         models, features = self.figures_by_model(), self.figures_by_feature()
+        ahead = self.figures_of_ahead()
         absent = {name: FeatureFigures() for name in targets_ms if name not in features}
         return {
             "models": [{"model": name, **row.as_json()} for name, row in models.items()],
@@ -186,6 +227,7 @@ class QualityReport:
                 {"feature": name, **row.as_json(targets_ms.get(name, 0))} for name, row in (features | absent).items()
             ],
             "retries": [{"retry": choice, **row.as_json()} for choice, row in self.figures_by_retry().items()],
+            "ahead": {**asdict(ahead), "wasted": ahead.asked - ahead.used},
             "does_not_pay": [asdict(finding) for finding in find_uneconomic_models(models)],
         }
 

@@ -28,6 +28,7 @@ from bulkhead_contracts.bounds import MAX_REASON_CHARS, UNLIMITED
 from bulkhead_contracts.budget import AllowanceReplied, ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.retrieval import AHEAD_CALL_ID_PREFIX
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.account_cache import ScopeCache
 from bulkhead_services.budget.ledger.accounts import Limits
@@ -387,6 +388,9 @@ class ReservationAdmission:
             # No pause helps such a call, and others of its agent may well fit.
             return AdmissionRefusal("refused", messages.beyond_limit_text(ceiling, message.task), ceiling.scope)
         reason = messages.denied_text(ceiling)
+        if body.call_id.startswith(AHEAD_CALL_ID_PREFIX):
+            # Its step may never ask: whether the task stops is for that call.
+            return AdmissionRefusal("refused", f"{reason} Nothing was halted.", ceiling.scope)
         try:
             if self._parking.should_park(message.envelope):
                 if await self._parking.is_ceiling_raised(body, body.agent or message.sender, grant, ceiling):

@@ -315,6 +315,7 @@ class Intake:
             approve_plan=request.approve_plan and turn is None,
             delegated=reply.delegated,
             roles=reply.roles,
+            retrievals_ahead=self._admission.quotas.quota_of(message.tenant).retrievals_ahead,
         )
         if (refusal := forks.too_large(len(body.encode()), request.plan)) is not None:
             await self._reject_task(message, refusal)

@@ -1,21 +1,23 @@
 """Steps of a running plan are handed out: which, with what, until when. A leaf, pure.
 
 In: a plan that passed its check, or the state after a step's result. Out: `StepAssigned` with its grant for whoever
-carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
+carries the step out, `RetrievalForeseen` for steps that probably follow, progress for the gateway, the steps' timer;
+the task's end when every step is done.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools, standing
-from bulkhead.flow.step_calls import MAX_POINTER_CHARS, readable_references
+from bulkhead.flow import (InboxMessage, Output, Send, SetTimer, Transition, bounded, replace, shown_tools, standing)
+from bulkhead.flow.step_calls import (MAX_POINTER_CHARS, list_references, readable_references)
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
-from bulkhead_contracts.result import Failure, Result, Usage, digest_of
+from bulkhead_contracts.result import (Failure, Result, Usage, digest_of)
+from bulkhead_contracts.retrieval import (AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested)
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps
@@ -25,6 +27,9 @@ from bulkhead_services.planner.step_table import StepState, StepTable
 
 STEP_TIMER = "steps"
 GRANT_SLACK_MS = 60_000
+MAX_GATES = 3
+"""Gates and branches between a step that runs and one whose query is embedded ahead: they take no time."""
+DECIDED_AT_ONCE = frozenset({"validate", "branch"})
 ANSWER_MARGIN_MS = 500
 """A step's deadline lies so long before the task's, so that the task can still say what happened."""
 
@@ -120,7 +125,86 @@ def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition
             return assigned  # Nothing that was to begin beside it is handed out.
         state = assigned.state
         outputs += assigned.outputs
-    return Transition(replace(state, steps=state.steps.with_steps(*running)) if running else state, tuple(outputs))
+    if not running:
+        return Transition(state)
+    state = replace(state, steps=state.steps.with_steps(*running))
+    return _ask_ahead(state, message, running).preceded_by(*outputs)
+
+
+def _ask_ahead(state: PlannerState, message: InboxMessage, begun: Sequence[StepState]) -> Transition[PlannerState]:
+    """Have the queries of steps that follow these embedded, each under a grant of its step in which nothing can be
+    searched: attempt 0 is none."""
+    assert state.plan is not None
+    sends: list[Output] = []
+    room = state.retrievals_ahead - len(state.foreseen_steps)
+    searches = _find_searches(state, [step.plan_step.id for step in begun], room)
+    for step, query in searches:
+        step_id, until = step.plan_step.id, step_deadline(state, message, step)
+        call_id = envelope.derive_id("planner", f"{state.plan.version}/{step_id}", "ahead")
+        request = RetrievalRequested(
+            call_id=f"{AHEAD_CALL_ID_PREFIX}{call_id}",
+            step_id=step_id,
+            attempt=0,
+            query=query,
+            deadline_unix_ms=until,
+            asked_ahead=True,
+        )
+        grant = make_step_grant(state, message, step, until).model_copy(update={"attempt": 0, "flows": (), "calls": ()})
+        body = RetrievalForeseen(request=request)
+        sends.append(Send("worker", body, grant=state.grant, step_grant=grant))
+    foreseen_steps = state.foreseen_steps.union(step.plan_step.id for step, _ in searches)
+    return Transition(replace(state, foreseen_steps=foreseen_steps), tuple(sends))
+
+
+def _find_searches(state: PlannerState, begun: Sequence[str], room: int) -> tuple[tuple[StepState, str], ...]:
+    """The first `room` steps next to these that will search whatever comes before them, with their queries; none twice.
+    None lies beyond a person's word or a wait: what waits for consent, or for its time, is not to be begun."""
+    searches: list[tuple[StepState, str]] = []
+    seen, layer = set(state.foreseen_steps), begun
+    for gates in range(MAX_GATES + 1 if room > 0 else 0):
+        between: list[str] = []
+        for step_id in dict.fromkeys(name for begun_id in layer for name in state.steps.dependents.get(begun_id, ())):
+            step = state.steps.by_id[step_id]
+            if step_id in seen or step.status != "waiting" or not _comes_next(state, step.plan_step, gates):
+                continue
+            seen.add(step_id)
+            if step.plan_step.action in DECIDED_AT_ONCE:
+                between.append(step_id)
+            elif query := _literal_query(state, step.plan_step):
+                searches.append((step, query))
+                if len(searches) == room:
+                    return tuple(searches)
+        layer = between
+    return tuple(searches)
+
+
+def _comes_next(state: PlannerState, plan_step: PlanStep, gates: int) -> bool:
+    """True when each of its inputs is over, runs, or is a gate or branch to which that applies in turn."""
+    inputs = (state.steps.by_id[name] for name in plan_step.inputs)
+    return all(step.is_over or _leads_on(state, step, gates) for step in inputs)
+
+
+def _leads_on(state: PlannerState, step: StepState, gates: int) -> bool:
+    plan_step = step.plan_step
+    asks_person = plan_step.gate is not None and plan_step.gate.on_fail == "person"
+    if asks_person or plan_step.action in ("approval", "wait"):
+        return False
+    if step.status == "running":
+        return True
+    return plan_step.action in DECIDED_AT_ONCE and gates > 0 and _comes_next(state, plan_step, gates - 1)
+
+
+def _literal_query(state: PlannerState, plan_step: PlanStep) -> str:
+    """The query of a step that searches documents, without anything of earlier results; "" of any other."""
+    call, tools = plan_step.call, state.tools_of(plan_step)
+    if call is None or plan_step.over is not None or not any(tool.served_by == "rag" for tool in tools):
+        return ""
+    try:
+        query = {} if list_references(call) else bounded.load_json(call.arguments_json)
+    except ValueError:
+        return ""  # The worker says what is wrong with it.
+    text = query.get("query") if isinstance(query, dict) else None
+    return text if isinstance(text, str) and len(text) <= bounds.MAX_QUERY_CHARS else ""
 
 
 def _begin_until(state: PlannerState, message: InboxMessage, step: StepState) -> int:

@@ -72,6 +72,7 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         submitted_plan=body.plan,
         replan=body.replan,
         approve_plan=body.approve_plan,
+        retrievals_ahead=body.retrievals_ahead,
     )
     release, asker = release_and_asker(task_claims(state.grant))
     begun = TaskAccepted(

@@ -138,6 +138,10 @@ class PlannerState:
     draft_standing: Result = Result()
     """Standing and completeness of the reply that drafted the plan."""
     steps: StepTable = StepTable()
+    retrievals_ahead: int = 0
+    """For so many steps the query is embedded ahead, at most."""
+    foreseen_steps: frozenset[str] = frozenset()
+    """Those for which it was asked."""
     flowing_steps: tuple[PlanStep, ...] = ()
     """Of the plan, those that declare flows."""
     referred_flows: Mapping[str, tuple[Flow, ...]] = field(default_factory=dict)

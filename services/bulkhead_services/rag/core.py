@@ -3,13 +3,15 @@
 Enters: RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested. Leaves: RetrievalReplied,
 DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are, chunks of one, what
 a retrieval under a grant would find, and the text of a citation.
-Order of a retrieval: granted -> not halted -> in time -> (vector, reserved) -> candidates -> rank -> cite.
+Order of a retrieval: granted -> not halted -> in time -> (vector, reserved) -> candidates -> rank -> cite;
+asked ahead it ends with the vector.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.grants import GrantRefused, Verifier
@@ -17,6 +19,7 @@ from bulkhead.runtime.doer.excerpts import make_excerpt
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead.runtime.edge.protocol import ReceivedMessage, RpcTable
 from bulkhead.runtime.errors import Deferred, NotDone
+from bulkhead.telemetry import metrics, names
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Citation, Completeness, ContentRef, Failure, Label, Omission, Usage
@@ -59,11 +62,21 @@ Request = RetrievalRequested | DocumentIngestRequested | DocumentDeleteRequested
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingOutcome:
-    """Vectors (none when switched off or lost), why they were lost, what they cost."""
+    """Vectors (none when switched off or lost), why they were lost, what they cost. remembered: of an earlier query."""
 
     vectors: tuple[Vector, ...] = ()
     loss_reason: str = ""
     usage: Usage = NO_USAGE
+    remembered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAhead:
+    """A query that was embedded for a step before it began: what that cost, and how long it took."""
+
+    query: str
+    usage: Usage
+    took_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,10 @@ class Rag(Doer[Request]):
         }
         self._library, self._options, self._verifier, self._clock = library, options, verifier, clock
         self._query_vectors = BoundedDict[tuple[str, str], Vector](MAX_REMEMBERED_QUERIES)
+        self._queries_ahead = BoundedDict[tuple[str, str, str], QueryAhead](MAX_REMEMBERED_QUERIES)
+        """By tenant, task and step, until that asks."""
+        # As long as somebody holds one, or waits for it.
+        self._query_locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def describe_problem(self) -> str:
         """Why it cannot do its work, for health checks; "" when it can."""
@@ -196,7 +213,8 @@ class Rag(Doer[Request]):
     async def act(self, job: Job[Request], hands: JobContext, turn: object) -> Body:
         """See the module's docstring for the order."""
         if isinstance(job.request, RetrievalRequested):
-            return await self._retrieve_passages(job, job.request, hands)
+            retrieve = self._embed_ahead if job.request.asked_ahead else self._retrieve_passages
+            return await retrieve(job, job.request, hands)
         if isinstance(job.request, DocumentDeleteRequested):
             return await self._delete_document(job, job.request, hands)
         assert isinstance(job.request, DocumentIngestRequested)
@@ -206,7 +224,12 @@ class Rag(Doer[Request]):
         """The reply that says no."""
         if isinstance(request, RetrievalRequested):
             return RetrievalReplied(
-                call_id=request.call_id, step_id=request.step_id, outcome="refused", failure=failure, standing="failed"
+                call_id=request.call_id,
+                step_id=request.step_id,
+                outcome="refused",
+                failure=failure,
+                standing="failed",
+                asked_ahead=request.asked_ahead,
             )
         if isinstance(request, DocumentDeleteRequested):
             return DocumentDeleted(name=request.name, outcome="rejected", failure=failure)
@@ -220,7 +243,7 @@ class Rag(Doer[Request]):
     def describe_call(self, request: Request, reply: Body | None, now_unix_ms: int) -> LiveCall | None:
         """Live word about a retrieval: its query, then the documents that it found. Nobody watches what people do to
         documents."""
-        if not isinstance(request, RetrievalRequested):
+        if not isinstance(request, RetrievalRequested) or request.asked_ahead:
             return None
         same = {name: getattr(request, name) for name in ("call_id", "step_id", "attempt")}
         common = same | {"time_unix_ms": now_unix_ms, "looks_at": make_excerpt(request.query), "tool": SEARCH_TOOL}
@@ -250,7 +273,7 @@ class Rag(Doer[Request]):
         refusal = self._retrieval_refusal(job, request, hands, terms)
         if refusal is not None:
             return self.refusal_reply(request, refusal)
-        vectors = await self._embed_query(job, hands, request)
+        vectors, saved_ms = await self._embed_or_take(job, hands, request)
         scopes = job.authority.task.document_scopes
         vector = vectors.vectors[0] if vectors.vectors else None
         candidates = await self._library.search_chunks(job.tenant, scopes, terms, vector)
@@ -258,7 +281,13 @@ class Rag(Doer[Request]):
             if candidates.code == "store_busy":
                 raise Deferred(1_000, candidates.message)
             took_ms = max(0, hands.now_unix_ms() - started)
-            changes = {"outcome": "failed", "failure": candidates, "usage": vectors.usage, "duration_ms": took_ms}
+            changes = {
+                "outcome": "failed",
+                "failure": candidates,
+                "usage": vectors.usage,
+                "duration_ms": took_ms,
+                "saved_ms": saved_ms,
+            }
             return self.refusal_reply(request, candidates).model_copy(update=changes)
         ranked = _rank_candidates(candidates, request.k)
         choice = choose_passages(ranked, request.k, request.max_chars, self._options.chunks_per_document)
@@ -275,7 +304,44 @@ class Rag(Doer[Request]):
             provenance=tuple(_signed_label(job, hands, passage) for passage in passages),
             usage=vectors.usage + Usage(retrievals=1),
             duration_ms=max(0, hands.now_unix_ms() - started),
+            saved_ms=saved_ms,
         )
+
+    async def _embed_ahead(self, job: Job[Request], request: RetrievalRequested, hands: JobContext) -> Body:
+        """Embed the query of a step that has not begun. No document is looked at: what may be found, and what there is,
+        is for the moment at which the step asks."""
+        started = hands.now_unix_ms()
+        refusal = self._retrieval_refusal(job, request, hands, search_terms(request.query))
+        if refusal is not None:
+            return self.refusal_reply(request, refusal)
+        embedded = await self._embed_query(job, hands, request)
+        took_ms = max(0, hands.now_unix_ms() - started)
+        changes: dict[str, object] = {"usage": embedded.usage, "duration_ms": took_ms}
+        if embedded.loss_reason:
+            failure = Failure.from_text("embedding_failed", embedded.loss_reason, "the step asks again")
+            return self.refusal_reply(request, failure).model_copy(update={**changes, "outcome": "failed"})
+        if embedded.vectors:
+            metrics.retrievals_ahead.add(1, {names.OUTCOME: "asked"})
+            self._queries_ahead[job.tenant, job.task, request.step_id] = QueryAhead(
+                request.query, embedded.usage, took_ms
+            )
+        return RetrievalReplied(
+            call_id=request.call_id, step_id=request.step_id, outcome="found", asked_ahead=True
+        ).model_copy(update=changes)
+
+    async def _embed_or_take(
+        self, job: Job[Request], hands: JobContext, request: RetrievalRequested
+    ) -> tuple[EmbeddingOutcome, int | None]:
+        """The vector of a query; and how many milliseconds earlier it is there because it was asked ahead, where it
+        was. That one's usage is told here."""
+        began = hands.now_unix_ms()
+        embedded = await self._embed_query(job, hands, request)
+        ahead = self._queries_ahead.pop((job.tenant, job.task, request.step_id), None)
+        if ahead is None or ahead.query != request.query or not embedded.remembered:
+            return embedded, None
+        metrics.retrievals_ahead.add(1, {names.OUTCOME: "used"})
+        saved_ms = max(0, ahead.took_ms - max(0, hands.now_unix_ms() - began))
+        return replace(embedded, usage=ahead.usage), saved_ms
 
     def _retrieval_refusal(
         self, job: Job[Request], request: RetrievalRequested, hands: JobContext, terms: tuple[str, ...]
@@ -284,7 +350,9 @@ class Rag(Doer[Request]):
         if step is None or SEARCH_TOOL not in step.tools or SEARCH_TOOL not in task.tools:
             reason = f"no step grant names {SEARCH_TOOL}"
             return Failure.from_text("not_granted", reason, f"submit the task with the tool {SEARCH_TOOL} allowed")
-        if (step.step_id, step.attempt) != (request.step_id, request.attempt):
+        is_for_another = (step.step_id, step.attempt) != (request.step_id, request.attempt)
+        # Before a step begins its grant is of attempt 0: under it nothing is searched.
+        if is_for_another or (request.attempt == 0) != request.asked_ahead:
             reason = "the grant is for another step or attempt"
             return Failure.from_text("wrong_step", reason, "send the grant that came with the step's assignment")
         if (refusal := _scope_refusal(task.document_scopes)) is not None:
@@ -407,14 +475,16 @@ class Rag(Doer[Request]):
         return EmbeddingOutcome(tuple(by_text[text] for text in texts), usage=usage)
 
     async def _embed_query(self, job: Job[Request], hands: JobContext, request: RetrievalRequested) -> EmbeddingOutcome:
-        """The vector of a query; one that the tenant asked before is remembered."""
+        """The vector of a query; one that the tenant asked before is remembered. Of one task the same query is embedded
+        by one call at a time: who asks while it is under way has its vector."""
         query_key = job.tenant, request.query
-        if (vector := self._query_vectors.get_refreshed(query_key)) is not None:
-            return EmbeddingOutcome((vector,))
-        embedded = await self._embed_batch(job, hands, request.call_id, (request.query,))
-        if embedded.vectors:
-            self._query_vectors[query_key] = embedded.vectors[0]
-        return embedded
+        async with self._query_locks.setdefault((job.tenant, job.task, request.query), asyncio.Lock()):
+            if (vector := self._query_vectors.get_refreshed(query_key)) is not None:
+                return EmbeddingOutcome((vector,), remembered=True)
+            embedded = await self._embed_batch(job, hands, request.call_id, (request.query,))
+            if embedded.vectors:
+                self._query_vectors[query_key] = embedded.vectors[0]
+            return embedded
 
     async def _embed_batch(
         self, job: Job[Request], hands: JobContext, call_id: str, texts: Sequence[str], batch: int = 0

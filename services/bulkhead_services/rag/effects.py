@@ -60,8 +60,8 @@ SAVE_AGAIN_HINT = "save it anew with another program, or send it as text"
 class FileLibrary:
     """Documents and vectors, over files and processes. Nothing expected is raised: a Failure says what to do."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._settings, self._transport = settings, transport
         self._stores: OrderedDict[str, DocumentStore] = OrderedDict()
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
@@ -292,7 +292,9 @@ class FileLibrary:
         if self._http is None:
             key = settings.embeddings_key.get_secret_value()
             headers = {"authorization": f"Bearer {key}"} if key else {}
-            self._http = httpx.AsyncClient(timeout=settings.embeddings_timeout_s, headers=headers)
+            self._http = httpx.AsyncClient(
+                timeout=settings.embeddings_timeout_s, headers=headers, transport=self._transport
+            )
         body = {"model": settings.embeddings_model, "input": list(texts), "encoding_format": "float"}
         try:
             response = await self._http.post(settings.embeddings_url.rstrip("/") + "/embeddings", json=body)

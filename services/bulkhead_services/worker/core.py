@@ -15,7 +15,7 @@ from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseRefused
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.retrieval import RetrievalForeseen, RetrievalReplied
 from bulkhead_contracts.step import DelegationReplied, StepAssigned, StepCancelRequested, StepExtended, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
@@ -27,6 +27,7 @@ from bulkhead_services.worker.state import WorkerState
 HANDLERS: Mapping[type[Body], Handler[WorkerState]] = {
     StepAssigned: steps.on_step_assigned,
     StepExtended: steps.on_step_extended,
+    RetrievalForeseen: steps.on_retrieval_foreseen,
     StepCancelRequested: steps.on_step_cancel_requested,
     ModelCallReplied: replies.on_model_call_replied,
     ToolCallReplied: replies.on_tool_call_replied,

@@ -187,7 +187,9 @@ def on_retrieval_replied(state: WorkerState, message: InboxMessage, body: Retrie
     )
     if attempt.has_one_call:
         text = _text_of_passages(body, message.contents)
-        content = reference("worker", text.encode(), "application/json", f"{len(body.passages)} passages")
+        # A short text is stored nowhere: its reference carries it as the summary.
+        summary = f"{len(body.passages)} passages" if len(text) > bounds.MAX_SUMMARY_CHARS else None
+        content = reference("worker", text.encode(), "application/json", summary)
         return finish_attempt(state, _with_evidence(attempt, evidence), content, (text,))
     return _record_answer(state, message, attempt, body, model_call_id, parts, evidence)
 

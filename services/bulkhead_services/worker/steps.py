@@ -1,6 +1,7 @@
 """Steps that are assigned, extended and stopped; and those that are carried out elsewhere. Pure.
 
-In: `StepAssigned`, `StepExtended`, `StepCancelRequested`. Out: the first call of the model, or a noop's result at once.
+In: `StepAssigned`, `StepExtended`, `StepCancelRequested`, `RetrievalForeseen`. Out: the first call of the model, or a
+noop's result at once; of what is foreseen, its request.
 A step with a delegation has no model's turn but one call, whose answer is its result: `DelegationRequested` to doors,
 for a program outside, or `ToolCallRequested` of the tool `agent_NAME`, a remote agent. So has a step whose plan makes
 its call, or asks a person: the tool `ask_person`, which the executor holds until one has decided.
@@ -16,6 +17,7 @@ from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL, PLAN_CALL_SOURCE, StepCall
 from bulkhead_contracts.result import ContentRef, Failure, Label, Result, merge_labels
+from bulkhead_contracts.retrieval import RetrievalForeseen
 from bulkhead_contracts.step import (
     DelegationRequested,
     MapItem,
@@ -60,6 +62,15 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
     if body.item is not None:
         return _begin_item(state, message, attempt, body.item)
     return _begin_attempt(state, message, attempt)
+
+
+def on_retrieval_foreseen(
+    state: WorkerState, message: InboxMessage, body: RetrievalForeseen
+) -> Transition[WorkerState]:
+    """The query of a step to come is embedded meanwhile; nobody waits for the reply."""
+    if not body.request.asked_ahead:
+        return Transition(state)
+    return Transition(state, (Send("rag", body.request, grant=message.envelope.grant),))
 
 
 def _finish_at_once(

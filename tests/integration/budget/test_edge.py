@@ -111,6 +111,15 @@ async def test_without_a_grant_nothing_is_held_and_nothing_is_halted(world: Worl
     assert not await world.mesh.messages("KV_CONTROL")
 
 
+async def test_a_query_that_is_asked_ahead_is_refused_at_the_ceiling_and_stops_nobody(world: World) -> None:
+    await world.ask("r1", cost=80)
+    await world.settle("r1", cost=80)
+    refused = await world.asked_until("refused", "ahead-x", cost=30)
+    assert "Nothing was halted" in refused.reason and not refused.pauses
+    assert (await world.ask("r2", cost=20)).decision == "reserved", "what the task needs goes on"
+    assert not await world.mesh.messages("KV_CONTROL")
+
+
 async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World) -> None:
     assert (await world.ask("r1", cost=80)).decision == "reserved"
     waiting = await world.ask("r2", cost=30)

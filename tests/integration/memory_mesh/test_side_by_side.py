@@ -6,8 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.replay.stage import call, plan, stage, use
-from tests.unit.services.model_gateway.scripted_provider import Exchange, says
+from bulkhead.journal.history import build_entries
+from bulkhead.journal.story.fold import fold_story
+from bulkhead_contracts.retrieval import RetrievalReplied
+from tests.proof.ahead import chain_of
+from tests.replay.stage import TENANT, call, plan, stage, use
+from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, says
 
 STEPS, TIMEOUT_S = ("a", "b", "c"), 20.0
 
@@ -46,3 +50,35 @@ async def test_calls_of_one_turn_are_under_way_at_once(tmp_path: Path) -> None:
         on.model.will(plan({"id": "a", "tools": ["counter_increment"]}), a=[use(*calls), says("All are counted.")])
         assert (await on.run())["status"] == "succeeded"
         assert on.counter.counts() == {"counts": dict.fromkeys(STEPS, 1), "increments": 3, "repeats": 0}
+
+
+async def test_the_query_of_the_next_search_is_embedded_while_a_step_runs(tmp_path: Path) -> None:
+    embedded = asyncio.Event()
+
+    async def embed(exchange: Exchange) -> None:
+        await exchange.json(200, {"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}})
+
+    async def say_when_it_is_embedded(exchange: Exchange) -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            await embedded.wait()
+        await says("Here it is.")(exchange)
+
+    async with ScriptedProvider() as endpoint:
+        endpoint.will(embed)
+        rag = {"embeddings_url": endpoint.url, "embeddings_price_usd_micros_per_mtok": 1_000_000}
+        async with stage(tmp_path, rag_settings=rag, quotas={TENANT: {"retrievals_ahead": 1}}) as on:
+            on.model.will(a=[say_when_it_is_embedded], c=[says("All of it.")])
+            running = asyncio.create_task(on.run(plan=chain_of("harbour fees"), check=False))
+            ahead = await on.mesh.wait_for_fact("mesh.rag.worker.*.demo.*.*", RetrievalReplied)
+            assert ahead.asked_ahead and ahead.usage.cost_usd_micros == 7
+            embedded.set()
+            ended: dict[str, Any] = dict(await running)
+            assert ended["status"] == "succeeded" and len(endpoint.asked) == 1
+            assert ended["steps"][1]["usage"]["cost_usd_micros"] == 7, "what it cost is told with the step that used it"
+            entries = build_entries((await on.history(ended["task_id"])).messages)
+    steps = {step.step_id: step for step in fold_story(entries, ended["task_id"], 0, {}).steps}
+    assert [(call.attempt, call.arguments) for call in steps["b"].calls] == [
+        (0, "embedded ahead: harbour fees"),
+        (1, "harbour fees"),
+    ]
+    assert steps["b"].usage.cost_usd_micros == 7 and steps["b"].took_ms < steps["a"].took_ms

@@ -133,7 +133,8 @@ def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
     for key, done in settled.items():
         usage = done["usage"]
         if key[0] != "model_gateway":
-            if usage["cost_usd_micros"]:
+            # Vectors cost a micro dollar for a token; tools nothing.
+            if usage["cost_usd_micros"] != (usage["input_tokens"] if key[0] == "rag" else 0):
                 yield f"{key} is no model call and was charged {usage['cost_usd_micros']}"
             continue
         price = -(-sum(usage[unit] * rate for unit, rate in HUNDREDTHS.items()) // 100)
@@ -163,6 +164,7 @@ def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
 
 def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
     """What a task's end says it used was charged; all of it, when nothing went wrong and nothing came too late."""
+    wasted = _wasted(record)
     tried_again = {
         task_of(one.subject)
         for one in of(record, "INBOX_GATEWAY", "mesh.task.step_ended")
@@ -176,10 +178,23 @@ def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
             yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged"
         if not is_calm(record) or end["status"] != "succeeded" or end["plan_versions"] != 1:
             continue
+        _add(told, wasted.get(task, NOTHING))
         # A write of an earlier attempt is answered from its record, and told again.
         units = ("cost_usd_micros", "tokens", "model_calls", *(() if task in tried_again else ("tool_calls",)))
         if wrong := [unit for unit in units if told[unit] != paid[unit]]:
             yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged ({', '.join(wrong)})"
+
+
+def _wasted(record: Record) -> dict[str, dict[str, int]]:
+    """What queries cost that were embedded ahead for steps that never used them: their tasks do not tell it."""
+    replies = [(task_of(one.subject), body(one)) for one in of(record, "INBOX_WORKER", "mesh.retrieval.replied")]
+    used = {(task, reply["step_id"]) for task, reply in replies if reply.get("saved_ms") is not None}
+    wasted: dict[str, dict[str, int]] = {}
+    for task, reply in replies:
+        if reply.get("asked_ahead") and (task, reply["step_id"]) not in used:
+            total = wasted.setdefault(task, dict(NOTHING))
+            total.update({unit: total[unit] + reply["usage"].get(unit, 0) for unit in NOTHING})
+    return wasted
 
 
 def _add(total: Counter[str], usage: dict[str, int]) -> None:

@@ -12,7 +12,8 @@ from bulkhead_services.rag.port import NewDocument
 from bulkhead_services.rag.structure import read_structure
 from tests.simulation.scenario import START_MS
 
-LIBRARY = {"port": {"harbour.md": "# Harbour\n\nHarbour fees are 42 EUR a night.\nWater is included.\n"}}
+HARBOUR = {"harbour.md": "# Harbour\n\nHarbour fees are 42 EUR a night.\nWater is included.\n"}
+LIBRARY = {"port": HARBOUR, "keen": HARBOUR}
 """Documents by tenant and name. Tenants of which schedules were found before have none."""
 
 

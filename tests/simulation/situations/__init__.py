@@ -10,6 +10,7 @@ import random
 from tests.simulation.situations.agents import evidence, waits, watched
 from tests.simulation.situations.faults import checkpoints, clocks, logics, outages, purges, restarts, strays
 from tests.simulation.situations.wishes import (
+    ahead,
     approvals,
     cancels,
     ceilings,
@@ -52,6 +53,7 @@ SITUATIONS: tuple[Situation, ...] = (
     flows.SITUATION,
     plan_calls.SITUATION,
     maps.SITUATION,
+    ahead.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

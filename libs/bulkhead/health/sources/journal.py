@@ -169,13 +169,15 @@ class JournalReader:
             return
         if message.kind == tool.ToolCallRequested.TYPE:
             self._outside.record_mesh_tool(message)
-        yield from self._join_halves(message)
+        if not message.body.get("asked_ahead"):  # It is no act of the step, which has not begun.
+            yield from self._join_halves(message)
 
     def _on_call_replied(self, message: JournalMessage) -> Iterator[Event]:
         body = message.body
         yield message.work_closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
-            yield from self._join_halves(message)
+            if not body.get("asked_ahead"):
+                yield from self._join_halves(message)
             return
         yield from self._outside.on_call_replied(message)
         if body.get("model") and body["outcome"] != "refused" and _failure_code(body) not in HELD_BACK:

@@ -126,7 +126,7 @@ def _build_call(
         case ToolCallRequested():
             name, arguments = body.tool, body.arguments_json
         case RetrievalRequested():
-            arguments = body.query
+            arguments = f"embedded ahead: {body.query}" if body.asked_ahead else body.query
     if model_reply is not None and isinstance(model_reply.body, ModelCallReplied) and model_reply.body.tool_calls:
         stated_reason = cut_line(text_of(model_reply.body.content, texts), MAX_STATED_CHARS)
     call = Call(

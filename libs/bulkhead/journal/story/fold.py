@@ -22,7 +22,7 @@ from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep, planned_ids
 from bulkhead_contracts.result import ContentRef, Usage
-from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.retrieval import AHEAD_CALL_ID_PREFIX, RetrievalReplied
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import (
     StepEnded,
@@ -205,6 +205,8 @@ def _fold_steps(
             ]
             calls_by_place = dict(calls_by_message[entry.id] for entry in step_entries if entry.id in calls_by_message)
             own_calls = tuple(calls_by_place[place] for place in sorted(calls_by_place))
+            # A step lasts from its beginning, and not from what was made ready for it.
+            step_entries = [entry for entry in step_entries if not _is_ahead(entry)]
             row = _fold_step(step.id, step_entries, own_calls, sources, texts)
             is_given = step.id in given_steps and not own_calls
             if end_unix_ms is not None and step_entries:
@@ -232,6 +234,10 @@ def _fold_steps(
                 )
             )
     return tuple(rows)
+
+
+def _is_ahead(entry: JournalEntry) -> bool:
+    return str(getattr(entry.body, "call_id", "")).startswith(AHEAD_CALL_ID_PREFIX)
 
 
 def _with_items(steps: Sequence[PlanStep], step_ids: Iterable[str]) -> Iterator[PlanStep]:

@@ -12,6 +12,7 @@ from bulkhead.health.watch import Watch
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
@@ -158,3 +159,14 @@ def test_who_hands_out_work_to_many_and_collects_it_is_left_alone() -> None:
             )
         trips += talk.work("a")
     assert [trip for trip in trips if trip.detector.startswith("chatter") or trip.level == "stop"] == []
+
+
+@pytest.mark.parametrize("asked_ahead", [True, False])
+def test_a_query_that_is_embedded_ahead_is_no_act_of_its_step(asked_ahead: bool) -> None:
+    """A step that searches for the same eight times is in a loop; what was asked before it began says nothing of it."""
+    talk, found = Talk(), []
+    for number in range(8):
+        call = {"call_id": f"c{number}", "step_id": "a", "asked_ahead": asked_ahead}
+        found += talk.say(RetrievalRequested(**call, attempt=2, query="fees", deadline_unix_ms=1), "worker", "rag")
+        found += talk.say(RetrievalReplied(**call, outcome="found"), "rag", "worker")
+    assert bool(found) is not asked_ahead

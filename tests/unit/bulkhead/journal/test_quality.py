@@ -9,6 +9,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
+from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
 from bulkhead_contracts.types import Body
@@ -125,3 +126,24 @@ def test_second_attempts_are_told_by_what_they_keep() -> None:
     figures = ("retry", "answers", "accepted", "answers_usd_micros")
     rows = [tuple(row[name] for name in figures) for row in found.as_json({})["retries"]]
     assert rows == [("fresh", 2, 1, 50), ("with_feedback", 1, 1, 7)]
+
+
+def test_what_was_asked_ahead_is_told_with_what_of_it_was_wasted() -> None:
+    def reply(step: str, **changes: object) -> RetrievalReplied:
+        usage = Usage(cost_usd_micros=7)
+        return RetrievalReplied(call_id=step, step_id=step, outcome="found", usage=usage, **changes)  # type: ignore[arg-type]
+
+    steps = {"t1": ("used", "wasted"), "t2": ("used",), "runs": ("wasted",)}
+    messages = [message(task, reply(step, asked_ahead=True)) for task, names in steps.items() for step in names]
+    messages += [message(task, reply("used", saved_ms=saved)) for task, saved in (("t1", 300), ("t2", 0))]
+    messages += [message("t1", reply("plain"))]
+    messages += [message(task, request("f")) for task in steps]
+    messages += [message(task, TaskEnded(status="succeeded")) for task in ("t1", "t2", "old")]
+    assert fold(messages).as_json({})["ahead"] == {
+        "asked": 3,
+        "used": 2,
+        "wasted": 1,
+        "cost_usd_micros": 21,
+        "wasted_usd_micros": 7,
+        "saved_ms": 300,
+    }

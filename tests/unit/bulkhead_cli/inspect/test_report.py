@@ -7,6 +7,7 @@ from bulkhead_cli.inspect.broker import _print_report
 from bulkhead_cli.inspect.commands import targets_ms
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.result import Usage
+from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.task import TaskEnded
 
 NOW = 1_795_231_204_272
@@ -16,9 +17,11 @@ def test_a_missed_target_and_an_unused_feature_are_said(capsys: pytest.CaptureFi
     usage = Usage(cost_usd_micros=12_300, estimated_usd_micros=4_000)
     found = QualityReport(requested={"demo/t": ("search", NOW)})
     found.ended["demo/t"] = TaskEnded(status="succeeded", usage=usage), NOW + 9_000
+    found.asked_ahead["demo/t", "s"] = RetrievalReplied(call_id="c", step_id="s", outcome="found", usage=usage)
     _print_report(found.as_json(targets_ms(["search=2.5", "never=1"])), NOW)
     said = " ".join(capsys.readouterr().out.split())
     assert "search misses its target: p95 is 9.0 s, the target 2.5 s" in said and "2.5 s missed" in said
+    assert "queries embedded ahead: 1, used 0, wasted 1 ($0.0123 of $0.0123); saved 0 ms of waiting" in said
     assert "about $0.0123 ($0.004 estimated)" in said and "no task of feature never has ended" in said
 
 

@@ -110,13 +110,20 @@ class Desk:
         scopes=("default",),
         tools=("search_documents",),
         step="s1",
+        attempt: int = 1,
         deliveries: int = 1,
     ) -> Job:
         grant = sample(
             TaskGrant, tenant=tenant, task=task, tools=tools, document_scopes=scopes, expires_unix_ms=NOW + 10**6
         )
         narrow = step and StepGrant(
-            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
+            tenant=tenant,
+            task=task,
+            step_id=step,
+            attempt=attempt,
+            plan_version=1,
+            tools=tools,
+            expires_unix_ms=NOW + 10**6,
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         authority = Authority(grant, narrow or None, "token")

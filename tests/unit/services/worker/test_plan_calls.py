@@ -8,7 +8,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import ASK_PERSON, PLAN_CALL_SOURCE, ApprovalQuestion, PlanStep, StepCall
 from bulkhead_contracts.result import Citation, Failure, Label, Result, Usage, digest_of
-from bulkhead_contracts.retrieval import Passage, RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.retrieval import Passage, RetrievalForeseen, RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepFinished, StepInput, StepPaused
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
@@ -17,6 +17,7 @@ from tests.unit.services.worker.test_playbook import assign
 
 SEND = ToolSpec(name="send_mail", description="sends", parameters_json="{}", effect="write")
 SEARCH = ToolSpec(name="search_documents", description="finds", parameters_json="{}", served_by="rag")
+SEARCHES = StepCall(tool="search_documents", arguments_json='{"query": "tax"}')
 ASK = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
 CALL = StepCall(tool="send_mail", arguments_json='{"to": {"$from": "find", "field": "/mail"}, "text": "Dear Ann"}')
 STEP = PlanStep(id="s1", title="Send", instruction="", kind="noop", inputs=("find",), call=CALL)
@@ -133,6 +134,39 @@ def test_a_search_of_the_plan_brings_its_passages_as_json(play):
     stored = {"passages": [{"document": "law.txt", "title": "Law", "text": "The tax is 19 %."}]}
     assert [json.loads(text) for text in play.send_of(StepFinished).contents] == [stored]
     assert result.citations == (citation,) and result.provenance == (label,)
+
+
+def test_what_a_search_finds_is_stored_where_its_reference_says(play):
+    assign(play, step=PlanStep(id="s1", title="", instruction="", kind="noop", call=SEARCHES), tools=(SEARCH,))
+    reply_without = RetrievalReplied(
+        call_id=play.only_output(RetrievalRequested).call_id, step_id="s1", outcome="found"
+    )
+    play.hears(reply_without, sender="rag")
+    content = play.only_output(StepFinished).result.content
+    assert content.carried_text == '{"passages": []}', "a short text is put nowhere else"
+
+
+def test_a_query_that_is_foreseen_is_asked_under_its_own_grant_and_nobody_waits_for_it(play):
+    request = RetrievalRequested(
+        call_id="ahead-1", step_id="s2", attempt=0, query="tax", deadline_unix_ms=START_UNIX_MS + 1, asked_ahead=True
+    )
+    asked(play)
+    before = play.state
+    play.hears(RetrievalForeseen(request=request), sender="planner", grant="of s2")
+    play.says(RetrievalRequested)
+    assert (play.only_output(RetrievalRequested), play.send_of(RetrievalRequested).to) == (request, "rag")
+    assert play.send_of(RetrievalRequested).grant == "of s2"
+    for reply_ahead in (
+        RetrievalReplied(
+            call_id="ahead-1", step_id="s2", outcome="found", asked_ahead=True, usage=Usage(input_tokens=3)
+        ),
+        CallDeferred(call_id="ahead-1", step_id="s2", after_ms=5, reason="budget asks to wait"),
+        CallResumed(call_id="ahead-1", step_id="s2"),
+    ):
+        assert play.hears(reply_ahead, sender="rag") == () and play.state == before
+    plain_search = request.model_copy(update={"asked_ahead": False})
+    assert play.hears(RetrievalForeseen(request=plain_search), sender="planner", grant="of s2") == ()
+    play.replays()
 
 
 def test_a_question_fits_its_call_whatever_it_builds_on(play):
