@@ -45,6 +45,7 @@ from a2a.utils.errors import (
 
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
+from bulkhead.client.session import Session
 from bulkhead.client.task import ENDED
 from bulkhead.client.task import Task as MeshTask
 from bulkhead.quotas.tenant_quotas import TenantQuotas
@@ -134,7 +135,7 @@ class A2aHandler(RequestHandler):
             size = params.page_size if params.HasField("page_size") else PAGE
             if not 1 <= size <= MAX_PAGE:
                 raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
-            page = await tasks.read_page(asking.mesh, params, size)
+            page = await tasks.read_page(asking.mesh, params, size, asking.caller.claim.person)
             needs_document = params.include_artifacts or params.history_length > 0
             limit = asyncio.Semaphore(AT_ONCE)
 
@@ -240,25 +241,29 @@ class A2aHandler(RequestHandler):
         messages.check_message(message, params.configuration)
         if message.task_id:
             return await _submit_decision(asking.mesh, params)
-        caller = asking.caller
-        usd, deadline = caller.limit_usd_micros, caller.deadline_ms
-        objective = messages.read_objective(message)
-        if name := messages.read_workflow(message):
-            return await _run_workflow(asking, message, name, objective)
+        caller, objective = asking.caller, messages.read_objective(message)
+        key, workflow = messages.idempotency_key(message, objective), messages.read_workflow(message)
         self._quotas.reload_if_changed()
-        role = messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
-        task = await asking.mesh.submit(
-            objective,
-            limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
-            limit_tokens=caller.limit_tokens,
-            deadline_s=None if deadline is None else deadline / 1_000,
-            plan=messages.plan_for_role(objective, role) if role else None,
-            idempotency_key=messages.idempotency_key(message, objective),
-            feature=caller.feature,
-            workflow=caller.workflow,
-            conversation=message.context_id,
-            written_by="model",  # Whosever key the agent has that speaks.
-        )
+        role = "" if workflow else messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
+        session = await _open_context(asking, message.context_id) if message.context_id else None
+        if session is not None and not (workflow or role) and (await session.show(before=1)).turn_count:
+            task = await session.say(objective, written_by="model", idempotency_key=key, **_limits_of(caller))
+            return await task.show()
+        if workflow:
+            task = await _run_workflow(asking, message, workflow, objective, key)
+        else:
+            task = await asking.mesh.submit(
+                objective,
+                plan=messages.plan_for_role(objective, role) if role else None,
+                idempotency_key=key,
+                feature=caller.feature,
+                workflow=caller.workflow,
+                conversation=message.context_id,
+                written_by="model",  # Whosever key the agent has that speaks.
+                **_limits_of(caller),
+            )
+        if session is not None:
+            await session.say(objective, task=task.id, idempotency_key=key)
         return await task.show()
 
     async def _wait_until_settled(self, mesh: Mesh, document: Document, wait_s: float) -> Document:
@@ -346,10 +351,29 @@ async def _published_workflows(mesh: Mesh) -> list[Document]:
         return []
 
 
-async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str) -> Document:
-    """The task of a message that asks for a published workflow; its text has the values of the parameters."""
-    caller = asking.caller
+def _limits_of(caller: Caller) -> dict[str, Any]:
+    """What the headers of a request say of its task's limits, as the client of the gateway takes it."""
     usd, deadline = caller.limit_usd_micros, caller.deadline_ms
+    return {
+        "limit_usd": None if usd is None else Decimal(usd) / 1_000_000,
+        "limit_tokens": caller.limit_tokens,
+        "deadline_s": None if deadline is None else deadline / 1_000,
+    }
+
+
+async def _open_context(asking: A2aRequest, context_id: str) -> Session:
+    """The caller's session of a context, whose first turn is the task that the mesh named it after. Raises Refused
+    404 for a context that the mesh has given to another person."""
+    caller = asking.caller
+    session = asking.mesh.session(
+        conversation=context_id, feature=caller.feature, workflow=caller.workflow, written_by="model"
+    )
+    await session.open()
+    return session
+
+
+async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str, key: str) -> MeshTask:
+    """The task of a message that asks for a published workflow; its text has the values of the parameters."""
     try:
         parameters = (await asking.mesh.workflow(name))["version"]["content"]["parameters"]
     except Refused as error:
@@ -357,17 +381,14 @@ async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: s
             raise
         raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {error}") from error
     required = [row["name"] for row in parameters if row.get("default") is None]
-    task = await asking.mesh.run_workflow(
+    return await asking.mesh.run_workflow(
         name,
         messages.read_parameters(text, required or [row["name"] for row in parameters]),
-        limit_usd=None if usd is None else usd / 1_000_000,
-        limit_tokens=caller.limit_tokens,
-        deadline_s=None if deadline is None else deadline / 1_000,
         conversation=message.context_id,
         written_by="model",
-        idempotency_key=messages.idempotency_key(message, text),
+        idempotency_key=key,
+        **_limits_of(asking.caller),
     )
-    return await task.show()
 
 
 async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:
