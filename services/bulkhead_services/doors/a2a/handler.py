@@ -45,7 +45,6 @@ from a2a.utils.errors import (
 
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
-from bulkhead.client.session import Session
 from bulkhead.client.task import ENDED
 from bulkhead.client.task import Task as MeshTask
 from bulkhead.quotas.tenant_quotas import TenantQuotas
@@ -53,6 +52,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_services.doors.a2a import card, messages, push, tasks
 from bulkhead_services.doors.a2a.tasks import Document
+from bulkhead_services.doors.mesh_turns import begin_turn
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
 log = Log("doors.a2a")
@@ -245,25 +245,32 @@ class A2aHandler(RequestHandler):
         key, workflow = messages.idempotency_key(message, objective), messages.read_workflow(message)
         self._quotas.reload_if_changed()
         role = "" if workflow else messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
-        session = await _open_context(asking, message.context_id) if message.context_id else None
-        if session is not None and not (workflow or role) and (await session.show(before=1)).turn_count:
-            task = await session.say(objective, written_by="model", idempotency_key=key, **_limits_of(caller))
-            return await task.show()
-        if workflow:
-            task = await _run_workflow(asking, message, workflow, objective, key)
-        else:
-            task = await asking.mesh.submit(
+        limits = _limits_of(caller)
+        spending: dict[str, Any] = {"feature": caller.feature, "workflow": caller.workflow}
+
+        async def submit_task() -> MeshTask:
+            if workflow:
+                return await _run_workflow(asking, message, workflow, objective, key)
+            return await asking.mesh.submit(
                 objective,
                 plan=messages.plan_for_role(objective, role) if role else None,
                 idempotency_key=key,
-                feature=caller.feature,
-                workflow=caller.workflow,
                 conversation=message.context_id,
                 written_by="model",  # Whosever key the agent has that speaks.
-                **_limits_of(caller),
+                **limits,
+                **spending,
             )
-        if session is not None:
-            await session.say(objective, task=task.id, idempotency_key=key)
+
+        task = await begin_turn(
+            asking.mesh,
+            message.context_id,
+            objective,
+            key,
+            submit_task,
+            limits=limits,
+            options=spending,
+            is_planned=bool(workflow or role),
+        )
         return await task.show()
 
     async def _wait_until_settled(self, mesh: Mesh, document: Document, wait_s: float) -> Document:
@@ -359,17 +366,6 @@ def _limits_of(caller: Caller) -> dict[str, Any]:
         "limit_tokens": caller.limit_tokens,
         "deadline_s": None if deadline is None else deadline / 1_000,
     }
-
-
-async def _open_context(asking: A2aRequest, context_id: str) -> Session:
-    """The caller's session of a context, whose first turn is the task that the mesh named it after. Raises Refused
-    404 for a context that the mesh has given to another person."""
-    caller = asking.caller
-    session = asking.mesh.session(
-        conversation=context_id, feature=caller.feature, workflow=caller.workflow, written_by="model"
-    )
-    await session.open()
-    return session
 
 
 async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str, key: str) -> MeshTask:
