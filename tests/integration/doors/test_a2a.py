@@ -160,6 +160,13 @@ async def test_a_published_workflow_is_a_skill(tmp_path):
             document = await editor.task(task.id).show()
             assert (document["workflow"], document["objective"]) == ("sums.1", "What is 17 * 23?")
             assert (document["written_by"], document["plans_rejected"]) == ("model", 0)
+        for name, text, skill in (("m4", "17 * 23", {"skill": "workflow.sums"}), ("m5", "And of 1 + 1?", {})):
+            later = message(text, name=name, context_id=task.context_id, metadata=skill)
+            assert (await sent(client, request(later))).context_id == task.id
+        async with Mesh(door.stage.url, door.key()) as mesh:
+            [session] = await mesh.sessions()
+            turns = (await mesh.session(session.session_id).show()).turns
+        assert [turn.text for turn in turns] == ["What is 17 * 23?", "What is 17 * 23?", "And of 1 + 1?"]
         with pytest.raises(InvalidParamsError, match="no skill of your extended card"):
             await sent(client, request(message("x", name="m3", metadata={"skill": "workflow.other"})))
 

@@ -115,6 +115,8 @@ class SessionRoutes:
             **body.pick_options(),
         )
         state = await self._turns.read_session(claim.tenant, session)
+        if name and state.is_deleted:
+            raise not_found("conversation", name, "it was deleted: begin another one under another name, or without")
         first_task = (
             await self._require_own_task(claim, name, "") if _TASK_ID.fullmatch(name) and not state.turns else None
         )
