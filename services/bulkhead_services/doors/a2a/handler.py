@@ -52,7 +52,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_services.doors.a2a import card, messages, push, tasks
 from bulkhead_services.doors.a2a.tasks import Document
-from bulkhead_services.doors.mesh_turns import begin_turn
+from bulkhead_services.doors.http.mesh_turns import begin_turn
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
 log = Log("doors.a2a")
@@ -359,7 +359,7 @@ async def _published_workflows(mesh: Mesh) -> list[Document]:
 
 
 def _limits_of(caller: Caller) -> dict[str, Any]:
-    """What the headers of a request say of its task's limits, as the client of the gateway takes it."""
+    """Limits in the headers of a request, as the client of the gateway takes them."""
     usd, deadline = caller.limit_usd_micros, caller.deadline_ms
     return {
         "limit_usd": None if usd is None else Decimal(usd) / 1_000_000,

@@ -23,8 +23,8 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendKey
 from bulkhead_contracts.tool import ToolProgress
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
+from bulkhead_services.doors.http.mesh_turns import begin_turn
 from bulkhead_services.doors.mcp.contents import META
-from bulkhead_services.doors.mesh_turns import begin_turn
 
 PREFIX = "bulkhead_"
 MAX_WAIT_S = 55.0
