@@ -20,8 +20,8 @@ FactText = Annotated[str, Field(min_length=1, max_length=bounds.MAX_PINNED_FACT_
 
 
 class SessionOpened(TaskOptions, Body, type="mesh.session.opened"):
-    """A person begins a session. The options and limits are those of each of its turns; conversation: its name, "" where
-    that is its id.
+    """A person begins a session. The options and limits are those of each of its turns; conversation: its name, ""
+    where that is its id.
 
     participants: people besides the requester who may take turns in it and read it. window_turns: so many of the last
     turns are shown whole. summary_cost_usd_micros: what all its summaries may cost together.
