@@ -20,7 +20,8 @@ FactText = Annotated[str, Field(min_length=1, max_length=bounds.MAX_PINNED_FACT_
 
 
 class SessionOpened(TaskOptions, Body, type="mesh.session.opened"):
-    """A person begins a session. The options and limits are those of each of its turns.
+    """A person begins a session. The options and limits are those of each of its turns; conversation: its name, ""
+    where that is its id.
 
     participants: people besides the requester who may take turns in it and read it. window_turns: so many of the last
     turns are shown whole. summary_cost_usd_micros: what all its summaries may cost together.
@@ -52,7 +53,7 @@ class SessionSummary(Contract):
 
 
 class TurnTaken(Body, type="mesh.session.turn_taken"):
-    """A participant says something: the task of this id answers.
+    """A participant says something: the task of this id answers. One that was submitted by itself was shown nothing.
 
     number: 1 for the first. memory_tokens, whole_tokens: estimated tokens of the earlier turns as they are shown to it,
     and as they would be without any summary. summary: one that is there now. begun_summary, begun_through: task of one

@@ -162,8 +162,9 @@ class Mesh:
     ) -> Session:
         """A conversation that remembers: `session = mesh.session()`, then `await session.ask("...")`.
 
-        It is opened with its first turn; with a session_id it goes on. Limits and options (tools, check, feature and
-        the rest of `submit`'s) are those of each turn. participants: other people who may take part. window_turns: so
+        It is opened with its first turn; with a session_id it goes on, and with the same `conversation` (a name of
+        yours, or the id of a task of yours) where there is one. Limits and options (tools, check, feature and the rest
+        of `submit`'s) are those of each turn. participants: other people who may take part. window_turns: so
         many of the last turns are never summarised. summary_limit_usd: what all summaries may cost. Raises Unfit.
         """
         limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)

@@ -14,6 +14,7 @@ from bulkhead.client.task import Task
 from bulkhead.client.transport import Transport
 from bulkhead.gateway_api.sessions import SessionDocument, SessionQuery
 from bulkhead_contracts import bounds
+from bulkhead_contracts.task_options import WrittenBy
 
 
 class Session:
@@ -34,10 +35,24 @@ class Session:
             self.id = self._transport.require_field(answer, "session_id")
         return self.id
 
-    async def say(self, text: str, *, idempotency_key: str = "") -> Task:
-        """Take a turn; returns its task once it is stored durably. Raises Refused (`turn_in_progress` until the turn
-        before has ended), Unreachable."""
-        body = {"text": request_checks.check_text("text", text, bounds.MAX_OBJECTIVE_CHARS)}
+    async def say(
+        self,
+        text: str,
+        *,
+        limit_usd: float | None = None,
+        limit_tokens: int | None = None,
+        deadline_s: float | None = None,
+        written_by: WrittenBy = "person",
+        task: str = "",
+        idempotency_key: str = "",
+    ) -> Task:
+        """Take a turn; returns its task once it is stored durably. Limits: of this turn, in place of the session's.
+        task: one of yours, submitted with the session's `conversation`, that is the turn; nothing begins then. Raises
+        Refused (`turn_in_progress` until the turn before has ended), Unreachable, Unfit."""
+        body: dict[str, Any] = {"text": request_checks.check_text("text", text, bounds.MAX_OBJECTIVE_CHARS)}
+        limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
+        body |= ({"limits": limits} if limits else {}) | ({"written_by": "model"} if written_by == "model" else {})
+        body |= {"task": request_checks.check_task_id(task)} if task else {}
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         answer = await self._transport.send("POST", f"{await self._path()}/turns", key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))

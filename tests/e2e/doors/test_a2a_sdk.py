@@ -10,15 +10,19 @@ import pytest_asyncio
 from a2a.client import A2AClientError, Client, ClientConfig, create_client
 from a2a.types import (
     CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
     Message,
     Part,
     Role,
     SendMessageConfiguration,
     SendMessageRequest,
+    StreamResponse,
     SubscribeToTaskRequest,
     TaskPushNotificationConfig,
     TaskState,
 )
+from a2a.utils.errors import A2AError
 
 from bulkhead.client import Mesh
 from tests.e2e.fixtures.world import World, until
@@ -50,8 +54,9 @@ async def client(world: World, tenant: str) -> AsyncIterator[Client]:
         yield await create_client(world.mesh.doors_url, ClientConfig(httpx_client=http))
 
 
-def asks(text: str) -> SendMessageRequest:
-    return SendMessageRequest(message=Message(message_id=text, role=Role.ROLE_USER, parts=[Part(text=text)]))
+def asks(text: str, context_id: str = "") -> SendMessageRequest:
+    parts = [Part(text=text)]
+    return SendMessageRequest(message=Message(message_id=text, role=Role.ROLE_USER, parts=parts, context_id=context_id))
 
 
 async def serves(world: World) -> bool:
@@ -86,6 +91,32 @@ async def test_a_task_outlives_its_door_and_is_subscribed_to_again_and_another_i
             await operator.resume("tenant", "t3", "it is well")
             last = [event async for event in followed][-1]
             assert last.status_update.status.state == DONE
+
+
+@pytest.mark.slow
+async def test_a_conversation_outlives_killed_gateways_and_a_repeated_message_is_one_turn(world: World) -> None:
+    async with client(world, "t2") as peer:
+        [first, *_] = [event.task async for event in peer.send_message(asks("My order number is 4711."))]
+    await world.mesh.kill_replica("gateway")
+    await world.mesh.kill_replica("doors")
+    await until(lambda: serves(world), "doors is back")
+    question = asks("What is my order number?", first.context_id)
+    async with client(world, "t2") as peer:
+        task = (await anext(peer.send_message(question))).task
+        await world.mesh.kill_replica("gateway")
+
+        async def repeated() -> list[StreamResponse]:
+            try:
+                return [event async for event in peer.send_message(question)]
+            except (A2AClientError, A2AError, httpx.HTTPError):
+                return []
+
+        [again, *_] = await until(repeated, "the gateway is back")
+        assert again.task.id == task.id and again.task.context_id == first.id
+        ended = await peer.get_task(GetTaskRequest(id=task.id))
+        assert ended.status.state == DONE and "4711" in ended.artifacts[0].parts[0].text
+        listed = await peer.list_tasks(ListTasksRequest(context_id=first.id))
+        assert [row.id for row in listed.tasks] == [task.id, first.id]
 
 
 async def test_who_goes_away_is_told_the_end_by_push_over_killed_services(world: World, receiver: Receiver) -> None:

@@ -58,17 +58,6 @@ async def test_who_does_not_stream_waits_for_the_answer_and_a_repeat_is_the_same
         assert other.id != first.id, "another text is another task, though its client numbers from 1"
 
 
-async def test_a_context_is_kept_and_comes_back(tmp_path):
-    async with agent_door(tmp_path) as door, door.client(door.key()) as client:
-        own = await sent(client, request(message(name="a", context_id="trip-1"), return_immediately=True))
-        given = await sent(client, request(message(name="b"), return_immediately=True))
-        assert (own.context_id, given.context_id) == ("trip-1", given.id)
-        more = await sent(client, request(message(name="c", context_id=given.context_id), return_immediately=True))
-        assert (await client.get_task(GetTaskRequest(id=own.id))).context_id == "trip-1"
-        listed = await client.list_tasks(ListTasksRequest(context_id=given.context_id))
-        assert {one.id for one in listed.tasks} == {given.id, more.id} and not listed.next_page_token
-
-
 async def test_another_tenants_tasks_are_not_there(tmp_path):
     async with agent_door(tmp_path) as door, door.client(door.key()) as client:
         task = await sent(client, request(message(), return_immediately=True))
@@ -171,6 +160,13 @@ async def test_a_published_workflow_is_a_skill(tmp_path):
             document = await editor.task(task.id).show()
             assert (document["workflow"], document["objective"]) == ("sums.1", "What is 17 * 23?")
             assert (document["written_by"], document["plans_rejected"]) == ("model", 0)
+        for name, text, skill in (("m4", "17 * 23", {"skill": "workflow.sums"}), ("m5", "And of 1 + 1?", {})):
+            later = message(text, name=name, context_id=task.context_id, metadata=skill)
+            assert (await sent(client, request(later))).context_id == task.id
+        async with Mesh(door.stage.url, door.key()) as mesh:
+            [session] = await mesh.sessions()
+            turns = (await mesh.session(session.session_id).show()).turns
+        assert [turn.text for turn in turns] == ["What is 17 * 23?", "What is 17 * 23?", "And of 1 + 1?"]
         with pytest.raises(InvalidParamsError, match="no skill of your extended card"):
             await sent(client, request(message("x", name="m3", metadata={"skill": "workflow.other"})))
 

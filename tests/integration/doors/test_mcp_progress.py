@@ -49,3 +49,23 @@ async def test_a_client_hears_of_progress_where_it_asks_and_the_server_is_asked_
         flood = {"count": 400, "every_s": 0.002}
         assert text(await client.call_tool("desk_steps", flood, progress_callback=on_progress)) == "True"
         assert 1 <= len(reports) <= 6, "two in a second at most"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_a_client_hears_what_the_mesh_looks_at_and_goes_on_with_a_conversation(tmp_path, mode):
+    messages: list[str | None] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        messages.append(message)
+
+    async with mcp_mesh(tmp_path) as here, here.client(mode) as client:
+        asked = {"objective": "What is 17 * 23? My order number is 4711.", "conversation": "c"}
+        done = await client.call_tool("bulkhead_run", asked, progress_callback=on_progress)
+        assert done.structured_content["status"] == "succeeded", text(done)
+        assert any("calculate" in (message or "") for message in messages), messages
+        known = {"objective": "What is my order number?", "conversation": "c"}
+        answer = (await client.call_tool("bulkhead_run", known)).structured_content
+        assert "4711" in answer["answer"] and answer["conversation"] == "c" and answer["written_by"] == "model"
+        later = {"objective": "And my order number?", "conversation": answer["task_id"]}
+        assert "not_found" in text(await client.call_tool("bulkhead_submit", later)), "it goes by the name of its own"

@@ -52,6 +52,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_services.doors.a2a import card, messages, push, tasks
 from bulkhead_services.doors.a2a.tasks import Document
+from bulkhead_services.doors.http.mesh_turns import begin_turn
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
 log = Log("doors.a2a")
@@ -134,7 +135,7 @@ class A2aHandler(RequestHandler):
             size = params.page_size if params.HasField("page_size") else PAGE
             if not 1 <= size <= MAX_PAGE:
                 raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
-            page = await tasks.read_page(asking.mesh, params, size)
+            page = await tasks.read_page(asking.mesh, params, size, asking.caller.claim.person)
             needs_document = params.include_artifacts or params.history_length > 0
             limit = asyncio.Semaphore(AT_ONCE)
 
@@ -240,24 +241,35 @@ class A2aHandler(RequestHandler):
         messages.check_message(message, params.configuration)
         if message.task_id:
             return await _submit_decision(asking.mesh, params)
-        caller = asking.caller
-        usd, deadline = caller.limit_usd_micros, caller.deadline_ms
-        objective = messages.read_objective(message)
-        if name := messages.read_workflow(message):
-            return await _run_workflow(asking, message, name, objective)
+        caller, objective = asking.caller, messages.read_objective(message)
+        key, workflow = messages.idempotency_key(message, objective), messages.read_workflow(message)
         self._quotas.reload_if_changed()
-        role = messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
-        task = await asking.mesh.submit(
+        role = "" if workflow else messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
+        limits = _limits_of(caller)
+        spending: dict[str, Any] = {"feature": caller.feature, "workflow": caller.workflow}
+
+        async def submit_task() -> MeshTask:
+            if workflow:
+                return await _run_workflow(asking, message, workflow, objective, key)
+            return await asking.mesh.submit(
+                objective,
+                plan=messages.plan_for_role(objective, role) if role else None,
+                idempotency_key=key,
+                conversation=message.context_id,
+                written_by="model",  # Whosever key the agent has that speaks.
+                **limits,
+                **spending,
+            )
+
+        task = await begin_turn(
+            asking.mesh,
+            message.context_id,
             objective,
-            limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
-            limit_tokens=caller.limit_tokens,
-            deadline_s=None if deadline is None else deadline / 1_000,
-            plan=messages.plan_for_role(objective, role) if role else None,
-            idempotency_key=messages.idempotency_key(message, objective),
-            feature=caller.feature,
-            workflow=caller.workflow,
-            conversation=message.context_id,
-            written_by="model",  # Whosever key the agent has that speaks.
+            key,
+            submit_task,
+            limits=limits,
+            options=spending,
+            is_planned=bool(workflow or role),
         )
         return await task.show()
 
@@ -346,10 +358,18 @@ async def _published_workflows(mesh: Mesh) -> list[Document]:
         return []
 
 
-async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str) -> Document:
-    """The task of a message that asks for a published workflow; its text has the values of the parameters."""
-    caller = asking.caller
+def _limits_of(caller: Caller) -> dict[str, Any]:
+    """Limits in the headers of a request, as the client of the gateway takes them."""
     usd, deadline = caller.limit_usd_micros, caller.deadline_ms
+    return {
+        "limit_usd": None if usd is None else Decimal(usd) / 1_000_000,
+        "limit_tokens": caller.limit_tokens,
+        "deadline_s": None if deadline is None else deadline / 1_000,
+    }
+
+
+async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: str, key: str) -> MeshTask:
+    """The task of a message that asks for a published workflow; its text has the values of the parameters."""
     try:
         parameters = (await asking.mesh.workflow(name))["version"]["content"]["parameters"]
     except Refused as error:
@@ -357,17 +377,14 @@ async def _run_workflow(asking: A2aRequest, message: Message, name: str, text: s
             raise
         raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {error}") from error
     required = [row["name"] for row in parameters if row.get("default") is None]
-    task = await asking.mesh.run_workflow(
+    return await asking.mesh.run_workflow(
         name,
         messages.read_parameters(text, required or [row["name"] for row in parameters]),
-        limit_usd=None if usd is None else usd / 1_000_000,
-        limit_tokens=caller.limit_tokens,
-        deadline_s=None if deadline is None else deadline / 1_000,
         conversation=message.context_id,
         written_by="model",
-        idempotency_key=messages.idempotency_key(message, text),
+        idempotency_key=key,
+        **_limits_of(asking.caller),
     )
-    return await task.show()
 
 
 async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:

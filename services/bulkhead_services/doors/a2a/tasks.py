@@ -1,8 +1,9 @@
 """Tasks of the mesh as A2A shows them. In: documents and events of the gateway. Out: A2A's tasks, updates and pages.
 
-A task's contextId is the one that its first message named, or the task's own id where it named none.
+A task's contextId is the one that its message named, or the task's own id where it named none.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ TERMINAL = frozenset(
 )
 NO_MORE = TERMINAL | {TaskState.TASK_STATE_INPUT_REQUIRED}
 """States at which a stream and a waiting `SendMessage` end."""
+_OF_MESH = re.compile(r"[st][a-z2-7]{25}")
+"""Ids of tasks and sessions: a context has one of them, or a name that its client made."""
 MAX_PAGES_SCANNED = 20
 """A list that is filtered asks the gateway no more often for one page; its next page goes on from there."""
 
@@ -212,8 +215,8 @@ class A2aTaskPage:
     total: int
 
 
-async def read_page(mesh: Mesh, params: ListTasksRequest, size: int) -> A2aTaskPage:
-    """A page of the tenant's tasks."""
+async def read_page(mesh: Mesh, params: ListTasksRequest, size: int, person: str) -> A2aTaskPage:
+    """A page of the tenant's tasks. person: who asks; a context that a client has named is its person's own."""
     rows: list[Document] = []
     cursor, requests, total = params.page_token, 0, 0
     since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
@@ -223,6 +226,7 @@ async def read_page(mesh: Mesh, params: ListTasksRequest, size: int) -> A2aTaskP
         total = answer.get("total") or 0
         for row in answer["tasks"]:
             fits = params.context_id in ("", context_id(row)) and row["updated_unix_ms"] >= since
+            fits &= not params.context_id or row["person"] == person or bool(_OF_MESH.fullmatch(params.context_id))
             if fits and await _has_state(mesh, row, params.status):
                 rows.append(row)
         requests += 1

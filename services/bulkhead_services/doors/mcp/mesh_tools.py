@@ -4,8 +4,10 @@ In: a call and its caller's own credential. Out: what the gateway answers to tha
 tasks that the mesh plans: they hand the words on, and the gateway decides by the key, as for any client.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -13,11 +15,15 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused
-from bulkhead.client.task import UNENDED
+from bulkhead.client.task import UNENDED, Task
 from bulkhead.gateway_api.histories import StoryQuery
+from bulkhead.text.live_calls import CALL_EVENTS, describe_call
+from bulkhead.text.plain_text import escape_controls
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import SpendKey
+from bulkhead_contracts.tool import ToolProgress
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
+from bulkhead_services.doors.http.mesh_turns import begin_turn
 from bulkhead_services.doors.mcp.contents import META
 
 PREFIX = "bulkhead_"
@@ -25,13 +31,23 @@ MAX_WAIT_S = 55.0
 """Many clients give up a call after a minute."""
 PAGE_ROWS = 100
 Arguments = Mapping[str, Any]
-MeshMethod = Callable[[Mesh, Arguments, str], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class MeshToolRequest:
+    """A call's own. key: for what it changes. on_progress: hears what its task looks at; None where nobody wants to."""
+
+    key: str
+    on_progress: Callable[[ToolProgress], None] | None = None
+
+
+MeshMethod = Callable[[Mesh, Arguments, MeshToolRequest], Awaitable[dict[str, Any]]]
 _TASK: dict[str, Any] = {"task": {"type": "string", "description": "Id of the task."}}
 
 
 @dataclass(frozen=True, slots=True)
 class MeshTool:
-    """One tool. ask: (mesh, arguments, idempotency key) to a document."""
+    """One tool. ask: (mesh, arguments, request) to a document."""
 
     name: str
     description: str
@@ -48,48 +64,67 @@ class MeshTool:
         return Tool(name=self.name, description=self.description, input_schema=schema, annotations=hints)
 
 
-async def _submit_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
+async def _submit_task(mesh: Mesh, arguments: Arguments, request: MeshToolRequest) -> dict[str, Any]:
     limits: dict[str, Any] = {name: arguments.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
-    tools = tuple(arguments.get("tools") or ())
-    # A model calls this tool, under whosever key.
-    task = await mesh.submit(arguments["objective"], tools=tools, idempotency_key=key, written_by="model", **limits)
+    tools, conversation = tuple(arguments.get("tools") or ()), arguments.get("conversation") or ""
+
+    async def submit() -> Task:
+        return await mesh.submit(
+            arguments["objective"],
+            tools=tools,
+            conversation=conversation,
+            written_by="model",  # A model calls this tool, under whosever key.
+            idempotency_key=request.key,
+            **limits,
+        )
+
+    task = await begin_turn(
+        mesh, conversation, arguments["objective"], request.key, submit, limits=limits, options={"tools": tools}
+    )
     return {"task": task.id, "next": f"call {PREFIX}watch with it"}
 
 
-async def _watch_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+async def _watch_task(mesh: Mesh, arguments: Arguments, request: MeshToolRequest) -> dict[str, Any]:
     task, wait_s = mesh.task(arguments["task"]), arguments.get("wait_s", MAX_WAIT_S)
     try:
-        return await task.wait_until_ended(min(float(wait_s), MAX_WAIT_S))
+        async with asyncio.timeout(min(float(wait_s), MAX_WAIT_S)), aclosing(task.events()) as events:
+            told = 0
+            async for event in events:
+                if event.name in CALL_EVENTS and request.on_progress is not None:
+                    told += 1
+                    sentence = escape_controls(describe_call(event.name, event.data))[: bounds.MAX_SUMMARY_CHARS]
+                    request.on_progress(ToolProgress(call_id=task.id, progress=told, message=sentence))
+            return await task.show()
     except TimeoutError:
         return await task.show() | {"next": "it goes on: watch it again"}
 
 
-async def _run_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
-    submitted = await _submit_task(mesh, arguments, key)
-    document = await _watch_task(mesh, submitted, key)
+async def _run_task(mesh: Mesh, arguments: Arguments, request: MeshToolRequest) -> dict[str, Any]:
+    submitted = await _submit_task(mesh, arguments, request)
+    document = await _watch_task(mesh, submitted, request)
     return document | ({"next": f"it goes on: call {PREFIX}watch with its task_id"} if "next" in document else {})
 
 
-async def _begin_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
-    return await mesh.task((await _submit_task(mesh, arguments, key))["task"]).show()
+async def _begin_task(mesh: Mesh, arguments: Arguments, request: MeshToolRequest) -> dict[str, Any]:
+    return await mesh.task((await _submit_task(mesh, arguments, request))["task"]).show()
 
 
-async def _show_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+async def _show_task(mesh: Mesh, arguments: Arguments, _: MeshToolRequest) -> dict[str, Any]:
     return await mesh.task(arguments["task"]).show()
 
 
-async def _explain_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+async def _explain_task(mesh: Mesh, arguments: Arguments, _: MeshToolRequest) -> dict[str, Any]:
     explanation = await mesh.read_json(StoryQuery(task_id=mesh.task(arguments["task"]).id))
     return {name: value for name, value in explanation.items() if name != "story"}  # The same, for programs, at length.
 
 
-async def _read_timeline(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+async def _read_timeline(mesh: Mesh, arguments: Arguments, _: MeshToolRequest) -> dict[str, Any]:
     task, after = mesh.task(arguments["task"]), int(arguments.get("after", 0))
     page = await mesh.get(f"/v1/tasks/{task.id}/timeline", {"limit": str(PAGE_ROWS), "after": str(after)})
     return {name: value for name, value in page.items() if name != "rows"}
 
 
-async def _read_spend(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+async def _read_spend(mesh: Mesh, arguments: Arguments, _: MeshToolRequest) -> dict[str, Any]:
     return await mesh.get("/v1/spend", {"by": str(arguments.get("by", "task"))})
 
 
@@ -99,6 +134,10 @@ _OBJECTIVE: dict[str, Any] = {
     "limit_tokens": {"type": "integer", "minimum": 1},
     "deadline_s": {"type": "number", "exclusiveMinimum": 0},
     "tools": {"type": "array", "items": {"type": "string"}, "description": "All that it may use."},
+    "conversation": {
+        "type": "string",
+        "description": "A name of yours: what was said under it is known, and its first `tools` count; or a task's id.",
+    },
 }
 RUN = MeshTool(
     f"{PREFIX}run",
@@ -157,14 +196,14 @@ TOOLS = {
 
 
 async def call_mesh_tool(
-    gateway: GatewayPool, credential: str, tool: MeshTool, arguments: Arguments, key: str
+    gateway: GatewayPool, credential: str, tool: MeshTool, arguments: Arguments, request: MeshToolRequest
 ) -> CallToolResult:
     """Ask the gateway under the caller's credential. What it refuses is told as it says it."""
     try:
         if unknown := sorted(set(arguments) - set(tool.properties)):
             raise ValueError(f"{tool.name} has no argument {unknown[0][: bounds.MAX_NAME_CHARS]!r}")
         async with gateway.client_for(credential) as mesh:
-            document = await tool.ask(mesh, arguments, key)
+            document = await tool.ask(mesh, arguments, request)
     except MeshError as error:
         code = error.code if isinstance(error, Refused) else type(error).__name__.lower()
         return _error_result(f"{code}: {error}" + (f"; {error.hint}" if error.hint else ""), {META + "code": code})

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from mcp.server.lowlevel.server import Server
@@ -27,11 +27,12 @@ from starlette.requests import Request
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.callers.authentication import credential_of
 from bulkhead_contracts import bounds
+from bulkhead_contracts.tool import ToolProgress
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp import mesh_tasks, mesh_tools
 from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, tool_of
 from bulkhead_services.doors.mcp.mesh_tasks import MeshTasks
-from bulkhead_services.doors.mcp.mesh_tools import MeshTool
+from bulkhead_services.doors.mcp.mesh_tools import MeshTool, MeshToolRequest
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallPort
 from bulkhead_services.doors.mcp.progress import ProgressReporter
 from bulkhead_services.doors.port import Caller, DoorRefusal
@@ -92,7 +93,7 @@ class McpMethods:
                 raise MCPError(INVALID_PARAMS, message)
             request, unique = _request_id_of(ctx, caller)
             reporter = ProgressReporter(ctx.session)
-            on_progress = reporter.note_progress if "progress_token" in (ctx.meta or {}) else None
+            on_progress = _listener_of(ctx, reporter)
             keyed = request.startswith(OF_KEY)
             tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique, keyed, on_progress)
             answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, tool_call), reporter)
@@ -111,11 +112,16 @@ class McpMethods:
         identity = f"{caller.claim.tenant}/{caller.claim.person}/{request if unique else uuid.uuid4()}"
         key = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=16).hexdigest()
         begins = tool is mesh_tools.RUN and mesh_tasks.knows_tasks(ctx)
+        reporter = ProgressReporter(ctx.session)
         work = mesh_tools.call_mesh_tool(
-            self._gateway, _credential_of(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
+            self._gateway,
+            _credential_of(ctx),
+            mesh_tools.BEGIN if begins else tool,
+            params.arguments or {},
+            MeshToolRequest(key, _listener_of(ctx, reporter)),
         )
         try:
-            result = await self._until_cancelled(ctx, caller, work, ProgressReporter(ctx.session))
+            result = await self._until_cancelled(ctx, caller, work, reporter)
         except DoorRefusal as refusal:
             return refusal_of(refusal)
         return (
@@ -164,6 +170,11 @@ class McpMethods:
         waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.cancel()
+
+
+def _listener_of(ctx: Any, reporter: ProgressReporter) -> Callable[[ToolProgress], None] | None:
+    """The reporter where the client wants to hear of progress."""
+    return reporter.note_progress if "progress_token" in (ctx.meta or {}) else None
 
 
 def _caller_of(ctx: Any) -> Caller:

@@ -49,6 +49,10 @@ class SessionState:
         """True for who may take turns."""
         return self.opened is not None and person in (self.opened.requester.person, *self.opened.participants)
 
+    def find_turn(self, task: str) -> TurnTaken | None:
+        """The turn that this task answers."""
+        return next((turn for turn in self.turns if turn.task == task), None)
+
     @property
     def summary(self) -> SessionSummary | None:
         """The summary that stands for the oldest turns."""
@@ -84,4 +88,5 @@ class SessionState:
 
 
 def _sum_saved(turns: Sequence[TurnTaken]) -> int:
-    return sum(max(0, turn.whole_tokens - turn.memory_tokens) for turn in turns)
+    # A task that was submitted by itself was shown nothing: no summary has saved anything there.
+    return sum(max(0, turn.whole_tokens - turn.memory_tokens) for turn in turns if turn.memory_tokens)

@@ -110,7 +110,9 @@ class SessionTurns:
             reason = "it is no longer kept"
         elif feed.has_ended and result is not None:
             answer = await self._text_of(tenant, result)
-        past = PastTurn(turn.number, turn.text, answer, reason, feed.view.usage.model_calls)
+        # A task that was submitted by itself was planned: its calls tell nothing of how often a turn reads the memory.
+        is_read = feed.view.request is not None and feed.view.request.turn is not None
+        past = PastTurn(turn.number, turn.text, answer, reason, feed.view.usage.model_calls if is_read else 1)
         return RememberedTurn(past, turn.task, result), feed
 
     async def read_past(self, tenant: str, turns: Sequence[TurnTaken]) -> list[RememberedTurn]:

@@ -172,16 +172,25 @@ class SessionSubmission(TaskOptions):
     summary_cost_usd_micros: Annotated[int, Field(ge=0, le=bounds.MAX_COST_USD_MICROS)] = (
         bounds.DEFAULT_SUMMARY_COST_USD_MICROS
     )
-    conversation: SkipJsonSchema[Literal[""]] = ""  # Of a turn it is the session's id.
+    conversation: Tag = Field(
+        default="",
+        description="Name of yours: under the same name you get the same session. Of a task of yours: a session whose "
+        "first turn that is. Of a session: that session.",
+    )
     approve_plan: SkipJsonSchema[Literal[False]] = False  # No model drafts the plan of a turn.
 
 
 class TurnSubmission(Contract):
-    """Body of POST /v1/sessions/{session_id}/turns."""
+    """Body of POST /v1/sessions/{session_id}/turns. limits: of this turn, in place of the session's. written_by: a
+    model's words stay a model's, also in a person's session. task: one of yours, of the session's conversation, that is
+    the turn: nothing begins, and its objective is the text."""
 
     model_config = STRICT
 
     text: Objective
+    limits: LimitsInput | None = None
+    written_by: WrittenBy = "person"
+    task: Tag = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

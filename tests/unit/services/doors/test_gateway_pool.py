@@ -9,6 +9,8 @@ import pytest
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp import mesh_tools
 
+REQUEST = mesh_tools.MeshToolRequest("k")
+
 
 class Gateway(ThreadingHTTPServer):
     """Answers every request with the credential that came along. connections: how many there were."""
@@ -60,16 +62,16 @@ async def test_callers_share_connections_each_under_its_own_key_and_no_proxy_is_
     monkeypatch.setenv("NO_PROXY", "")
     pool, spend = GatewayPool(gateway.url), mesh_tools.TOOLS["bulkhead_spend"]
     for key in ("bk_first", "bk_other", "bk_first"):
-        found = await mesh_tools.call_mesh_tool(pool, key, spend, {}, "k")
+        found = await mesh_tools.call_mesh_tool(pool, key, spend, {}, REQUEST)
         assert found.structured_content == {"as": f"Bearer {key}"}
     assert gateway.connections == 1
     await pool.close_connections()
-    refused = await mesh_tools.call_mesh_tool(pool, "bk_first", spend, {}, "k")
+    refused = await mesh_tools.call_mesh_tool(pool, "bk_first", spend, {}, REQUEST)
     assert refused.is_error and "this replica closes" in refused.content[0].text
 
 
 async def test_an_argument_that_a_tool_does_not_have_is_refused() -> None:
     submit = mesh_tools.TOOLS["bulkhead_submit"]
     arguments = {"objective": "x", "limit_usdd": 0.01}
-    refused = await mesh_tools.call_mesh_tool(GatewayPool("http://127.0.0.1:1"), "bk_first", submit, arguments, "k")
+    refused = await mesh_tools.call_mesh_tool(GatewayPool("http://127.0.0.1:1"), "bk_first", submit, arguments, REQUEST)
     assert refused.is_error and "no argument 'limit_usdd'" in refused.content[0].text

@@ -20,7 +20,8 @@ def session_writes(key: Json) -> Json:
                 key,
                 description="Each turn is shown what was said before: pinned facts, a summary of old turns where one "
                 "pays for itself, and the turns since then. A session is kept as long as a task, from its last change "
-                "on.",
+                "on. A `conversation` that goes on keeps the options of its beginning; another person's is not there: "
+                "404, or one of your own under the same name.",
                 body=body_of(schemas.SessionSubmission),
             )
         },
@@ -44,7 +45,8 @@ def session_writes(key: Json) -> Json:
                 key,
                 description="`events_url` streams the answer as of any task. One turn at a time: until the one "
                 "before has ended, or is cancelled, the answer is 409 `turn_in_progress`. "
-                "409 `session_changed` says that another request was first.",
+                "409 `session_changed` says that another request was first. A task of the session's `conversation` "
+                "that you submitted under the same key is the turn, too.",
                 body=body_of(schemas.TurnSubmission),
             )
         },

@@ -5,6 +5,7 @@ In: requests of participants. Out: receipts, documents, problem details. A turn 
 
 import asyncio
 import hashlib
+import re
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -49,9 +50,12 @@ from bulkhead_services.gateway.read_model.task_index import TaskIndex
 MAX_BODY_BYTES = 128 * 1024
 LOST_TURN_MS = 30_000
 """A turn whose task is not there after so long was not stored; another may be taken."""
+ADOPTION_TRIES = 4
 SUMMARY_WORKFLOW = "session-summary"
 """Name under which the spending for summaries is counted."""
 TITLE = "The turn cannot be taken"
+_SESSION_ID, _TASK_ID = re.compile(r"s[a-z2-7]{25}"), re.compile(r"t[a-z2-7]{25}")
+"""Ids as `KeyedIds` makes them; every other name of a conversation is one that its person chose."""
 
 
 class SessionRoutes:
@@ -85,13 +89,20 @@ class SessionRoutes:
         ]
 
     async def open_session(self, request: Request) -> Response:
-        """POST /v1/sessions: the same key is the same session."""
+        """POST /v1/sessions: the same key is the same session, and so is the same conversation."""
         claim = await self._auth.require_role(request, SUBMITTERS, "open sessions")
         key = idempotency_key(request, required=True)
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
             body = parse_body(SessionSubmission, raw)
         self._door.check_tools(claim.tenant, body.tools)
-        session = self._intake.session_id(claim, key)
+        if _SESSION_ID.fullmatch(name := body.conversation):
+            state = await self._existing_session(claim, name, takes_part=True)
+            if state.opened is not None and state.opened.conversation:
+                hint = f"that session goes by the name {state.opened.conversation}, as its tasks do"
+                raise not_found("conversation", name, hint)
+            return await self._answer_opened(claim, name, state)
+        # Keyed by the person: whoever guesses the name of another's conversation begins one of his own.
+        session = self._intake.session_id(claim, f"conversation\0{name}" if name else key)
         opened = SessionOpened(
             requester=claim,
             title=body.title,
@@ -104,16 +115,64 @@ class SessionRoutes:
             **body.pick_options(),
         )
         state = await self._turns.read_session(claim.tenant, session)
+        if name and state.is_deleted:
+            raise not_found("conversation", name, "it was deleted: begin another one under another name, or without")
+        first_task = (
+            await self._require_own_task(claim, name, "") if _TASK_ID.fullmatch(name) and not state.turns else None
+        )
         if state.opened is None:
             await self._append(claim, session, opened, state, "opened")
             # Another opening under this key may have been first, with other options.
             state = await self._existing_session(claim, session)
-        if state.opened is not None and state.opened.payload_sha256 != opened.payload_sha256:
+        if not name and state.opened is not None and state.opened.payload_sha256 != opened.payload_sha256:
             detail = f"session {session} was opened under this key with other options"
             hint = "use a new key for a new session, or repeat the first request unchanged"
             raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
-        document = await self._describe_session(claim, session, await self._existing_session(claim, session), 0)
+        if first_task is not None:
+            await self._adopt_task(claim, session, first_task)
+        return await self._answer_opened(claim, session, await self._existing_session(claim, session))
+
+    async def _answer_opened(self, claim: RequesterClaim, session: str, state: SessionState) -> Response:
+        """A session without its turns, which `getSession` reads."""
+        document = await self._describe_session(claim, session, state, 1)
         return json_response(document, 201, {"Location": f"/v1/sessions/{session}"})
+
+    async def _require_own_task(self, claim: RequesterClaim, task: str, conversation: str) -> InboxFeed:
+        """A task of the caller's own in this conversation. Raises Problem 404, BusError."""
+        feed = await self._feeds.fresh_feed(claim.tenant, task)
+        requester = feed.view.requester
+        if requester is None or requester.person != claim.person or _conversation_of(feed) != conversation:
+            hint = "send it without a conversation to begin another one; a task that belongs to one goes by its name"
+            raise not_found("conversation", task, hint)
+        return feed
+
+    async def _adopt_task(self, claim: RequesterClaim, session: str, feed: InboxFeed) -> TurnTaken:
+        """A task that was submitted by itself becomes a turn, which was shown nothing. Raises Problem, BusError."""
+        request = feed.view.request
+        assert request is not None
+        for _ in range(ADOPTION_TRIES):
+            state = await self._existing_session(claim, session, takes_part=True)
+            if (turn := state.find_turn(feed.task)) is not None:
+                return turn
+            _require_turn_left(state)
+            last = state.turns[-1] if state.turns else None
+            past = await self._turns.read_past(claim.tenant, state.turns[-1:])
+            turn = TurnTaken(
+                number=len(state.turns) + 1,
+                task=feed.task,
+                text=request.objective,
+                person=claim.person,
+                taken_unix_ms=self._context.clock(),
+                whole_tokens=last.whole_tokens + past[0].past.tokens if last is not None else 0,
+            )
+            try:
+                await self._append(claim, session, turn, state, f"turn/{feed.task}/{digest_of(turn.text)}")
+                return turn
+            except Problem as problem:
+                if problem.body.code != "session_changed":
+                    raise
+                changed = problem
+        raise changed
 
     async def list_sessions(self, claim: RequesterClaim, _: SessionListQuery) -> SessionPage:
         """The caller's sessions."""
@@ -194,11 +253,21 @@ class SessionRoutes:
         claim = await self._auth.require_role(request, SUBMITTERS, "take turns")
         key, session = idempotency_key(request, required=True), request.path_params["session_id"]
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
-            text = parse_body(TurnSubmission, raw).text
-        state = await self._existing_session(claim, session, takes_part=True)
+            body = parse_body(TurnSubmission, raw)
+        text, state = body.text, await self._existing_session(claim, session, takes_part=True)
+        assert state.opened is not None
+        conversation = state.opened.conversation or session
+        submitted = (
+            await self._require_own_task(claim, check_id(body.task, "task"), conversation)
+            if body.task
+            # Its caller may have gone between its submission and its turn.
+            else await self._feeds.read_feed(claim.tenant, self._intake.task_id(claim, key))
+        )
+        if _conversation_of(submitted) == conversation:
+            return _answer_turn(session, await self._adopt_task(claim, session, submitted), repeated=True)
         task_key = f"session/{session}/{key}"
         task, token = self._intake.task_id(claim, task_key), self._auth.token_of(request)
-        turn = next((turn for turn in state.turns if turn.task == task), None)
+        turn = state.find_turn(task)
         if turn is not None and turn.text != text:
             detail = f"turn {turn.number} was taken under this key with another text"
             hint = "use a new key for a new turn, or repeat the first request unchanged"
@@ -215,7 +284,6 @@ class SessionRoutes:
             state.facts.values(), summary, [row.past for row in past], lost=len(unsummarised) - len(past)
         )
         inputs = await self._turns.store_memory(claim.tenant, task, parts, state, summary, past)
-        assert state.opened is not None
         if turn is None:
             if ready_summary is not None:
                 state.summaries.append(ready_summary)
@@ -239,7 +307,7 @@ class SessionRoutes:
         if is_new:
             await self._append(claim, session, turn, state, f"turn/{task}/{digest_of(text)}")
         repeated = await self._submit_task(
-            claim, vouchers[0], state.opened, session, task_key, text, turn.number, inputs
+            claim, vouchers[0], _options_of_turn(state.opened, body), session, task_key, text, turn.number, inputs
         )
         if turn.begun_summary:
             replaced = memory.compose_memory(
@@ -263,18 +331,12 @@ class SessionRoutes:
             # It was deleted after the turn was taken and before its tasks were there to be cancelled.
             for begun in tasks:
                 await self._cancel_task(claim, begun)
-        url = f"/v1/tasks/{task}"
-        receipt = TurnReceipt(
-            task_id=task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
-        )
-        return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
+        return _answer_turn(session, turn, repeated=repeated)
 
     async def _require_room(self, claim: RequesterClaim, state: SessionState) -> None:
         """Raises Problem: 429, 409 while the turn before goes on, or after the last turn that a session may have."""
         await self._door.check_submission(claim)
-        if len(state.turns) >= bounds.MAX_SESSION_TURNS or state.messages >= bounds.MAX_SESSION_FACTS:
-            detail, hint = f"the session has {len(state.turns)} turns", "open another session"
-            raise Problem(409, "session_full", TITLE, detail, hint, limit=bounds.MAX_SESSION_TURNS)
+        _require_turn_left(state)
         last = state.turns[-1] if state.turns else None
         if last is None:
             return
@@ -302,7 +364,7 @@ class SessionRoutes:
             limits = limits.model_copy(update={"cost_usd_micros": min(limits.cost_usd_micros, summary_budget)})
             # Nobody is shown a summary as an answer, and it may use no tool.
             options |= {"tools": (), "check": False, "delivery": None, "constraints": (), "workflow": SUMMARY_WORKFLOW}
-        options |= {"conversation": session} | ({"written_by": "model"} if claim.agent else {})
+        options |= {"conversation": opened.conversation or session} | ({"written_by": "model"} if claim.agent else {})
         body = TaskRequested(
             objective=text,
             limits=limits,
@@ -402,6 +464,25 @@ def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str) -> TurnDocument
     )
 
 
+def _conversation_of(feed: InboxFeed) -> str:
+    return feed.view.request.conversation if feed.view.request is not None else ""
+
+
+def _answer_turn(session: str, turn: TurnTaken, *, repeated: bool) -> Response:
+    url = f"/v1/tasks/{turn.task}"
+    receipt = TurnReceipt(
+        task_id=turn.task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
+    )
+    return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
+
+
+def _options_of_turn(opened: SessionOpened, body: TurnSubmission) -> SessionOpened:
+    """Options and limits of the session, but for what one turn says of its own."""
+    limits = body.limits.model_dump(exclude_unset=True) if body.limits is not None else {}
+    by_model = {"written_by": "model"} if body.written_by == "model" else {}
+    return opened.model_copy(update={"limits": opened.limits.model_copy(update=limits), **by_model})
+
+
 def _describe_row(session: str, state: SessionState) -> SessionSummaryRow:
     opened = state.opened
     assert opened is not None
@@ -415,6 +496,13 @@ def _describe_row(session: str, state: SessionState) -> SessionSummaryRow:
 
 def _summary_key(session: str, through: int) -> str:
     return f"summary/{session}/{through}"
+
+
+def _require_turn_left(state: SessionState) -> None:
+    """Raises Problem 409 after the last turn that a session may have."""
+    if len(state.turns) >= bounds.MAX_SESSION_TURNS or state.messages >= bounds.MAX_SESSION_FACTS:
+        detail, hint = f"the session has {len(state.turns)} turns", "open another session"
+        raise Problem(409, "session_full", TITLE, detail, hint, limit=bounds.MAX_SESSION_TURNS)
 
 
 def _turn_in_progress(detail: str) -> Problem:

@@ -53,6 +53,7 @@ def test_the_figures_of_summaries() -> None:
     state = folded(
         turn(1, summary=used.model_dump(), memory_tokens=10, whole_tokens=90),
         turn(2, summary=vain.model_dump(), memory_tokens=20, whole_tokens=100),
+        turn(3, whole_tokens=110),  # A task that was submitted by itself: it was shown nothing.
     )
     figures = state.measure_summaries()
     assert (figures.made, figures.in_vain, figures.tokens, figures.cost_usd_micros) == (1, 1, 90, 12)

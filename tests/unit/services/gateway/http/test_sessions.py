@@ -61,7 +61,7 @@ async def test_a_key_opens_one_session(mesh, http):
 
 async def test_what_does_not_fit_is_refused_with_the_place(mesh, http):
     assert (await open_session(http, window_turns=0)).json()["code"] == "invalid_body"
-    assert (await open_session(http, conversation="mine")).status_code == 422
+    assert (await open_session(http, conversation="mine?")).status_code == 422
     path = f"/v1/sessions/{(await open_session(http)).json()['session_id']}"
     headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "t"}
     assert (await http.post(f"{path}/turns", json={"text": "  "}, headers=headers)).status_code == 422
@@ -106,6 +106,33 @@ async def test_two_openings_under_one_key_with_other_options_are_not_one(mesh, h
     store_at_once(mesh, monkeypatch)
     answers = await asyncio.gather(open_session(http, title="A"), open_session(http, title="B"))
     assert sorted(answer.status_code for answer in answers) == [201, 422]
+
+
+async def test_a_conversation_is_one_session_of_its_person_whatever_the_key_and_the_options(mesh, http):
+    first = (await open_session(http, conversation="c", title="A")).json()
+    again = (await open_session(http, "other", conversation="c", title="B")).json()
+    assert (again["session_id"], again["title"]) == (first["session_id"], "A")
+    headers = AUTH | {"Idempotency-Key": "k"}
+    others = (await http.post("/v1/sessions", json={"conversation": "c"}, headers=headers)).json()
+    assert others["session_id"] != first["session_id"], "the name of another person's is one of one's own"
+    assert (await open_session(http, conversation=others["session_id"])).status_code == 404
+    own = await open_session(http, conversation=first["session_id"])
+    assert own.status_code == 404 and "goes by the name c" in own.json()["hint"]
+    assert (await http.delete(f"/v1/sessions/{first['session_id']}", headers={"X-API-Key": SUBMITTER})).is_success
+    assert "was deleted" in (await open_session(http, conversation="c")).json()["hint"]
+
+
+async def test_a_task_is_the_first_turn_of_the_conversation_of_its_id(mesh, http):
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "k"}
+    for fields, wanted in (({}, 201), ({"conversation": "c"}, 404)):
+        headers["Idempotency-Key"] += "k"
+        submitted = await http.post("/v1/tasks", json={"objective": "Hello", **fields}, headers=headers)
+        task = submitted.json()["task_id"]
+        opened = await open_session(http, conversation=task)
+        assert opened.status_code == wanted, opened.text
+        assert (await open_session(http, conversation=task)).json().get("turn_count", 1) == 1
+        foreign = await http.post("/v1/sessions", json={"conversation": task}, headers=AUTH | {"Idempotency-Key": "k"})
+        assert foreign.status_code == 404
 
 
 async def test_a_deleted_session_cancels_the_turn_that_runs(mesh, http):
