@@ -20,7 +20,7 @@ from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner.assignments import adopt_plan
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
-from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, release_and_asker
+from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task, releases_of
 from bulkhead_services.planner.state import Pause, PlannerState
 from bulkhead_services.planner.step_table import StepState
 
@@ -66,10 +66,8 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         replan=body.replan,
         approve_plan=body.approve_plan,
     )
-    release, asker = release_and_asker(task_claims(state.grant))
-    begun = TaskAccepted(
-        deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out, release=release, asker=asker
-    )
+    releases = releases_of(task_claims(state.grant))
+    begun = TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out, **releases)
     accepted = Send("gateway", begun), SetTimer(TASK_TIMER, until)
     if body.plan is None:
         return request_draft(state, message, ()).preceded_by(*accepted)

@@ -205,6 +205,7 @@ def _build_grant(
         origin=request.origin,
         feature=request.feature,
         workflow=request.workflow,
+        workflow_release=request.workflow_release,
         constraints=_held_constraints(policy, request, names),
         delegated=_delegations_of(policies, policy, request),
     )
