@@ -43,7 +43,7 @@ ParameterValue = Annotated[str, StringConstraints(max_length=bounds.MAX_WORKFLOW
 ParameterValues = Annotated[dict[Name, ParameterValue], Field(max_length=bounds.MAX_WORKFLOW_PARAMETERS)]
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
 FILLED_FIELDS = frozenset(
-    {"title", "instruction", "acceptance", "text", "at_least", "at_most", "arguments_json", "parameters"}
+    {"title", "instruction", "acceptance", "text", "question", "at_least", "at_most", "arguments_json", "parameters"}
 )
 """Fields of a step in which a parameter may stand: none that chooses a tool, a role or another step."""
 _RESERVED_OPTIONS = ("workflow", "conversation", "written_by", "replan")
