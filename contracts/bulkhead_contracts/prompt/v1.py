@@ -24,8 +24,8 @@ VersionMark = Annotated[str, StringConstraints(pattern=r"^r?[1-9][0-9]{0,8}$")]
 """A version of a prompt: `r3` of the tenant's own, `2` of the shipped ones."""
 ReleaseLabel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """An environment: `production`."""
-CanaryName = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|workflow:[a-z][a-z0-9-]{0,39})$")]
-"""Whose canary: that of a label, `production`, or of a workflow, `workflow:weekly-report`."""
+CanariedWorkflow = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,39})?$")]
+OF_WORKFLOW = "workflow:"
 StickyBy = Literal["task", "person"]
 CanaryMetric = Literal["quality", "errors", "tokens", "cost", "latency", "ratings", "judges"]
 REGISTRY = "registry"
@@ -226,12 +226,12 @@ class CanaryEvidence(Contract):
 
 
 class CanaryWatch(Contract):
-    """A canary beside the rest. label: of prompts, or the workflow. began: number of the release that began it. canary:
-    its tasks. rest: all others. evidence: by metric. bound: stake at which a difference is taken for true. verdict:
-    `regressed` ends it; `better` and `no_worse` propose to promote it. metric: that decided, "" of none. tasks: of the
-    canary, when it was decided. reason: of the verdict, with figures."""
+    """A canary beside the rest. label: of prompts; `workflow` of a canary of that `workflow`. began: number of the
+    release that began it. canary: its tasks. rest: all others. evidence: by metric. bound: stake at which a difference
+    is taken for true. verdict: `regressed` ends it; `better` and `no_worse` propose to promote it. metric: that
+    decided, "" of none. tasks: of the canary, when it was decided. reason: of the verdict, with figures."""
 
-    label: CanaryName
+    label: ReleaseLabel
     began: Count
     canary: CanaryArm = CanaryArm()
     rest: CanaryArm = CanaryArm()
@@ -241,6 +241,12 @@ class CanaryWatch(Contract):
     metric: CanaryMetric | Literal[""] = ""
     tasks: Count = 0
     reason: Reason = ""
+    workflow: Annotated[CanariedWorkflow, Field(exclude_if=operator.not_)] = ""
+
+    @property
+    def name(self) -> str:
+        """Whose canary: `production`, `workflow:weekly-report`."""
+        return f"{OF_WORKFLOW}{self.workflow}" if self.workflow else self.label
 
 
 class PromptRelease(Contract):

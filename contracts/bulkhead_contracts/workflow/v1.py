@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
 from ..plan.v1 import ACTION_FIELDS, PlanStep
-from ..prompt.v1 import CanaryWatch, StickyBy, canonical_sha256, describe_value_misfit, is_in_share
+from ..prompt.v1 import OF_WORKFLOW, CanaryWatch, StickyBy, canonical_sha256, describe_value_misfit, is_in_share
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
 from ..task_options import TaskOptions
@@ -275,7 +275,7 @@ class WorkflowRelease(Contract):
         if self.canary is None:
             return self.ref
         key = task if self.canary.sticky_by == "task" else person
-        in_canary = is_in_share(f"workflow:{self.workflow}/{self.canary.began}/{key}", self.canary.percent)
+        in_canary = is_in_share(f"{OF_WORKFLOW}{self.workflow}/{self.canary.began}/{key}", self.canary.percent)
         return f"{self.ref}.canary" if in_canary else self.ref
 
 

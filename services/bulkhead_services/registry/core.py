@@ -138,7 +138,7 @@ def plan_release(
 def plan_rollback(standing: Release, watch: CanaryWatch, now_unix_ms: int) -> Release:
     """The next release of a label or workflow whose canary has regressed: what stood beside the canary, and nothing
     else."""
-    cause = f"{watch.label}/{watch.began}/{standing.number}/regressed"
+    cause = f"{watch.name}/{watch.began}/{standing.number}/regressed"
     fields: dict[str, Any] = {
         "number": standing.number + 1,
         "rolled_back": watch,

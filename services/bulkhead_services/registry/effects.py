@@ -28,6 +28,7 @@ from bulkhead_contracts.evaluation import (
     EvaluationsRequested,
 )
 from bulkhead_contracts.prompt import (
+    OF_WORKFLOW,
     TRIAL,
     CanaryWatch,
     PromptPublishReplied,
@@ -56,7 +57,7 @@ from bulkhead_services.registry.core import (
 from bulkhead_services.registry.evaluations import EvaluationRegistry
 from bulkhead_services.registry.reviews import ReviewDates
 from bulkhead_services.registry.watch.reader import CanaryWatcher
-from bulkhead_services.registry.watch.releases import OF_WORKFLOW, WatchedReleases, subject_of
+from bulkhead_services.registry.watch.releases import WatchedReleases, subject_of
 from bulkhead_services.registry.workflows import WorkflowRegistry
 
 log = Log("registry")
@@ -252,7 +253,7 @@ class PromptRegistry(EdgeComponent):
     async def drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
         """Let what stands beside a canary that has regressed stand alone. Where another move is first, or another
         replica, the next look shows what is left to do. Raises BusError."""
-        standing = self._watched.find_newest(tenant, watch.label)
+        standing = self._watched.find_newest(tenant, watch.name)
         if standing is None or standing.canary is None or standing.canary.began != watch.began:
             return
         release = plan_rollback(standing, watch, self._context.clock())
@@ -260,7 +261,7 @@ class PromptRegistry(EdgeComponent):
         ack = await self._publish_once(subject, release.model_dump_json().encode(), release.act)
         # Told by the one replica that stored it.
         if ack is not None and not ack.duplicate:
-            metrics.canary_rollbacks.add(1, {names.LABEL: watch.label, names.KIND: watch.metric})
+            metrics.canary_rollbacks.add(1, {names.LABEL: watch.name, names.KIND: watch.metric})
             log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
 
     async def _find_watch(self, tenant: str, workflow: str) -> CanaryWatch | None:

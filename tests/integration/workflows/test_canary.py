@@ -57,10 +57,7 @@ async def test_a_share_of_the_runs_gets_the_next_version_until_it_does_worse(tmp
         assert (release["person"], release["rolled_back"]["verdict"]) == ("registry", "regressed"), release
         assert "the canary of looks.2 does worse: more tasks" in release["reason"]
         watch = release["rolled_back"]
-        assert (
-            watch["label"] == "workflow:looks"
-            and watch["canary"]["tasks"] <= sides["looks.2", "looks.1.canary", "failed"]
-        )
+        assert watch["workflow"] == "looks" and watch["canary"]["tasks"] <= sides["looks.2", "looks.1.canary", "failed"]
         assert "rolled back" in await run(on, "canary", "status", "looks")
         assert {(await run_once(MAX_RUNS + place))["workflow"] for place in range(8)} == {"looks.1"}
 

@@ -16,14 +16,14 @@ from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts import subjects
-from bulkhead_contracts.prompt import CanaryWatch, DriftAlarm
+from bulkhead_contracts.prompt import OF_WORKFLOW, CanaryWatch, DriftAlarm
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
 from bulkhead_services.registry.core import DAY_MS
 from bulkhead_services.registry.watch.canary import CanaryFold, ComparedTask
 from bulkhead_services.registry.watch.drift import DriftFold
-from bulkhead_services.registry.watch.releases import OF_WORKFLOW, WatchedReleases
+from bulkhead_services.registry.watch.releases import WatchedReleases
 
 log = Log("registry.watch")
 

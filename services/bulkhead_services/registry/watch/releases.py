@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead_contracts import subjects
-from bulkhead_contracts.prompt import PromptRelease
+from bulkhead_contracts.prompt import OF_WORKFLOW, PromptRelease
 from bulkhead_contracts.workflow import WorkflowRelease
 from bulkhead_services.registry.core import Release
 
-OF_WORKFLOW = "workflow:"
 ReadRelease = Callable[[str, str, int], Awaitable[PromptRelease | None]]
 
 
