@@ -245,7 +245,7 @@ class CanaryWatch(Contract):
 
     @property
     def name(self) -> str:
-        """Whose canary: `production`, `workflow:weekly-report`."""
+        """Name of what it is the canary of: `production`, `workflow:weekly-report`."""
         return f"{OF_WORKFLOW}{self.workflow}" if self.workflow else self.label
 
 

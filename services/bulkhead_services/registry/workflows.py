@@ -273,14 +273,14 @@ class WorkflowRegistry:
     ) -> VersionRecord | Failure:
         """The version after a canary of it began, got another share, or ended. Raises BusError."""
         name, now_unix_ms = request.workflow, self._context.clock()
-        record, last = self.ledger.find_version(tenant, name, request.number), self.ledger.find_release(tenant, name)
+        record, newest = self.ledger.find_version(tenant, name, request.number), self.ledger.find_release(tenant, name)
         if record is None:
             hint = "`bulkhead workflows list` shows those that there are"
             return Failure.from_text("unknown_workflow", f"there is no {name}.{request.number}", hint)
-        if last is not None and last.act == request.act:
-            return judge_repeat(last.act_sha256, request) or record
+        if newest is not None and newest.act == request.act:
+            return judge_repeat(newest.act_sha256, request) or record
         published, standing = self.ledger.find_published(tenant, name), self.ledger.find_canary(tenant, name)
-        number = last.number + 1 if last is not None else 1
+        number = newest.number + 1 if newest is not None else 1
         row = published.row if published is not None else None
         release = plan_canary(request, record.row, row, standing, number, signed_word, now_unix_ms)
         if isinstance(release, Failure):

@@ -8,6 +8,7 @@ import pytest
 from bulkhead.client import Mesh
 from bulkhead.client.errors import Refused
 from bulkhead_services.registry.watch import reader
+from tests.integration.console.browsing import browsing
 from tests.integration.workflows.test_commands import ANN, run
 from tests.replay.stage import APPROVER, OPERATOR, Stage, stage
 
@@ -28,7 +29,7 @@ async def approve(on: Stage, text: str, folder) -> None:
 async def test_a_share_of_the_runs_gets_the_next_version_until_it_does_worse(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "POLL_S", 0.02)
     monkeypatch.setattr(reader, "IDLE_POLL_S", 0.02)
-    async with stage(tmp_path) as on, Mesh(on.url, ANN) as ann:
+    async with stage(tmp_path) as on, Mesh(on.url, ANN) as ann, browsing(on, OPERATOR) as olga_browses:
         await approve(on, GOOD, tmp_path)
         assert "nothing is published" in await run(on, "canary", "start", "looks", "--reason", "try", code=4)
         await run(on, "publish", "looks")
@@ -36,6 +37,7 @@ async def test_a_share_of_the_runs_gets_the_next_version_until_it_does_worse(tmp
         assert "prompt_editor" in await run(on, "canary", "start", "looks", "--reason", "try", key=ANN, code=4)
         started = await run(on, "canary", "start", "looks", "--percent", "50", "--reason", "try it on half")
         assert "looks.2 is approved, 50 % canary" in started
+        assert "looks.2 gets 50 % of the runs that name no version" in (await olga_browses.get("/workflows/looks")).text
         with pytest.raises(Refused, match="only a published version runs"):
             await ann.run_workflow("looks", version=2)
 
@@ -59,6 +61,7 @@ async def test_a_share_of_the_runs_gets_the_next_version_until_it_does_worse(tmp
         watch = release["rolled_back"]
         assert watch["workflow"] == "looks" and watch["canary"]["tasks"] <= sides["looks.2", "looks.1.canary", "failed"]
         assert "rolled back" in await run(on, "canary", "status", "looks")
+        assert "the canary of looks.2 does worse" in (await olga_browses.get("/workflows/looks")).text
         assert {(await run_once(MAX_RUNS + place))["workflow"] for place in range(8)} == {"looks.1"}
 
         await run(on, "canary", "start", "looks", "--percent", "50", "--reason", "once more")
