@@ -21,7 +21,7 @@ from .provenance import Flow, PlannedCall
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
-from .types import Body, Constraints, Contract, Count, Name, Reason, ReleaseRef, Tag, Token, UnixMs
+from .types import Body, Constraints, Contract, Count, Name, Reason, ReleaseRef, Tag, Token, UnixMs, WorkflowReleaseRef
 
 
 class TaskGrant(Contract):
@@ -32,7 +32,7 @@ class TaskGrant(Contract):
     what its spending is counted under besides; left out of the token when there is none. constraints: on the
     values of arguments, of every call, in the language of `bulkhead.policy.constraints`. delegated: roles of
     its steps that are carried out elsewhere, and by whom alone. release: the tenant's versions of prompts that the task
-    began with, and keeps.
+    began with, and keeps. workflow_release: by which the version of the workflow was chosen.
     """
 
     kind: Literal["task"] = "task"
@@ -55,6 +55,7 @@ class TaskGrant(Contract):
         tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
     release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
+    workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
 
     @property
     def asker(self) -> str:
@@ -148,7 +149,8 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
     plan_tools: of those steps, where the request itself names none: what a plan names it asks for.
     credential: the requester's own token where he has one (nothing stores or logs it); of a task its voucher.
-    constraints: beside the tenant's; the grant holds all. release: of prompts, that the task asks for. drafted: the
+    constraints: beside the tenant's; the grant holds all. release: of prompts, that the task asks for.
+    workflow_release: as in the grant. drafted: the
     task comes without a plan, and its model may choose among the delegated roles.
     """
 
@@ -166,6 +168,7 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=operator.not_, repr=False)] = ""
     constraints: Constraints = ()
     drafted: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class GrantReplied(Body, type="mesh.grant.replied"):

@@ -77,6 +77,9 @@ Summary = Annotated[str, StringConstraints(max_length=bounds.MAX_SUMMARY_CHARS)]
 ReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
 """A release of prompts, or the canary beside it: `production.12`, `production.12.canary`; "" for those that are
 shipped."""
+WorkflowReleaseRef = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,39}\.[1-9][0-9]{0,8}(\.canary)?)?$")]
+"""A release of a workflow by which a run's version was chosen, or the canary beside it: `weekly-report.3`,
+`weekly-report.3.canary`; "" of a run that was shared out by none."""
 Title = Annotated[str, StringConstraints(max_length=bounds.MAX_TITLE_CHARS)]
 Reason = Annotated[str, StringConstraints(max_length=bounds.MAX_REASON_CHARS)]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]

@@ -20,6 +20,7 @@ from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, duration_s, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, one_line, print_json
+from bulkhead_cli.prompts.canaries import print_watch
 from bulkhead_cli.prompts.files import PromptFile, read_prompt_file, render_settings, write_prompt_file
 from bulkhead_cli.screen import out
 from bulkhead_contracts.prompt import PRODUCTION, PromptContent, version_name
@@ -452,27 +453,7 @@ async def _print_canary(at: GatewayOptions, label: str) -> None:
     if watch is None:
         out.print(f"{label} has no canary", markup=False)
         return
-    verdict = {"regressed": "rolled back", "better": "does better", "no_worse": "no difference shown"}.get(
-        watch["verdict"]
-    )
-    line = f"the canary of {label} since release {watch['began']}: {verdict or 'running'}"
-    out.print(one_line(f"{line}{': ' if watch['reason'] else ''}{watch['reason']}"), markup=False)
-    arms = watch["canary"], watch["rest"]
-    rows = {
-        "tasks": [str(arm["tasks"]) for arm in arms],
-        "with a full answer": [str(arm["good"]) for arm in arms],
-        "failed": [str(arm["errors"]) for arm in arms],
-        "tokens of a task": [amounts.format_tokens(arm["tokens"]) for arm in arms],
-        "cost of a task": [amounts.format_usd_short(arm["cost_usd_micros"]) for arm in arms],
-        "median time": [amounts.format_duration(arm["latency_ms"]) for arm in arms],
-        "rated bad": [f"{arm['rated_bad']} of {arm['rated']}" for arm in arms],
-    }
-    for name, figures in {"": ["canary", "rest"], **rows}.items():
-        out.print(f"  {name:20} {figures[0]:>12} {figures[1]:>12}", markup=False)
-    out.print(f"  evidence that it is worse, of {watch['bound']:,.0f} at which it is rolled back:", markup=False)
-    for row in watch["evidence"]:
-        note = "  a warning alone" if row["metric"] == "ratings" else ""
-        out.print(f"    {row['metric']:18} {row['worse']:>12,.1f}{note}", markup=False)
+    print_watch(label, watch)
 
 
 def _print_release(release: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from bulkhead.workflows.saved import save_task
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, IdempotencyKey, RequireComplete, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
+from bulkhead_cli.prompts.canaries import print_watch
 from bulkhead_cli.screen import err, out
 from bulkhead_cli.tasks import follow
 from bulkhead_contracts.workflow import WorkflowContent
@@ -214,6 +215,39 @@ async def publish_version(name: Name, at: GatewayOptions, version: Version = 0, 
     await _move_version(at, name, version, "publish", reason or "approved")
 
 
+@workflows_app.command("canary")
+async def try_version(
+    act: Annotated[
+        Literal["start", "status", "stop"],
+        typer.Argument(metavar="start|status|stop", help="Start one or change its share, see how it does, end it."),
+    ],
+    name: Name,
+    at: GatewayOptions,
+    percent: Annotated[int, typer.Option("--percent", metavar="P", min=1, max=50, help="Share of the runs.")] = 10,
+    by_person: Annotated[bool, typer.Option("--by-person", help="Share people out, and not runs.")] = False,
+    version: Version = 0,
+    reason: Why = "",
+) -> None:
+    """Try an approved version on a share of the runs that name no version.
+
+    The mesh compares how they end with the others, and ends a canary that does worse; publish one that does well.
+    """
+    if act == "start":
+        share: dict[str, Any] = {"percent": percent, "sticky_by": "person" if by_person else "task"}
+        await _move_version(at, name, version, "publish", _require_text("--reason", reason), canary=share)
+        return
+    async with at.gateway_target().mesh_client() as mesh:
+        document = await mesh.workflow(name)
+    row = next((row for row in document["versions"] if row.get("canary")), None)
+    if act == "status":
+        _print_canary(at, name, document, row)
+    elif row is None:
+        raise CommandError(Exit.REFUSED, f"{name} has no canary", f"`bulkhead workflows canary status {name}`")
+    else:
+        text = _require_text("--reason", reason)
+        await _move_version(at, name, row["number"], "publish", text, canary={"percent": 0})
+
+
 @workflows_app.command("retire")
 async def retire_version(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """Retire a version: it runs no more, and neither does what nests it."""
@@ -285,6 +319,7 @@ async def _move_version(
     reason: str,
     schedule: dict[str, Any] | None = None,
     *,
+    canary: dict[str, Any] | None = None,
     published: bool = False,
 ) -> None:
     """Do something with a version as it stands now; with none named the newest, or the newest that is published."""
@@ -292,7 +327,7 @@ async def _move_version(
         newest = published or version
         row = (await mesh.workflow(name, version))["row"] if newest else await _read_newest(mesh, name)
         done = await mesh.move_workflow(
-            name, row["number"], action, row["sha256"], reason_of(reason), schedule=schedule
+            name, row["number"], action, row["sha256"], reason_of(reason), schedule=schedule, canary=canary
         )
     _print_row(at, done)
 
@@ -318,6 +353,23 @@ async def _print_workflows(at: GatewayOptions) -> None:
         out.print("no workflows: `bulkhead workflows save TASK --name NAME` makes one of a task", markup=False)
 
 
+def _print_canary(at: GatewayOptions, name: str, document: dict[str, Any], row: dict[str, Any] | None) -> None:
+    """The canary that stands, of the version of this row; without one, the one that was rolled back last."""
+    release = document.get("release") or {}
+    watch = document.get("watch") or release.get("rolled_back")
+    if at.as_json:
+        print_json({"canary": watch, "version": row["number"] if row else 0, "release": release.get("number", 0)})
+        return
+    if row is not None:
+        unit = "people" if row["canary"]["sticky_by"] == "person" else "runs"
+        line = f"{name}.{row['number']}, for {row['canary']['percent']} % of {unit}: {release['reason']}"
+        out.print(one_line(line), markup=False)
+    if watch is not None:
+        print_watch(name, watch)
+    elif row is None:
+        out.print(f"{name} has no canary", markup=False)
+
+
 def _print_row(at: GatewayOptions, row: dict[str, Any]) -> None:
     if at.as_json:
         print_json(row)
@@ -336,7 +388,8 @@ def _print_change(change: FieldChange) -> None:
 
 
 def _state_of(row: dict[str, Any]) -> str:
-    return str(row["state"]).replace("_", " ")
+    share = f", {row['canary']['percent']} % canary" if row.get("canary") else ""
+    return f"{row['state'].replace('_', ' ')}{share}"
 
 
 def _read_file(path: Path) -> WorkflowContent:

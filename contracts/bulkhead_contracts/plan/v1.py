@@ -25,6 +25,8 @@ Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 WORKER_ROLE = "step"
 """Of a step that names no other role."""
+JUDGE_ROLE = "gate_judge"
+"""Of a step that judges another one's result for a gate: no checker judges it, and nothing but the gate reads it."""
 ASK_PERSON = "ask_person"
 """The tool by which a step of action `approval` asks a person: policy asks about each of its calls."""
 PLAN_CALL_SOURCE = "plan call "
@@ -104,9 +106,21 @@ class PropertyCheck(Contract):
     text: Summary = ""
 
 
+class GateJudge(Contract):
+    """Model that judges a result for a gate. question: what it decides. threshold: least score, from 0 to 1, beside its
+    verdict. uncertified: nobody has shown that its verdicts are right, so that by `advise` a result that it fails goes
+    on, degraded, once there is no retry left; by `allow` the run fails. step: that judges, of the role `gate_judge`; ""
+    where composing a workflow's run makes that step."""
+
+    question: Annotated[str, Field(min_length=1, max_length=bounds.MAX_ACCEPTANCE_CHARS)]
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    uncertified: Literal["advise", "allow"] = "advise"
+    step: Token | Literal[""] = ""
+
+
 class QualityGate(Contract):
     """Gate of a step of action `validate`: what the result of step `of` must be. json_schema: a JSON schema of the
-    whole, without references; "" for none.
+    whole, without references; "" for none. judge: in the place of schema and checks.
 
     on_fail: `retry` repeats that step with the reasons, at most `retries` times, then fails; `person` asks one.
     """
@@ -116,6 +130,7 @@ class QualityGate(Contract):
     checks: Annotated[tuple[PropertyCheck, ...], Field(max_length=16)] = ()
     on_fail: Literal["fail", "retry", "person"] = "fail"
     retries: Annotated[int, Field(ge=1, lt=bounds.MAX_STEP_ATTEMPTS)] = 1
+    judge: Annotated[GateJudge | None, Field(exclude_if=operator.not_)] = None
 
 
 class BranchCase(Contract):

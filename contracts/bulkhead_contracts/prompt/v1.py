@@ -24,6 +24,8 @@ VersionMark = Annotated[str, StringConstraints(pattern=r"^r?[1-9][0-9]{0,8}$")]
 """A version of a prompt: `r3` of the tenant's own, `2` of the shipped ones."""
 ReleaseLabel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """An environment: `production`."""
+CanariedWorkflow = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,39})?$")]
+OF_WORKFLOW = "workflow:"
 StickyBy = Literal["task", "person"]
 CanaryMetric = Literal["quality", "errors", "tokens", "cost", "latency", "ratings", "judges"]
 REGISTRY = "registry"
@@ -224,10 +226,10 @@ class CanaryEvidence(Contract):
 
 
 class CanaryWatch(Contract):
-    """A canary beside the rest. began: number of the release that began it. canary: its tasks. rest: all others.
-    evidence: by metric. bound: stake at which a difference is taken for true. verdict: `regressed` ends it; `better`
-    and `no_worse` propose to promote it. metric: that decided, "" of none. tasks: of the canary, when it was decided.
-    reason: of the verdict, with figures."""
+    """A canary beside the rest. label: of prompts; `workflow` of a canary of that `workflow`. began: number of the
+    release that began it. canary: its tasks. rest: all others. evidence: by metric. bound: stake at which a difference
+    is taken for true. verdict: `regressed` ends it; `better` and `no_worse` propose to promote it. metric: that
+    decided, "" of none. tasks: of the canary, when it was decided. reason: of the verdict, with figures."""
 
     label: ReleaseLabel
     began: Count
@@ -239,6 +241,12 @@ class CanaryWatch(Contract):
     metric: CanaryMetric | Literal[""] = ""
     tasks: Count = 0
     reason: Reason = ""
+    workflow: Annotated[CanariedWorkflow, Field(exclude_if=operator.not_)] = ""
+
+    @property
+    def name(self) -> str:
+        """Name of what it is the canary of: `production`, `workflow:weekly-report`."""
+        return f"{OF_WORKFLOW}{self.workflow}" if self.workflow else self.label
 
 
 class PromptRelease(Contract):
@@ -274,10 +282,7 @@ class PromptRelease(Contract):
             return self.ref
         key = task if self.canary.sticky_by == "task" else person
         # Not by the release's own number: who is in the canary stays there when its share grows.
-        digest = hashlib.blake2b(
-            f"{self.label}/{self.canary.began}/{key}".encode(), digest_size=8, person=b"bulkhead-canary"
-        ).digest()
-        in_canary = int.from_bytes(digest, "big") % 10_000 < self.canary.percent * 100
+        in_canary = is_in_share(f"{self.label}/{self.canary.began}/{key}", self.canary.percent)
         return f"{self.ref}.canary" if in_canary else self.ref
 
     def prompts_for(self, ref: str) -> dict[str, ReleasedPrompt]:
@@ -286,6 +291,12 @@ class PromptRelease(Contract):
         if ref.endswith(".canary") and self.canary is not None:
             by_prompt |= {row.prompt: row for row in self.canary.prompts}
         return by_prompt
+
+
+def is_in_share(text: str, percent: int) -> bool:
+    """Check whether a text is among so many percent of all texts; the same for the same."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"bulkhead-canary").digest()
+    return int.from_bytes(digest, "big") % 10_000 < percent * 100
 
 
 def version_name(prompt: str, number: int) -> str:

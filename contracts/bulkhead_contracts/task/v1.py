@@ -28,6 +28,7 @@ from ..types import (
     TokenCount,
     UnixMs,
     UsdMicros,
+    WorkflowReleaseRef,
 )
 
 CallerRole = Literal["submitter", "approver", "operator", "auditor", "prompt_editor", "evaluator"]
@@ -119,14 +120,15 @@ class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
 
 class TaskAccepted(Body, type="mesh.task.accepted"):
     """The planner has the task and drafts a plan. delivery: what of its text may be shown, and when. left_out: tools
-    that change something, which the task has not got because its request did not name them. release, asker: as at its
-    end."""
+    that change something, which the task has not got because its request did not name them. release, workflow_release,
+    asker: as at its end."""
 
     deadline_unix_ms: UnixMs
     delivery: Delivery = "draft"
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
     release: Annotated[ReleaseRef, Field(exclude_if=operator.not_)] = ""
     asker: Annotated[AskerDigest, Field(exclude_if=operator.not_)] = ""
+    workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
@@ -197,9 +199,9 @@ class TaskPaused(Body, type="mesh.task.paused"):
 class TaskEnded(Body, type="mesh.task.ended"):
     """The task is over: always said, exactly once, with a reason that a person can act on.
 
-    ended_steps: attempts that ended with it, told in the same message; they come before the end. release, feature: of
-    its grant. asker: of a task with a release, digest of who asked for it. began_unix_ms: of a task with a release,
-    when it was submitted.
+    ended_steps: attempts that ended with it, told in the same message; they come before the end. release,
+    workflow_release, feature: of its grant. asker: of a task with a release of either kind, digest of who asked for it.
+    began_unix_ms: of such a task, when it was submitted.
     """
 
     status: TaskStatus
@@ -215,6 +217,7 @@ class TaskEnded(Body, type="mesh.task.ended"):
     asker: Annotated[AskerDigest, Field(exclude_if=operator.not_)] = ""
     feature: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
     began_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
+    workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 RUN_ENDED = "run_ended"

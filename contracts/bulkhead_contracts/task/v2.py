@@ -9,21 +9,21 @@ from bulkhead_contracts import bounds
 
 from ..plan.v1 import Plan
 from ..task_options import TaskOptions
-from ..types import Body, Name, Sha256, Token, order_fields
+from ..types import Body, Name, Sha256, Token, WorkflowReleaseRef, order_fields
 from .v1 import ForkOf, Objective, RequesterClaim, SessionTurn, TaskLimits, TaskRequestedV1
 
 
 @order_fields(
     "objective limits tools check plan requester payload_sha256 fork feature workflow delivery route replan voucher "
-    "turn workflow_steps"
+    "turn workflow_steps workflow_release"
 )
 class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
 
     payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
     voucher: the signer's word that it saw the requester's own token; "" where he has none. turn: of a session.
-    workflow_steps: of `plan`, those whose texts are a published workflow's and hold no value of the requester; only the
-    gateway's own word counts.
+    workflow_steps: of `plan`, those whose texts are a published workflow's and hold no value of the requester.
+    workflow_release: by which the version of the workflow was chosen. Of both only the gateway's own word counts.
     """
 
     objective: Objective
@@ -35,6 +35,7 @@ class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=operator.not_)] = ""
     turn: Annotated[SessionTurn | None, Field(exclude_if=operator.not_)] = None
     workflow_steps: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_PLAN_STEPS, exclude_if=operator.not_)] = ()
+    workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

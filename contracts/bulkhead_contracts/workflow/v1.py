@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
 from ..plan.v1 import ACTION_FIELDS, PlanStep
-from ..prompt.v1 import canonical_sha256, describe_value_misfit
+from ..prompt.v1 import OF_WORKFLOW, CanaryWatch, StickyBy, canonical_sha256, describe_value_misfit, is_in_share
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
 from ..task_options import TaskOptions
@@ -27,6 +27,7 @@ from ..types import (
     Title,
     Token,
     UnixMs,
+    WorkflowReleaseRef,
     list_unknown_nested_fields,
     order_fields,
 )
@@ -42,7 +43,7 @@ ParameterValue = Annotated[str, StringConstraints(max_length=bounds.MAX_WORKFLOW
 ParameterValues = Annotated[dict[Name, ParameterValue], Field(max_length=bounds.MAX_WORKFLOW_PARAMETERS)]
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
 FILLED_FIELDS = frozenset(
-    {"title", "instruction", "acceptance", "text", "at_least", "at_most", "arguments_json", "parameters"}
+    {"title", "instruction", "acceptance", "text", "question", "at_least", "at_most", "arguments_json", "parameters"}
 )
 """Fields of a step in which a parameter may stand: none that chooses a tool, a role or another step."""
 _RESERVED_OPTIONS = ("workflow", "conversation", "written_by", "replan")
@@ -230,9 +231,58 @@ class WorkflowTransition(Contract):
     moved_unix_ms: UnixMs
 
 
+class WorkflowShare(Contract):
+    """Share of the runs that a version is tried on. percent: of the runs that name no version; 0 for none any more.
+    sticky_by: runs are shared out, or people, who all keep theirs."""
+
+    percent: Annotated[int, Field(ge=0, le=50)]
+    sticky_by: StickyBy = "task"
+
+
+class WorkflowCanary(WorkflowShare):
+    """An approved version that a share of the runs gets in the place of the published one. number: of the version.
+    facts: that were known about it: it ends with the next one. published: number of the version that it is compared
+    with: it ends with that, too. began: number of the release that began it."""
+
+    percent: Annotated[int, Field(ge=1, le=50)]
+    number: Annotated[Count, Field(ge=1)]
+    facts: Count
+    published: Annotated[Count, Field(ge=1)]
+    began: Annotated[Count, Field(ge=1)]
+
+
+class WorkflowRelease(Contract):
+    """Canary of a workflow from a moment on, null for none; it never changes: the next one has the next number.
+    rolled_back: the canary that the registry ended by making this release."""
+
+    workflow: WorkflowName
+    number: Annotated[Count, Field(ge=1)]
+    canary: Annotated[WorkflowCanary | None, Field(exclude_if=_is_none)] = None
+    rolled_back: Annotated[CanaryWatch | None, Field(exclude_if=_is_none)] = None
+    reason: Reason
+    person: Name
+    role: Name
+    act: Token
+    act_sha256: Sha256
+    moved_unix_ms: UnixMs
+
+    @property
+    def ref(self) -> str:
+        """`weekly-report.3`."""
+        return f"{self.workflow}.{self.number}"
+
+    def ref_for(self, task: str, person: str) -> str:
+        """The release or its canary, for a run of a person; the same for the same."""
+        if self.canary is None:
+            return self.ref
+        key = task if self.canary.sticky_by == "task" else person
+        in_canary = is_in_share(f"{OF_WORKFLOW}{self.workflow}/{self.canary.began}/{key}", self.canary.percent)
+        return f"{self.ref}.canary" if in_canary else self.ref
+
+
 class WorkflowRow(Contract):
-    """A version as a list shows it. transitions: of one that was asked for; of a list the last alone, its reason cut.
-    The values of a schedule stand in the row that was asked for, and nowhere else."""
+    """A version as a list shows it. canary: that stands of it. transitions: of one that was asked for; of a list the
+    last alone, its reason cut. The values of a schedule stand in the row that was asked for, and nowhere else."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -244,11 +294,13 @@ class WorkflowRow(Contract):
     drafted_unix_ms: UnixMs
     transitions: Annotated[tuple[WorkflowTransition, ...], Field(max_length=bounds.MAX_WORKFLOW_TRANSITIONS)] = ()
     schedule: Annotated[WorkflowSchedule | None, Field(exclude_if=_is_none)] = None
+    canary: Annotated[WorkflowCanary | None, Field(exclude_if=_is_none)] = None
 
 
 class WorkflowActRequested(Body, type="mesh.workflow.act_requested"):
     """A person drafts a version or moves one on (rpc). number, sha256: of the version that the person saw; 0 and "" of
-    a draft, which has `content`. act: by which it is signed and known when it comes again; token: the signer's."""
+    a draft, which has `content`. canary: with `publish`, for a share of the runs alone, which is no fact about it. act:
+    by which it is signed and known when it comes again; token: the signer's."""
 
     act: Token
     workflow: WorkflowName
@@ -258,6 +310,7 @@ class WorkflowActRequested(Body, type="mesh.workflow.act_requested"):
     content: Annotated[WorkflowContent | None, Field(exclude_if=_is_none)] = None
     source_task: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
     schedule: Annotated[WorkflowSchedule | None, Field(exclude_if=_is_none)] = None
+    canary: Annotated[WorkflowShare | None, Field(exclude_if=_is_none)] = None
     reason: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
 
@@ -283,21 +336,26 @@ class WorkflowActReplied(Body, type="mesh.workflow.act_replied"):
 class WorkflowsRequested(Body, type="mesh.workflow.workflows_requested"):
     """Question for a tenant's workflows, or for one version (rpc). workflow: "" for all. number: 0 for the newest
     published version, or, where there is none, the newest. runnable: to run it: refused unless it and all that it
-    nests are published."""
+    nests are published. run: task of a run that names no version: with a canary, that of its side."""
 
     requester: RequesterClaim
     workflow: WorkflowName | Literal[""] = ""
     number: Count = 0
     runnable: bool = False
+    run: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
 
 
 class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
     """Rows by name, the newest version first, as far as one message holds them. version: that was asked for; nested:
-    versions that its steps stand for, and theirs."""
+    versions that its steps stand for, and theirs. release: the workflow's last one; watch: its canary as it does.
+    chosen_by: side of the canary by which a run's version was chosen, "" without one."""
 
     rows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)] = ()
     version: WorkflowVersion | None = None
     nested: Annotated[tuple[WorkflowVersion, ...], Field(max_length=bounds.MAX_NESTED_WORKFLOWS)] = ()
+    release: Annotated[WorkflowRelease | None, Field(exclude_if=_is_none)] = None
+    watch: Annotated[CanaryWatch | None, Field(exclude_if=_is_none)] = None
+    chosen_by: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
     failure: Failure | None = None
 
 

@@ -509,12 +509,15 @@ class Mesh:
         reason: str,
         *,
         schedule: Mapping[str, Any] | None = None,
+        canary: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Do something with a version: `submit`, `reject`, `approve`, `publish`, `retire`, `schedule`, `unschedule`.
-        sha256: of the version that was read. Raises Refused (`wrong_state`, `four_eyes`), Unreachable."""
+        sha256: of the version that was read. canary: with `publish`, `percent` of the runs that get it. Raises Refused
+        (`wrong_state`, `four_eyes`), Unreachable."""
         body: dict[str, Any] = {"action": action, "sha256": sha256, "reason": reason}
         body |= {"schedule": dict(schedule)} if schedule is not None else {}
+        body |= {"canary": dict(canary)} if canary is not None else {}
         path = f"{_workflow_path(workflow)}/versions/{request_checks.check_integer('version', version, 1, 999_999)}"
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         return await self._transport.send("POST", path, key, json=body)

@@ -30,7 +30,17 @@ from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.task_options import Replan, TaskOptions
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
-from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Summary, Tag, order_fields
+from bulkhead_contracts.types import (
+    Contract,
+    Count,
+    Marker,
+    Reason,
+    Sha256,
+    Summary,
+    Tag,
+    WorkflowReleaseRef,
+    order_fields,
+)
 
 Status = Literal[
     "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
@@ -192,7 +202,8 @@ class TaskDocument(TaskOptions):
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
     kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. release: of the prompts that it was
-    given; "" for the shipped ones, and while it runs. Options are as submitted.
+    given; "" for the shipped ones, and while it runs. workflow_release: by which its version of the workflow was
+    chosen, "" where no canary stood, and while it runs. Options are as submitted.
     """
 
     task_id: str
@@ -231,6 +242,7 @@ class TaskDocument(TaskOptions):
     fork_of: Tag = ""
     replan: Replan = "same_tools"
     release: ReleaseRef = ""
+    workflow_release: WorkflowReleaseRef = ""
     ratings: TaskRatings = TaskRatings()
     events_url: str
 

@@ -6,8 +6,9 @@ from pydantic import Field, WithJsonSchema
 
 from bulkhead.gateway_api.query import AllowedRoles, Query, Remedy, Whole
 from bulkhead_contracts import bounds
+from bulkhead_contracts.prompt import CanaryWatch
 from bulkhead_contracts.types import Contract
-from bulkhead_contracts.workflow import WorkflowRow, WorkflowVersion
+from bulkhead_contracts.workflow import WorkflowRelease, WorkflowRow, WorkflowVersion
 
 ACTORS = AllowedRoles(frozenset({"prompt_editor", "approver", "operator"}), "prompt_editor, approver or operator")
 """Roles that may do something with a version; the registry looks which may do what."""
@@ -26,13 +27,16 @@ class WorkflowPage(Contract):
 
 class WorkflowDocument(Contract):
     """A version of a workflow with its history. versions: of it, the newest first. nested: versions that its steps
-    stand for, and theirs. schedule_obstacle: why no run of its schedule begins now; "" where one could."""
+    stand for, and theirs. schedule_obstacle: why no run of its schedule begins now; "" where one could.
+    release: the last start, change or end of a canary of the workflow. watch: its canary, beside the rest."""
 
     row: WorkflowRow
     version: WorkflowVersion
     versions: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)]
     nested: Annotated[tuple[WorkflowVersion, ...], Field(max_length=bounds.MAX_NESTED_WORKFLOWS)] = ()
     schedule_obstacle: str = ""
+    release: WorkflowRelease | None = None
+    watch: CanaryWatch | None = None
 
 
 class WorkflowListQuery(Query[WorkflowPage], name="listWorkflows", path="/v1/workflows", action="read workflows"):

@@ -4,7 +4,7 @@ In: a `QualityGate` or a `Branch`, and the text of the result that it looks at. 
 the steps that a branch begins. Patterns are of RE2, and schemas refer to nothing: the time is bounded by both sizes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jsonschema_rs
 from pydantic import ValidationError
@@ -12,15 +12,31 @@ from pydantic import ValidationError
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import Check, ExpectedNumber, LengthBounds
 from bulkhead.evaluation.checks import failed_checks
+from bulkhead.evaluation.judges.panels import read_object
 from bulkhead.flow import bounded
 from bulkhead.flow.step_calls import UnresolvedReference, find_field, load_result_json
 from bulkhead.policy.planned_values import passes_test
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import Branch, PropertyCheck, QualityGate
+from bulkhead_contracts.plan import JUDGE_ROLE, Branch, GateJudge, PlanStep, PropertyCheck, QualityGate
 from bulkhead_contracts.result import Failure
 
 REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 """Keywords that could fetch something, or look at the same place without end."""
+
+
+VERDICT = jsonschema_rs.Draft202012Validator(
+    {
+        "type": "object",
+        "required": ["verdict", "reasons"],
+        "properties": {
+            "verdict": {"enum": ["pass", "fail"]},
+            "score": {"type": "number", "minimum": 0, "maximum": 1},
+            "reasons": {"type": "array", "maxItems": 8, "items": {"type": "string"}},
+        },
+    }
+)
+"""The answer of a step that judges."""
+JUDGE_ACCEPTANCE = "It is the JSON object that is asked for."
 
 
 def load_schema(text: str) -> jsonschema_rs.Draft202012Validator:
@@ -38,8 +54,10 @@ def load_schema(text: str) -> jsonschema_rs.Draft202012Validator:
 
 def find_gate_problem(gate: QualityGate) -> str:
     """The reason why a gate could never be evaluated, with its field; "" for none."""
-    if not gate.json_schema and not gate.checks:
-        return "gate: it has neither a json_schema nor checks, so that everything would pass"
+    if gate.judge is not None and (gate.json_schema or gate.checks):
+        return "gate.judge: put json_schema and checks into a gate of their own before it, which costs nothing"
+    if gate.judge is None and not gate.json_schema and not gate.checks:
+        return "gate: it has neither a json_schema nor checks nor a judge, so that everything would pass"
     if gate.json_schema:
         try:
             load_schema(gate.json_schema)
@@ -64,6 +82,41 @@ def list_gate_reasons(gate: QualityGate, text: str, *, is_citing: bool) -> tuple
     if not is_citing and any(row.test == "cites" for row in gate.checks):
         reasons.append("it cites no source")
     return tuple(reason[: bounds.MAX_REASON_CHARS] for reason in reasons if reason)[:16]
+
+
+def list_judge_reasons(judge: GateJudge, verdict: str) -> tuple[str, ...]:
+    """The reasons why a judge lets a result not pass, from what it answered; () when it passes. What is no verdict lets
+    nothing pass."""
+    document = read_object(verdict)
+    if not isinstance(document, dict) or not VERDICT.is_valid(document):
+        return (f"the judge gave no verdict: {' '.join(verdict.split())[:120]!r}",)
+    reasons = tuple(f"the judge: {' '.join(text.split())[: bounds.MAX_SUMMARY_CHARS]}" for text in document["reasons"])
+    if document["verdict"] == "fail":
+        return reasons or ("the judge gives no reason",)
+    if (score := document.get("score", 0)) < judge.threshold:
+        return (f"the judge gives it {score:g}, and {judge.threshold:g} is wanted", *reasons)
+    return ()
+
+
+def expand_judges(steps: Sequence[PlanStep]) -> tuple[PlanStep, ...]:
+    """The steps of a plan, before each gate with a judge the step that judges, unless the plan has it already."""
+    expanded: list[PlanStep] = []
+    for step in steps:
+        if step.gate is None or step.gate.judge is None or step.gate.judge.step:
+            expanded.append(step)
+            continue
+        judging = PlanStep(
+            id=f"{step.id[:57]}-judge",
+            title=f"Judge {step.gate.of}"[: bounds.MAX_TITLE_CHARS],
+            instruction=step.gate.judge.question,
+            acceptance=JUDGE_ACCEPTANCE,
+            inputs=(step.gate.of,),
+            role=JUDGE_ROLE,
+        )
+        judge = step.gate.judge.model_copy(update={"step": judging.id})
+        gate = step.gate.model_copy(update={"judge": judge})
+        expanded += [judging, step.model_copy(update={"gate": gate, "inputs": (*step.inputs, judging.id)})]
+    return tuple(expanded)
 
 
 def choose_steps(branch: Branch, text: str) -> tuple[str, ...] | Failure:

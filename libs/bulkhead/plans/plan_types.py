@@ -15,7 +15,7 @@ from bulkhead.flow.step_calls import MAX_POINTER_CHARS, Reference, list_referenc
 from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
-from bulkhead_contracts.plan import ACTION_FIELDS, ASK_PERSON, MapOver, PlanStep
+from bulkhead_contracts.plan import ACTION_FIELDS, ASK_PERSON, JUDGE_ROLE, MapOver, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
 Problem = tuple[str, str]
@@ -33,6 +33,8 @@ def references_of(step: PlanStep) -> tuple[Reference, ...]:
         for name, looked_at in (("gate", step.gate), ("branch", step.branch), ("over", step.over))
         if looked_at is not None
     ]
+    if step.gate is not None and step.gate.judge is not None and step.gate.judge.step:
+        references.append(Reference("gate.judge.step", step.gate.judge.step, ""))
     if step.call is not None:
         try:
             references += [row for row in list_references(step.call) if row.step_id]
@@ -101,6 +103,8 @@ class PlanTypes:
             yield from self._find_reference_problem(step, reference)
         if step.gate is not None:
             yield from self._find_gate_problems(step)
+        if step.role == JUDGE_ROLE:
+            yield from self._find_judge_problems(step)
         if step.branch is not None:
             yield from self._find_branch_problems(step)
         if step.wait is not None and bool(step.wait.duration_ms) == bool(step.wait.until_unix_ms):
@@ -161,6 +165,10 @@ class PlanTypes:
         assert gate is not None
         if reason := find_gate_problem(gate):
             yield "bad_gate", f"step {step.id}, {reason}"
+        judging = self.steps.get(gate.judge.step) if gate.judge is not None else None
+        if gate.judge is not None and (judging is None or judging.role != JUDGE_ROLE or gate.of not in judging.inputs):
+            text = f"name the step that judges, of the role {JUDGE_ROLE} and with {gate.of} among its inputs"
+            yield "bad_gate", f"step {step.id}, gate.judge.step: {text}"
         gated = self.steps.get(gate.of)
         if gate.on_fail != "retry" or gated is None:
             return
@@ -168,9 +176,18 @@ class PlanTypes:
         if gated.action not in ("agent", "tool") or (spec is not None and spec.effect == "write"):
             text = f"{gate.of} is repeated with the gate's reasons, which a model or a call that reads alone can be"
             yield "bad_gate", f"step {step.id}, gate.on_fail: {text}"
-        if readers := [name for name in self.readers.get(gate.of, ()) if name != step.id]:
+        gates = {step.id, judging.id if judging is not None else ""}
+        if readers := [name for name in self.readers.get(gate.of, ()) if name not in gates]:
             text = f"{', '.join(readers)} would build on {gate.of} before it has passed; let them build on {step.id}"
             yield "bypassed_gate", f"step {step.id}, gate.of: {text}, which hands the result on"
+
+    def _find_judge_problems(self, step: PlanStep) -> Iterator[Problem]:
+        readers = [self.steps[name] for name in self.readers.get(step.id, ())]
+        gates = [reader.gate for reader in readers if reader.gate is not None and reader.gate.judge is not None]
+        judged = [gate.judge.step for gate in gates if gate.judge is not None]
+        if step.action != "agent" or step.tools or judged != [step.id] or len(readers) > 1:
+            text = "it has no tools and no action of its own, and the one gate that names it alone builds on it"
+            yield "bad_judge", f"step {step.id} has the role {JUDGE_ROLE}: {text}"
 
     def _find_branch_problems(self, step: PlanStep) -> Iterator[Problem]:
         branch = step.branch

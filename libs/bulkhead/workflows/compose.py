@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from bulkhead.flow import bounded
 from bulkhead.flow.step_calls import FROM
+from bulkhead.plans.gates import expand_judges
 from bulkhead.plans.plans import check_plan, find_sinks
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
@@ -20,7 +21,7 @@ from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.workflow import PLACEHOLDER, WorkflowContent, WorkflowStep, texts_of
 
-STEP_REFERENCES = frozenset({"of", "step_id"})
+STEP_REFERENCES = frozenset({"of", "step_id", "step"})
 """Fields, at any depth of a step, whose text is the id of another step."""
 STEP_LISTS = frozenset({"inputs", "steps", "otherwise"})
 """Fields that hold a list of such ids."""
@@ -77,13 +78,15 @@ def compose_run(
 ) -> ComposedPlan:
     """The plan of a run with these values. nested: contents by ref. Raises ComposeError."""
     completed = complete_values(content, values)
-    steps, fixed = _expand_steps(content, completed, nested, ())
+    filled, fixed = _expand_steps(content, completed, nested, ())
+    steps = expand_judges(filled)
+    fixed |= {step.gate.judge.step for step in steps if step.id in fixed and step.gate and step.gate.judge}
     if len(steps) > bounds.MAX_PLAN_STEPS:
         raise ComposeError(f"the run would have {len(steps)} steps, of {bounds.MAX_PLAN_STEPS}")
     objective = _fill_text(content.objective, completed)
     if not 0 < len(objective) <= bounds.MAX_OBJECTIVE_CHARS:
         raise ComposeError(f"the objective has {len(objective):,} characters, of 1 to {bounds.MAX_OBJECTIVE_CHARS:,}")
-    return ComposedPlan(objective, tuple(steps), frozenset(fixed))
+    return ComposedPlan(objective, steps, frozenset(fixed))
 
 
 def list_workflow_problems(

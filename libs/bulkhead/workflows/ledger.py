@@ -1,6 +1,6 @@
 """The live view of workflows: every version of every tenant, with the facts about it. Read from the stream PROMPTS.
 
-In: versions and facts, as the registry stored them. Out: rows. Contents are read when they are asked for.
+In: versions, facts and releases, as the registry stored them. Out: rows. Contents are read when they are asked for.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.workflow import WorkflowRow, WorkflowTransition, WorkflowVersion
+from bulkhead_contracts.workflow import WorkflowRelease, WorkflowRow, WorkflowTransition, WorkflowVersion
 
 log = Log("workflows")
 MAX_KNOWN = 64
@@ -35,6 +35,7 @@ class WorkflowLedger:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._known: dict[tuple[str, str], dict[int, VersionRecord]] = {}
+        self._releases: dict[tuple[str, str], list[WorkflowRelease]] = {}
         self._contents = BoundedDict[tuple[str, str, int], WorkflowVersion](MAX_KNOWN)
         self._after, self._reading = 0, asyncio.Lock()
 
@@ -53,6 +54,12 @@ class WorkflowLedger:
                 self._after = page[-1].sequence
 
     def _fold_stored(self, tenant: str, name: str, number: int, body: bytes, *, is_fact: bool) -> None:
+        if not number:
+            release, earlier = WorkflowRelease.model_validate_json(body), self._releases.get((tenant, name), [])
+            # Of the releases before, those of the canary that goes on say which share it had.
+            began = release.canary.began if release.canary is not None else release.number
+            self._releases[tenant, name] = [*(row for row in earlier if row.number >= began), release]
+            return
         versions = self._known.setdefault((tenant, name), {})
         if not is_fact:
             version = WorkflowVersion.model_validate_json(body)
@@ -107,6 +114,27 @@ class WorkflowLedger:
     def find_published(self, tenant: str, name: str) -> VersionRecord | None:
         """The newest version that is published."""
         return next((record for record in self.list_versions(tenant, name) if record.row.state == "published"), None)
+
+    def find_release(self, tenant: str, name: str, number: int = 0) -> WorkflowRelease | None:
+        """The newest release of a workflow; of a canary that goes on also an earlier one, by its number."""
+        releases = self._releases.get((tenant, name), [])
+        return next((row for row in reversed(releases) if number in (0, row.number)), None)
+
+    def find_canary(self, tenant: str, name: str) -> WorkflowRelease | None:
+        """The newest release of a workflow whose canary stands: nothing has become known about its version, and the
+        one beside it is the published one as before."""
+        release, published = self.find_release(tenant, name), self.find_published(tenant, name)
+        canary = release.canary if release is not None else None
+        record = self.find_version(tenant, name, canary.number) if canary is not None else None
+        if canary is None or record is None or published is None:
+            return None
+        stands = len(record.row.transitions) == canary.facts and published.row.number == canary.published
+        return release if stands else None
+
+    def list_canaries(self) -> dict[tuple[str, str], WorkflowRelease]:
+        """The releases whose canary stands, by tenant and workflow."""
+        releases = {key: self.find_canary(*key) for key in sorted(self._releases)}
+        return {key: release for key, release in releases.items() if release is not None}
 
     def list_scheduled(self) -> list[tuple[str, WorkflowRow]]:
         """Published versions that have a schedule which is not paused, each with its tenant."""

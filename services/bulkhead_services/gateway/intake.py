@@ -351,6 +351,7 @@ class Intake:
             worker_roles=tuple(sorted(roles)),
             feature=request.feature,
             workflow=request.workflow,
+            workflow_release=request.workflow_release if message.sender == SERVICE else "",
             release=request.prompt_release,
             plan_tools=tuple(sorted(tools))[: bounds.MAX_TOOLS],
             credential=request.voucher,

@@ -21,9 +21,11 @@ def build_request(
     payload_sha256: str,
     limits: TaskLimits | None = None,
     conversation: str = "",
+    chosen_by: str = "",
     written_by: WrittenBy = "person",
 ) -> TaskRequested:
-    """The request of a run, which no model plans. limits: that are set lower the version's. Raises ComposeError."""
+    """The request of a run, which no model plans. limits: that are set lower the version's.
+    chosen_by: side of the canary by which the version was chosen. Raises ComposeError."""
     content = version.content
     run = compose_run(content, values, {inner.ref: inner.content for inner in nested})
     lowered = content.limits
@@ -43,6 +45,7 @@ def build_request(
         **options,
         plan=Plan(steps=run.steps),
         workflow_steps=tuple(step.id for step in run.steps if step.id in run.fixed),
+        workflow_release=chosen_by,
         requester=claim,
         payload_sha256=payload_sha256,
     )

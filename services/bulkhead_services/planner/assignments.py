@@ -14,7 +14,7 @@ from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_item
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
-from bulkhead_contracts.plan import Approval, PlanAdopted, PlanNote, PlanStep
+from bulkhead_contracts.plan import JUDGE_ROLE, Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import (Failure, Result, Usage, digest_of)
 from bulkhead_contracts.retrieval import (AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested)
@@ -280,7 +280,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) ->
         inputs=inputs,
         tools=tools,
         notes=step.notes[-16:],
-        check=state.check,
+        check=state.check and plan_step.role != JUDGE_ROLE,
         final=plan_step.id == state.final_step_id,
         output=state.output if state.output != DRAFT else None,
         deadline_unix_ms=step.deadline_unix_ms,

@@ -5,7 +5,7 @@ In: the state of a task, and why it or a step ends. Out: `StepEnded` to the gate
 carries out, to the gateway of each.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace, standing
 from bulkhead.flow.answered import DoneStep, settle_task_answer
@@ -32,7 +32,7 @@ def end_task(
     if status == "succeeded" and state.steps:
         result = _result_of_task(state)
     claims = task_claims(state.grant)
-    release, asker = release_and_asker(claims)
+    releases = releases_of(claims)
     ended = TaskEnded(
         status=status,
         failure=failure,
@@ -43,9 +43,8 @@ def end_task(
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=message.time_unix_ms,
         feature=claims.feature if claims is not None else "",
-        began_unix_ms=state.latest_unix_ms - state.limits.lifetime_ms if release else 0,
-        release=release,
-        asker=asker,
+        began_unix_ms=state.latest_unix_ms - state.limits.lifetime_ms if releases else 0,
+        **releases,
     )
     if failure is not None and failure.code not in HALTED_BY_BUDGET:
         # Streams in flight still cost money, and nobody waits for them any more.
@@ -58,9 +57,12 @@ def end_task(
     return Transition(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
 
 
-def release_and_asker(claims: TaskGrant | None) -> tuple[str, str]:
-    """Release that a task keeps, and a digest of who asked for it; both "" of a task without a release."""
-    return (claims.release, claims.asker) if claims is not None and claims.release else ("", "")
+def releases_of(claims: TaskGrant | None) -> dict[str, Any]:
+    """Releases of prompts and of the workflow that a task keeps, and a digest of who asked for it; nothing of a task
+    without any."""
+    if claims is None or not (claims.release or claims.workflow_release):
+        return {}
+    return {"release": claims.release, "workflow_release": claims.workflow_release, "asker": claims.asker}
 
 
 def _result_of_task(state: PlannerState) -> Result | None:

@@ -20,15 +20,8 @@ from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner.assignments import adopt_plan, assign_ready_steps, handed_on_result, skip_steps
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
-from bulkhead_services.planner.ending import (
-    STOPPED_BY_BUDGET,
-    TASK_TIMER,
-    cancel_step,
-    end_task,
-    release_and_asker,
-    step_ended,
-)
-from bulkhead_services.planner.state import Pause, PlannerState, may_change_outside
+from bulkhead_services.planner.ending import (STOPPED_BY_BUDGET, TASK_TIMER, cancel_step, end_task, release_and_asker, releases_of, step_ended)
+from bulkhead_services.planner.state import (Pause, PlannerState, may_change_outside)
 from bulkhead_services.planner.step_table import StepState
 
 DRAFT_TIMER = "draft-again-"
@@ -74,10 +67,8 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         approve_plan=body.approve_plan,
         retrievals_ahead=body.retrievals_ahead,
     )
-    release, asker = release_and_asker(task_claims(state.grant))
-    begun = TaskAccepted(
-        deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out, release=release, asker=asker
-    )
+    releases = releases_of(task_claims(state.grant))
+    begun = TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out, **releases)
     accepted = Send("gateway", begun), SetTimer(TASK_TIMER, until)
     if body.plan is None:
         return request_draft(state, message, ()).preceded_by(*accepted)

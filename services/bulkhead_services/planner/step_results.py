@@ -13,7 +13,7 @@ from bulkhead.plans.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
-from bulkhead_contracts.plan import ApprovalQuestion
+from bulkhead_contracts.plan import JUDGE_ROLE, ApprovalQuestion
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
@@ -129,7 +129,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
             ended = step_ended(state, step, "failed", (excess,), None, body.usage)
             return _give_up(state, message, step, (excess,)).preceded_by(ended)
         return assign_ready_steps(maps.open_map(state, step, body.items, item_bytes), message)
-    if state.check and step.plan_step.kind != "noop":
+    is_judge = step.plan_step.role == JUDGE_ROLE and step.plan_step.kind != "noop"
+    if state.check and step.plan_step.kind != "noop" and not is_judge:
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
     if step.plan_step.action == "validate" and body.reasons:
@@ -150,6 +151,8 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
     if step.plan_step.action in WITHOUT_MODEL or step.plan_step.gate is not None:
         # Not what the worker says: what it hands on was judged where it was made.
         result = handed_on_result(state, step)
+    elif is_judge:
+        pass  # The one gate that names it reads it, and what the gate hands on was judged where it was made.
     elif step.plan_step.action not in PLAN_CALLS and state.check:
         result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
     elif step.plan_step.kind != "noop":
@@ -166,7 +169,8 @@ def _is_informed(step: StepState, body: StepFinished) -> bool:
     if step.item is not None:
         return body.items == step.item.index
     if plan_step.action == "validate" and plan_step.gate is not None:
-        return bool(body.reasons) or body.chosen == (plan_step.gate.of,)
+        judge = plan_step.gate.judge
+        return bool(body.reasons) or body.chosen == (plan_step.gate.of, *((judge.step,) if judge is not None else ()))
     return plan_step.action != "branch" or bool(body.chosen)
 
 
@@ -254,8 +258,8 @@ def _with_notes(step: StepState, reasons: tuple[str, ...]) -> StepState:
 def _repeat_gated_step(
     state: PlannerState, message: InboxMessage, gate_step: StepState, reasons: tuple[str, ...], usage: Usage
 ) -> Transition[PlannerState]:
-    """A gate did not let a result pass: the step that made it runs again, or a person is asked, as the gate says; else
-    the plan fails.
+    """A gate did not let a result pass: the step that made it runs again, and then its judge, or a person is asked, as
+    the gate says; else the plan fails, or by a judge's advice alone goes on.
 
     Nothing else builds on a step that runs again: the plan's check sees to it."""
     gate, ended = gate_step.plan_step.gate, step_ended(state, gate_step, "rejected", reasons, None, usage)
@@ -267,12 +271,20 @@ def _repeat_gated_step(
         asking = gate_step.plan_step.model_copy(update={"question": question})
         state = state.with_step(replace(gate_step, plan_step=asking, status="waiting"))
         return assign_ready_steps(state, message).preceded_by(ended)
-    if gate is None or gated is None or gate.on_fail != "retry" or gate_step.attempt > gate.retries:
+    judging = state.step(gate.judge.step) if gate is not None and gate.judge is not None else None
+    repeated = [step for step in (gated, judging) if step is not None]
+    may_retry = gate is not None and gate.on_fail == "retry" and gate_step.attempt <= gate.retries
+    if gated is None or not may_retry or not all(_may_repeat(state, message, step) for step in repeated):
+        if gate is not None and gate.judge is not None and gate.judge.uncertified == "advise":
+            text = f"the judge did not let it pass, which is advice: {'; '.join(reasons_for_people(state, reasons))}"
+            result = _mark_result(_handed_on_result(state, gate_step), text)
+            return _accept_result(state, message, gate_step, result, usage, reasons)
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
-    if not _may_repeat(state, message, gated):
-        return _give_up(state, message, gate_step, reasons).preceded_by(ended)
-    waiting = _with_notes(replace(gated, status="waiting", result=None, standby=None), reasons)
-    state = state.with_step(waiting).with_step(replace(gate_step, status="waiting"))
+    state = state.with_step(_with_notes(replace(gated, status="waiting", result=None, standby=None), reasons))
+    if judging is not None:
+        # Anew, and not told what it said before: it would say it again.
+        state = state.with_step(replace(judging, status="waiting", result=None))
+    state = state.with_step(replace(gate_step, status="waiting"))
     return assign_ready_steps(state, message).preceded_by(ended)
 
 

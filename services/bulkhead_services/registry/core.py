@@ -28,7 +28,7 @@ from bulkhead_contracts.prompt import (
     version_name,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.workflow import WorkflowActRequested
+from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowRelease
 
 DAY_MS = 24 * 3600 * 1000
 MOVING_MODEL = re.compile(r"(?:^|[-_:./@])(?:latest|auto|newest|stable|current)(?:$|[-_:./@])", re.I)
@@ -36,6 +36,7 @@ STRUCTURED_PROMPTS = ("planner.", "checker.")
 """Prompts that ask for a plan or a verdict."""
 Versions = Mapping[tuple[str, int], PromptVersion]
 """Versions by prompt and number."""
+Release = PromptRelease | WorkflowRelease
 
 
 def judge_content(request: PromptPublishRequested, known: Mapping[str, Any]) -> Failure | None:
@@ -134,24 +135,32 @@ def plan_release(
     return release
 
 
-def plan_rollback(standing: PromptRelease, watch: CanaryWatch, now_unix_ms: int) -> PromptRelease:
-    """The next release of a label whose canary has regressed: what stood beside the canary, and nothing else."""
-    cause = f"{watch.label}/{watch.began}/{standing.number}/regressed"
+def plan_rollback(standing: Release, watch: CanaryWatch, now_unix_ms: int) -> Release:
+    """The next release of a label or workflow whose canary has regressed: what stood beside the canary, and nothing
+    else."""
+    cause = f"{watch.name}/{watch.began}/{standing.number}/regressed"
+    fields: dict[str, Any] = {
+        "number": standing.number + 1,
+        "rolled_back": watch,
+        "person": REGISTRY,
+        "role": REGISTRY,
+        "act": f"canary-{standing.number}",
+        "act_sha256": hashlib.sha256(cause.encode()).hexdigest(),
+        "moved_unix_ms": now_unix_ms,
+    }
+    if isinstance(standing, WorkflowRelease):
+        names = f"{standing.workflow}.{standing.canary.number}" if standing.canary is not None else ""
+        return WorkflowRelease(workflow=standing.workflow, reason=_reason_of_rollback(names, watch), **fields)
     names = ", ".join(_version_names(standing.canary.prompts)) if standing.canary is not None else ""
     release = PromptRelease(
-        label=standing.label,
-        number=standing.number + 1,
-        prompts=standing.prompts,
-        rolled_back=watch,
-        reason=f"the canary of {names} does worse: {watch.reason}"[: bounds.MAX_REASON_CHARS],
-        person=REGISTRY,
-        role=REGISTRY,
-        act=f"canary-{standing.number}",
-        act_sha256=hashlib.sha256(cause.encode()).hexdigest(),
-        moved_unix_ms=now_unix_ms,
+        label=standing.label, prompts=standing.prompts, reason=_reason_of_rollback(names, watch), **fields
     )
     is_too_large = len(release.model_dump_json().encode()) > bounds.MAX_RELEASE_BYTES
     return release.model_copy(update={"rolled_back": None}) if is_too_large else release
+
+
+def _reason_of_rollback(names: str, watch: CanaryWatch) -> str:
+    return f"the canary of {names} does worse: {watch.reason}"[: bounds.MAX_REASON_CHARS]
 
 
 def plan_trial(

@@ -28,6 +28,7 @@ from bulkhead_contracts.evaluation import (
     EvaluationsRequested,
 )
 from bulkhead_contracts.prompt import (
+    OF_WORKFLOW,
     TRIAL,
     CanaryWatch,
     PromptPublishReplied,
@@ -56,6 +57,7 @@ from bulkhead_services.registry.core import (
 from bulkhead_services.registry.evaluations import EvaluationRegistry
 from bulkhead_services.registry.reviews import ReviewDates
 from bulkhead_services.registry.watch.reader import CanaryWatcher
+from bulkhead_services.registry.watch.releases import WatchedReleases, subject_of
 from bulkhead_services.registry.workflows import WorkflowRegistry
 
 log = Log("registry")
@@ -81,9 +83,6 @@ class PromptRegistry(EdgeComponent):
         self._prompts = prompts
         self._shipped = {shipped.id: shipped for shipped in prompts.newest_of_each()}
         self._labels = ReleaseLabels(context.bus)
-        self._watcher = CanaryWatcher(
-            context.bus, self._labels, context.clock, self._read_release, self.drop_canary, canary_tasks
-        )
         self._evaluations = EvaluationRegistry(
             context,
             self._labels,
@@ -93,7 +92,11 @@ class PromptRegistry(EdgeComponent):
             put_once=self._put_once,
             read_version=self._read_version,
         )
-        self._workflows = WorkflowRegistry(context, quotas, tools, put_once=self._put_once, check_word=self._check_word)
+        self._workflows = WorkflowRegistry(
+            context, quotas, tools, put_once=self._put_once, check_word=self._check_word, find_watch=self._find_watch
+        )
+        self._watched = WatchedReleases(self._labels, self._workflows.ledger, self._read_release)
+        self._watcher = CanaryWatcher(context.bus, self._watched, context.clock, self.drop_canary, canary_tasks)
         self.reviews = ReviewDates(self._labels, self._read_version, context.clock)
         self.rpc: RpcTable = {
             PromptsRequested: self.on_prompts_requested,
@@ -250,16 +253,21 @@ class PromptRegistry(EdgeComponent):
     async def drop_canary(self, tenant: str, watch: CanaryWatch) -> None:
         """Let what stands beside a canary that has regressed stand alone. Where another move is first, or another
         replica, the next look shows what is left to do. Raises BusError."""
-        standing = self._labels.find_newest(tenant, watch.label)
+        standing = self._watched.find_newest(tenant, watch.name)
         if standing is None or standing.canary is None or standing.canary.began != watch.began:
             return
         release = plan_rollback(standing, watch, self._context.clock())
-        subject = subjects.release_subject(tenant, release.label, release.number)
+        subject = subject_of(tenant, release)
         ack = await self._publish_once(subject, release.model_dump_json().encode(), release.act)
         # Told by the one replica that stored it.
         if ack is not None and not ack.duplicate:
-            metrics.canary_rollbacks.add(1, {names.LABEL: release.label, names.KIND: watch.metric})
+            metrics.canary_rollbacks.add(1, {names.LABEL: watch.name, names.KIND: watch.metric})
             log.warning("canary_rolled_back", tenant=tenant, release=release.ref, reason=release.reason)
+
+    async def _find_watch(self, tenant: str, workflow: str) -> CanaryWatch | None:
+        """The canary of a workflow as it stands now. Raises BusError."""
+        await self._watcher.match_canaries()
+        return next(iter(self._watcher.list_canaries(tenant, OF_WORKFLOW + workflow)), None)
 
     def _check_word(
         self,

@@ -13,6 +13,8 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.workflow import (
     WorkflowAction,
     WorkflowActRequested,
+    WorkflowCanary,
+    WorkflowRelease,
     WorkflowRow,
     WorkflowTransition,
     WorkflowVersion,
@@ -101,6 +103,59 @@ def plan_transition(
         person=signed_word.person,
         role=signed_word.role,
         via=signed_word.via,
+        act=request.act,
+        act_sha256=request.act_sha256,
+        moved_unix_ms=now_unix_ms,
+    )
+
+
+def plan_canary(
+    request: WorkflowActRequested,
+    row: WorkflowRow,
+    published: WorkflowRow | None,
+    standing: WorkflowRelease | None,
+    number: int,
+    signed_word: ApprovalGrant,
+    now_unix_ms: int,
+) -> WorkflowRelease | Failure:
+    """The release of this number, which gives a share of the runs to an approved version, or ends that. standing: the
+    one whose canary stands."""
+    assert request.canary is not None
+    name, percent = f"{row.workflow}.{row.number}", request.canary.percent
+    if request.action != "publish" or request.sha256 != row.sha256:
+        reason = f"a canary is published, by the digest of {name}, {row.sha256[:12]}"
+        return Failure.from_text("other_digest", reason, f"look at `bulkhead workflows show {name}` again")
+    canary = standing.canary if standing is not None else None
+    if canary is not None and canary.number != row.number:
+        reason = f"a canary stands, of {row.workflow}.{canary.number}"
+        hint = f"publish it, or `bulkhead workflows canary stop {row.workflow}`"
+        return Failure.from_text("canary_stands", reason, hint)
+    if not percent and canary is None:
+        reason = f"{name} has no canary"
+        return Failure.from_text("no_canary", reason, "nothing is left to do")
+    if percent and (row.state != "approved" or published is None or published.number > row.number):
+        beside = f"{row.workflow}.{published.number} is published" if published is not None else "nothing is published"
+        reason = f"{name} is {describe_state(row)} and {beside}; a canary is approved, and newer than the published one"
+        return Failure.from_text("wrong_state", reason, _next_step(row))
+    if canary is not None and canary.percent == percent:
+        return Failure.from_text("nothing_changes", f"{name} has {percent} % of the runs", "nothing is left to do")
+    if percent and canary is None:
+        assert published is not None
+        canary = WorkflowCanary(
+            number=row.number,
+            facts=len(row.transitions),
+            published=published.number,
+            percent=percent,
+            sticky_by=request.canary.sticky_by,
+            began=number,
+        )
+    return WorkflowRelease(
+        workflow=row.workflow,
+        number=number,
+        canary=canary.model_copy(update={"percent": percent}) if canary is not None and percent else None,
+        reason=request.reason,
+        person=signed_word.person,
+        role=signed_word.role,
         act=request.act,
         act_sha256=request.act_sha256,
         moved_unix_ms=now_unix_ms,

@@ -15,23 +15,26 @@ from bulkhead.workflows.compose import compose_run, list_workflow_problems, plai
 from bulkhead.workflows.ledger import VersionRecord, WorkflowLedger
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant
+from bulkhead_contracts.prompt import CanaryWatch
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.workflow import (
     WorkflowActReplied,
     WorkflowActRequested,
+    WorkflowRelease,
     WorkflowRow,
     WorkflowsReplied,
     WorkflowsRequested,
     WorkflowVersion,
 )
-from bulkhead_services.registry.core import DAY_MS, judge_repeat
+from bulkhead_services.registry.core import DAY_MS, judge_rate, judge_repeat
 from bulkhead_services.registry.workflow_rules import (
     as_listed,
     describe_state,
     fit_rows,
     judge_role,
     make_version,
+    plan_canary,
     plan_transition,
     shorten_history,
     without_values,
@@ -47,7 +50,7 @@ MAX_ANSWER_BYTES = bounds.MAX_MESSAGE_BYTES - 32 * 1024
 
 class WorkflowRegistry:
     """Workflows of all tenants. tools: those that ship or come with packs, of which a check knows more than the name.
-    put_once, check_word: of the registry."""
+    put_once, check_word: of the registry. find_watch: the canary of a tenant's workflow, as it does."""
 
     def __init__(
         self,
@@ -57,9 +60,10 @@ class WorkflowRegistry:
         *,
         put_once: Callable[[str, bytes, str], Awaitable[bool]],
         check_word: Callable[[ReceivedMessage, WorkflowActRequested], ApprovalGrant | Failure],
+        find_watch: Callable[[str, str], Awaitable[CanaryWatch | None]],
     ) -> None:
         self._context, self._quotas, self._tools = context, quotas, {tool.name: tool for tool in tools}
-        self._put_once, self._check_word = put_once, check_word
+        self._put_once, self._check_word, self._find_watch = put_once, check_word, find_watch
         self.ledger = WorkflowLedger(context.bus)
 
     async def on_act_requested(self, message: ReceivedMessage) -> WorkflowActReplied:
@@ -73,15 +77,18 @@ class WorkflowRegistry:
             return self._refuse_act(message, signed_word)
         try:
             await self.ledger.read_new()
-            store = self._store_draft if request.action == "draft" else self._store_transition
-            record = await store(tenant, request, signed_word)
+            if request.canary is not None:
+                record = await self._store_canary(tenant, request, signed_word)
+            else:
+                store = self._store_draft if request.action == "draft" else self._store_transition
+                record = await store(tenant, request, signed_word)
         except BusError as error:
             record = _broker_unavailable(error)
         if isinstance(record, Failure):
             return self._refuse_act(message, record)
         row = record.row
         log.warning("workflow_moved", tenant=tenant, workflow=row.workflow, number=row.number, state=row.state)
-        return WorkflowActReplied(row=without_values(row))
+        return WorkflowActReplied(row=self._with_canary(tenant, without_values(row)))
 
     async def on_workflows_requested(self, message: ReceivedMessage) -> WorkflowsReplied:
         """Workflows that there are, or one version with all that it nests."""
@@ -106,14 +113,26 @@ class WorkflowRegistry:
             published = self.ledger.find_published(tenant, name)
             if published is not None and published not in newest:
                 newest.append(published)
-            rows += [as_listed(record.row) for record in newest]
+            rows += [self._with_canary(tenant, as_listed(record.row)) for record in newest]
         return rows
+
+    def _with_canary(self, tenant: str, row: WorkflowRow) -> WorkflowRow:
+        """The row with the canary that stands of it."""
+        release = self.ledger.find_canary(tenant, row.workflow)
+        canary = release.canary if release is not None else None
+        return row.model_copy(update={"canary": canary}) if canary is not None and canary.number == row.number else row
 
     async def _answer_version(self, tenant: str, request: WorkflowsRequested) -> WorkflowsReplied:
         """A version with its history. Raises BusError."""
         name, versions = request.workflow, self.ledger.list_versions(tenant, request.workflow)
         newest = self.ledger.find_published(tenant, name) or next(iter(versions), None)
         record = self.ledger.find_version(tenant, name, request.number) if request.number else newest
+        release, chosen_by = self.ledger.find_canary(tenant, name), ""
+        if request.run and not request.number and release is not None:
+            chosen_by = release.ref_for(request.run, request.requester.person)
+        is_canary = chosen_by.endswith(".canary")
+        if is_canary and release is not None and release.canary is not None:
+            record = self.ledger.find_version(tenant, name, release.canary.number)
         version = await self.ledger.read_version(tenant, name, record.row.number) if record is not None else None
         if record is None or version is None:
             name_of_missing = f"{name}.{request.number}" if request.number else name
@@ -127,23 +146,34 @@ class WorkflowRegistry:
             return WorkflowsReplied(
                 failure=Failure.from_text("bad_workflow", str(error), "nest fewer and smaller ones")
             )
-        if request.runnable and (failure := self._judge_published(tenant, version.ref, record, nested)) is not None:
+        failure = self._judge_published(tenant, version.ref, record, nested, is_canary=is_canary)
+        if request.runnable and failure is not None:
             return WorkflowsReplied(failure=failure)
         sizes = [len(inner.model_dump_json().encode()) for inner in (version, *nested.values())]
         left_bytes = MAX_ANSWER_BYTES - sum(sizes)
-        row = without_values(record.row)
+        row = self._with_canary(tenant, without_values(record.row))
         if (size := len(row.model_dump_json().encode())) > left_bytes:
             row = shorten_history(row)
             size = len(row.model_dump_json().encode())
-        others = [as_listed(other.row) for other in versions[:MAX_LISTED] if other is not record]
+        others = [
+            self._with_canary(tenant, as_listed(other.row)) for other in versions[:MAX_LISTED] if other is not record
+        ]
         rows = sorted((row, *fit_rows(others, left_bytes - size)), key=lambda row: -row.number)
-        return WorkflowsReplied(rows=tuple(rows), version=version, nested=tuple(nested.values()))
+        return WorkflowsReplied(
+            rows=tuple(rows),
+            version=version,
+            nested=tuple(nested.values()),
+            release=None if request.runnable else self.ledger.find_release(tenant, name),
+            watch=None if request.runnable else await self._find_watch(tenant, name),
+            chosen_by=chosen_by,
+        )
 
     def _judge_published(
-        self, tenant: str, ref: str, record: VersionRecord, nested: Mapping[str, WorkflowVersion]
+        self, tenant: str, ref: str, record: VersionRecord, nested: Mapping[str, WorkflowVersion], *, is_canary: bool
     ) -> Failure | None:
-        """Reason for which a version may not run; None when it and all that it nests are published."""
-        if record.row.state == "published":
+        """Reason for which a version may not run; None when it and all that it nests are published. is_canary: it runs
+        for its share, approved."""
+        if is_canary or record.row.state == "published":
             return self._judge_nested(tenant, ref, nested)
         reason = f"{ref} is {describe_state(record.row)}, and only a published version runs"
         hint = f"`bulkhead workflows show {record.row.workflow}` says how far it is"
@@ -224,11 +254,7 @@ class WorkflowRegistry:
         if isinstance(fact, Failure):
             return fact
         if request.action == "publish":
-            version = await self.ledger.read_version(tenant, request.workflow, request.number)
-            assert version is not None
-            # Tools of the tenant, and versions that it nests, may have gone since it was drafted.
-            failure = await self._judge_content(tenant, version)
-            failure = failure or self._judge_nested(tenant, name, await self.ledger.read_nested(tenant, version))
+            failure = await self._judge_runnable(tenant, request.workflow, request.number)
             if failure is not None:
                 return failure
         if request.schedule is not None:
@@ -241,6 +267,54 @@ class WorkflowRegistry:
             return Failure.from_text("wrong_state", reason, "look at it again, and do it again if it is still wanted")
         await self.ledger.read_new()
         return self.ledger.find_version(tenant, request.workflow, request.number) or record
+
+    async def _store_canary(
+        self, tenant: str, request: WorkflowActRequested, signed_word: ApprovalGrant
+    ) -> VersionRecord | Failure:
+        """The version after a canary of it began, got another share, or ended. Raises BusError."""
+        name, now_unix_ms = request.workflow, self._context.clock()
+        record, newest = self.ledger.find_version(tenant, name, request.number), self.ledger.find_release(tenant, name)
+        if record is None:
+            hint = "`bulkhead workflows list` shows those that there are"
+            return Failure.from_text("unknown_workflow", f"there is no {name}.{request.number}", hint)
+        if newest is not None and newest.act == request.act:
+            return judge_repeat(newest.act_sha256, request) or record
+        published, standing = self.ledger.find_published(tenant, name), self.ledger.find_canary(tenant, name)
+        number = newest.number + 1 if newest is not None else 1
+        row = published.row if published is not None else None
+        release = plan_canary(request, record.row, row, standing, number, signed_word, now_unix_ms)
+        if isinstance(release, Failure):
+            return release
+        if release.canary is not None:
+            failure = await self._judge_runnable(tenant, name, request.number)
+            failure = failure or await self._judge_count(tenant, release, is_new=standing is None)
+            if failure is not None:
+                return failure
+        subject = subjects.workflow_subject(tenant, name, 0, number)
+        if not await self._put_once(subject, release.model_dump_json().encode(), request.act):
+            reason = f"the canary of {name} was changed by somebody else at this very moment"
+            return Failure.from_text("wrong_state", reason, "look at it again, and do it again if it is still wanted")
+        await self.ledger.read_new()
+        return record
+
+    async def _judge_runnable(self, tenant: str, name: str, number: int) -> Failure | None:
+        """Reason for which no run of a version can begin: tools of the tenant, and versions that it nests, may have
+        gone since it was drafted. Raises BusError."""
+        version = await self.ledger.read_version(tenant, name, number)
+        assert version is not None
+        failure = await self._judge_content(tenant, version)
+        return failure or self._judge_nested(tenant, version.ref, await self.ledger.read_nested(tenant, version))
+
+    async def _judge_count(self, tenant: str, release: WorkflowRelease, *, is_new: bool) -> Failure | None:
+        """Reason for which a canary does not begin or change: too many stand, or were changed. Raises BusError."""
+        if is_new and sum(owner == tenant for owner, _ in self.ledger.list_canaries()) >= bounds.MAX_RELEASE_LABELS:
+            reason = f"the tenant has {bounds.MAX_RELEASE_LABELS} canaries of workflows, and may have no more"
+            return Failure.from_text("too_many_labels", reason, "end one of them")
+        if (number := release.number - bounds.MAX_PROMPT_ACTS_A_DAY) < 1:
+            return None
+        subject = subjects.workflow_subject(tenant, release.workflow, 0, number)
+        stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
+        return judge_rate(stored.time_unix_ms, release.moved_unix_ms, release.workflow) if stored is not None else None
 
     async def _judge_schedule(
         self, tenant: str, request: WorkflowActRequested, values: Mapping[str, str]

@@ -18,7 +18,7 @@ from bulkhead_contracts.approval import APPROVING_ROLES, ApprovalGrant, Signatur
 from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
-from bulkhead_contracts.plan import ASK_PERSON, WORKER_ROLE, Delegation, RoleSpec
+from bulkhead_contracts.plan import ASK_PERSON, JUDGE_ROLE, WORKER_ROLE, Delegation, RoleSpec
 from bulkhead_contracts.prompt import TRIAL
 from bulkhead_contracts.prompt.gate_policy import GatePolicy
 from bulkhead_contracts.push_policy import PushPolicy
@@ -85,7 +85,7 @@ class GrantPolicies:
     tools: Mapping[str, ToolSpec]
     unavailable: frozenset[str] = frozenset()
     built_in: frozenset[str] = frozenset()
-    worker_roles: frozenset[str] = frozenset({WORKER_ROLE})
+    worker_roles: frozenset[str] = frozenset({WORKER_ROLE, JUDGE_ROLE})
     max_age_ms: int = 600_000
     max_ahead_ms: int = 60_000
 
@@ -205,6 +205,7 @@ def _build_grant(
         origin=request.origin,
         feature=request.feature,
         workflow=request.workflow,
+        workflow_release=request.workflow_release,
         constraints=_held_constraints(policy, request, names),
         delegated=_delegations_of(policies, policy, request),
     )
@@ -446,7 +447,7 @@ def policies_from(
             reason = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
             raise TenantsFileError(f"{reason}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
-    return GrantPolicies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE}, **skew)
+    return GrantPolicies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE, JUDGE_ROLE}, **skew)
 
 
 # Roles whose steps are carried out elsewhere

@@ -5,7 +5,7 @@ pass, or the steps that a branch begins; the planner, which reads no content, ro
 """
 
 from bulkhead.flow import InboxMessage, Send, Transition
-from bulkhead.plans.gates import choose_steps, list_gate_reasons
+from bulkhead.plans.gates import choose_steps, list_gate_reasons, list_judge_reasons
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
@@ -34,7 +34,10 @@ def look_at_result(state: WorkerState, message: InboxMessage, attempt: StepAttem
         return fail_attempt(state, attempt, Failure.from_text("input_too_large", reason, "have a step shorten it"))
     reasons: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
-    if step.gate is not None:
+    judge = step.gate.judge if step.gate is not None else None
+    if judge is not None:
+        reasons = list_judge_reasons(judge, text)
+    elif step.gate is not None:
         reasons = list_gate_reasons(step.gate, text, is_citing=bool(result.citations))
     elif step.branch is not None:
         steps = choose_steps(step.branch, text)
@@ -42,14 +45,17 @@ def look_at_result(state: WorkerState, message: InboxMessage, attempt: StepAttem
             return fail_attempt(state, attempt, steps)
         chosen = steps
     if not reasons and not chosen:
-        # A worker that knows neither gates nor branches would say nothing, too.
+        # A worker that knows neither gates nor branches would say nothing, too; one that knows no judges not theirs.
         chosen = tuple(looked_at.of for looked_at in (step.gate, step.branch) if looked_at is not None)
+        chosen += (judge.step,) if judge is not None else ()
     finished = StepFinished(**identity_of(body), result=Result(), reasons=reasons, chosen=chosen)
     return Transition(state.without_attempt(attempt), (Send("planner", finished),))
 
 
 def _looked_at_result(body: StepAssigned) -> Result | None:
-    """The result that a gate or a branch looks at; None of any other step."""
-    looked_at = body.step.gate or body.step.branch
-    rows = (row.result for row in body.inputs if looked_at is not None and row.step_id == looked_at.of)
-    return next(rows, None)
+    """The result that a gate or a branch looks at, with a judge that judge's verdict; None of any other step."""
+    gate, looked_at = body.step.gate, body.step.gate or body.step.branch
+    step_id = looked_at.of if looked_at is not None else ""
+    if gate is not None and gate.judge is not None:
+        step_id = gate.judge.step
+    return next((row.result for row in body.inputs if row.step_id == step_id), None)

@@ -1,7 +1,7 @@
 """Which role a request asks for, and its reply. Enters: a request body. Leaves: `Reply`.
 
 The role follows from the response schema: one with `steps` asks for a plan, one with `verdict` for a judgement; every
-other request is the worker's.
+other request is the worker's, or a gate's judge's, whose prompt says so.
 """
 
 import json
@@ -19,6 +19,8 @@ from bulkhead_infra.offline_model.roles.planning import make_plan
 from bulkhead_infra.offline_model.text import MARKER, overlap, stems
 
 OVERLAP_MIN = 0.5
+GATE_JUDGE = "You judge one result for a gate"
+"""The beginning of the shipped prompt `worker.gate_judge`, whose answer has no schema in the request."""
 HONEST = re.compile(rf"^(?:{NOTHING}|The tool \w+ did not work)|(?i:\bno answer\b|\bdocuments do not (?:say|hold)\b)")
 FRAME_WORDS = stems(
     "amount comes passages differ later effective date prevails first holds exception applies case meets terms force "
@@ -54,6 +56,8 @@ def reply_to(request: Mapping[str, Any]) -> Reply:
         foresees = '"calls"' in json.dumps(response_schema(request))
         answer = make_plan(prompt, foresees=foresees) if role == "plan" else judge_answer(prompt)
         return Reply(role, json.dumps(answer, ensure_ascii=False))
+    if prompt.instruction.startswith(GATE_JUDGE):
+        return Reply(role, json.dumps(judge_input(prompt)))
     turn = working.read_turn(prompt, calling.offered_tools(request))
     calls = _chosen_calls(request, working.next_calls(turn), turn)
     if calls:
@@ -71,6 +75,15 @@ def _chosen_calls(request: Mapping[str, Any], calls: list[Call], turn: working.T
         return [call for call in calls if call.name in turn.offered]
     fitting = [call for call in calls if call.name == named]
     return fitting or [calling.make_call(named, **calling.fill_arguments(turn.offered[named], turn.task))]
+
+
+def judge_input(prompt: Prompt) -> dict[str, Any]:
+    """The verdict on the `input` part for a gate: it passes where each of its lines states something."""
+    lines = [line for line in prompt.text("input").splitlines() if line.strip()]
+    lacking = [MARKER.sub("", line).strip(" .")[:200] for line in lines if HONEST.search(line)]
+    share = round(1 - len(lacking) / len(lines), 3) if lines else 0.0
+    reasons = [f"It does not state what is asked for: {line}." for line in lacking[:8]] or ["Each line says something."]
+    return {"verdict": "pass" if lines and not lacking else "fail", "score": share, "reasons": reasons}
 
 
 def judge_answer(prompt: Prompt) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions, WrittenBy
 from bulkhead_contracts.tool import TrialSource
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields
-from bulkhead_contracts.workflow import ParameterValues, WorkflowContent, WorkflowSchedule
+from bulkhead_contracts.types import (Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields)
+from bulkhead_contracts.workflow import (ParameterValues, WorkflowContent, WorkflowSchedule, WorkflowShare)
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -459,7 +459,7 @@ class WorkflowSubmission(Contract):
 
 class WorkflowActSubmission(Contract):
     """Body of POST /v1/workflows/{workflow}/versions/{number}: what happens to a version. sha256: of the version that
-    was read. schedule: with the action `schedule` alone."""
+    was read. schedule: with the action `schedule` alone. canary: with `publish`, for a share of the runs alone."""
 
     model_config = STRICT
 
@@ -467,6 +467,7 @@ class WorkflowActSubmission(Contract):
     sha256: Sha256
     reason: ReasonInput
     schedule: WorkflowSchedule | None = None
+    canary: WorkflowShare | None = None
 
 
 class RunSubmission(Contract):

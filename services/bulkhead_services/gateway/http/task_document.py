@@ -164,6 +164,7 @@ async def describe_task(
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         fork_of=_fork_of(view),
         release=release_of(view),
+        workflow_release=view.ended.workflow_release if view.ended is not None else "",
         ratings=describe_ratings(view.ratings, reader),
         events_url=f"/v1/tasks/{feed.task}/events",
         **(request.pick_options() if request else {}),

@@ -98,11 +98,12 @@ class _ArmSums:
 
 
 class CanaryFold:
-    """One canary. began: number of the release that began it; propose_after: least tasks of the canary before it is
-    proposed to promote it. shares: of the canary, from 0 to 1, by the number of the release."""
+    """One canary. name: its label, or `workflow:weekly-report`. began: number of the release that began it;
+    propose_after: least tasks of the canary before it is proposed to promote it. shares: of the canary, from 0 to 1, by
+    the number of the release."""
 
-    def __init__(self, label: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
-        self.label, self.began, self._sticky_by, self._propose_after = label, began, sticky_by, propose_after
+    def __init__(self, name: str, began: int, sticky_by: StickyBy, propose_after: int) -> None:
+        self._name, self.began, self._sticky_by, self._propose_after = name, began, sticky_by, propose_after
         self.shares: dict[int, float] = {}
         self._tests: dict[CanaryMetric, SequentialTest] = {metric: SequentialTest() for metric in DECIDING}
         self._quantiles = {metric: RunningQuantile() for metric in MEASURED}
@@ -304,8 +305,10 @@ class CanaryFold:
     def _build_watch(self, verdict: str, metric: CanaryMetric | None) -> CanaryWatch:
         ratings = self._compare_ratings()
         canary, rest = (self._arms[side].as_arm(ratings.tasks[side], ratings.bad[side]) for side in (0, 1))
+        kind, _, workflow = self._name.partition(":")
         return CanaryWatch(
-            label=self.label,
+            label=kind,
+            workflow=workflow,
             began=self.began,
             canary=canary,
             rest=rest,

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from bulkhead.bus.port import Bus, BusError, StoredMessage
-from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import Unreadable
@@ -17,13 +16,14 @@ from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts import subjects
-from bulkhead_contracts.prompt import CanaryWatch, DriftAlarm, PromptRelease
+from bulkhead_contracts.prompt import OF_WORKFLOW, CanaryWatch, DriftAlarm
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import Progressed, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
 from bulkhead_services.registry.core import DAY_MS
 from bulkhead_services.registry.watch.canary import CanaryFold, ComparedTask
 from bulkhead_services.registry.watch.drift import DriftFold
+from bulkhead_services.registry.watch.releases import WatchedReleases
 
 log = Log("registry.watch")
 
@@ -36,24 +36,17 @@ POLL_S, IDLE_POLL_S, RETRY_S = 1.0, 5.0, 2.0
 CLOCKS_MS = 60_000
 """By which the broker's clock may be behind the registry's."""
 
-ReadRelease = Callable[[str, str, int], Awaitable[PromptRelease | None]]
 DropCanary = Callable[[str, CanaryWatch], Awaitable[None]]
 
 
 class CanaryWatcher:
-    """One replica's reader. read_release: of a tenant and label, by number; drop_canary: roll back what regressed."""
+    """One replica's reader. drop_canary: roll back what regressed."""
 
     def __init__(
-        self,
-        bus: Bus,
-        labels: ReleaseLabels,
-        clock: Callable[[], int],
-        read_release: ReadRelease,
-        drop_canary: DropCanary,
-        propose_after: int,
+        self, bus: Bus, releases: WatchedReleases, clock: Callable[[], int], drop_canary: DropCanary, propose_after: int
     ) -> None:
-        self._bus, self._labels, self._clock = bus, labels, clock
-        self._read_release, self._drop_canary, self._propose_after = read_release, drop_canary, propose_after
+        self._bus, self._releases, self._clock = bus, releases, clock
+        self._drop_canary, self._propose_after = drop_canary, propose_after
         self._canaries: dict[tuple[str, str], CanaryFold] = {}
         self._drift = DriftFold()
         self._after: int | None = None
@@ -70,9 +63,12 @@ class CanaryWatcher:
             await cancel_tasks(self._task)
 
     def list_canaries(self, tenant: str, label: str = "") -> tuple[CanaryWatch, ...]:
-        """Canaries of a tenant as they stand now, of one label or of all."""
-        rows = sorted(self._canaries.items())
-        return tuple(canary.report_watch() for (owner, name), canary in rows if owner == tenant and label in ("", name))
+        """Canaries of a tenant as they stand now, of one label or workflow, or of all labels."""
+        return tuple(
+            canary.report_watch()
+            for (owner, name), canary in sorted(self._canaries.items())
+            if owner == tenant and (name == label if label else not name.startswith(OF_WORKFLOW))
+        )
 
     def list_drifts(self, tenant: str) -> tuple[DriftAlarm, ...]:
         """Drift alarms of the last day."""
@@ -133,20 +129,18 @@ class CanaryWatcher:
     async def match_canaries(self) -> None:
         """Watch the canaries that stand now, and no others. Raises BusError."""
         async with self._matching:
-            await self._labels.read_new()
-            standing = {key: release for key, release in self._labels.list_standing() if release.canary is not None}
+            await self._releases.read_new()
+            standing = self._releases.list_canaries()
             for key in self._canaries.keys() - standing.keys():
                 del self._canaries[key]
             for key, release in standing.items():
                 assert release.canary is not None
                 watched = self._canaries.get(key)
                 if watched is None or watched.began != release.canary.began:
-                    watched = CanaryFold(
-                        release.label, release.canary.began, release.canary.sticky_by, self._propose_after
-                    )
+                    watched = CanaryFold(key[1], release.canary.began, release.canary.sticky_by, self._propose_after)
                     self._canaries[key] = watched
                 for number in range(max(watched.shares, default=watched.began - 1) + 1, release.number + 1):
-                    earlier = await self._read_release(*key, number)
+                    earlier = await self._releases.find_release(*key, number)
                     if earlier is not None and earlier.canary is not None:
                         watched.shares[number] = earlier.canary.percent / 100
 
@@ -154,7 +148,7 @@ class CanaryWatcher:
         """The last sequence before all that is watched, by the broker's clock. Raises BusError."""
         since_unix_ms = self._clock() - DAY_MS
         for key, canary in self._canaries.items():
-            first = await self._read_release(*key, canary.began)
+            first = await self._releases.find_release(*key, canary.began)
             if first is not None:
                 since_unix_ms = min(since_unix_ms, first.moved_unix_ms - CLOCKS_MS)
         newest = await self._bus.last(INBOX, "mesh.>")
@@ -207,35 +201,35 @@ class CanaryWatcher:
             return
         accepted = progress.accepted if isinstance(progress, Progressed) else progress
         assert isinstance(accepted, TaskAccepted)
-        if place := await self._find_place(stored, accepted.release, accepted.asker):
-            fold, compared = place
+        for fold, compared in await self._find_places(stored, accepted):
             fold.add_begin(compared, stored.time_unix_ms)
 
     async def _fold_end(self, stored: StoredMessage) -> None:
         if (ended := _read_body(stored)) is None:
             return
         assert isinstance(ended, TaskEnded)
-        if place := await self._find_place(stored, ended.release, ended.asker):
-            fold, compared = place
+        for fold, compared in await self._find_places(stored, ended):
             fold.add_end(compared, ended, stored.time_unix_ms)
         for alarm in self._drift.add_end(stored.tenant, stored.task, ended):
             log.warning("drift", tenant=stored.tenant, task=stored.task, feature=alarm.feature, signal=alarm.signal)
 
-    async def _find_place(
-        self, stored: StoredMessage, release: str, asker: str
-    ) -> tuple[CanaryFold, ComparedTask] | None:
-        """The canary that a task of a release is of, or stands beside. Raises BusError."""
-        if not release:
-            return None
-        label, number, *canary = release.split(".")
-        newest = self._labels.find_newest(stored.tenant, label)
-        if newest is None or int(number) > newest.number:
-            await self.match_canaries()  # It was released after the last look.
-        fold = self._canaries.get((stored.tenant, label))
-        share = fold.shares.get(int(number)) if fold is not None else None
-        if fold is None or share is None:
-            return None
-        return fold, ComparedTask(stored.task, asker, bool(canary), share)
+    async def _find_places(
+        self, stored: StoredMessage, body: TaskAccepted | TaskEnded
+    ) -> list[tuple[CanaryFold, ComparedTask]]:
+        """The canaries that a task is of, or stands beside: of its prompts, and of its workflow. Raises BusError."""
+        places = []
+        for prefix, release in (("", body.release), (OF_WORKFLOW, body.workflow_release)):
+            if not release:
+                continue
+            name, number, *canary = f"{prefix}{release}".split(".")
+            newest = self._releases.find_newest(stored.tenant, name)
+            if newest is None or int(number) > newest.number:
+                await self.match_canaries()  # It was released after the last look.
+            fold = self._canaries.get((stored.tenant, name))
+            share = fold.shares.get(int(number)) if fold is not None else None
+            if fold is not None and share is not None:
+                places.append((fold, ComparedTask(stored.task, body.asker, bool(canary), share)))
+        return places
 
     def _folds_of(self, tenant: str) -> list[CanaryFold]:
         return [fold for (owner, _), fold in self._canaries.items() if owner == tenant]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bulkhead.plans.gates import choose_steps, find_gate_problem, list_gate_reasons
-from bulkhead_contracts.plan import Branch, BranchCase, PropertyCheck, QualityGate
+from bulkhead.plans.gates import choose_steps, expand_judges, find_gate_problem, list_gate_reasons, list_judge_reasons
+from bulkhead_contracts.plan import Branch, BranchCase, GateJudge, PlanStep, PropertyCheck, QualityGate
 from bulkhead_contracts.result import Failure
 
 SCHEMA = '{"type": "object", "required": ["fee"], "properties": {"fee": {"type": "number", "maximum": 50}}}'
@@ -104,3 +104,62 @@ def test_a_branch_without_a_field_looks_at_the_text():
     of_text = Branch(of="a", cases=(BranchCase(test="contains", text="refund", steps=("r",)),))
     assert choose_steps(of_text, "Category: Refund.") == ("r",)
     assert choose_steps(of_text, "Category: fee") == ()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "threshold", "reasons"),
+    [
+        ('{"verdict": "pass", "score": 0.5, "reasons": ["ok"]}', 0.5, ()),
+        ('```json\n{"verdict": "pass", "reasons": []}\n```', 0, ()),
+        (
+            '{"verdict": "fail", "score": 1, "reasons": ["no  date", "no name"]}',
+            0,
+            ("the judge: no date", "the judge: no name"),
+        ),
+        ('{"verdict": "fail", "reasons": []}', 0, ("the judge gives no reason",)),
+        (
+            '{"verdict": "pass", "score": 0.4, "reasons": ["thin"]}',
+            0.5,
+            ("the judge gives it 0.4, and 0.5 is wanted", "the judge: thin"),
+        ),
+        ('{"verdict": "pass", "reasons": []}', 0.5, ("the judge gives it 0, and 0.5 is wanted",)),
+    ],
+)
+def test_a_judge_passes_a_result_or_says_why_not(verdict, threshold, reasons):
+    assert list_judge_reasons(GateJudge(question="right?", threshold=threshold), verdict) == reasons
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        "It passes.",
+        '{"verdict": "PASS", "reasons": []}',
+        '{"verdict": "pass"}',
+        '{"verdict": "pass", "score": 2, "reasons": []}',
+        '{"verdict": "pass", "reasons": []} {"verdict": "fail", "reasons": []}',
+        '{"verdict": "fail", "verdict": "pass", "reasons": []}',
+        "[" * 10_000,
+    ],
+)
+def test_what_is_no_verdict_lets_nothing_pass(verdict):
+    [reason] = list_judge_reasons(GateJudge(question="right?"), verdict)
+    assert reason.startswith("the judge gave no verdict") and len(reason) < 200
+
+
+def test_a_gate_with_a_judge_gets_the_step_that_judges_and_has_no_checks_beside_it():
+    judge = GateJudge(question="Is it right?")
+    looking = PlanStep(
+        id="sound", title="", instruction="", kind="noop", inputs=("a",), gate=QualityGate(of="a", judge=judge)
+    )
+    judging, gated = expand_judges((looking,))
+    assert (judging.id, judging.role, judging.inputs, judging.instruction) == (
+        "sound-judge",
+        "gate_judge",
+        ("a",),
+        "Is it right?",
+    )
+    assert gated.inputs == ("a", "sound-judge") and gated.gate.judge.step == "sound-judge"
+    assert expand_judges((judging, gated)) == (judging, gated), "what has its step is left as it is"
+    assert find_gate_problem(gated.gate) == ""
+    both = gate(("cites", "")).model_copy(update={"judge": judge})
+    assert "a gate of their own" in find_gate_problem(both)

@@ -10,6 +10,7 @@ from bulkhead_contracts.plan import (
     ApprovalQuestion,
     Branch,
     BranchCase,
+    GateJudge,
     MapOver,
     PlanStep,
     PropertyCheck,
@@ -73,7 +74,12 @@ def errors(*steps: PlanStep, tools=(LOOKUP, PAY), **more) -> dict[str, str]:
     return {note.code: note.message for note in notes if note.severity == "error"}
 
 
+def judged(step: str = "j", inputs: tuple[str, ...] = ("a", "j")) -> PlanStep:
+    return plain("gate", *inputs, gate=QualityGate(of="a", on_fail="retry", judge=GateJudge(question="?", step=step)))
+
+
 A = agent("a")
+J = agent("j", "a", role="gate_judge")
 FOUND = lookup("c", id="7")
 
 
@@ -87,6 +93,7 @@ def test_a_plan_of_every_kind_passes():
         lookup("e", "w", "c", id={"$from": "c", "field": "/tags/0"}, limit={"$from": "c", "field": "/age"}),
     )
     assert errors(*steps, began_unix_ms=1, deadline_unix_ms=2 * HOUR_MS) == {}
+    assert errors(A, J, judged(), agent("end", "gate")) == {}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,14 @@ def test_a_plan_of_every_kind_passes():
         ((FOUND, branch("b", "c"), branch("d", "b", field="/phone")), "unknown_field", "no field /phone"),
         ((A, gate("a", "a", json_schema="{")), "bad_gate", "step gate, gate.json_schema"),
         ((A, gate("a", "a", on_fail="retry"), agent("d", "a")), "bypassed_gate", "d would build on a"),
+        ((A, judged("", ("a",))), "bad_gate", "step gate, gate.judge.step: name the step that judges"),
+        ((A, judged("a", ("a",))), "bad_gate", "of the role gate_judge"),
+        ((A, agent("j", role="gate_judge"), judged()), "bad_gate", "with a among its inputs"),
+        ((A, J, judged(inputs=("a",))), "unread_input", "step gate, gate.judge.step: j is none of its inputs"),
+        ((A, J, judged(), agent("end", "gate", "j")), "bad_judge", "step j has the role gate_judge"),
+        ((A, J, gate("a", "a", "j")), "bad_judge", "the one gate that names it alone builds on it"),
+        ((A, agent("j", "a", role="gate_judge", tools=("pay",)), judged()), "bad_judge", "it has no tools"),
+        ((A, J), "bad_judge", "step j has the role gate_judge"),
         ((FOUND.model_copy(update={"id": "n", "kind": "agent"}),), "mixed_step", "kind must be noop"),
         (
             (PlanStep(id="n", title="", instruction="say", kind="noop"), gate("n", "n", on_fail="retry")),

@@ -4,7 +4,13 @@ import asyncio
 from types import SimpleNamespace
 
 from bulkhead.workflows.ledger import WorkflowLedger
-from bulkhead_contracts.workflow import WorkflowContent, WorkflowTransition, WorkflowVersion
+from bulkhead_contracts.workflow import (
+    WorkflowCanary,
+    WorkflowContent,
+    WorkflowRelease,
+    WorkflowTransition,
+    WorkflowVersion,
+)
 
 STEP = {"id": "a", "instruction": "x", "acceptance": "y"}
 CONTENT = WorkflowContent.model_validate({"objective": "x", "steps": [STEP]})
@@ -65,3 +71,29 @@ async def test_drafts_are_counted_by_tenant_and_time() -> None:
     await ledger.read_new()
     assert [ledger.count_drafts("demo", since) for since in (0, 15, 30)] == [2, 1, 0]
     assert ledger.count_drafts("other", 0) == 0
+
+
+def release(number: int, percent: int = 0, began: int = 1) -> tuple[str, bytes]:
+    canary = WorkflowCanary(number=2, facts=1, published=1, percent=percent, began=began) if percent else None
+    body = WorkflowRelease(workflow="looks", number=number, canary=canary, reason="r", moved_unix_ms=3, **WHO)
+    return f"workflow.demo.looks.0.{number}", body.model_dump_json().encode()
+
+
+async def test_a_canary_stands_until_anything_becomes_known_about_either_version() -> None:
+    before = (version(1), fact(1, 1, "published"), version(2), fact(2, 1, "approved"), release(1, 10), release(2, 20))
+    ledger = WorkflowLedger(StoredFacts(*before))
+    await ledger.read_new()
+    standing = ledger.find_canary("demo", "looks")
+    assert standing is not None and standing.number == 2 and list(ledger.list_canaries()) == [("demo", "looks")]
+    assert ledger.find_release("demo", "looks", 1) is not None
+    for later in (
+        [fact(2, 2, "published")],
+        [fact(2, 2, "draft"), fact(2, 3, "approved")],
+        [fact(1, 2, "retired")],
+        [version(3), fact(3, 1, "published")],
+        [release(3)],
+    ):
+        ledger = WorkflowLedger(StoredFacts(*before, *later))
+        await ledger.read_new()
+        assert ledger.find_canary("demo", "looks") is None and ledger.list_canaries() == {}
+    assert ledger.find_release("demo", "looks", 1) is None, "of a canary that is over nothing is kept"

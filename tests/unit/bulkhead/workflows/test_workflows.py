@@ -108,7 +108,7 @@ def test_a_slip_within_a_field_is_refused_with_its_place() -> None:
     read_workflow(yaml.safe_dump({"objective": "o", "steps": [step]}))
     step["gate"] = {"of": "a", "on_fial": "retry"}
     slipped = yaml.safe_dump({"objective": "o", "steps": [step]})
-    with pytest.raises(ValueError, match=r"gate\.on_fial is no field; there are checks, json_schema, of"):
+    with pytest.raises(ValueError, match=r"gate\.on_fial is no field; there are checks, json_schema, judge, of"):
         read_workflow(slipped)
     assert not jsonschema_rs.validator_for(workflow_schema()).is_valid(yaml.safe_load(slipped))
 
@@ -288,3 +288,27 @@ def test_a_task_that_went_well_becomes_a_workflow() -> None:
 def test_a_task_that_cannot_be_saved_is_refused(task: Any, steps: Any, parameters: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         save_task(task, steps, parameters)
+
+
+def judging(**judge: Any) -> dict[str, Any]:
+    return {"id": "sound", "inputs": ["a"], "gate": {"of": "a", "on_fail": "retry", "judge": judge}}
+
+
+def test_a_judge_of_a_gate_becomes_a_step_of_the_run_with_its_question_filled() -> None:
+    find = {"id": "a", "instruction": "Find it.", "acceptance": "found"}
+    asking, own = (judging(question=text) for text in ("Does it speak of {{topic}}?", "Is it right?"))
+    inner = content(steps=[find, asking])
+    run = compose_run(inner, {"topic": "tea"}, {})
+    assert [(step.id, step.role, step.inputs) for step in run.steps] == [
+        ("a", "step", ()),
+        ("sound-judge", "gate_judge", ("a",)),
+        ("sound", "step", ("a", "sound-judge")),
+    ]
+    assert run.steps[1].instruction == "Does it speak of tea?" and run.fixed == {"a"}
+    assert list_workflow_problems(inner, {}, ()) == ()
+    fixed = content(objective="Look", parameters=[], steps=[find, own])
+    outer = content(objective="Look", parameters=[], steps=[{"id": "x", "workflow": "inner.1"}])
+    nested = compose_run(outer, {}, {"inner.1": fixed})
+    assert [step.id for step in nested.steps] == ["x-a", "x-judge", "x"] and nested.fixed == {"x-a", "x-judge", "x"}
+    gate = nested.steps[2].gate
+    assert gate is not None and gate.judge is not None and (gate.of, gate.judge.step) == ("x-a", "x-judge")

@@ -6,6 +6,8 @@ import time
 import jsonschema_rs
 import pytest
 
+from bulkhead.plans.gates import VERDICT
+from bulkhead.prompts.files import Prompts
 from bulkhead_infra.offline_model.parts import parse_parts, short_digest
 from bulkhead_infra.offline_model.roles.heeding import heed_instruction
 from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, STEP_SCHEMA, TOOLS, VERDICT_SCHEMA, part
@@ -145,6 +147,20 @@ def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() ->
         ruling = json.loads(said(judge_request(answer)))
         assert (ruling["verdict"], ruling["answered"]) == (verdict, answered), (answer, ruling)
         assert jsonschema_rs.is_valid(VERDICT_SCHEMA, ruling) and ruling["reasons"]
+
+
+def test_a_judge_of_a_gate_passes_what_says_something() -> None:
+    shipped = Prompts().find_prompt("worker.gate_judge")
+    assert shipped is not None
+    for answer, verdict in (
+        ("The lid may be opened after 14 days.", "pass"),
+        ("The documents do not say it.", "fail"),
+        ("", "fail"),
+    ):
+        text = f"{part('step', 'Does it say when?')}\n{part('input', answer)}"
+        asked = request(messages=[{"role": "system", "content": shipped.text}, {"role": "user", "content": text}])
+        ruling = json.loads(said(asked))
+        assert ruling["verdict"] == verdict and VERDICT.is_valid(ruling), (answer, ruling)
 
 
 # Instructions

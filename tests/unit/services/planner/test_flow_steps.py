@@ -8,6 +8,7 @@ from bulkhead_contracts.plan import (
     ASK_PERSON,
     Branch,
     BranchCase,
+    GateJudge,
     Plan,
     PlanStep,
     PropertyCheck,
@@ -147,6 +148,67 @@ def test_a_gate_repeats_its_step_so_often_and_then_the_task_fails_with_the_reaso
     ended = play.only_output(TaskEnded)
     assert ended.status == "failed" and "it cites no source" in ended.failure.message
     assert "no model replaces it" in ended.failure.hint
+
+
+def judged(on_fail: str = "retry", uncertified: str = "advise", **more) -> Plan:
+    judge = GateJudge(question="Is it right?", step="judge", uncertified=uncertified)
+    looking = plain("gate", "write", "judge", gate=QualityGate(of="write", on_fail=on_fail, judge=judge, **more))
+    return Plan(steps=(agent("write"), agent("judge", "write", role="gate_judge"), looking, agent("end", "gate")))
+
+
+def judges(play: Playbook, attempt: int, *reasons: str) -> None:
+    """The judged step is accepted, its judge answers unchecked, and the gate says what it found."""
+    accepts(play, "write", attempt)
+    asked = play.only_output(StepAssigned)
+    assert (asked.step.id, asked.check, asked.notes) == ("judge", False, ())
+    finishes(play, "judge", attempt)
+    assert assigned(play) == ["gate"] and play.only_output(StepEnded).result.standing == "ok"
+    finishes(play, "gate", attempt, reasons=reasons, chosen=() if reasons else ("write", "judge"))
+
+
+def test_a_judge_has_its_step_repeated_with_its_reasons_and_judges_anew(play):
+    submit(play, plan=judged(retries=2))
+    judges(play, 1, "the judge: no fee")
+    again = play.only_output(StepAssigned)
+    assert (again.step.id, again.attempt, again.notes) == ("write", 2, ("the judge: no fee",))
+    judges(play, 2)
+    assert assigned(play) == ["end"]
+    handed = play.only_output(StepAssigned).inputs[0].result
+    assert handed.content == play.add_content("result of write") and handed.standing == "ok"
+    play.replays()
+
+
+@pytest.mark.parametrize("on_fail", ["retry", "fail"])
+def test_what_a_judge_fails_goes_on_degraded_or_the_run_fails_where_the_plan_allows_it(on_fail):
+    for uncertified in ("advise", "allow"):
+        play = Playbook(Planner())
+        submit(play, plan=judged(on_fail, uncertified))
+        judges(play, 1, "the judge: no fee")
+        if on_fail == "retry":
+            judges(play, 2, "the judge: no fee")
+        if uncertified == "allow":
+            ended = play.only_output(TaskEnded)
+            assert ended.status == "failed" and "no fee" in ended.failure.message
+        else:
+            handed = play.only_output(StepAssigned).inputs[0].result
+            assert handed.standing == "degraded" and "which is advice: the judge: no fee" in handed.standing_reason
+        play.replays()
+
+
+def test_a_judge_sends_to_a_person(play):
+    ask = ToolSpec(name=ASK_PERSON, description="asks", parameters_json="{}", effect="write")
+    submit(play, plan=judged("person"), tools=(ask,))
+    judges(play, 1, "the judge: no fee")
+    assert play.only_output(StepAssigned).step.question.text.endswith("does not pass: the judge: no fee")
+
+
+def test_a_worker_that_knows_no_judges_lets_nothing_pass(play):
+    submit(play, plan=judged())
+    accepts(play, "write")
+    finishes(play, "judge")
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
+        finishes(play, "gate", attempt, chosen=("write",))
+    assert "update the workers" in play.only_output(TaskEnded).failure.message
 
 
 def test_a_gate_asks_a_person_and_hands_on_what_he_lets_pass(play):

@@ -10,6 +10,7 @@ from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.prompts.labels import ReleaseLabels
 from bulkhead.telemetry import metrics
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead_contracts import subjects
 from bulkhead_contracts.prompt import Canary, CanaryWatch, PromptRelease, ReleasesReplied, ReleasesRequested
 from bulkhead_contracts.rating import TaskRated
@@ -22,6 +23,7 @@ from bulkhead_services.registry.watch import reader
 from bulkhead_services.registry.watch.canary import BOUND, GUARD, MARGIN, CanaryFold, ComparedTask
 from bulkhead_services.registry.watch.drift import BLOCK_MS, LEAST_BLOCKS, DriftFold
 from bulkhead_services.registry.watch.reader import CanaryWatcher
+from bulkhead_services.registry.watch.releases import WatchedReleases
 from bulkhead_services.registry.watch.sequential import SequentialTest
 from tests.eventually import until
 from tests.proof import canary
@@ -245,6 +247,7 @@ def test_the_registrys_own_release_goes_back_to_what_stood():
     fold = fold_of()
     fill(fold, 200, good=False)
     release = plan_rollback(HALF, fold.report_watch(), 7)
+    assert isinstance(release, PromptRelease)
     assert (release.number, release.prompts, release.canary) == (5, (FIRST,), None)
     assert (release.person, release.role) == ("registry", "registry") and release.rolled_back == fold.report_watch()
     assert "the canary of worker.step@r2 does worse: more tasks without a full answer" in release.reason
@@ -421,7 +424,8 @@ async def test_replicas_that_read_at_other_moments_fold_the_same(watched: Watche
         await watched.rate("t2", "r1")
 
     def build_watcher(bus: Any, labels: ReleaseLabels) -> CanaryWatcher:
-        return CanaryWatcher(bus, labels, context.clock, read_release, drop_nothing, 200)
+        releases = WatchedReleases(labels, WorkflowLedger(context.bus), read_release)
+        return CanaryWatcher(bus, releases, context.clock, drop_nothing, 200)
 
     labels = ReleaseLabels(context.bus)
     live = build_watcher(BetweenReads(context.bus, end_and_rate), labels)

@@ -7,12 +7,20 @@ import pytest
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowRow, WorkflowSchedule, WorkflowTransition
+from bulkhead_contracts.workflow import (
+    WorkflowActRequested,
+    WorkflowRelease,
+    WorkflowRow,
+    WorkflowSchedule,
+    WorkflowShare,
+    WorkflowTransition,
+)
 from bulkhead_services.registry.workflow_rules import (
     RULES,
     as_listed,
     fit_rows,
     judge_role,
+    plan_canary,
     plan_transition,
     without_values,
 )
@@ -125,3 +133,57 @@ def test_values_of_schedules_stand_in_one_place_of_a_row_and_in_no_list() -> Non
 
 def test_a_list_has_no_more_rows_than_a_message_holds() -> None:
     assert fit_rows([ROW] * 100, 10 * (len(ROW.model_dump_json()) + 1)) == (ROW,) * 10
+
+
+PUBLISHED = ROW.model_copy(update={"number": 1, "state": "published"})
+
+
+def share(
+    percent: int,
+    row: WorkflowRow | None = None,
+    *,
+    published: WorkflowRow | None = PUBLISHED,
+    standing: WorkflowRelease | None = None,
+    **fields: Any,
+) -> WorkflowRelease | Failure:
+    request = act(fields.pop("action", "publish"), canary=WorkflowShare(percent=percent), **fields)
+    number = standing.number + 1 if standing is not None else 1
+    return plan_canary(request, row or in_state("approved"), published, standing, number, word(), 2)
+
+
+def test_a_canary_is_approved_and_newer_than_what_is_published() -> None:
+    begun = share(10)
+    assert isinstance(begun, WorkflowRelease) and begun.canary is not None
+    assert (begun.canary.number, begun.canary.published, begun.canary.began) == (2, 1, 1)
+    newer = PUBLISHED.model_copy(update={"number": 3})
+    for refused in (share(10, in_state("in_review")), share(10, published=None), share(10, published=newer)):
+        assert isinstance(refused, Failure) and refused.code == "wrong_state" and refused.hint
+    for fields in ({"sha256": "b" * 64}, {"action": "retire"}):
+        refused = share(10, **fields)
+        assert isinstance(refused, Failure) and refused.code == "other_digest"
+
+
+def test_the_share_of_a_canary_grows_and_who_was_in_it_stays_there() -> None:
+    begun = share(10)
+    assert isinstance(begun, WorkflowRelease)
+    grown = share(40, standing=begun)
+    assert isinstance(grown, WorkflowRelease) and grown.canary is not None and grown.canary.began == 1
+    tasks = [f"t{number}" for number in range(500)]
+    small, large = (
+        {task for task in tasks if release.ref_for(task, "ann").endswith(".canary")} for release in (begun, grown)
+    )
+    assert small < large and 20 < len(small) < 90 < len(large) < 290
+    same = share(10, standing=begun)
+    assert isinstance(same, Failure) and same.code == "nothing_changes"
+    next_row = in_state("approved").model_copy(update={"number": 3})
+    beside = share(10, next_row, standing=begun, number=3)
+    assert isinstance(beside, Failure) and beside.code == "canary_stands"
+
+
+def test_a_canary_ends_once() -> None:
+    begun = share(10)
+    assert isinstance(begun, WorkflowRelease)
+    ended = share(0, standing=begun)
+    assert isinstance(ended, WorkflowRelease) and ended.canary is None and ended.ref_for("t", "ann") == "report.2"
+    again = share(0)
+    assert isinstance(again, Failure) and again.code == "no_canary"

@@ -97,7 +97,7 @@ def test_evaluators_submit_evaluations_that_change_nothing_and_nobody_else_votes
 def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> None:
     failure = refused(request(worker_roles=("step", "wizard", "desk")))
     assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")
-    assert "may have the roles step;" in failure.hint and "did you mean" not in failure.hint
+    assert "may have the roles gate_judge, step;" in failure.hint and "did you mean" not in failure.hint
     assert refused(request(worker_roles=("stp",))).hint.endswith("; did you mean step?")
     known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     with_desk = policies_from(DOCUMENT, known, known, worker_roles=frozenset({"desk"}))

@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import Branch, BranchCase, PlanStep, PropertyCheck, QualityGate
+from bulkhead_contracts.plan import Branch, BranchCase, GateJudge, PlanStep, PropertyCheck, QualityGate
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepFinished, StepInput
 from bulkhead_services.worker.core import Worker
@@ -56,3 +56,17 @@ def test_a_branch_says_which_steps_it_begins_and_what_it_looked_at_where_none(pl
 )
 def test_a_result_that_cannot_be_looked_at_fails_the_step(play, text, size_bytes, code):
     assert looks(play, text, size_bytes, branch=BRANCH).failure.code == code
+
+
+def test_a_gate_with_a_judge_looks_at_the_verdict_alone(play):
+    gate = QualityGate(of="a", judge=GateJudge(question="right?", step="b"))
+    passed, failed = '{"verdict": "pass", "reasons": []}', '{"verdict": "fail", "reasons": ["no fee"]}'
+    for verdict, reasons, chosen in ((passed, (), ("a", "b")), (failed, ("the judge: no fee",), ())):
+        inputs = tuple(
+            StepInput(step_id=name, result=Result(content=play.add_content(text)))
+            for name, text in (("a", '{"verdict": "pass", "reasons": []}'), ("b", verdict))
+        )
+        step = PlanStep(id=f"s{len(reasons)}", title="", instruction="", kind="noop", inputs=("a", "b"), gate=gate)
+        assign(play, step=step, inputs=inputs, tools=())
+        finished = play.only_output(StepFinished)
+        assert (finished.reasons, finished.chosen) == (reasons, chosen)

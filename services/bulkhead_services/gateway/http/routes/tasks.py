@@ -100,7 +100,7 @@ class GatewayHttpApp:
         self.plans = PlanRoutes(context, auth, self._bodies, feeds, door, decisions)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.prompts = PromptRoutes(context, auth, self._bodies)
-        self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task)
+        self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task, intake.task_id)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)

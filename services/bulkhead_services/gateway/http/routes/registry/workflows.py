@@ -38,7 +38,7 @@ StoreTask = Callable[[Request, RequesterClaim, str, TaskRequested], Awaitable[Re
 
 class WorkflowRoutes:
     """The routes under /v1/workflows. store_task: stores the request of a task under a key, and answers with its
-    receipt."""
+    receipt. task_id: of the task that a person asks for under a key."""
 
     def __init__(
         self,
@@ -47,8 +47,10 @@ class WorkflowRoutes:
         bodies: GatewayRequestBodies,
         door: SubmissionChecks,
         store_task: StoreTask,
+        task_id: Callable[[RequesterClaim, str], str],
     ) -> None:
         self._context, self._auth, self._bodies, self._door = context, auth, bodies, door
+        self._task_id = task_id
         self._acts, self._store_task = RegistryActs(context, auth, bodies), store_task
 
     def routes(self) -> list[Route]:
@@ -73,7 +75,13 @@ class WorkflowRoutes:
         row = next(row for row in reply.rows if row.number == reply.version.number)
         obstacle = await self._find_obstacle(claim, row) if row.schedule is not None else ""
         return reads.WorkflowDocument(
-            row=row, version=reply.version, versions=reply.rows, nested=reply.nested, schedule_obstacle=obstacle
+            row=row,
+            version=reply.version,
+            versions=reply.rows,
+            nested=reply.nested,
+            schedule_obstacle=obstacle,
+            release=reply.release,
+            watch=reply.watch,
         )
 
     async def draft_version(self, request: Request) -> Response:
@@ -97,7 +105,9 @@ class WorkflowRoutes:
         async with self._bodies.read_body(request, claim, MAX_ACT_BYTES) as raw:
             body = parse_body(RunSubmission, raw)
         name = request.path_params["workflow"]
-        reply = await self._ask_version(claim, name, body.version, runnable=True)
+        # Of a canary the task's own id decides: the same request gets the same version.
+        run = "" if body.version else self._task_id(claim, key)
+        reply = await self._ask_version(claim, name, body.version, runnable=True, run=run)
         assert reply.version is not None
         try:
             task = build_run(
@@ -109,6 +119,7 @@ class WorkflowRoutes:
                 payload_sha256=hashlib.sha256(f"{name}\n{body.model_dump_json()}".encode()).hexdigest(),
                 limits=body.limits,
                 conversation=body.conversation,
+                chosen_by=reply.chosen_by,
                 written_by=body.written_by,
             )
         except ComposeError as error:
@@ -117,9 +128,9 @@ class WorkflowRoutes:
         return await self._store_task(request, claim, key, task)
 
     async def _ask_version(
-        self, claim: RequesterClaim, name: str, number: int, *, runnable: bool = False
+        self, claim: RequesterClaim, name: str, number: int, *, runnable: bool = False, run: str = ""
     ) -> WorkflowsReplied:
-        fields = {"requester": claim, "number": number, "runnable": runnable}
+        fields = {"requester": claim, "number": number, "runnable": runnable, "run": run}
         ask = build_request(WorkflowsRequested, "workflow", name, **fields)
         return await ask_registry(self._context, WorkflowsReplied, claim, ask)
 
