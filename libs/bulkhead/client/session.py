@@ -34,10 +34,12 @@ class Session:
             self.id = self._transport.require_field(answer, "session_id")
         return self.id
 
-    async def say(self, text: str, *, idempotency_key: str = "") -> Task:
-        """Take a turn; returns its task once it is stored durably. Raises Refused (`turn_in_progress` until the turn
-        before has ended), Unreachable."""
+    async def say(self, text: str, *, replaces: str = "", idempotency_key: str = "") -> Task:
+        """Take a turn; returns its task once it is stored durably. replaces: task of an earlier turn whose place it
+        takes: that turn and those after it are shown to no model again. Raises Refused (`turn_in_progress` until the
+        turn before has ended), Unreachable."""
         body = {"text": request_checks.check_text("text", text, bounds.MAX_OBJECTIVE_CHARS)}
+        body |= {"replaces": request_checks.check_task_id(replaces)} if replaces else {}
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         answer = await self._transport.send("POST", f"{await self._path()}/turns", key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))
@@ -45,6 +47,14 @@ class Session:
     async def ask(self, text: str) -> TaskResult:
         """Take a turn and wait for its answer. Raises as `say` and `Task.result` do."""
         return await (await self.say(text)).result()
+
+    async def fork(self, task_id: str, *, idempotency_key: str = "") -> "Session":
+        """Another session, which begins with the turns of this one up to that of this task. Raises Refused,
+        Unreachable, Unfit."""
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        body = {"task_id": request_checks.check_task_id(task_id)}
+        answer = await self._transport.send("POST", f"{await self._path()}/forks", key, json=body)
+        return Session(self._transport, self._transport.require_field(answer, "session_id"), self._options)
 
     async def show(self, before: int = 0) -> SessionDocument:
         """The session, its memory, the figures of its summaries, and a page of turns. before: `next` of the page

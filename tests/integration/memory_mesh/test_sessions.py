@@ -61,6 +61,28 @@ async def test_a_turn_is_shown_what_was_said_and_pinned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_replaced_turn_is_shown_to_no_model_again_and_a_fork_goes_its_own_way(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.client() as ann:
+        on.model.will(answer=[says("Noted.")])
+        session = ann.session(check=False)
+        first = await session.say("My number is 4711.")
+        await first.wait_until_ended(30)
+        second = (await session.ask("I live in Graz.")).task_id
+        fork = await session.fork(second)
+        edited = await session.say("My number is 42.", replaces=first.id)
+        await edited.wait_until_ended(30)
+        await session.ask("What is it?")
+        last = prompts_of(on)[-1]
+        assert "42" in last and "4711" not in last and "Graz" not in last
+        await fork.ask("Where do I live?")
+        assert "Graz" in prompts_of(on)[-1] and "4711" in prompts_of(on)[-1]
+        shown = await session.show()
+        assert [(turn.number, turn.text) for turn in shown.turns] == [(1, "My number is 42."), (2, "What is it?")]
+        assert [turn.text for turn in shown.turns[0].replaced] == ["My number is 4711.", "I live in Graz."]
+        assert [row.session_id for row in await ann.sessions()] == [fork.id, session.id]
+
+
+@pytest.mark.slow
 async def test_a_turn_is_taken_once_and_one_after_the_other(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, on.client() as ann:
         on.model.will(answer=[silent, says("Better.")])

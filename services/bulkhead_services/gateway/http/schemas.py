@@ -176,12 +176,22 @@ class SessionSubmission(TaskOptions):
     approve_plan: SkipJsonSchema[Literal[False]] = False  # No model drafts the plan of a turn.
 
 
+class SessionForkSubmission(Contract):
+    """Body of POST /v1/sessions/{session_id}/forks. task_id: of the last turn that the new session begins with."""
+
+    model_config = STRICT
+
+    task_id: Token
+
+
 class TurnSubmission(Contract):
-    """Body of POST /v1/sessions/{session_id}/turns."""
+    """Body of POST /v1/sessions/{session_id}/turns. replaces: task of a turn whose place this one takes; that turn and
+    all after it are no longer part of the conversation. Without it the turn is the next one."""
 
     model_config = STRICT
 
     text: Objective
+    replaces: Tag = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
