@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from bulkhead.blobs import reference
 from tests.integration.console.browsing import browsing, form
 from tests.integration.console.test_ratings import ANN, FARES, QUESTION
-from tests.replay.stage import AUDITOR, OPERATOR, TENANT, call, silent, stage, until, use
+from tests.replay.stage import AUDITOR, OPERATOR, TENANT, call, stage, until, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
@@ -60,6 +62,7 @@ async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Pa
         assert "The conversation is deleted." in gone.text and (await ann.get(here)).status_code == 404
 
 
+@pytest.mark.slow
 async def test_a_turn_that_waits_says_for_what_and_is_replaced_or_forked(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, browsing(on, ANN) as ann, on.client(OPERATOR) as olga:
         on.model.will(answer=[says("Noted.")])
