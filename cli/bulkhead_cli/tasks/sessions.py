@@ -9,7 +9,7 @@ from bulkhead_cli.output import one_line, print_json
 from bulkhead_cli.screen import out
 
 
-async def sessions(at: GatewayOptions) -> None:
+async def list_sessions(at: GatewayOptions) -> None:
     """List your conversations, the newest first, with the last change of each.
 
     [bold]bulkhead chat --session ID[/bold] goes on with one.

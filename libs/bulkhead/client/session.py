@@ -48,7 +48,7 @@ class Session:
         """Take a turn and wait for its answer. Raises as `say` and `Task.result` do."""
         return await (await self.say(text)).result()
 
-    async def fork(self, task_id: str, *, idempotency_key: str = "") -> "Session":
+    async def fork_at(self, task_id: str, *, idempotency_key: str = "") -> "Session":
         """Another session, which begins with the turns of this one up to that of this task. Raises Refused,
         Unreachable, Unfit."""
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""The room Chat in a real browser, on a phone: what is looked at, the answer, its source, stop, rating, edit and fork."""
+"""The room Chat in a real browser, on a phone: calls, answer, source, stop, rating, edit and fork."""
 
 import pytest
 from playwright.async_api import Browser

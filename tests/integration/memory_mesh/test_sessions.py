@@ -68,7 +68,7 @@ async def test_a_replaced_turn_is_shown_to_no_model_again_and_a_fork_goes_its_ow
         first = await session.say("My number is 4711.")
         await first.wait_until_ended(30)
         second = (await session.ask("I live in Graz.")).task_id
-        fork = await session.fork(second)
+        fork = await session.fork_at(second)
         edited = await session.say("My number is 42.", replaces=first.id)
         await edited.wait_until_ended(30)
         await session.ask("What is it?")

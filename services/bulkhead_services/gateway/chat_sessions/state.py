@@ -42,7 +42,7 @@ class SessionState:
             case SessionOpened():
                 self.opened = self.opened or body
             case TurnTaken():
-                if replaced := self.rewind(body.number):
+                if replaced := self.rewind_to(body.number):
                     self.replaced[body.task] = replaced
                 if body.summary is not None:
                     self.add_summary(body.summary)
@@ -67,7 +67,7 @@ class SessionState:
         turns = itertools.chain(self.turns, *self.replaced.values())
         return next((turn for turn in turns if turn.task == task), None)
 
-    def rewind(self, number: int) -> tuple[TurnTaken, ...]:
+    def rewind_to(self, number: int) -> tuple[TurnTaken, ...]:
         """Take the turns from this number on out of the conversation, with what was pinned from their answers and the
         summaries that stand for one of them. Returns them, each behind those that it had replaced."""
         removed = [turn for turn in self.turns if turn.number >= number]
@@ -97,8 +97,8 @@ class SessionState:
         """True while none is awaited, money is left for one, and the last ones were of use."""
         assert self.opened is not None
         spent = sum(summary.cost_usd_micros for summary in self.summaries)
-        made = [summary for summary in self.summaries if summary.task not in self.void_summaries]
-        in_vain = [not summary.used for summary in made[-MAX_VAIN_SUMMARIES:]]
+        valid_summaries = [summary for summary in self.summaries if summary.task not in self.void_summaries]
+        in_vain = [not summary.used for summary in valid_summaries[-MAX_VAIN_SUMMARIES:]]
         return (
             self.awaited_summary is None
             and spent < self.opened.summary_cost_usd_micros

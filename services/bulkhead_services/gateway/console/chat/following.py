@@ -15,10 +15,9 @@ from bulkhead_services.gateway.console.api import OPENED, Json
 from bulkhead_services.gateway.console.pages import render_template
 from bulkhead_services.gateway.console.watching import LAST, LiveTexts, element_of
 
-STANDING = frozenset(
-    "task.queued task.released task.accepted task.paused task.resumed plan.proposed approval.requested "
-    "approval.ended step.started".split()
-)
+STANDING = frozenset({"plan.proposed", "approval.requested", "approval.ended", "step.started"}) | {
+    f"task.{change}" for change in ("queued", "released", "accepted", "paused", "resumed")
+}
 """Events after which a turn stands otherwise: it waits, for something else, or goes on."""
 
 

@@ -81,8 +81,8 @@ class ConsoleChatRoutes(ConsoleRoutes):
         form = await visit.read_form()
         body = {"task_id": form.get("task_id", "")}
         fork = await visit.post(f"{_session_path(visit)}/forks", body, form.get(KEY_FIELD, ""))
-        told = "This conversation begins with the turns of another, which stays as it is."
-        return redirect_to(visit.request, f"/chat/{fork['session_id']}", told)
+        notice = "This conversation begins with the turns of another, which stays as it is."
+        return redirect_to(visit.request, f"/chat/{fork['session_id']}", notice)
 
     async def delete_conversation(self, visit: Visit) -> Response:
         """POST /chat/{session_id}/delete"""

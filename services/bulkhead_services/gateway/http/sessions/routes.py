@@ -259,7 +259,7 @@ class SessionRoutes:
         if is_new:
             await self._require_room(claim, state)
             if body.replaces:
-                state.rewind(_require_turn(state, body.replaces, TITLE).number)
+                state.rewind_to(_require_turn(state, body.replaces, TITLE).number)
         earlier = state.turns[: turn.number - 1] if turn is not None else state.turns
         ready_summary = turn.summary if turn is not None else await self._turns.find_summary(claim.tenant, state)
         summary = ready_summary if ready_summary is not None and ready_summary.used else state.summary
