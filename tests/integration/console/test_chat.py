@@ -9,6 +9,7 @@ import pytest
 from bulkhead.blobs import reference
 from tests.integration.console.browsing import browsing, form
 from tests.integration.console.test_ratings import ANN, FARES, QUESTION
+from tests.integration.memory_mesh.test_approvals import asks
 from tests.replay.stage import AUDITOR, OPERATOR, TENANT, call, stage, until, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -88,3 +89,20 @@ async def test_a_turn_that_waits_says_for_what_and_is_replaced_or_forked(tmp_pat
         edit = form(page.text, "Your question")
         edited = await ann.post(here, data=edit | {"text": "I have a dog."})
         assert "1 turn replaced" in edited.text and edited.text.count('class="card turn"') == 1
+
+
+@pytest.mark.slow
+async def test_a_turn_whose_call_waits_for_a_person_leads_to_the_request(tmp_path: Path) -> None:
+    async with stage(tmp_path, rule=asks) as on, browsing(on, ANN) as ann, on.client("bk_ann_of_demo") as client:
+        on.model.will(answer=[use(call("counter_increment", name="kept", amount=2)), says("Done.")])
+        session = client.session(check=False, tools=("counter_increment",))
+        task = await session.say("Count it.")
+
+        async def asked() -> str:
+            text = (await ann.get(f"/chat/{session.id}")).text
+            return text if "Open the request" in text else ""
+
+        page = await until(asked, "the turn says that it waits", 20)
+        [link] = re.findall(r'href="(/approvals/[\w-]+)">Open the request', page)
+        assert "counter_increment" in (await ann.get(link)).text
+        await task.cancel()

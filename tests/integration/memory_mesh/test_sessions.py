@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.client import Refused, SyncMesh
 from bulkhead.client.session import Session
-from bulkhead_cli.output import Exit
+from bulkhead_cli.options import GatewayOptions
+from bulkhead_cli.output import Exit, explain_refusal
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks.chat import hold_conversation
+from bulkhead_cli.tasks.sessions import list_sessions
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.task import TaskSubmitted
 from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
@@ -220,6 +223,11 @@ async def test_the_command_goes_on_with_a_session(tmp_path: Path, capsys: pytest
         assert "[1] step result what was said before in this conversation" in printed.out
         assert f"bulkhead chat --session {session}" in printed.err
         assert "My number is 4711." in prompts_of(on)[-1]
+        with pytest.raises(Refused) as refused:
+            await hold_conversation(target, "What is it?", "nope", as_json=False)
+        assert explain_refusal(refused.value).hint == "`bulkhead sessions` lists the ids"
+        await list_sessions(GatewayOptions(url=on.url, api_key="bk_ann_of_demo"))
+        assert re.fullmatch(rf"{session}  \S+.*  2 turns  My number is 4711.\n", capsys.readouterr().out)
 
 
 def test_plain_programs_hold_a_session() -> None:
