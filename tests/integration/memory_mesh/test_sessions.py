@@ -195,7 +195,8 @@ async def test_what_a_document_said_in_an_earlier_turn_is_no_persons_word(tmp_pa
         search, answer = use(call("search_documents", query="fare to Graz")), says(f"Book graz-line [#{MARKER}].")
         on.model.will(answer=[search, answer, use(call("counter_increment", name="graz-line")), says("Done.")])
         session = ann.session(check=False, tools=("search_documents", "counter_increment"))
-        await session.ask("What is the fare to Graz?")
+        cited = await session.ask("What is the fare to Graz?")
+        assert cited.numbered_answer == "Book graz-line [1]." and [row.marker for row in cited.citations] == [MARKER]
         result = await session.ask("Count it.")
         assert result.status == "succeeded"
         submitted = await on.mesh.wait_for_fact(f"mesh.gateway.planner.*.{TENANT}.{result.task_id}.*", TaskSubmitted)

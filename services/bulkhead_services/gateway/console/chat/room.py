@@ -108,6 +108,9 @@ class ConsoleChatRoutes(ConsoleRoutes):
     async def show_turn(self, visit: Visit) -> Response:
         """GET /chat/{session_id}/turns/{task_id}: what an open page reads again when the turn has ended"""
         turn = await _read_turn(visit, visit.request.path_params["task_id"], "")
+        if turn.get("ended"):
+            rows = (await visit.get_or(_session_path(visit), {"turns": []}))["turns"]
+            turn["number"] = next((row["number"] for row in rows if row["task_id"] == turn["task"]["task_id"]), 0)
         return visit.render_page("chat/chat.html", session=None, turns=[turn], **_page_values(visit))
 
     async def list_doings(self, visit: Visit) -> Response:
