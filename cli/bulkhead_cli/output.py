@@ -145,6 +145,7 @@ HINTS = {
     "not_found": "`bulkhead tasks` lists the ids",
     "already_ended": "`bulkhead show TASK` has its result",
 }
+MISSING_HINTS = {"document": "`bulkhead documents` lists the names", "session": "`bulkhead sessions` lists the ids"}
 """Hints for people at a command line; the gateway's own hints are for programmers of HTTP."""
 
 
@@ -153,6 +154,6 @@ def explain_refusal(error: "Refused", about: str = "") -> CommandError:
     fit its option."""
     code = Exit.USAGE if error.code in ("not_found", "invalid_query") else Exit.REFUSED
     problem = f"{about}: {error}" if about else str(error)
-    document = error.code == "not_found" and "document" in str(error.problem.get("title"))
-    hint = "`bulkhead documents` lists the names" if document else HINTS.get(error.code, error.hint)
+    missing = str(error.problem.get("title")).rpartition(" ")[2] if error.code == "not_found" else ""
+    hint = MISSING_HINTS.get(missing) or HINTS.get(error.code, error.hint)
     return CommandError(code, problem, hint, name=error.code)

@@ -3,7 +3,6 @@
 In: the task's document as the gateway gives it. Out: text, sources, warnings.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,11 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from bulkhead.client.mesh import UNENDED
+from bulkhead.client.result import number_markers
 from bulkhead.journal.why.doubts import answer_warnings
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead_infra.offline_model import MODEL_NAME
 
-MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 GOOD = "succeeded"
 
 
@@ -30,7 +29,7 @@ class NumberedSource:
     text: str
 
 
-def number_markers(text: str, result: dict[str, Any]) -> tuple[str, list[NumberedSource]]:
+def number_sources(text: str, result: dict[str, Any]) -> tuple[str, list[NumberedSource]]:
     """The text with [1], [2] in place of its markers, and the sources in that order."""
     cited: dict[str, str] = {}
     for citation in result.get("citations") or ():
@@ -39,15 +38,9 @@ def number_markers(text: str, result: dict[str, Any]) -> tuple[str, list[Numbere
     for label in result.get("provenance") or ():
         kind = str(label["kind"]).replace("_", " ")
         cited.setdefault(label["sha256"][:12], f"{kind} {label['source']}".strip())
-    sources: dict[str, NumberedSource] = {}
-
-    def replace_marker(match: re.Match[str]) -> str:
-        marker = match.group(1)
-        if marker not in sources:
-            sources[marker] = NumberedSource(len(sources) + 1, marker, cited.get(marker, "unknown source"))
-        return f"[{sources[marker].number}]"
-
-    return MARKER.sub(replace_marker, text), list(sources.values())
+    numbered_text, markers = number_markers(text)
+    rows = enumerate(markers, 1)
+    return numbered_text, [NumberedSource(row, marker, cited.get(marker, "unknown source")) for row, marker in rows]
 
 
 def is_whole_answer(document: dict[str, Any]) -> bool:
@@ -167,7 +160,7 @@ def print_answer(console: Console, document: dict[str, Any]) -> None:
         if failure.get("hint"):
             console.print(f"what to do: {failure['hint']}", markup=False)
     if document.get("answer"):
-        text, sources = number_markers(document["answer"], document.get("result") or {})
+        text, sources = number_sources(document["answer"], document.get("result") or {})
         console.print()
         console.print(text, markup=False)
         if sources:

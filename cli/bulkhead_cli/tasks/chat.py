@@ -14,7 +14,7 @@ from bulkhead_cli.output import Exit, Work, print_json
 from bulkhead_cli.target import GatewayTarget
 
 Message = Annotated[str, typer.Argument(metavar="[MESSAGE]", help="One message; without it, a line of input is one.")]
-SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="Session to go on with; else a new one.")]
+SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="Go on with it: `bulkhead sessions` lists.")]
 
 
 def chat(at: GatewayOptions, message: Message = "", session: SessionId = "") -> Work:

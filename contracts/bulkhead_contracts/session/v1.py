@@ -55,9 +55,11 @@ class SessionSummary(Contract):
 class TurnTaken(Body, type="mesh.session.turn_taken"):
     """A participant says something: the task of this id answers. One that was submitted by itself was shown nothing.
 
-    number: 1 for the first. memory_tokens, whole_tokens: estimated tokens of the earlier turns as they are shown to it,
-    and as they would be without any summary. summary: one that is there now. begun_summary, begun_through: task of one
-    that begins beside this turn, and the last turn in it; "" and 0 where none does.
+    number: 1 for the first. A number that was taken already: this turn stands in the place of that one and of all
+    after it, which are no longer part of the conversation. memory_tokens, whole_tokens: estimated tokens of the earlier
+    turns as they are shown to it, and as they would be without any summary. summary: one that is there now.
+    begun_summary, begun_through: task of one that begins beside this turn, and the last turn in it; "" and 0 where none
+    does.
     """
 
     number: Annotated[int, Field(ge=1, le=bounds.MAX_SESSION_TURNS)]

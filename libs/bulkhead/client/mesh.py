@@ -174,7 +174,7 @@ class Mesh:
         if summary_limit_usd is not None:
             body |= {"summary_cost_usd_micros": round(summary_limit_usd * request_checks.USD)}
         body |= request_checks.check_options(**options)
-        return Session(self._transport, session_id and request_checks.check_task_id(session_id), body)
+        return Session(self._transport, session_id and request_checks.check_task_id(session_id, "session"), body)
 
     async def sessions(self) -> tuple[SessionSummaryRow, ...]:
         """The caller's sessions, the newest first, at most 20. Raises Refused, Unreachable."""

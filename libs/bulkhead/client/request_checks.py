@@ -166,13 +166,13 @@ def check_query(query: type[Q], given: Mapping[str, object]) -> Q:
         raise Unfit(f"{name} is {_show_value(given.get(name))}", query.remedy_of(name).hint) from error
 
 
-def check_task_id(value: object) -> str:
-    """A task's id, which goes into addresses."""
+def check_task_id(value: object, what: str = "task") -> str:
+    """The id of a task, or of something else that is named so, which goes into addresses."""
     try:
         return subjects.check_token(value if isinstance(value, str) else "")
     except subjects.SubjectError:
         raise Unfit(
-            f"{_show_value(value)} is no task's id", "use the `id` of what `submit` returned; `tasks` lists them"
+            f"{_show_value(value)} is no {what}'s id", f"use the `id` of a {what} of yours; `{what}s` lists them"
         ) from None
 
 

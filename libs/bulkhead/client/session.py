@@ -44,15 +44,18 @@ class Session:
         deadline_s: float | None = None,
         written_by: WrittenBy = "person",
         task: str = "",
+        replaces: str = "",
         idempotency_key: str = "",
     ) -> Task:
         """Take a turn; returns its task once it is stored durably. Limits: of this turn, in place of the session's.
-        task: one of yours, submitted with the session's `conversation`, that is the turn; nothing begins then. Raises
-        Refused (`turn_in_progress` until the turn before has ended), Unreachable, Unfit."""
+        task: one of yours, submitted with the session's `conversation`, that is the turn; nothing begins then.
+        replaces: task of an earlier turn whose place it takes: that turn and those after it are shown to no model
+        again. Raises Refused (`turn_in_progress` until the turn before has ended), Unreachable, Unfit."""
         body: dict[str, Any] = {"text": request_checks.check_text("text", text, bounds.MAX_OBJECTIVE_CHARS)}
         limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
         body |= ({"limits": limits} if limits else {}) | ({"written_by": "model"} if written_by == "model" else {})
         body |= {"task": request_checks.check_task_id(task)} if task else {}
+        body |= {"replaces": request_checks.check_task_id(replaces)} if replaces else {}
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         answer = await self._transport.send("POST", f"{await self._path()}/turns", key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))
@@ -60,6 +63,14 @@ class Session:
     async def ask(self, text: str) -> TaskResult:
         """Take a turn and wait for its answer. Raises as `say` and `Task.result` do."""
         return await (await self.say(text)).result()
+
+    async def fork_at(self, task_id: str, *, idempotency_key: str = "") -> "Session":
+        """Another session, which begins with the turns of this one up to that of this task. Raises Refused,
+        Unreachable, Unfit."""
+        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
+        body = {"task_id": request_checks.check_task_id(task_id)}
+        answer = await self._transport.send("POST", f"{await self._path()}/forks", key, json=body)
+        return Session(self._transport, self._transport.require_field(answer, "session_id"), self._options)
 
     async def show(self, before: int = 0) -> SessionDocument:
         """The session, its memory, the figures of its summaries, and a page of turns. before: `next` of the page

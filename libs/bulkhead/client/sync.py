@@ -122,6 +122,12 @@ class SyncSession(_SyncForm[Session]):
     open = _block(Session.open)
     say = _block_for_task(Session.say)
     ask = _block(Session.ask)
+
+    def fork_at(self, task_id: str, *, idempotency_key: str = "") -> "SyncSession":
+        """Session.fork_at."""
+        core = self._loop.run(self._core.fork_at(task_id, idempotency_key=idempotency_key))
+        return SyncSession(core, self._loop)
+
     show = _block(Session.show)
     pin = _block(Session.pin)
     unpin = _block(Session.unpin)

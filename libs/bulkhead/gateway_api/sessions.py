@@ -12,6 +12,8 @@ from bulkhead_contracts.types import Contract, Count, UnixMs
 SessionId = Annotated[Id, Field(description="The session's id")]
 MAX_TURN_PAGE = 20
 MAX_SESSION_PAGE = 20
+MAX_REPLACED_TURNS = 20
+MAX_REPLACED_CHARS = 300
 
 
 class SummaryFigures(Contract):
@@ -45,9 +47,20 @@ class FactDocument(Contract):
     pinned_unix_ms: UnixMs
 
 
+class ReplacedTurn(Contract):
+    """A turn in whose place another one stands: no model is shown it any more. text: its beginning."""
+
+    number: Count
+    task_id: str
+    person: str
+    text: Annotated[str, Field(max_length=MAX_REPLACED_CHARS)]
+    taken_unix_ms: UnixMs
+
+
 class TurnDocument(Contract):
     """A turn of a session. status: of its task, `unknown` once that is purged. answer: null while there is none.
-    memory_tokens: estimated tokens of the earlier turns as it was shown them; whole_tokens: as they were said."""
+    memory_tokens: estimated tokens of the earlier turns as it was shown them; whole_tokens: as they were said.
+    replaced: the last turns whose place it took."""
 
     number: Count
     task_id: str
@@ -62,17 +75,21 @@ class TurnDocument(Contract):
     cost_usd_micros: Count = 0
     memory_tokens: Count = 0
     whole_tokens: Count = 0
+    replaced: Annotated[tuple[ReplacedTurn, ...], Field(max_length=MAX_REPLACED_TURNS)] = ()
     status_url: str
     events_url: str
 
 
 class SessionSummaryRow(Contract):
-    """A session in a list."""
+    """A session in a list. turn_count: without turns that were replaced. changed_unix_ms: of its last turn or pinned
+    fact."""
 
     session_id: str
     title: str
     person: str
     opened_unix_ms: UnixMs
+    turn_count: Count = 0
+    changed_unix_ms: UnixMs = 0
 
 
 class SessionDocument(SessionSummaryRow):
@@ -82,7 +99,6 @@ class SessionDocument(SessionSummaryRow):
     participants: tuple[str, ...] = ()
     window_turns: Count
     summary_limit_usd_micros: Count
-    turn_count: Count
     turns: Annotated[tuple[TurnDocument, ...], Field(max_length=MAX_TURN_PAGE)]
     next: Count | None = None
     facts: Annotated[tuple[FactDocument, ...], Field(max_length=bounds.MAX_PINNED_FACTS)] = ()

@@ -7,8 +7,8 @@ the task's end when every step is done.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bulkhead.flow import (InboxMessage, Output, Send, SetTimer, Transition, bounded, replace, shown_tools, standing)
-from bulkhead.flow.step_calls import (MAX_POINTER_CHARS, list_references, readable_references)
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, bounded, replace, shown_tools, standing
+from bulkhead.flow.step_calls import MAX_POINTER_CHARS, list_references, readable_references
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
 from bulkhead_contracts import bounds, envelope
@@ -16,8 +16,8 @@ from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import JUDGE_ROLE, Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
-from bulkhead_contracts.result import (Failure, Result, Usage, digest_of)
-from bulkhead_contracts.retrieval import (AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested)
+from bulkhead_contracts.result import Failure, Result, Usage, digest_of
+from bulkhead_contracts.retrieval import AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
 from bulkhead_services.planner import maps

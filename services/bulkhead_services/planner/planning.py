@@ -20,8 +20,15 @@ from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
 from bulkhead_services.planner.assignments import adopt_plan, assign_ready_steps, handed_on_result, skip_steps
 from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
-from bulkhead_services.planner.ending import (STOPPED_BY_BUDGET, TASK_TIMER, cancel_step, end_task, release_and_asker, releases_of, step_ended)
-from bulkhead_services.planner.state import (Pause, PlannerState, may_change_outside)
+from bulkhead_services.planner.ending import (
+    STOPPED_BY_BUDGET,
+    TASK_TIMER,
+    cancel_step,
+    end_task,
+    releases_of,
+    step_ended,
+)
+from bulkhead_services.planner.state import Pause, PlannerState, may_change_outside
 from bulkhead_services.planner.step_table import StepState
 
 DRAFT_TIMER = "draft-again-"

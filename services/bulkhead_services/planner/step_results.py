@@ -277,7 +277,7 @@ def _repeat_gated_step(
     if gated is None or not may_retry or not all(_may_repeat(state, message, step) for step in repeated):
         if gate is not None and gate.judge is not None and gate.judge.uncertified == "advise":
             text = f"the judge did not let it pass, which is advice: {'; '.join(reasons_for_people(state, reasons))}"
-            result = _mark_result(_handed_on_result(state, gate_step), text)
+            result = _mark_result(handed_on_result(state, gate_step), text)
             return _accept_result(state, message, gate_step, result, usage, reasons)
         return _give_up(state, message, gate_step, reasons).preceded_by(ended)
     state = state.with_step(_with_notes(replace(gated, status="waiting", result=None, standby=None), reasons))

@@ -4,10 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from bulkhead.blobs import reference
 from tests.integration.console.browsing import browsing, form
 from tests.integration.console.test_ratings import ANN, FARES, QUESTION
-from tests.replay.stage import AUDITOR, call, stage, use
+from tests.integration.memory_mesh.test_approvals import asks
+from tests.replay.stage import AUDITOR, OPERATOR, TENANT, call, stage, until, use
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
@@ -29,11 +32,11 @@ async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Pa
         doings = (await ann.get(f"{here}/turns/{task}/doings")).text
         assert "fares.md" in doings and "1 passage" in doings and "&lt;b&gt;Children" in doings
         page = (await ann.get(here)).text
-        assert "It is EUR 12" in page and f"/tasks/{task}/citations/{marker}" in page and f"/tasks/{task}/fork" in page
-        rated = await ann.post(
-            f"/tasks/{task}/rating", data=form(page, "Why? (optional)") | {"score": "good", "comment": "right"}
-        )
-        assert rated.url.path == here and 'value="good" aria-pressed="true"' in rated.text
+        assert "It is EUR 12" in page and f"/tasks/{task}/citations/{marker}" in page and "Why? (optional)" not in page
+        thumb = await ann.post(f"/tasks/{task}/rating", data=form(page, 'value="bad"') | {"score": "good"})
+        rated = await ann.post(f"/tasks/{task}/rating", data=form(thumb.text, "Why? (optional)") | {"comment": "right"})
+        assert rated.url.path == here and 'value="right"> <button>Save' in rated.text
+        assert re.search(r'value="good"[^>]*aria-pressed="true"', rated.text)
         assert QUESTION in (await ann.get("/chat")).text
         # What is pinned is shown to each later turn, and says whose word it is.
         pin = form(rated.text, "From the answer of turn 1")
@@ -58,3 +61,48 @@ async def test_a_turn_is_asked_followed_cited_rated_and_asked_again(tmp_path: Pa
         assert (await aud.get(here)).status_code == 404, "a conversation is its participants'"
         gone = await ann.post(f"{here}/delete", data=form(shown, "Delete the conversation"))
         assert "The conversation is deleted." in gone.text and (await ann.get(here)).status_code == 404
+
+
+@pytest.mark.slow
+async def test_a_turn_that_waits_says_for_what_and_is_replaced_or_forked(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, ANN) as ann, on.client(OPERATOR) as olga:
+        on.model.will(answer=[says("Noted.")])
+        await olga.halt("tenant", TENANT, "we look at it first")
+        page = await ann.post("/chat", data=form((await ann.get("/chat")).text, "Send") | {"text": "I have a cat."})
+        here = page.url.path
+        [task] = set(re.findall(rf"{here}/turns/([\w-]+)/live", page.text))
+
+        async def held() -> str:
+            text = (await ann.get(f"{here}/turns/{task}")).text
+            return text if "we look at it first" in text else ""
+
+        assert 'href="/coordination">The halt' in await until(held, "the turn says that it waits", 20)
+        await olga.resume("tenant", TENANT, "looked at")
+        told = (await ann.get(f"{here}/turns/{task}/live")).text
+        assert told.index("event: standing") < told.index("event: ended")
+        page = await ann.get(here)
+        stopped = await ann.post(f"/tasks/{task}/cancel", data={"key": "0" * 32})
+        assert "It had ended already." in stopped.text
+        fork = await ann.post(f"{here}/fork", data=form(page.text, "Fork: a new"))
+        assert fork.url.path != here and "I have a cat." in fork.text
+        assert fork.url.path in (await ann.get("/chat")).text
+        edit = form(page.text, "Your question")
+        edited = await ann.post(here, data=edit | {"text": "I have a dog."})
+        assert "1 turn replaced" in edited.text and edited.text.count('class="card turn"') == 1
+
+
+@pytest.mark.slow
+async def test_a_turn_whose_call_waits_for_a_person_leads_to_the_request(tmp_path: Path) -> None:
+    async with stage(tmp_path, rule=asks) as on, browsing(on, ANN) as ann, on.client("bk_ann_of_demo") as client:
+        on.model.will(answer=[use(call("counter_increment", name="kept", amount=2)), says("Done.")])
+        session = client.session(check=False, tools=("counter_increment",))
+        task = await session.say("Count it.")
+
+        async def asked() -> str:
+            text = (await ann.get(f"/chat/{session.id}")).text
+            return text if "Open the request" in text else ""
+
+        page = await until(asked, "the turn says that it waits", 20)
+        [link] = re.findall(r'href="(/approvals/[\w-]+)">Open the request', page)
+        assert "counter_increment" in (await ann.get(link)).text
+        await task.cancel()

@@ -225,6 +225,8 @@ async def _record_sessions(recorder: ExampleRecorder, on: Stage, ann: httpx.Asyn
     may_answer.set()
     await until(lambda: _has_ended(ann, turn["status_url"]))
     await recorder.record(ann, "getSession", session_id=session)
+    fork: Json = {"body": {"task_id": turn["task_id"]}, "session_id": session, "Idempotency-Key": f"{KEY[:-1]}6"}
+    await recorder.record(ann, "forkSession", 201, **fork)
     await recorder.record(ann, "listSessions")
     await recorder.record(ann, "unpinFact", **fact)
     await recorder.record(ann, "deleteSession", session_id=session)

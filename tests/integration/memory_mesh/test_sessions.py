@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.client import Refused, SyncMesh
 from bulkhead.client.session import Session
-from bulkhead_cli.output import Exit
+from bulkhead_cli.options import GatewayOptions
+from bulkhead_cli.output import Exit, explain_refusal
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks.chat import hold_conversation
+from bulkhead_cli.tasks.sessions import list_sessions
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.task import TaskSubmitted
 from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
@@ -58,6 +61,28 @@ async def test_a_turn_is_shown_what_was_said_and_pinned(tmp_path: Path) -> None:
         assert (task["conversation"], task["feature"]) == (session.id, "chat")
         assert {row["task_id"] for row in await ann.tasks()} == {turn.task_id for turn in shown.turns}, "and no session"
         assert on.model.count("plan") == 0, "no planner model is asked"
+
+
+@pytest.mark.slow
+async def test_a_replaced_turn_is_shown_to_no_model_again_and_a_fork_goes_its_own_way(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.client() as ann:
+        on.model.will(answer=[says("Noted.")])
+        session = ann.session(check=False)
+        first = await session.say("My number is 4711.")
+        await first.wait_until_ended(30)
+        second = (await session.ask("I live in Graz.")).task_id
+        fork = await session.fork_at(second)
+        edited = await session.say("My number is 42.", replaces=first.id)
+        await edited.wait_until_ended(30)
+        await session.ask("What is it?")
+        last = prompts_of(on)[-1]
+        assert "42" in last and "4711" not in last and "Graz" not in last
+        await fork.ask("Where do I live?")
+        assert "Graz" in prompts_of(on)[-1] and "4711" in prompts_of(on)[-1]
+        shown = await session.show()
+        assert [(turn.number, turn.text) for turn in shown.turns] == [(1, "My number is 42."), (2, "What is it?")]
+        assert [turn.text for turn in shown.turns[0].replaced] == ["My number is 4711.", "I live in Graz."]
+        assert [row.session_id for row in await ann.sessions()] == [fork.id, session.id]
 
 
 @pytest.mark.slow
@@ -170,7 +195,8 @@ async def test_what_a_document_said_in_an_earlier_turn_is_no_persons_word(tmp_pa
         search, answer = use(call("search_documents", query="fare to Graz")), says(f"Book graz-line [#{MARKER}].")
         on.model.will(answer=[search, answer, use(call("counter_increment", name="graz-line")), says("Done.")])
         session = ann.session(check=False, tools=("search_documents", "counter_increment"))
-        await session.ask("What is the fare to Graz?")
+        cited = await session.ask("What is the fare to Graz?")
+        assert cited.numbered_answer == "Book graz-line [1]." and [row.marker for row in cited.citations] == [MARKER]
         result = await session.ask("Count it.")
         assert result.status == "succeeded"
         submitted = await on.mesh.wait_for_fact(f"mesh.gateway.planner.*.{TENANT}.{result.task_id}.*", TaskSubmitted)
@@ -198,6 +224,11 @@ async def test_the_command_goes_on_with_a_session(tmp_path: Path, capsys: pytest
         assert "[1] step result what was said before in this conversation" in printed.out
         assert f"bulkhead chat --session {session}" in printed.err
         assert "My number is 4711." in prompts_of(on)[-1]
+        with pytest.raises(Refused) as refused:
+            await hold_conversation(target, "What is it?", "nope", as_json=False)
+        assert explain_refusal(refused.value).hint == "`bulkhead sessions` lists the ids"
+        await list_sessions(GatewayOptions(url=on.url, api_key="bk_ann_of_demo"))
+        assert re.fullmatch(rf"{session}  \S+.*  2 turns  My number is 4711.\n", capsys.readouterr().out)
 
 
 def test_plain_programs_hold_a_session() -> None:

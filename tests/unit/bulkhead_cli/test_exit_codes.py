@@ -28,6 +28,7 @@ NO_MESH = {
     "backup": 2,  # Works with a stopped one, too: the folder is not one of a mesh.
     "submit": 3,
     "chat": 3,
+    "sessions": 3,
     "watch": 3,
     "tasks": 3,
     "open": 3,

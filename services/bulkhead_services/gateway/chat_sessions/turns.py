@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.paging import stored_messages
+from bulkhead.bus.port import PubAck
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import Unreadable
@@ -57,7 +58,7 @@ class SessionTurns:
 
     async def append_fact(
         self, tenant: str, session: str, body: Body, state: SessionState, person: str, index: str
-    ) -> None:
+    ) -> PubAck:
         """Store the next fact of a session, once. Raises BusError, of these WrongLastSequence where another fact was
         first."""
         write = self._context.publisher.send(
@@ -69,7 +70,7 @@ class SessionTurns:
             actor=person,
             expect_last_on_subject=state.sequence,
         )
-        await self._writes.write_within(write)
+        return await self._writes.write_within(write)
 
     async def find_summary(self, tenant: str, state: SessionState) -> SessionSummary | None:
         """The awaited summary once its task has ended; None before, and where none is awaited. Raises BusError."""
@@ -90,6 +91,8 @@ class SessionTurns:
             tokens=usage.input_tokens + usage.output_tokens,
             used=False,
         )
+        if begun.begun_summary in state.void_summaries:
+            return summary
         result, request = feed.view.result, feed.view.request
         if feed.view.status != "succeeded" or result is None or request is None or request.turn is None:
             return summary

@@ -24,8 +24,8 @@ from bulkhead_contracts.task import ForkOf, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions, WrittenBy
 from bulkhead_contracts.tool import TrialSource
-from bulkhead_contracts.types import (Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields)
-from bulkhead_contracts.workflow import (ParameterValues, WorkflowContent, WorkflowSchedule, WorkflowShare)
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields
+from bulkhead_contracts.workflow import ParameterValues, WorkflowContent, WorkflowSchedule, WorkflowShare
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -180,10 +180,19 @@ class SessionSubmission(TaskOptions):
     approve_plan: SkipJsonSchema[Literal[False]] = False  # No model drafts the plan of a turn.
 
 
+class SessionForkSubmission(Contract):
+    """Body of POST /v1/sessions/{session_id}/forks. task_id: of the last turn that the new session begins with."""
+
+    model_config = STRICT
+
+    task_id: Token
+
+
 class TurnSubmission(Contract):
     """Body of POST /v1/sessions/{session_id}/turns. limits: of this turn, in place of the session's. written_by: a
     model's words stay a model's, also in a person's session. task: one of yours, of the session's conversation, that is
-    the turn: nothing begins, and its objective is the text."""
+    the turn: nothing begins, and its objective is the text. replaces: task of a turn whose place this one takes; that
+    turn and all after it are no longer part of the conversation. Without it the turn is the next one."""
 
     model_config = STRICT
 
@@ -191,6 +200,7 @@ class TurnSubmission(Contract):
     limits: LimitsInput | None = None
     written_by: WrittenBy = "person"
     task: Tag = ""
+    replaces: Tag = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

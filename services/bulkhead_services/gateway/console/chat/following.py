@@ -15,6 +15,11 @@ from bulkhead_services.gateway.console.api import OPENED, Json
 from bulkhead_services.gateway.console.pages import render_template
 from bulkhead_services.gateway.console.watching import LAST, LiveTexts, element_of
 
+STANDING = frozenset({"plan.proposed", "approval.requested", "approval.ended", "step.started"}) | {
+    f"task.{change}" for change in ("queued", "released", "accepted", "paused", "resumed")
+}
+"""Events after which a turn stands otherwise: it waits, for something else, or goes on."""
+
 
 @dataclass(slots=True)
 class TurnDoings:
@@ -51,7 +56,8 @@ class TurnDoings:
 
 
 async def follow_turn(task_id: str, events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
-    """The page's events: `begin`, `doing` and `text` with HTML; `ended`: read the turn anew. Raises ApiRefused."""
+    """The page's events: `begin`, `doing` and `text` with HTML; `standing`, `ended`: read how it stands, or the turn,
+    anew. Raises ApiRefused."""
     doings, texts, ended = TurnDoings(task_id), LiveTexts(task_id), False
     async for name, data in events:
         if name == OPENED:
@@ -65,6 +71,8 @@ async def follow_turn(task_id: str, events: AsyncIterator[tuple[str, Json]]) -> 
             if html := doings.render_event(name, data):
                 yield "doing", html
             ended = ended or name in LAST
+            if name in STANDING and not ended:
+                yield "standing", "*"
     if ended:
         yield "ended", "*"
         yield "done", "*"

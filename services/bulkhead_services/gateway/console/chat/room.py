@@ -17,7 +17,8 @@ from bulkhead_contracts import bounds
 from bulkhead_services.gateway.console import visits
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.chat.following import TurnDoings, follow_turn
-from bulkhead_services.gateway.console.task.page import FORKED, split_markers
+from bulkhead_services.gateway.console.task.holds import find_hold
+from bulkhead_services.gateway.console.task.page import split_markers
 from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 from bulkhead_services.gateway.read_model.task_view import ENDED
 
@@ -38,6 +39,7 @@ class ConsoleChatRoutes(ConsoleRoutes):
             post("/chat/{session_id}/delete", self.delete_conversation),
             post("/chat/{session_id}/pin", self.pin_fact),
             post("/chat/{session_id}/unpin", self.unpin_fact),
+            post("/chat/{session_id}/fork", self.fork_conversation),
             get("/chat/{session_id}/turns/{task_id}", self.show_turn),
             get("/chat/{session_id}/turns/{task_id}/doings", self.list_doings),
             get("/chat/{session_id}/turns/{task_id}/live", self.stream_turn),
@@ -63,14 +65,24 @@ class ConsoleChatRoutes(ConsoleRoutes):
         session = await visit.get(_session_path(visit), before=before if before.isdecimal() else 0)
         turns = await asyncio.gather(*(_read_turn(visit, turn["task_id"], turn["text"]) for turn in session["turns"]))
         for turn, row in zip(turns, session["turns"], strict=True):
-            turn["number"] = row["number"]
+            turn |= {"number": row["number"], "replaced": row["replaced"]}
+            turn["is_last"] = row["number"] == session["turn_count"]
         return visit.render_page("chat/chat.html", session=session, turns=turns, **_page_values(visit))
 
     async def take_turn(self, visit: Visit) -> Response:
-        """POST /chat/{session_id}"""
+        """POST /chat/{session_id}: the next turn, or with `replaces` one in the place of an earlier turn"""
         form = await visit.read_form()
-        await visit.post(f"{_session_path(visit)}/turns", {"text": form.get("text", "")}, form.get(KEY_FIELD, ""))
+        body = {"text": form.get("text", ""), "replaces": form.get("replaces", "")}
+        await visit.post(f"{_session_path(visit)}/turns", body, form.get(KEY_FIELD, ""))
         return redirect_to(visit.request, f"/chat/{visit.request.path_params['session_id']}")
+
+    async def fork_conversation(self, visit: Visit) -> Response:
+        """POST /chat/{session_id}/fork: another conversation, which begins with the turns up to one"""
+        form = await visit.read_form()
+        body = {"task_id": form.get("task_id", "")}
+        fork = await visit.post(f"{_session_path(visit)}/forks", body, form.get(KEY_FIELD, ""))
+        notice = "This conversation begins with the turns of another, which stays as it is."
+        return redirect_to(visit.request, f"/chat/{fork['session_id']}", notice)
 
     async def delete_conversation(self, visit: Visit) -> Response:
         """POST /chat/{session_id}/delete"""
@@ -96,6 +108,9 @@ class ConsoleChatRoutes(ConsoleRoutes):
     async def show_turn(self, visit: Visit) -> Response:
         """GET /chat/{session_id}/turns/{task_id}: what an open page reads again when the turn has ended"""
         turn = await _read_turn(visit, visit.request.path_params["task_id"], "")
+        if turn.get("ended"):
+            rows = (await visit.get_or(_session_path(visit), {"turns": []}))["turns"]
+            turn["number"] = next((row["number"] for row in rows if row["task_id"] == turn["task"]["task_id"]), 0)
         return visit.render_page("chat/chat.html", session=None, turns=[turn], **_page_values(visit))
 
     async def list_doings(self, visit: Visit) -> Response:
@@ -133,12 +148,14 @@ def _page_values(visit: Visit) -> dict[str, Any]:
 async def _read_turn(visit: Visit, task_id: str, text: str) -> Json:
     """Values of a turn: its task (None once it is purged), its answer in pieces, and what may be done about it."""
     task = await visit.get_or(f"/v1/tasks/{task_id}", {})
+    # Of a turn that is read by itself: only the last one runs.
+    place: Json = {"number": 0, "replaced": (), "is_last": True}
     if "task_id" not in task:
-        return {"text": text, "task": None, "refused": task["refused"]}
-    return {
+        return place | {"text": text, "task": None, "refused": task["refused"]}
+    return place | {
         "text": task["objective"],
         "task": task,
         "ended": task["status"] in ENDED,
-        "forks": task["status"] in FORKED and task["kind"] != "adopted" and visit.claim.role in SUBMITTERS.names,
+        "hold": None if task["status"] in ENDED else await find_hold(visit, task),
         "answer": split_markers(task["answer"] or ""),
     }

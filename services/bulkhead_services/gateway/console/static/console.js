@@ -125,6 +125,16 @@
     act.querySelector("[name=key]").value = Array.from(fresh, (byte) => byte.toString(16).padStart(2, "0")).join("");
   });
 
+  // In a question Enter sends, and Shift+Enter begins a line; not while a word is being composed.
+  document.addEventListener("keydown", (event) => {
+    const form = event.target.closest?.("form.ask");
+    if (!form || event.key !== "Enter" || event.shiftKey || event.isComposing || event.target.tagName !== "TEXTAREA") return;
+    event.preventDefault();
+    form.requestSubmit(form.querySelector("button"));
+  });
+  const newest = document.querySelector(".turns > .turn:last-child");
+  if (newest && !document.getElementById("flash") && !location.search && !location.hash) newest.scrollIntoView({ block: "end" });
+
   // A refusal of the API is shown where the effect would be.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail.xhr;
@@ -266,7 +276,7 @@
   };
   let readsAll = false;
   const clamp = (answer) => {
-    if (readsAll || answer.nextElementSibling?.matches(".all") || answer.scrollHeight < 9 * parseFloat(getComputedStyle(answer).fontSize)) return;
+    if (readsAll || answer.closest(".turns > .turn:last-child") || answer.nextElementSibling?.matches(".all") || answer.scrollHeight < 9 * parseFloat(getComputedStyle(answer).fontSize)) return;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "plain all";

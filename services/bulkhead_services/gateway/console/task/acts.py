@@ -38,9 +38,13 @@ class ConsoleTaskActionRoutes(ConsoleRoutes):
     async def cancel_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/cancel"""
         form = await visit.read_form()
-        await visit.post(
-            f"/v1/tasks/{_task_id(visit)}/cancel", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, "")
-        )
+        body = {"reason": form.get("reason", "")}
+        try:
+            await visit.post(f"/v1/tasks/{_task_id(visit)}/cancel", body, form.get(KEY_FIELD, ""))
+        except ApiRefused as error:
+            if error.status != 409:
+                raise
+            return _render_done(visit, "It had ended already.")
         return _render_done(visit, "The cancel is stored: the planner ends the task.")
 
     async def decide_plan(self, visit: Visit) -> Response:

@@ -46,8 +46,22 @@ def session_writes(key: Json) -> Json:
                 description="`events_url` streams the answer as of any task. One turn at a time: until the one "
                 "before has ended, or is cancelled, the answer is 409 `turn_in_progress`. "
                 "409 `session_changed` says that another request was first. A task of the session's `conversation` "
-                "that you submitted under the same key is the turn, too.",
+                "that you submitted under the same key is the turn, too. With `replaces` an earlier turn is put in "
+                "other words: it and those after it are shown to no model again.",
                 body=body_of(schemas.TurnSubmission),
+            )
+        },
+        "/v1/sessions/{session_id}/forks": {
+            "post": operation(
+                "forkSession",
+                "Begin another session with the turns of this one",
+                {"201": answer_of(SessionDocument, "The new session", LOCATION)},
+                (*CHANGE, 404),
+                _SESSION,
+                key,
+                description="It has the options of this one, is the caller's alone, and stands by itself from then on. "
+                "The tasks of its first turns are those of this session, and are erased with it.",
+                body=body_of(schemas.SessionForkSubmission),
             )
         },
         "/v1/sessions/{session_id}/facts/{fact_id}": {

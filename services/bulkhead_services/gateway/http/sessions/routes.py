@@ -6,17 +6,21 @@ In: requests of participants. Out: receipts, documents, problem details. A turn 
 import asyncio
 import hashlib
 import re
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
 from bulkhead.gateway_api.query import OPERATORS, SUBMITTERS
 from bulkhead.gateway_api.sessions import (
+    MAX_REPLACED_CHARS,
+    MAX_REPLACED_TURNS,
     MAX_SESSION_PAGE,
     MAX_TURN_PAGE,
     FactDocument,
+    ReplacedTurn,
     SessionDocument,
     SessionListQuery,
     SessionPage,
@@ -26,21 +30,29 @@ from bulkhead.gateway_api.sessions import (
     TurnDocument,
 )
 from bulkhead.runtime.context import Context
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import digest_of
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, TurnTaken
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskLimits, TaskRequested
+from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.authority import obtain_voucher
 from bulkhead_services.gateway.chat_sessions import memory
-from bulkhead_services.gateway.chat_sessions.state import SessionState
+from bulkhead_services.gateway.chat_sessions.state import SessionState, fork_facts
 from bulkhead_services.gateway.chat_sessions.turns import SessionTurns
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read
 from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import check_id, idempotency_key, json_response, parse_body
-from bulkhead_services.gateway.http.schemas import FactSubmission, SessionSubmission, TurnReceipt, TurnSubmission
+from bulkhead_services.gateway.http.schemas import (
+    FactSubmission,
+    SessionForkSubmission,
+    SessionSubmission,
+    TurnReceipt,
+    TurnSubmission,
+)
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, not_found, not_stored
@@ -84,6 +96,7 @@ class SessionRoutes:
             query_route(SessionQuery, self._auth, self.show_session),
             Route("/v1/sessions/{session_id}", self.delete_session, methods=["DELETE"]),
             Route("/v1/sessions/{session_id}/turns", self.take_turn, methods=["POST"]),
+            Route("/v1/sessions/{session_id}/forks", self.fork_session, methods=["POST"]),
             Route(fact_path, self.pin_fact, methods=["PUT"]),
             Route(fact_path, self.unpin_fact, methods=["DELETE"]),
         ]
@@ -173,6 +186,42 @@ class SessionRoutes:
                     raise
                 changed = problem
         raise changed
+
+    async def fork_session(self, request: Request) -> Response:
+        """POST /v1/sessions/{session_id}/forks: the same key is the same session."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "fork sessions")
+        key, source_id = idempotency_key(request, required=True), request.path_params["session_id"]
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            task = parse_body(SessionForkSubmission, raw).task_id
+        source = await self._existing_session(claim, source_id, takes_part=True)
+        through = _require_turn(source, task, "The session cannot be forked")
+        if through is source.turns[-1] and not (await self._feeds.fresh_feed(claim.tenant, task)).has_ended:
+            raise _turn_in_progress(f"turn {through.number} goes on as task {task}")
+        assert source.opened is not None
+        self._door.check_tools(claim.tenant, source.opened.tools)
+        changes = {
+            "requester": claim,
+            "title": cut_line(f"Fork: {_title_of(source)}", bounds.MAX_TITLE_CHARS),
+            "participants": (),
+            "conversation": "",
+            "opened_unix_ms": self._context.clock(),
+            "payload_sha256": digest_of(f"fork {source_id} {task}"),
+        }
+        opened = source.opened.model_copy(update=changes)
+        session = self._intake.session_id(claim, f"fork/{source_id}/{key}")
+        state, facts = await self._turns.read_session(claim.tenant, session), fork_facts(source, through, opened)
+        if (
+            state.opened.payload_sha256 != opened.payload_sha256
+            if state.opened is not None
+            else any(turn.task != earlier.task for turn, earlier in zip(state.turns, source.turns, strict=False))
+        ):
+            detail, hint = f"session {session} was forked under this key from other turns", "use a new key"
+            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+        for fact in () if state.opened is not None else facts[state.messages :]:
+            index = f"fork/{state.messages}/{digest_of(fact.model_dump_json())}"
+            ack = await self._append(claim, session, fact, state, index)
+            state.apply_body(fact, ack.sequence)
+        return await self._answer_opened(claim, session, await self._existing_session(claim, session))
 
     async def list_sessions(self, claim: RequesterClaim, _: SessionListQuery) -> SessionPage:
         """The caller's sessions."""
@@ -272,9 +321,13 @@ class SessionRoutes:
             detail = f"turn {turn.number} was taken under this key with another text"
             hint = "use a new key for a new turn, or repeat the first request unchanged"
             raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+        if turn is not None and turn not in state.turns:
+            return _answer_turn(session, turn, repeated=True)  # Another stands in its place by now.
         is_new = turn is None
         if is_new:
             await self._require_room(claim, state)
+            if body.replaces:
+                state.rewind_to(_require_turn(state, body.replaces, TITLE).number)
         earlier = state.turns[: turn.number - 1] if turn is not None else state.turns
         ready_summary = turn.summary if turn is not None else await self._turns.find_summary(claim.tenant, state)
         summary = ready_summary if ready_summary is not None and ready_summary.used else state.summary
@@ -286,7 +339,7 @@ class SessionRoutes:
         inputs = await self._turns.store_memory(claim.tenant, task, parts, state, summary, past)
         if turn is None:
             if ready_summary is not None:
-                state.summaries.append(ready_summary)
+                state.add_summary(ready_summary)
             through = self._turns.find_due_summary(state, state.opened, summary, past)
             last = earlier[-1] if earlier else None
             turn = TurnTaken(
@@ -296,9 +349,9 @@ class SessionRoutes:
                 person=claim.person,
                 taken_unix_ms=self._context.clock(),
                 memory_tokens=sum(memory.estimate_tokens(part.text) for part in parts),
-                whole_tokens=last.whole_tokens + past[-1].past.tokens if last is not None and past else 0,
+                whole_tokens=(last.whole_tokens if last is not None else 0) + (past[-1].past.tokens if past else 0),
                 summary=ready_summary,
-                begun_summary=self._intake.task_id(claim, _summary_key(session, through)) if through else "",
+                begun_summary=self._intake.task_id(claim, _summary_key(session, task)) if through else "",
                 begun_through=through,
             )
         # Before the turn is stored: one whose task cannot begin would hold up the session.
@@ -321,7 +374,7 @@ class SessionRoutes:
                 vouchers[1],
                 state.opened,
                 session,
-                _summary_key(session, turn.begun_through),
+                _summary_key(session, task),
                 memory.SUMMARY_OBJECTIVE,
                 turn.begun_through,
                 replaced_inputs,
@@ -379,17 +432,10 @@ class SessionRoutes:
             mark_stored(not repeated)
         return repeated
 
-    async def _append(
-        self,
-        claim: RequesterClaim,
-        session: str,
-        body: SessionOpened | TurnTaken | FactPinned | SessionDeleted,
-        state: SessionState,
-        index: str,
-    ) -> None:
+    async def _append(self, claim: RequesterClaim, session: str, body: Body, state: SessionState, index: str) -> PubAck:
         """Store the next fact of a session. Raises Problem (409, 503)."""
         try:
-            await self._turns.append_fact(claim.tenant, session, body, state, claim.person, index)
+            return await self._turns.append_fact(claim.tenant, session, body, state, claim.person, index)
         except WrongLastSequence as error:
             detail, hint = "somebody else changed the session at the same time", "look at it, then send this again"
             title, headers = "The session has changed", {"Retry-After": "1"}
@@ -413,13 +459,12 @@ class SessionRoutes:
         assert opened is not None
         below = [turn for turn in state.turns if not before or turn.number < before]
         page = below[-MAX_TURN_PAGE:]
-        turns = await asyncio.gather(*(self._describe_turn(claim, turn) for turn in page))
+        turns = await asyncio.gather(*(self._describe_turn(claim, state, turn) for turn in page))
         return SessionDocument(
             **_describe_row(session, state).model_dump(),
             participants=opened.participants,
             window_turns=opened.window_turns,
             summary_limit_usd_micros=opened.summary_cost_usd_micros,
-            turn_count=len(state.turns),
             turns=tuple(turns),
             next=page[0].number if len(below) > len(page) else None,
             facts=tuple(
@@ -436,12 +481,12 @@ class SessionRoutes:
             summaries=state.measure_summaries(),
         )
 
-    async def _describe_turn(self, claim: RequesterClaim, turn: TurnTaken) -> TurnDocument:
+    async def _describe_turn(self, claim: RequesterClaim, state: SessionState, turn: TurnTaken) -> TurnDocument:
         remembered, feed = await self._turns.read_turn(claim.tenant, turn)
-        return describe_turn(turn, feed, remembered.past.answer)
+        return describe_turn(turn, feed, remembered.past.answer, state.replaced.get(turn.task, ()))
 
 
-def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str) -> TurnDocument:
+def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str, replaced: Sequence[TurnTaken]) -> TurnDocument:
     """A turn as people see it."""
     view = feed.view
     url = f"/v1/tasks/{turn.task}"
@@ -459,6 +504,16 @@ def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str) -> TurnDocument
         cost_usd_micros=view.usage.cost_usd_micros,
         memory_tokens=turn.memory_tokens,
         whole_tokens=turn.whole_tokens,
+        replaced=tuple(
+            ReplacedTurn(
+                number=earlier.number,
+                task_id=earlier.task,
+                person=earlier.person,
+                text=cut_line(earlier.text, MAX_REPLACED_CHARS),
+                taken_unix_ms=earlier.taken_unix_ms,
+            )
+            for earlier in replaced[-MAX_REPLACED_TURNS:]
+        ),
         status_url=url,
         events_url=f"{url}/events",
     )
@@ -466,14 +521,6 @@ def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str) -> TurnDocument
 
 def _conversation_of(feed: InboxFeed) -> str:
     return feed.view.request.conversation if feed.view.request is not None else ""
-
-
-def _answer_turn(session: str, turn: TurnTaken, *, repeated: bool) -> Response:
-    url = f"/v1/tasks/{turn.task}"
-    receipt = TurnReceipt(
-        task_id=turn.task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
-    )
-    return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
 
 
 def _options_of_turn(opened: SessionOpened, body: TurnSubmission) -> SessionOpened:
@@ -488,14 +535,43 @@ def _describe_row(session: str, state: SessionState) -> SessionSummaryRow:
     assert opened is not None
     return SessionSummaryRow(
         session_id=session,
-        title=opened.title or (state.turns[0].text[: bounds.MAX_TITLE_CHARS] if state.turns else ""),
+        title=_title_of(state),
         person=opened.requester.person,
         opened_unix_ms=opened.opened_unix_ms,
+        turn_count=len(state.turns),
+        changed_unix_ms=max(
+            [opened.opened_unix_ms]
+            + [turn.taken_unix_ms for turn in state.turns[-1:]]
+            + [fact.pinned_unix_ms for fact in state.facts.values()]
+        ),
     )
 
 
-def _summary_key(session: str, through: int) -> str:
-    return f"summary/{session}/{through}"
+def _title_of(state: SessionState) -> str:
+    title = state.opened.title if state.opened is not None else ""
+    return title or (state.turns[0].text[: bounds.MAX_TITLE_CHARS] if state.turns else "")
+
+
+def _require_turn(state: SessionState, task: str, title: str) -> TurnTaken:
+    """A turn of the conversation as it stands. Raises Problem (422)."""
+    turn = state.find_turn(task)
+    if turn is None or turn not in state.turns:
+        detail = f"task {task} is no turn of the session" if turn is None else f"turn {turn.number} was replaced before"
+        raise Problem(422, "unknown_turn", title, detail, "read the session, and name the task of one of its turns")
+    return turn
+
+
+def _answer_turn(session: str, turn: TurnTaken, *, repeated: bool) -> Response:
+    url = f"/v1/tasks/{turn.task}"
+    receipt = TurnReceipt(
+        task_id=turn.task, status_url=url, events_url=f"{url}/events", session_id=session, number=turn.number
+    )
+    return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
+
+
+def _summary_key(session: str, task: str) -> str:
+    """Key of the summary that begins beside the turn of this task."""
+    return f"summary/{session}/{task}"
 
 
 def _require_turn_left(state: SessionState) -> None:

@@ -2,7 +2,7 @@
 
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, SessionSummary, TurnTaken
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.chat_sessions.state import MAX_VAIN_SUMMARIES, SessionState
+from bulkhead_services.gateway.chat_sessions.state import MAX_VAIN_SUMMARIES, SessionState, fork_facts
 
 ANN = RequesterClaim(tenant="demo", person="ann", role="submitter", via="api_key")
 OPENED = SessionOpened(
@@ -70,3 +70,49 @@ def test_a_pinned_fact_is_replaced_and_unpinned() -> None:
 
 def test_a_session_is_deleted() -> None:
     assert folded(SessionDeleted(person="ann")).is_deleted
+
+
+def pinned(name: str, turn: int = 0) -> FactPinned:
+    return FactPinned(fact_id=name, text=name, turn=turn, person="ann", pinned_unix_ms=1)
+
+
+def test_a_turn_that_is_put_in_other_words_takes_the_place_of_all_after_it() -> None:
+    state = folded(turn(1), turn(2), turn(3), pinned("own"), pinned("early", 1), pinned("late", 3), turn(2, task="e2"))
+    assert [row.task for row in state.turns] == ["t1", "e2"] and list(state.facts) == ["own", "early"]
+    assert [row.task for row in state.replaced["e2"]] == ["t2", "t3"]
+    state.apply_body(turn(2, task="f2"), 9)
+    assert [row.task for row in state.replaced["f2"]] == ["t2", "t3", "e2"] and "e2" not in state.replaced
+    replaced = state.find_turn("t3")
+    assert replaced is not None and replaced not in state.turns, "a repeated request is still known"
+
+
+def test_a_summary_of_replaced_turns_stands_for_nothing_and_is_still_paid() -> None:
+    state = folded(turn(1), turn(2, summary=made(1, cost_usd_micros=9).model_dump()), turn(3), turn(1, task="e1"))
+    assert state.summary is None and state.measure_summaries().cost_usd_micros == 9
+    kept = folded(turn(1), turn(2, summary=made(1).model_dump()), turn(3), turn(2, task="e2"))
+    assert kept.summary is not None, "it stands for a turn before"
+
+
+def test_an_awaited_summary_of_replaced_turns_is_void_when_it_comes_and_counts_as_no_failure() -> None:
+    state = folded(turn(1), turn(2), turn(3, begun_summary="m1", begun_through=2), turn(2, task="e2"))
+    assert state.awaited_summary is not None and "m1" in state.void_summaries and not state.may_summarise
+    vain = made(1, through=2, used=False, text="", cost_usd_micros=9).model_dump()
+    state.apply_body(turn(3, task="e3", summary=vain), 9)
+    assert state.may_summarise and state.measure_summaries().cost_usd_micros == 9
+
+
+def test_a_fork_begins_with_the_turns_as_they_stand_and_is_opened_last() -> None:
+    summary = made(1, cost_usd_micros=9, tokens=5).model_dump()
+    source = folded(
+        *(turn(1), turn(2), turn(3, summary=summary, whole_tokens=7), turn(4, begun_summary="m3", begun_through=3)),
+        *(pinned("own"), pinned("late", 4), turn(2, task="e2"), turn(3, task="e3")),
+    )
+    facts = fork_facts(source, source.turns[1], OPENED)
+    assert facts[-1] is OPENED
+    fork = SessionState()
+    for sequence, fact in enumerate(facts, 1):
+        assert fork.opened is None
+        fork.apply_body(fact, sequence)
+    assert [row.task for row in fork.turns] == ["t1", "e2"] and list(fork.facts) == ["own"] and not fork.replaced
+    assert fork.summary is not None and fork.summary.through == 1 and fork.awaited_summary is None
+    assert (fork.measure_summaries().cost_usd_micros, fork.measure_summaries().tokens_saved) == (0, 0)
