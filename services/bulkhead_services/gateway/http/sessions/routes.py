@@ -221,7 +221,8 @@ class SessionRoutes:
             index = f"fork/{state.messages}/{digest_of(fact.model_dump_json())}"
             ack = await self._append(claim, session, fact, state, index)
             state.apply_body(fact, ack.sequence)
-        return await self._answer_opened(claim, session, await self._existing_session(claim, session))
+        document = await self._describe_session(claim, session, await self._existing_session(claim, session), 0)
+        return json_response(document, 201, {"Location": f"/v1/sessions/{session}"})
 
     async def list_sessions(self, claim: RequesterClaim, _: SessionListQuery) -> SessionPage:
         """The caller's sessions."""
