@@ -280,24 +280,26 @@ class WorkflowActReplied(Body, type="mesh.workflow.act_replied"):
 
 
 class WorkflowsRequested(Body, type="mesh.workflow.workflows_requested"):
-    """Question for a tenant's workflows, or for one version (rpc). workflow: "" for all. number: 0 for the newest
-    published version, or, where there is none, the newest. runnable: to run it: refused unless it and all that it
-    nests are published."""
+    """Question for a tenant's workflows, or for one version (rpc). workflow: "" for all; then those behind `after` in
+    the order of names. number: 0 for the newest published version, or, where there is none, the newest. runnable: to
+    run it: refused unless it and all that it nests are published."""
 
     requester: RequesterClaim
     workflow: WorkflowName | Literal[""] = ""
     number: Count = 0
     runnable: bool = False
+    after: Annotated[WorkflowName | Literal[""], Field(exclude_if=operator.not_)] = ""
 
 
 class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
-    """Rows by name, the newest version first, as far as one message holds them. version: that was asked for; nested:
-    versions that its steps stand for, and theirs."""
+    """Rows by name, the newest version first, as far as one message holds them. more: there are others behind them.
+    version: that was asked for; nested: versions that its steps stand for, and theirs."""
 
     rows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)] = ()
     version: WorkflowVersion | None = None
     nested: Annotated[tuple[WorkflowVersion, ...], Field(max_length=bounds.MAX_NESTED_WORKFLOWS)] = ()
     failure: Failure | None = None
+    more: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:
