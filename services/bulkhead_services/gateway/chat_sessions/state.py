@@ -3,10 +3,10 @@
 In: messages of one session in stream order. Out: its turns, its summaries, its pinned facts, and what they saved.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bulkhead.gateway_api.sessions import SummaryFigures
+from bulkhead.journal.session_figures import saved_tokens
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, SessionSummary, TurnTaken
 from bulkhead_contracts.types import Body
 
@@ -79,9 +79,5 @@ class SessionState:
             in_vain=sum(not summary.used for summary in self.summaries),
             tokens=sum(summary.tokens for summary in self.summaries),
             cost_usd_micros=sum(summary.cost_usd_micros for summary in self.summaries),
-            tokens_saved=_sum_saved(self.turns),
+            tokens_saved=sum(saved_tokens(turn.whole_tokens, turn.memory_tokens, 1) for turn in self.turns),
         )
-
-
-def _sum_saved(turns: Sequence[TurnTaken]) -> int:
-    return sum(max(0, turn.whole_tokens - turn.memory_tokens) for turn in turns)
