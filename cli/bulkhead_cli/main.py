@@ -21,7 +21,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
     "Tasks": (
         CommandRow("submit", "tasks.submission:submit", "Submit an objective as a new task."),
         CommandRow("chat", "tasks.chat:chat", "Talk to the mesh, which remembers what was said."),
-        CommandRow("sessions", "tasks.sessions:list_sessions", "List your conversations."),
+        CommandRow("sessions", "tasks.sessions:sessions_app", "List your conversations, or erase a person's."),
         CommandRow("watch", "tasks.commands:watch", "Follow a task from its start to its end and print its answer."),
         CommandRow("tasks", "tasks.commands:tasks", "List the tenant's tasks, newest first."),
         CommandRow(

@@ -216,6 +216,7 @@ MAX_RATERS = 100  # people and judges that rate one task, by kind
 MAX_RATING_CHANGES = 20  # of one of these
 
 # Sessions
+MAX_POINTER_CHARS = 200  # of a place in arguments, results or a schema
 MAX_SESSION_TURNS = 1_000
 MAX_SESSION_PARTICIPANTS = 32
 MAX_WINDOW_TURNS = 20  # of a session, that are shown whole

@@ -198,6 +198,9 @@ def _print_report(found: dict[str, Any], since_unix_ms: int) -> None:
     if found["features"]:
         names = ("tasks", "succeeded", "p50", "p95", "target", "cost", "per task", "accepted", "score")
         print_whole(_figures_table("feature", names, found["features"], _feature_cells))
+    if found["sessions"]:
+        figures = ("sessions", "turns", "first turn", "last turn", "summaries", "their cost", "tokens saved")
+        print_whole(_figures_table("feature", figures, found["sessions"], _session_cells))
     if answers or tasks:
         out.print(
             f"tasks that were submitted since {format_time(since_unix_ms)}: {format_count(tasks, 'task')} ended, "
@@ -264,6 +267,23 @@ def _feature_cells(row: dict[str, Any]) -> list[str]:
         format_cost(row["cost_usd_micros"], row["estimated_usd_micros"]),
         format_usd(each) if each is not None else NOTHING,
         *_judged_cells(row),
+    ]
+
+
+def _session_cells(row: dict[str, Any]) -> list[str]:
+    ends = [
+        f"{end['tokens']:,} tokens, {format_usd(end['cost_usd_micros'])}" if end is not None else NOTHING
+        for end in (row["first_turn"], row["last_turn"])
+    ]
+    summaries = row["summaries"]
+    in_vain = f" and {summaries['in_vain']:,} in vain" if summaries["in_vain"] else ""
+    return [
+        f"{row['sessions']:,}",
+        f"{row['turns']:,}",
+        *ends,
+        f"{summaries['made']:,}{in_vain}",
+        f"{summaries['tokens']:,} tokens, {format_usd(summaries['cost_usd_micros'])}",
+        f"{summaries['saved_tokens']:,}",
     ]
 
 

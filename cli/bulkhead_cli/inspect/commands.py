@@ -88,7 +88,8 @@ def report(
     """Compare quality, cost and latency of models and features, or of prompts by version.
 
     By model: share of accepted answers, the judge's mean score, and the cost of an accepted answer; a cheap model whose
-    accepted answers cost more than a dearer one's is named. By feature: duration of tasks (p50, p95), cost, quality.
+    accepted answers cost more than a dearer one's is named. By feature: duration of tasks (p50, p95), cost, quality;
+    of conversations the first turn beside the last, and what summaries cost and saved.
     Failed attempts (retries, fallbacks) are shown by `bulkhead spend --by model`. Reads the inboxes with the operator's
     key in DIR. The exit code is 1 when a target is missed.
 

@@ -89,6 +89,6 @@ class FactPinned(Body, type="mesh.session.fact_pinned"):
 
 
 class SessionDeleted(Body, type="mesh.session.deleted"):
-    """The session is over, and is shown no more; the next purge removes its facts."""
+    """The session is over, and is shown no more; a purge erases it with the tasks of its turns."""
 
     person: Name

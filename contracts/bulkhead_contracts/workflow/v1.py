@@ -334,21 +334,24 @@ class WorkflowActReplied(Body, type="mesh.workflow.act_replied"):
 
 
 class WorkflowsRequested(Body, type="mesh.workflow.workflows_requested"):
-    """Question for a tenant's workflows, or for one version (rpc). workflow: "" for all. number: 0 for the newest
-    published version, or, where there is none, the newest. runnable: to run it: refused unless it and all that it
-    nests are published. run: task of a run that names no version: with a canary, that of its side."""
+    """Question for a tenant's workflows, or for one version (rpc). workflow: "" for all; then those behind `after` in
+    the order of names. number: 0 for the newest published version, or, where there is none, the newest. runnable: to
+    run it: refused unless it and all that it nests are published. run: task of a run that names no version: with a
+    canary, that of its side."""
 
     requester: RequesterClaim
     workflow: WorkflowName | Literal[""] = ""
     number: Count = 0
     runnable: bool = False
     run: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
+    after: Annotated[WorkflowName | Literal[""], Field(exclude_if=operator.not_)] = ""
 
 
 class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
-    """Rows by name, the newest version first, as far as one message holds them. version: that was asked for; nested:
-    versions that its steps stand for, and theirs. release: the workflow's last one; watch: its canary as it does.
-    chosen_by: side of the canary by which a run's version was chosen, "" without one."""
+    """Rows by name, the newest version first, as far as one message holds them. more: there are others behind them.
+    version: that was asked for; nested: versions that its steps stand for, and theirs. release: the workflow's last
+    one; watch: its canary as it does. chosen_by: side of the canary by which a run's version was chosen, "" without
+    one."""
 
     rows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)] = ()
     version: WorkflowVersion | None = None
@@ -357,6 +360,7 @@ class WorkflowsReplied(Body, type="mesh.workflow.workflows_replied"):
     watch: Annotated[CanaryWatch | None, Field(exclude_if=_is_none)] = None
     chosen_by: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
     failure: Failure | None = None
+    more: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 def texts_of(document: Any, field: str = "") -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ def _api_subjects(names: str) -> tuple[str, ...]:
 
 
 PROVISIONER_MAY = (
-    *_api_subjects("INFO STREAM.CREATE.* STREAM.UPDATE.* STREAM.INFO.* STREAM.PURGE.*"),
+    *_api_subjects("INFO STREAM.CREATE.* STREAM.UPDATE.* STREAM.INFO.* STREAM.PURGE.* STREAM.MSG.DELETE.*"),
     # No other stream: this one alone is made of the others.
     *_api_subjects(f"STREAM.DELETE.{subjects.JOURNAL_STREAM}"),
     *_api_subjects("CONSUMER.CREATE.*.* CONSUMER.INFO.*.* CONSUMER.NAMES.*"),

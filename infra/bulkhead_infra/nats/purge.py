@@ -3,7 +3,8 @@
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
 unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
-that was leased, and a session, which goes at once where a person deleted it; what may yet be handled stays. Books of
+that was leased, and a session; what may yet be handled stays. One that a person deleted goes with the tasks of its
+turns, soon after those have ended (`erasure`). Books of
 the mesh's own (places, checkpoints of the ledger, reservations of several tasks in one message) are cut to what a start
 may read, and facts about logins by their age. The gateway's inbox goes last: a purge that is cut off finds the task
 again, and doing it again changes nothing. The provisioner removes and may not read; what has ended is read under the
@@ -40,7 +41,6 @@ from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
-from bulkhead_contracts.session import SessionDeleted
 from bulkhead_contracts.settlement import SETTLED_FIELD
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
@@ -50,6 +50,7 @@ from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats import stream_reads
+from bulkhead_infra.nats.erasure import SessionErasure
 from bulkhead_infra.nats.trimming import (
     counted_replies,
     trim_checkpoints,
@@ -191,6 +192,14 @@ async def _purge_due(
     messages: Counter[str] = Counter()
     tasks = 0
     ends, counted = await _stream_ends(remover, published), await counted_replies(reader)
+    request_api = partial(_request_api, remover)
+    is_counted = partial(_is_counted, reader, counted=counted)
+    erasure = SessionErasure(reader, request_api, ends, _subjects_of_task, is_counted)
+    sessions = await erasure.find_due(now_unix_ms)
+    tasks += len(sessions) + sum(map(len, sessions.values()))
+    if sessions and not dry_run:
+        await erasure.erase(sessions)
+        messages.update(erasure.removed)
     async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
         tasks += len(page)
         for start in range(0, 0 if dry_run else len(page), TASKS_AT_ONCE):
@@ -203,7 +212,6 @@ async def _purge_due(
                 messages.update(counts)
     if not dry_run:
         old = now_unix_ms - int(retention.seconds_for(subjects.JOURNAL_STREAM) * 1000)
-        request_api = partial(_request_api, remover)
         for trim in (trim_places, trim_checkpoints):
             messages.update(await trim(reader, request_api, ends))
         for trim_old in (trim_reservations, trim_logins):
@@ -246,13 +254,10 @@ async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dic
 
 
 async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """Tasks, sessions that were deleted, and resources; those not before any lease has ended by its time, however short
+    """Tasks, sessions, and resources; those not before any lease has ended by its time, however short
     the retention."""
     async for page in _due_tasks(bus, until_unix_ms):
         yield page
-    async for stored in stored_messages(bus, GATEWAY, "mesh.gateway.gateway.>"):
-        if _is_message_of(stored, SessionDeleted):
-            yield {_task_of_subject(stored.subject): 0}  # Its person wants it gone, and no grant leans on it.
     async for page in _unused_resources(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
         yield page
 
@@ -307,7 +312,7 @@ def _task_of_subject(subject: str) -> Task:
     return address.tenant, address.task
 
 
-async def _is_counted(reader: JetStreamBus, task: Task, counted: Mapping[tuple[str, str], int]) -> bool:
+async def _is_counted(reader: JetStreamBus, task: Task, *, counted: Mapping[tuple[str, str], int]) -> bool:
     """True when a checkpoint of the ledger has every settlement that the task's replies tell. Raises BusError."""
     tenant, name = task
     for doer, asker in catalog.SETTLEMENT_EDGES if tenant else ():
@@ -330,7 +335,7 @@ async def _remove_task(
 ) -> dict[str, int]:
     """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
     counts: dict[str, int] = {}
-    if not await _is_counted(reader, task, counted):
+    if not await _is_counted(reader, task, counted=counted):
         return counts
     for stream, filters in _subjects_of_task(task).items():
         if age_ms < retention.seconds_for(stream) * 1000 or stream not in ends:

@@ -10,10 +10,11 @@ from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
 from bulkhead.policy.records import DecisionRecord, RecordCall, RecordContent, RecordGrant, build_proposal
 from bulkhead.policy.ruling import CallRuling
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead.testing.tool_trial import Ended, ToolOutcome
 from bulkhead.tools.api import Arguments, Failed
 from bulkhead.tools.catalog import tool_rows
-from bulkhead.tools.results import find_sensitive_kinds, without_sensitive
+from bulkhead.tools.results import find_sensitive_kinds
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.registry import RegisteredTool, load_registry

@@ -19,6 +19,10 @@ FOLLOWER_LAGS_S = (0.01, 0.04, 0.16)
 """What was acked may not be seen yet by the follower that answers a read: pauses before looking again."""
 
 
+BELIEVED_S = 300.0
+"""So long a writer believes that a content is still stored: its erasure may have taken it since."""
+
+
 class BlobMissing(LookupError):
     """Missing blob under this reference (expired, or it was never stored)."""
 
@@ -36,6 +40,7 @@ class Blobs:
         # The subject is written once anyway; the id must only be one that no other author can occupy.
         self._key = secrets.token_bytes(32)
         self._cache: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._seen_at_s: dict[tuple[str, str, str], float] = {}
         self._room = cache_bytes
 
     async def put(
@@ -60,7 +65,8 @@ class Blobs:
         if is_for_asker and isinstance(data, str) and len(data) <= bounds.MAX_CARRIED_CHARS:
             return ref.model_copy(update={"text": data})
         key = (ref.author, tenant, ref.sha256)
-        if key in self._cache and not may_be_gone:
+        now_s = asyncio.get_running_loop().time()
+        if key in self._cache and not may_be_gone and now_s - self._seen_at_s[key] < BELIEVED_S:
             return ref
         subject = subjects.blob_subject(ref.author, tenant, ref.sha256)
         try:
@@ -109,10 +115,12 @@ class Blobs:
         return (await self.get(tenant, ref)).decode("utf-8", "replace")
 
     def _cache_blob(self, key: tuple[str, str, str], raw: bytes) -> None:
+        self._seen_at_s[key] = asyncio.get_running_loop().time()
         if key in self._cache:
             return
         self._cache[key] = raw
         self._room -= len(raw)
         while self._room < 0 and self._cache:
-            _, evicted = self._cache.popitem(last=False)
+            evicted_key, evicted = self._cache.popitem(last=False)
+            del self._seen_at_s[evicted_key]
             self._room += len(evicted)

@@ -33,7 +33,7 @@ from bulkhead.gateway_api.evaluations import EvaluationListQuery, EvaluationQuer
 from bulkhead.gateway_api.operators import HaltListQuery, SpendingQuery, SpendPage
 from bulkhead.gateway_api.prompts import LabelQuery, PromptListQuery, PromptQuery
 from bulkhead.gateway_api.query import Query, R
-from bulkhead.gateway_api.sessions import SessionListQuery, SessionSummaryRow
+from bulkhead.gateway_api.sessions import SessionErasureReceipt, SessionListQuery, SessionSummaryRow
 from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead.gateway_api.tools import PolicyTrialDocument, ToolListQuery, ToolPage
 from bulkhead.gateway_api.workflows import WorkflowListQuery, WorkflowQuery
@@ -179,6 +179,18 @@ class Mesh:
     async def sessions(self) -> tuple[SessionSummaryRow, ...]:
         """The caller's sessions, the newest first, at most 20. Raises Refused, Unreachable."""
         return (await self.read(SessionListQuery())).sessions
+
+    async def erase_sessions(self, person: str) -> SessionErasureReceipt:
+        """Erase all sessions that a person opened: yours, or as an operator anybody's. Raises Refused, Unreachable,
+        Unfit."""
+        name = request_checks.check_text("person", person, bounds.MAX_NAME_CHARS)
+        path, erased = f"/v1/sessions?person={quote(name, safe='')}", 0
+        while True:
+            answer = await self._transport.send("DELETE", path, str(uuid.uuid4()))
+            receipt = SessionErasureReceipt.model_validate(answer)
+            erased += receipt.erased
+            if not receipt.remaining:
+                return receipt.model_copy(update={"erased": erased})
 
     async def tasks(self, limit: int = 20, *, opened_by: str = "", answered: str = "") -> list[dict[str, Any]]:
         """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone. answered: those that are
@@ -454,8 +466,13 @@ class Mesh:
         return await self._transport.send("POST", path, str(uuid.uuid4()), json={"envelope": envelope})
 
     async def workflows(self) -> dict[str, Any]:
-        """Workflows of the tenant: `workflows`, each with its state. Raises Refused, Unreachable."""
-        return await self.read_json(WorkflowListQuery())
+        """All workflows of the tenant: `workflows`, each with its state. Raises Refused, Unreachable."""
+        page = await self.read_json(WorkflowListQuery())
+        rows = page["workflows"]
+        while page.get("next"):
+            page = await self.read_json(WorkflowListQuery(after=page["next"]))
+            rows += page["workflows"]
+        return {"workflows": rows}
 
     async def workflow(self, workflow: str, version: int = 0) -> dict[str, Any]:
         """A version of a workflow, with its `row` (state, history), `version` (content) and the other `versions`; 0:

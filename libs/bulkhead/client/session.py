@@ -91,7 +91,7 @@ class Session:
         return SessionDocument.model_validate(answer)
 
     async def delete(self) -> None:
-        """Delete the session: it is shown no more. Raises Refused, Unreachable."""
+        """Delete the session: it is shown no more, and a purge erases it. Raises Refused, Unreachable."""
         await self._transport.send("DELETE", await self._path(), str(uuid.uuid4()))
 
     async def _path(self) -> str:

@@ -169,6 +169,7 @@ class SyncMesh(_SyncForm[Mesh]):
 
     submit = _block_for_task(Mesh.submit)
     sessions = _block(Mesh.sessions)
+    erase_sessions = _block(Mesh.erase_sessions)
     tasks = _block(Mesh.tasks)
     add_document = _block(Mesh.add_document)
     documents = _block(Mesh.documents)

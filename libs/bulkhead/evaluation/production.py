@@ -10,8 +10,7 @@ from typing import Any
 from bulkhead.evaluation.answers import MARKER
 from bulkhead.evaluation.cases import MAX_CHECKS, Check, EvaluationCase
 from bulkhead.gateway_api.ratings import OF_EVALUATIONS
-from bulkhead.grounding.personal_data import mask_personal_data
-from bulkhead.telemetry.redaction import without_keys
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead.text.amounts import format_time
 from bulkhead_contracts import bounds
 
@@ -33,7 +32,7 @@ def build_case(document: Mapping[str, Any], tags: tuple[str, ...] = ()) -> Evalu
     that it cites become checks; of any other the case asks that it be answered. Comments on a bad answer say in the
     origin what is wrong with it; they are shown to operators and auditors, and to others their own.
     """
-    objective = redact_text(str(document["objective"]))[: bounds.MAX_OBJECTIVE_CHARS].strip()
+    objective = without_sensitive(str(document["objective"]))[: bounds.MAX_OBJECTIVE_CHARS].strip()
     if not objective or document["kind"] == "adopted":
         return None
     result, standing = document.get("result") or {}, str(document.get("standing") or "")
@@ -48,9 +47,9 @@ def build_case(document: Mapping[str, Any], tags: tuple[str, ...] = ()) -> Evalu
         and answered == "yes"
         and document.get("answer")
     ):
-        references = (redact_text(MARKER.sub("", str(document["answer"])))[: bounds.MAX_OBJECTIVE_CHARS],)
+        references = (without_sensitive(MARKER.sub("", str(document["answer"])))[: bounds.MAX_OBJECTIVE_CHARS],)
         names = dict.fromkeys(str(citation["document"]) for citation in result.get("citations") or ())
-        checks += [Check(cites=name) for name in names if redact_text(name) == name][: MAX_CHECKS - len(checks)]
+        checks += [Check(cites=name) for name in names if without_sensitive(name) == name][: MAX_CHECKS - len(checks)]
     outcome = str(failure.get("code") or "") or (standing if standing != "ok" else answered) or str(document["status"])
     origin = f"task {document['task_id']} of {format_time(document['created_unix_ms'])}, {outcome}"
     origin += "".join(f"; {rated}: {comment}" for comment in _list_comments(ratings, rated))
@@ -69,9 +68,4 @@ def _list_comments(ratings: Mapping[str, Any], rated: str) -> Iterator[str]:
     rows = {row["rating_id"]: row for row in (*ratings.get("named", ()), *ratings.get("own", ()))}
     for row in rows.values():
         if row["kind"] == "rating" and row["score"] == rated and row["comment"]:
-            yield redact_text(row["comment"])
-
-
-def redact_text(text: str) -> str:
-    """The text without what looks like a key or personal data."""
-    return mask_personal_data(without_keys(text))
+            yield without_sensitive(row["comment"])

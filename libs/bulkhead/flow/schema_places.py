@@ -5,9 +5,9 @@ In: a schema. Out: the pointer of each scalar that it declares, `*` for every it
 
 from typing import Any
 
+from bulkhead.flow.json_pointer import escape_segment
 from bulkhead_contracts import bounds
 
-MAX_POINTER_CHARS = 200
 MAX_PLACES = bounds.MAX_RESULT_FIELDS
 
 
@@ -18,21 +18,17 @@ def list_places(schema: object) -> tuple[tuple[str, str], ...]:
     pending: list[tuple[str, object, int]] = [("", schema, 0)]
     while pending and len(places) < MAX_PLACES:
         pointer, node, depth = pending.pop()
-        if not isinstance(node, dict) or depth > bounds.MAX_JSON_DEPTH or len(pointer) > MAX_POINTER_CHARS:
+        if not isinstance(node, dict) or depth > bounds.MAX_JSON_DEPTH or len(pointer) > bounds.MAX_POINTER_CHARS:
             continue
         properties, items = node.get("properties"), node.get("items")
         if isinstance(properties, dict):
-            inner = [(f"{pointer}/{_escape_name(name)}", child, depth + 1) for name, child in properties.items()]
+            inner = [(f"{pointer}/{escape_segment(name)}", child, depth + 1) for name, child in properties.items()]
             pending.extend(reversed(inner))
         elif isinstance(items, dict):
             pending.append((f"{pointer}/*", items, depth + 1))
         elif pointer and not _is_container(node):
             places.append((pointer, _type_of(node)))
     return tuple(places)
-
-
-def _escape_name(name: object) -> str:
-    return str(name).replace("~", "~0").replace("/", "~1")
 
 
 def _is_container(node: dict[str, Any]) -> bool:

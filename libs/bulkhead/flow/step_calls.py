@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bulkhead.flow import bounded
+from bulkhead.flow.json_pointer import escape_segment, unescape_segment
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import PlanStep, StepCall
 from bulkhead_contracts.result import Failure
 
 FROM, FIELD, ITEM = "$from", "field", "$item"
 MAX_REFERENCES = 64
-MAX_POINTER_CHARS = 200
 _MARKER = re.compile(r"\[#[0-9a-f]{12}\]")
 FENCED = re.compile(r"^```[a-zA-Z]*\n(.*?)\n```$", re.S)
 """A text that is one fenced block."""
@@ -93,7 +93,7 @@ def follows_call(call: StepCall, arguments: object) -> bool:
 def find_field(value: object, pointer: str) -> object:
     """The value at a JSON pointer (RFC 6901), "" for the whole. Raises UnresolvedReference."""
     for raw_segment in pointer.split("/")[1:]:
-        segment = raw_segment.replace("~1", "/").replace("~0", "~")
+        segment = unescape_segment(raw_segment)
         if isinstance(value, dict) and segment in value:
             value = value[segment]
         elif isinstance(value, list) and segment.isascii() and segment.isdigit() and int(segment) < len(value):
@@ -156,8 +156,9 @@ def _reference_of(value: object, argument: str) -> Reference | None:
     is_named = isinstance(step_id, str) and bool(step_id) == (FROM in value)
     if not is_known or not is_named or not isinstance(field, str) or field[:1] not in ("", "/"):
         raise ValueError(f'{argument or "/"} is no reference: write {{"$from": "STEP", "field": "/pointer"}}')
-    if len(argument) > MAX_POINTER_CHARS or len(field) > MAX_POINTER_CHARS:
-        raise ValueError(f"a reference stands at a place, or names a field, of over {MAX_POINTER_CHARS} characters")
+    if len(argument) > bounds.MAX_POINTER_CHARS or len(field) > bounds.MAX_POINTER_CHARS:
+        most = bounds.MAX_POINTER_CHARS
+        raise ValueError(f"a reference stands at a place, or names a field, of over {most} characters")
     return Reference(argument, step_id, field)
 
 
@@ -167,7 +168,7 @@ def _iterate_references(value: object, argument: str) -> Iterator[Reference]:
     elif isinstance(value, (dict, list)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in pairs:
-            yield from _iterate_references(inner, f"{argument}/{str(key).replace('~', '~0').replace('/', '~1')}")
+            yield from _iterate_references(inner, f"{argument}/{escape_segment(key)}")
 
 
 def _resolve(value: object, inputs: Mapping[str, str], item: object) -> object:

@@ -14,6 +14,7 @@ MAX_TURN_PAGE = 20
 MAX_SESSION_PAGE = 20
 MAX_REPLACED_TURNS = 20
 MAX_REPLACED_CHARS = 300
+MAX_KEPT_SESSIONS = 100
 
 
 class SummaryFigures(Contract):
@@ -132,3 +133,23 @@ class SessionQuery(
         Whole,
         Remedy("send the `next` of the page before"),
     ] = 0
+
+
+class KeptData(Contract):
+    """Data that an erasure leaves, and the reason. session_ids: of others, in which the person took turns."""
+
+    what: str
+    reason: str
+    session_ids: Annotated[tuple[str, ...], Field(max_length=MAX_KEPT_SESSIONS)] = ()
+
+
+class SessionErasureReceipt(Contract):
+    """Sessions of a person that are erased. erased: by this request; they are shown no more. waiting: deleted ones,
+    these included, which the next purges remove with all of their contents. remaining: those beyond what one request
+    does; send it again."""
+
+    person: str
+    erased: Count
+    waiting: Count
+    remaining: Count
+    kept: Annotated[tuple[KeptData, ...], Field(max_length=8)]

@@ -20,9 +20,11 @@ WorkflowPath = Annotated[
 
 
 class WorkflowPage(Contract):
-    """Workflows by name: of each the newest version, and the newest that is published."""
+    """Workflows by name: of each the newest version, and the newest that is published. next: the `after` of the
+    following page, null where there is none."""
 
     workflows: Annotated[tuple[WorkflowRow, ...], Field(max_length=bounds.MAX_WORKFLOW_ROWS)]
+    next: str | None = None
 
 
 class WorkflowDocument(Contract):
@@ -40,7 +42,15 @@ class WorkflowDocument(Contract):
 
 
 class WorkflowListQuery(Query[WorkflowPage], name="listWorkflows", path="/v1/workflows", action="read workflows"):
-    """List the tenant's workflows, with the state of each."""
+    """List the tenant's workflows, with the state of each
+
+    A page holds what fits into one message: some hundred workflows."""
+
+    after: Annotated[
+        str,
+        Field(pattern="^([a-z][a-z0-9-]{0,39})?$", description="`next` of the previous page"),
+        Remedy("send the `next` of the page before"),
+    ] = ""
 
 
 class WorkflowQuery(

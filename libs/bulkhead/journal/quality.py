@@ -16,6 +16,7 @@ from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus
 from bulkhead.bus.seek_time import last_before
 from bulkhead.journal.prompt_usage import TaskPrompts, report_prompts
+from bulkhead.journal.session_figures import report_sessions
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
@@ -25,6 +26,7 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanAdopted, planned_ids
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.session import TurnTaken
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 from bulkhead_contracts.verdict import VerdictReached
@@ -151,6 +153,8 @@ class QualityReport:
     """By task and step."""
     saved_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     """Likewise, where that was used."""
+    turns: dict[tuple[str, int], TurnTaken] = field(default_factory=dict)
+    """By session and number."""
 
     def fold_message(self, message: ReceivedMessage) -> None:
         """Fold one message; the first of its kind counts."""
@@ -163,6 +167,10 @@ class QualityReport:
             case PlanAdopted():
                 rows = (step.id for step in body.plan.steps if step.retry == "fresh")
                 self.fresh_steps.update((task, step_id, body.plan.version) for step_id in rows)
+            case TurnTaken():
+                # Named as the keys of `ended` are: ids of tasks are a tenant's own.
+                turn = body.model_copy(update={"task": f"{message.tenant}/{body.task}"})
+                self.turns.setdefault((task, body.number), turn)
             case VerdictReached() | StepFinished():
                 self.attempts.setdefault((task, body.step_id, body.plan_version, body.attempt), body)
             case RetrievalReplied():
@@ -228,6 +236,11 @@ class QualityReport:
             ],
             "retries": [{"retry": choice, **row.as_json()} for choice, row in self.figures_by_retry().items()],
             "ahead": {**asdict(ahead), "wasted": ahead.asked - ahead.used},
+            "sessions": report_sessions(
+                ((session, turn) for (session, _), turn in self.turns.items()),
+                {task: end.usage for task, (end, _) in self.ended.items() if task in self.requested},
+                {task: name or NO_FEATURE for task, (name, _) in self.requested.items()},
+            ),
             "does_not_pay": [asdict(finding) for finding in find_uneconomic_models(models)],
         }
 

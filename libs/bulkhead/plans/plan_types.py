@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import jsonschema_rs
 
 from bulkhead.flow import bounded
-from bulkhead.flow.step_calls import MAX_POINTER_CHARS, Reference, list_references
+from bulkhead.flow.json_pointer import escape_segment, unescape_segment
+from bulkhead.flow.step_calls import Reference, list_references
 from bulkhead.plans.gates import find_gate_problem
 from bulkhead.policy.values import form_of
 from bulkhead_contracts.approval import APPROVING_ROLES
+from bulkhead_contracts.bounds import MAX_POINTER_CHARS
 from bulkhead_contracts.plan import ACTION_FIELDS, ASK_PERSON, JUDGE_ROLE, MapOver, PlanStep
 from bulkhead_contracts.tool import ToolSpec
 
@@ -276,11 +278,7 @@ def _kind_at(schema: object, pointer: str) -> str | None:
     for raw_segment in pointer.split("/")[1:]:
         if not isinstance(node, dict) or not OPEN_KEYWORDS.isdisjoint(node):
             return "any"
-        segment, properties, items = (
-            raw_segment.replace("~1", "/").replace("~0", "~"),
-            node.get("properties"),
-            node.get("items"),
-        )
+        segment, properties, items = (unescape_segment(raw_segment), node.get("properties"), node.get("items"))
         if isinstance(properties, dict):
             if segment not in properties:
                 return "any" if node.get("additionalProperties") else None
@@ -314,7 +312,7 @@ def _arguments_reason(spec: ToolSpec, arguments: object, references: Sequence[Re
     except (ValueError, TypeError, jsonschema_rs.ReferencingError):
         return ""  # The executor looks at it when the call is made.
     for error in errors:
-        place = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
+        place = "".join(f"/{escape_segment(part)}" for part in error.instance_path)
         keyword = str(error.schema_path[-1]) if error.schema_path else ""
         names_fields = keyword in ("required", "additionalProperties") and all(
             row.argument != place for row in references

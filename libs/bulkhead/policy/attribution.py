@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
+from bulkhead.flow.json_pointer import escape_segment, unescape_segment
 from bulkhead.policy.dates import days_and_times
 from bulkhead.policy.planned_values import (
     PlannedRules,
@@ -41,6 +42,7 @@ from bulkhead.policy.values import (
     word_form,
 )
 from bulkhead_contracts import bounds
+from bulkhead_contracts.bounds import MAX_POINTER_CHARS
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
 from bulkhead_contracts.result import digest_of
 
@@ -48,7 +50,6 @@ MAX_SOURCE_CHARS = 128 * 1024
 """Of one text; what lies behind is not looked at, and the attribution is not complete."""
 MAX_SOURCES = 512
 MAX_FIELDS = 20_000
-MAX_POINTER_CHARS = 200
 UNKNOWN_SOURCE = "unknown"
 _BETWEEN_LEAVES = " \x00 "
 """No value spans two leaves of JSON."""
@@ -409,7 +410,7 @@ def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _keys_of(pointer: str) -> list[str]:
     """Names in a pointer. A name of digits alone is left out: it may be a position."""
-    segments = (segment.replace("~1", "/").replace("~0", "~") for segment in pointer.split("/")[1:])
+    segments = map(unescape_segment, pointer.split("/")[1:])
     return [segment for segment in segments if not segment.isdigit()]
 
 
@@ -427,7 +428,7 @@ def _json_scalars(text: str) -> tuple[list[tuple[str, object]] | None, bool]:
     while pending and len(scalars) < MAX_FIELDS:
         pointer, inner = pending.pop()
         if isinstance(inner, dict):
-            pairs = [(key.replace("~", "~0").replace("/", "~1"), child) for key, child in inner.items()]
+            pairs = [(escape_segment(key), child) for key, child in inner.items()]
         elif isinstance(inner, list):
             pairs = [(str(position), child) for position, child in enumerate(inner)]
         else:

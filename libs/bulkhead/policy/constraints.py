@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import re2
 
+from bulkhead.flow.json_pointer import escape_segment, unescape_segment
 from bulkhead.policy.ruling import CallProposal
 from bulkhead.policy.sinks import is_trusted_at
 from bulkhead.policy.values import covers_pointer
@@ -205,7 +206,7 @@ def _other_arguments(constraint: Constraint, tool: ToolSpec | None) -> str:
         return ""
     schema = schema if isinstance(schema, dict) else {}
     names = schema.get("properties")
-    first = constraint.pointer.split("/")[1].replace("~1", "/").replace("~0", "~")
+    first = unescape_segment(constraint.pointer.split("/")[1])
     if not isinstance(names, dict) or not names or schema.get("additionalProperties") or first in ("*", "", *names):
         return ""
     return ", ".join(f"/{name}" for name in list(names)[:20])
@@ -218,9 +219,7 @@ def argument_leaves(arguments: Mapping[str, Any]) -> list[tuple[str, object]]:
     while pending:
         pointer, inner = pending.pop()
         if isinstance(inner, Mapping):
-            pending.extend(
-                (f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", child) for key, child in inner.items()
-            )
+            pending.extend((f"{pointer}/{escape_segment(key)}", child) for key, child in inner.items())
         elif isinstance(inner, list | tuple):
             pending.extend((f"{pointer}/{position}", child) for position, child in enumerate(inner))
         else:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bulkhead.flow.json_pointer import unescape_segment
 from bulkhead.policy.planned_values import PlannedRules, calculation_digest, fits_bounds, selection_digest
 from bulkhead.policy.rows import Binding, RowValue, find_unserved, flow_binding, literal_bindings
 from bulkhead.policy.ruling import CallProposal, TaintFinding
@@ -268,7 +269,7 @@ def _is_declared_value(leaf: ArgumentValue, declared: Mapping[str, Any], tool: T
     schema: Any = {"properties": declared}
     for segment in leaf.pointer.split("/")[1:]:
         inner = schema if isinstance(schema, dict) else {}
-        name = segment.replace("~1", "/").replace("~0", "~")
+        name = unescape_segment(segment)
         properties = inner.get("properties")
         schema = (
             properties.get(name) if isinstance(properties, dict) else inner.get("items") if name.isdigit() else None
@@ -420,4 +421,4 @@ def _quote_shortened(text: str) -> str:
 
 def _pointer_segment(pointer: str, at: int) -> str:
     segments = pointer.split("/")
-    return segments[at].replace("~1", "/").replace("~0", "~") if len(segments) > at else ""
+    return unescape_segment(segments[at]) if len(segments) > at else ""

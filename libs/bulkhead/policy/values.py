@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
+from bulkhead.flow.json_pointer import escape_segment
 from bulkhead.policy.dates import days_and_times, moment_form
 from bulkhead.text.accounts import compact_account, find_cards, find_ibans, passes_luhn
 from bulkhead.text.contacts import contact_form, find_contacts
@@ -245,10 +246,10 @@ def values_of(arguments: Mapping[str, object]) -> Iterator[ArgumentValue]:
         pointer, inner, depth = pending.pop()
         if isinstance(inner, Mapping):
             for key in inner if depth else ():
-                place = f"{pointer}/{_escape_key(key)}"
+                place = f"{pointer}/{escape_segment(key)}"
                 yield ArgumentValue(place, bound_text(key), *form_of(key), "key")
             pending.extend(
-                reversed([(f"{pointer}/{_escape_key(key)}", child, depth + 1) for key, child in inner.items()])
+                reversed([(f"{pointer}/{escape_segment(key)}", child, depth + 1) for key, child in inner.items()])
             )
         elif isinstance(inner, list | tuple):
             pending.extend(
@@ -281,7 +282,3 @@ def covers_pointer(pattern: str, pointer: str) -> bool:
     return len(pattern_parts) <= len(pointer_parts) and all(
         pattern_part in ("*", part) for pattern_part, part in zip(pattern_parts, pointer_parts, strict=False)
     )
-
-
-def _escape_key(key: str) -> str:
-    return str(key).replace("~", "~0").replace("/", "~1")

@@ -2,6 +2,8 @@
 
 import re
 
+from bulkhead.grounding.personal_data import mask_personal_data
+
 REDACTED = "[redacted]"
 _KEYS = {
     # What stands in every key of a kind: a text without it is not searched.
@@ -25,6 +27,11 @@ _SEARCHED = tuple((hints, re.compile(pattern)) for hints, pattern in _KEYS.items
 def has_keys(text: str) -> bool:
     """Check whether anything in the text looks like a key."""
     return any(pattern.search(text) for hints, pattern in _SEARCHED if any(hint in text for hint in hints))
+
+
+def without_sensitive(text: str) -> str:
+    """The text without keys and personal data: for traces, summaries, failures and whatever else many may read."""
+    return mask_personal_data(without_keys(text))
 
 
 def without_keys(text: str) -> str:

@@ -17,8 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
-from bulkhead.grounding.personal_data import mask_personal_data
-from bulkhead.telemetry.redaction import without_keys
+from bulkhead.telemetry.redaction import without_sensitive
 
 _tracer = trace.get_tracer("bulkhead")
 _records_prompts = False
@@ -128,7 +127,7 @@ def record_prompt_text(name: str, text: object) -> None:
     current = trace.get_current_span()
     if _records_prompts and current.is_recording():
         prompt_text = text if isinstance(text, str) else json.dumps(text, default=str)
-        current.set_attribute(name, mask_personal_data(without_keys(prompt_text[:MAX_PROMPT_CHARS])))
+        current.set_attribute(name, without_sensitive(prompt_text[:MAX_PROMPT_CHARS]))
 
 
 def current_traceparent() -> str:

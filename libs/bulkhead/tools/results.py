@@ -13,8 +13,9 @@ from urllib.parse import quote, quote_plus
 
 import jsonschema_rs
 
-from bulkhead.grounding.personal_data import find_personal_data, mask_personal_data
-from bulkhead.telemetry.redaction import has_keys, without_keys
+from bulkhead.flow.json_pointer import unescape_segment
+from bulkhead.grounding.personal_data import find_personal_data
+from bulkhead.telemetry.redaction import has_keys
 from bulkhead.text.accounts import is_iban
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.catalog import ToolRow
@@ -110,11 +111,6 @@ def find_sensitive_kinds(text: str) -> tuple[Sensitive, ...]:
     return tuple(sorted(sensitive_kinds))
 
 
-def without_sensitive(text: str) -> str:
-    """The text without keys and personal data: for summaries, failures and whatever else many may read."""
-    return mask_personal_data(without_keys(text))
-
-
 @lru_cache(maxsize=256)
 def _schema_validator(text: str) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(json.loads(text))
@@ -123,7 +119,7 @@ def _schema_validator(text: str) -> jsonschema_rs.Draft202012Validator:
 def _value_at(value: Any, pointer: str) -> Any:
     """The value at a pointer (RFC 6901); None where there is none."""
     for raw_part in pointer.split("/")[1:]:
-        part = raw_part.replace("~1", "/").replace("~0", "~")
+        part = unescape_segment(raw_part)
         if isinstance(value, dict):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):

@@ -8,7 +8,7 @@ the task's end when every step is done.
 from collections.abc import Collection, Mapping, Sequence
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, bounded, replace, shown_tools, standing
-from bulkhead.flow.step_calls import MAX_POINTER_CHARS, list_references, readable_references
+from bulkhead.flow.step_calls import list_references, readable_references
 from bulkhead.plans import plans
 from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_items, references_of
 from bulkhead_contracts import bounds, envelope
@@ -393,7 +393,7 @@ def _referred_flows(steps: Sequence[PlanStep]) -> Mapping[str, tuple[Flow, ...]]
             source_id, field = reference.step_id, reference.field
             if not source_id and caller.over is not None:
                 source_id, field = caller.over.of, field_of_items(caller.over, reference)
-            if source_id in called and 0 < len(field) <= MAX_POINTER_CHARS:
+            if source_id in called and 0 < len(field) <= bounds.MAX_POINTER_CHARS:
                 flow = Flow(
                     tool=called[caller.id],
                     argument=reference.argument,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.flow import InboxMessage, Send, Transition, bounded, replace
+from bulkhead.flow.json_pointer import unescape_segment
 from bulkhead.flow.schema_places import list_places
 from bulkhead.plans.plans import check_plan, cut_heading, error_note, find_cycle, find_flow_problem, warning_note
 from bulkhead_contracts import bounds
@@ -123,7 +124,7 @@ def _is_argument(tool: ToolSpec, pointer: str) -> bool:
     """True for a place in an argument that the tool declares by name; a pattern for every argument is none."""
     schema, (_, *parts) = _schema_of(tool), pointer.split("/")
     declared = schema.get("properties") if isinstance(schema, dict) else None
-    return bool(parts) and isinstance(declared, dict) and parts[0].replace("~1", "/").replace("~0", "~") in declared
+    return bool(parts) and isinstance(declared, dict) and unescape_segment(parts[0]) in declared
 
 
 def _role_parts(state: PlannerState) -> tuple[Part, ...]:

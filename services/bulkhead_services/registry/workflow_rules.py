@@ -186,11 +186,16 @@ def fit_rows(rows: Iterable[WorkflowRow], limit_bytes: int) -> tuple[WorkflowRow
     """The first rows, as many as take so many bytes as JSON."""
     fitting: list[WorkflowRow] = []
     for row in rows:
-        limit_bytes -= len(row.model_dump_json().encode()) + 1
+        limit_bytes -= size_of_rows((row,))
         if limit_bytes < 0:
             break
         fitting.append(row)
     return tuple(fitting)
+
+
+def size_of_rows(rows: Iterable[WorkflowRow]) -> int:
+    """Bytes of rows as JSON, with a comma each."""
+    return sum(len(row.model_dump_json().encode()) + 1 for row in rows)
 
 
 def _without_fact_values(fact: WorkflowTransition) -> WorkflowTransition:

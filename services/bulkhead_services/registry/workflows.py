@@ -37,6 +37,7 @@ from bulkhead_services.registry.workflow_rules import (
     plan_canary,
     plan_transition,
     shorten_history,
+    size_of_rows,
     without_values,
 )
 
@@ -100,21 +101,28 @@ class WorkflowRegistry:
         try:
             await self.ledger.read_new()
             if not request.workflow:
-                return WorkflowsReplied(rows=fit_rows(self._list_rows(tenant), MAX_ANSWER_BYTES))
+                return self._answer_list(tenant, request.after)
             return await self._answer_version(tenant, request)
         except BusError as error:
             return WorkflowsReplied(failure=_broker_unavailable(error))
 
-    def _list_rows(self, tenant: str) -> list[WorkflowRow]:
-        """Rows of the newest version of each workflow, and of the newest that is published."""
-        rows = []
-        for name in self.ledger.list_names(tenant)[: bounds.MAX_WORKFLOW_ROWS // 2]:
+    def _answer_list(self, tenant: str, after: str) -> WorkflowsReplied:
+        """Rows of the newest version of each workflow, and of the newest that is published, as many as fit."""
+        rows: tuple[WorkflowRow, ...] = ()
+        left_bytes = MAX_ANSWER_BYTES
+        for name in self.ledger.list_names(tenant):
+            if name <= after:
+                continue
             newest = self.ledger.list_versions(tenant, name)[:1]
             published = self.ledger.find_published(tenant, name)
             if published is not None and published not in newest:
                 newest.append(published)
-            rows += [self._with_canary(tenant, as_listed(record.row)) for record in newest]
-        return rows
+            listed = tuple(self._with_canary(tenant, as_listed(record.row)) for record in newest)
+            left_bytes -= size_of_rows(listed)
+            if rows and (left_bytes < 0 or len(rows) + len(listed) > bounds.MAX_WORKFLOW_ROWS):
+                return WorkflowsReplied(rows=rows, more=True)
+            rows += listed
+        return WorkflowsReplied(rows=rows)
 
     def _with_canary(self, tenant: str, row: WorkflowRow) -> WorkflowRow:
         """The row with the canary that stands of it."""

@@ -10,8 +10,9 @@ from bulkhead.flow.content import summarise
 from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry import metrics, names
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead.tools.api import Done, Failed
-from bulkhead.tools.results import find_sensitive_kinds, without_sensitive
+from bulkhead.tools.results import find_sensitive_kinds
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested

@@ -15,7 +15,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.idempotency import StoredOutcome, parse_outcome
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
-from bulkhead.tools.results import without_sensitive
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import (

@@ -230,6 +230,8 @@ async def _record_sessions(recorder: ExampleRecorder, on: Stage, ann: httpx.Asyn
     await recorder.record(ann, "listSessions")
     await recorder.record(ann, "unpinFact", **fact)
     await recorder.record(ann, "deleteSession", session_id=session)
+    await recorder.record(ann, "eraseSessions", person="ann")
+    await recorder.record_problem(ann, "eraseSessions", 403, "forbidden", person="olga")
 
 
 async def _has_ended(ann: httpx.AsyncClient, url: str) -> bool:

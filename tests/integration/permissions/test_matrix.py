@@ -187,10 +187,10 @@ def _plane(subject: str, plane: str) -> bool:
     return subject.partition(".")[0] == plane
 
 
-async def test_the_provisioner_may_make_streams_and_neither_read_nor_delete(served):
+async def test_the_provisioner_may_make_streams_and_erase_messages_and_neither_read_nor_drop_a_stream(served):
     async with served.client("provisioner") as client:
         asked = {
-            f"$JS.API.STREAM.{what}.INBOX_WORKER": what in ("INFO", "UPDATE", "CREATE")
+            f"$JS.API.STREAM.{what}.INBOX_WORKER": what in ("INFO", "UPDATE", "CREATE", "MSG.DELETE")
             for what in ("INFO", "UPDATE", "CREATE", "DELETE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
         }
         asked |= {"$JS.API.DIRECT.GET.INBOX_WORKER": False, "$JS.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": False}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bulkhead.evaluation.production import redact_text
 from bulkhead.evaluation.reports.report import CaseReport, EvaluationReport, find_problems
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead_contracts import bounds
 from bulkhead_contracts.evaluation import (
     DATASETS,
@@ -138,4 +138,4 @@ def _compare_with_baseline(report: EvaluationReport) -> BaselineComparison | Non
 
 
 def _cut(text: str) -> str:
-    return redact_text(text)[: bounds.MAX_EXCERPT_CHARS]
+    return without_sensitive(text)[: bounds.MAX_EXCERPT_CHARS]

@@ -1,7 +1,6 @@
 """Excerpts for watchers: the beginning of a text, on one line, without keys and personal data. Pure."""
 
-from bulkhead.grounding.personal_data import mask_personal_data
-from bulkhead.telemetry.redaction import without_keys
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead_contracts import bounds
 
 SEARCHED_CHARS = 4 * bounds.MAX_EXCERPT_CHARS
@@ -10,5 +9,5 @@ SEARCHED_CHARS = 4 * bounds.MAX_EXCERPT_CHARS
 
 def make_excerpt(text: str) -> str:
     """The beginning of the text, at most MAX_EXCERPT_CHARS characters."""
-    line = " ".join(mask_personal_data(without_keys(text[:SEARCHED_CHARS])).split())
+    line = " ".join(without_sensitive(text[:SEARCHED_CHARS]).split())
     return line if len(line) <= bounds.MAX_EXCERPT_CHARS else line[: bounds.MAX_EXCERPT_CHARS - 1] + "…"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from bulkhead.journal.session_figures import saved_tokens
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Completeness, Omission, Result
@@ -125,7 +126,7 @@ def summary_pays(replaced: Sequence[PastTurn], previous_tokens: int, last: PastT
     read_tokens = sum(turn.tokens for turn in replaced) + previous_tokens
     written_tokens = max(MIN_SUMMARY_TOKENS, int(read_tokens * SUMMARY_SHARE))
     cost = SUMMARY_CALL_TOKENS + read_tokens + OUTPUT_PRICE * written_tokens
-    saved_a_turn = (read_tokens - written_tokens) * last.model_calls
+    saved_a_turn = saved_tokens(read_tokens, written_tokens, last.model_calls)
     waited = sum(turn.tokens * (last.number - window_turns - turn.number + 1) for turn in replaced) * last.model_calls
     return saved_a_turn * last.number > cost and waited >= cost
 

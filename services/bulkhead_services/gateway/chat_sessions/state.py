@@ -5,10 +5,10 @@ facts of another session that begins with its turns.
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bulkhead.gateway_api.sessions import SummaryFigures
+from bulkhead.journal.session_figures import saved_tokens
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, SessionSummary, TurnTaken
 from bulkhead_contracts.types import Body
 
@@ -112,7 +112,7 @@ class SessionState:
             in_vain=sum(not summary.used for summary in self.summaries),
             tokens=sum(summary.tokens for summary in self.summaries),
             cost_usd_micros=sum(summary.cost_usd_micros for summary in self.summaries),
-            tokens_saved=_sum_saved(self.turns),
+            tokens_saved=sum(saved_tokens(turn.whole_tokens, turn.memory_tokens, 1) for turn in self.turns),
         )
 
 
@@ -133,8 +133,3 @@ def fork_facts(source: SessionState, through: TurnTaken, opened: SessionOpened) 
         turns[-1] = turns[-1].model_copy(update={"summary": summary})
     facts = (fact for fact in source.facts.values() if fact.turn <= through.number)
     return (*turns, *facts, opened)
-
-
-def _sum_saved(turns: Sequence[TurnTaken]) -> int:
-    # A task that was submitted by itself was shown nothing: no summary has saved anything there.
-    return sum(max(0, turn.whole_tokens - turn.memory_tokens) for turn in turns if turn.memory_tokens)

@@ -16,7 +16,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.result import Label, Result, cut_completeness, merge_completeness, merge_labels
-from bulkhead_contracts.session import SessionOpened, SessionSummary, TurnTaken
+from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, SessionSummary, TurnTaken
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway import forks
@@ -26,6 +26,7 @@ from bulkhead_services.gateway.chat_sessions.memory import MemoryPart, PastTurn
 from bulkhead_services.gateway.chat_sessions.state import SessionState
 from bulkhead_services.gateway.read_model.feeds import INBOX, InboxFeed, InboxFeeds
 
+SESSION_TYPES = tuple(f"{kind.TYPE}.v" for kind in (SessionOpened, TurnTaken, FactPinned, SessionDeleted))
 MAX_TURNS_READ = 100
 """Turns without a summary that are read back for the next one at most."""
 
@@ -37,6 +38,15 @@ class RememberedTurn:
     past: PastTurn
     task: str
     result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSessions:
+    """Sessions of a person, by id, oldest first. shared: of others, in which the person took turns or pinned facts."""
+
+    live: tuple[str, ...]
+    deleted: tuple[str, ...]
+    shared: tuple[str, ...]
 
 
 class SessionTurns:
@@ -55,6 +65,31 @@ class SessionTurns:
                 continue
             state.apply_body(message.body, message.sequence)
         return state
+
+    async def find_sessions(self, tenant: str, person: str) -> PersonSessions:
+        """All sessions that a person opened, and those of others in which he took turns. Raises BusError."""
+        mine: dict[str, bool] = {}
+        shared: dict[str, bool] = {}
+        async for stored in stored_messages(self._context.bus, INBOX, f"mesh.gateway.gateway.*.{tenant}.*.*"):
+            if not stored.ce_type.startswith(SESSION_TYPES):
+                continue
+            try:
+                body = inbound.read_message(stored, "gateway").body
+            except Unreadable:
+                continue
+            if isinstance(body, SessionOpened) and body.requester.person == person:
+                mine.setdefault(stored.task, False)
+            elif isinstance(body, TurnTaken | FactPinned) and body.person == person and stored.task not in mine:
+                shared.setdefault(stored.task, False)
+            elif isinstance(body, SessionDeleted):
+                for sessions in (mine, shared):
+                    if stored.task in sessions:
+                        sessions[stored.task] = True
+        return PersonSessions(
+            live=tuple(session for session, deleted in mine.items() if not deleted),
+            deleted=tuple(session for session, deleted in mine.items() if deleted),
+            shared=tuple(session for session, deleted in shared.items() if not deleted),
+        )
 
     async def append_fact(
         self, tenant: str, session: str, body: Body, state: SessionState, person: str, index: str

@@ -52,7 +52,6 @@ _PLACE_MARK = "/"
 """Between the id of a planned call and its position in the plan, as counted; earlier versions counted ids alone."""
 MAX_INLINE_BYTES = 1_000
 """Of arguments on which policy rules in the event loop: some milliseconds at most."""
-MAX_POINTER_CHARS = 200
 MAX_WHY_CHARS = 400
 """Of each reason: all of a request to people, in whatever script, must fit one message."""
 RESULTS_NOTE = "results, as the step's worker words them: nobody checked that these are all, and unchanged"
@@ -238,7 +237,7 @@ class Gate:
         ttl_ms = min(self._ttl_ms, question.get("expires_ms", self._ttl_ms))
         found_values = tuple(
             values.get((finding.pointer, finding.text))
-            or ValueOrigin(pointer=finding.pointer[:MAX_POINTER_CHARS], text=finding.text[:200])
+            or ValueOrigin(pointer=finding.pointer[: bounds.MAX_POINTER_CHARS], text=finding.text[:200])
             for finding in ruling.findings
         )
         return ApprovalRequested(

@@ -10,6 +10,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.session import SessionSummary, TurnTaken
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
 from bulkhead_contracts.types import Body
@@ -147,3 +148,28 @@ def test_what_was_asked_ahead_is_told_with_what_of_it_was_wasted() -> None:
         "wasted_usd_micros": 7,
         "saved_ms": 300,
     }
+
+
+def turn(number: int, memory_tokens: int, whole_tokens: int, summary: SessionSummary | None = None) -> TurnTaken:
+    fields = {"number": number, "task": f"t{number}", "text": "x", "person": "ann", "taken_unix_ms": NOW}
+    return TurnTaken(**fields, memory_tokens=memory_tokens, whole_tokens=whole_tokens, summary=summary)
+
+
+def test_conversations_show_their_first_turn_beside_the_last_and_what_summaries_cost_and_saved() -> None:
+    made = SessionSummary(task="sum", through=2, tokens=300, cost_usd_micros=30)
+    turns = [turn(1, 0, 0), turn(2, 50, 50, SessionSummary(task="v", through=1, tokens=5, used=False))]
+    turns += [turn(3, 40, 100, made), turn(4, 1, 900)]
+    messages = [message("s", body) for body in turns]
+    for number in (1, 2, 3):
+        usage = Usage(input_tokens=10 * number, output_tokens=1, cost_usd_micros=number, model_calls=2)
+        messages += [message(f"t{number}", request("chat"))]
+        messages += [message(f"t{number}", TaskEnded(status="succeeded", usage=usage))]
+    [row] = fold([*messages, message("t4", request("chat"))]).as_json({})["sessions"]
+    assert row == {
+        "feature": "chat",
+        "sessions": 1,
+        "turns": 3,
+        "first_turn": {"tokens": 11, "cost_usd_micros": 1},
+        "last_turn": {"tokens": 31, "cost_usd_micros": 3},
+        "summaries": {"made": 1, "in_vain": 1, "tokens": 305, "cost_usd_micros": 30, "saved_tokens": 120},
+    }, "two model calls read each turn's memory; turn 4 goes on"

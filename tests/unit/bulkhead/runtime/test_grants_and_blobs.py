@@ -71,6 +71,20 @@ async def test_a_content_is_read_only_when_it_has_its_digest():
         await reader.get_text("acme", ref)
 
 
+async def test_a_content_that_was_erased_is_stored_again_after_a_while(monkeypatch):
+    broker, text = MemoryBroker.for_mesh(), "x" * 1_000
+    writer, reader = (Blobs(MemoryBus(broker, name), name) for name in ("gateway", "worker"))
+    ref = await writer.put("demo", text)
+    broker._streams[subjects.BLOBS_STREAM].delete(1)
+    broker._streams[subjects.BLOBS_STREAM]._known.clear()  # The broker remembers ids of contents for a moment.
+    await writer.put("demo", text)
+    with pytest.raises(BlobMissing):
+        await reader.get("demo", ref)
+    monkeypatch.setattr("bulkhead.blobs.BELIEVED_S", 0.0)
+    await writer.put("demo", text)
+    assert await reader.get_text("demo", ref) == text
+
+
 async def put_by(author: str, text: str, **how) -> tuple[ContentRef, Blobs, int]:
     """A content of this author, a reader, and how many blobs there are then."""
     broker = MemoryBroker.for_mesh()

@@ -8,6 +8,7 @@ from bulkhead_cli.inspect.commands import targets_ms
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.session import TurnTaken
 from bulkhead_contracts.task import TaskEnded
 
 NOW = 1_795_231_204_272
@@ -28,6 +29,16 @@ def test_a_missed_target_and_an_unused_feature_are_said(capsys: pytest.CaptureFi
 def test_nothing_is_said_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     _print_report(QualityReport().as_json({}), NOW)
     assert capsys.readouterr().out.startswith("no task was submitted and ended since")
+
+
+def test_conversations_have_a_row_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    found = QualityReport(requested={"demo/t": ("chat", NOW)})
+    found.ended["demo/t"] = TaskEnded(status="succeeded", usage=Usage(input_tokens=7)), NOW
+    turn = TurnTaken(number=1, task="demo", text="x", person="ann", taken_unix_ms=NOW, whole_tokens=9, memory_tokens=2)
+    found.turns["demo/s", 1] = turn.model_copy(update={"task": "demo/t"})
+    _print_report(found.as_json({}), NOW)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tokens saved" in said and "chat 1 1 · · 0 0 tokens, $0.00 7" in said, said
 
 
 @pytest.mark.parametrize("given", ["search", "search=", "=3", "search=fast", "a b=3", "search=-1", "search=1e9"])

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.telemetry import metrics
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead.tools.catalog import row_of
-from bulkhead.tools.results import SecretGuard, find_sensitive_kinds, judge_result, without_sensitive
+from bulkhead.tools.results import SecretGuard, find_sensitive_kinds, judge_result
 
 TICKET = {"type": "object", "required": ["number"], "properties": {"number": {"type": "integer"}}}
 ANY = {"expression": "1"}

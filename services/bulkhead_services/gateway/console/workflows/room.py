@@ -50,11 +50,11 @@ class ConsoleWorkflowRoutes(ConsoleRoutes):
 
     async def list_workflows(self, visit: Visit) -> Response:
         """GET /workflows"""
-        page, spent = await visit.get("/v1/workflows"), {}
+        page, spent = await visit.get("/v1/workflows", after=visit.query_value("after")), {}
         if visit.claim.role in OVERSEERS.names:
             spend = await visit.get_or("/v1/spend", {"rows": []}, {"by": "workflow", "since": "7d"})
             spent = {row["name"]: row["spent"] for row in spend["rows"]}
-        return visit.render_page("workflows/list.html", workflows=page["workflows"], spent=spent)
+        return visit.render_page("workflows/list.html", workflows=page["workflows"], next=page.get("next"), spent=spent)
 
     async def show_workflow(self, visit: Visit) -> Response:
         """GET /workflows/{workflow}: a version, and what differs from another one"""

@@ -30,10 +30,9 @@ from bulkhead.gateway_api.ratings import (
     QualityQuery,
 )
 from bulkhead.gateway_api.tasks import CitationListQuery, CitationQuery
-from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.journal.quality import NO_ANSWER, answering_model
 from bulkhead.runtime.context import Context
-from bulkhead.telemetry.redaction import without_keys
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead_contracts import bounds
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import RequesterClaim
@@ -98,7 +97,7 @@ class RatingRoutes:
             rating_id=rating_id_of(self._context.message_key, feed.task, claim.person, body.kind, body.judge),
             score=body.score,
             # Operators and auditors read it, and it becomes the origin of cases.
-            comment=mask_personal_data(without_keys(body.comment))[: bounds.MAX_REASON_CHARS],
+            comment=without_sensitive(body.comment)[: bounds.MAX_REASON_CHARS],
             kind=body.kind,
             person=claim.person,
             role=claim.role,

@@ -12,9 +12,8 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.gateway_api.writes import WriteDocument, WriteListQuery, WritePage
-from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.runtime.context import Context
-from bulkhead.telemetry.redaction import without_keys
+from bulkhead.telemetry.redaction import without_sensitive
 from bulkhead.text.amounts import format_count, format_time
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import SignatureRequested
@@ -80,8 +79,8 @@ class WriteRoutes:
         word = WriteResolution(
             happened=body.happened,
             # Every role reads them.
-            result=mask_personal_data(without_keys(body.result))[: bounds.MAX_REASON_CHARS],
-            reason=mask_personal_data(without_keys(body.reason))[: bounds.MAX_REASON_CHARS],
+            result=without_sensitive(body.result)[: bounds.MAX_REASON_CHARS],
+            reason=without_sensitive(body.reason)[: bounds.MAX_REASON_CHARS],
             person=claim.person,
             role=claim.role,
             resolved_unix_ms=self._context.clock(),

@@ -1,8 +1,16 @@
 """The writes of sessions in the OpenAPI document. Pure."""
 
-from bulkhead.gateway_api.sessions import SessionDocument, SessionSummaryRow
+from bulkhead.gateway_api.sessions import SessionDocument, SessionErasureReceipt, SessionSummaryRow
 from bulkhead_services.gateway.http import schemas
-from bulkhead_services.gateway.http.operation_forms import CHANGE, Json, answer_of, body_of, operation, path_parameter
+from bulkhead_services.gateway.http.operation_forms import (
+    CHANGE,
+    Json,
+    answer_of,
+    body_of,
+    operation,
+    path_parameter,
+    query_parameter,
+)
 
 LOCATION = {"Location": {"schema": {"type": "string"}}}
 _SESSION, _FACT = path_parameter("session_id", "The session's id"), path_parameter("fact_id", "A name of yours for it")
@@ -23,16 +31,27 @@ def session_writes(key: Json) -> Json:
                 "on. A `conversation` that goes on keeps the options of its beginning; another person's is not there: "
                 "404, or one of your own under the same name.",
                 body=body_of(schemas.SessionSubmission),
-            )
+            ),
+            "delete": operation(
+                "eraseSessions",
+                "Erase all sessions that a person opened",
+                {"200": answer_of(SessionErasureReceipt, "Erased, at most 100; what is kept, and why")},
+                (401, 403, 404, 409, 422, 503),
+                query_parameter("person", "Name of the person, as of the key or the token", {"type": "string"})
+                | {"required": True},
+                description="For the person and for operators, by no agent's key. Each session is deleted as by "
+                "`deleteSession`. A request that is repeated goes on where the one before was cut off.",
+            ),
         },
         "/v1/sessions/{session_id}": {
             "delete": operation(
                 "deleteSession",
-                "Delete a session: shown no more from now on, and removed by the next purge",
+                "Delete a session: shown no more from now on, and erased by a purge",
                 {"200": answer_of(SessionSummaryRow, "Deleted")},
                 (401, 403, 404, 409, 503),
                 _SESSION,
-                description="A turn or summary that runs is cancelled. Its tasks stay until their retention.",
+                description="A turn or summary that runs is cancelled. A daily purge erases the session, the tasks of "
+                "its turns and their contents when nothing of them is under way and their grants have expired.",
             )
         },
         "/v1/sessions/{session_id}/turns": {

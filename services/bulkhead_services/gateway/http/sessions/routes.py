@@ -15,13 +15,16 @@ from starlette.routing import Route
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
 from bulkhead.gateway_api.query import OPERATORS, SUBMITTERS
 from bulkhead.gateway_api.sessions import (
+    MAX_KEPT_SESSIONS,
     MAX_REPLACED_CHARS,
     MAX_REPLACED_TURNS,
     MAX_SESSION_PAGE,
     MAX_TURN_PAGE,
     FactDocument,
+    KeptData,
     ReplacedTurn,
     SessionDocument,
+    SessionErasureReceipt,
     SessionListQuery,
     SessionPage,
     SessionQuery,
@@ -30,6 +33,7 @@ from bulkhead.gateway_api.sessions import (
     TurnDocument,
 )
 from bulkhead.runtime.context import Context
+from bulkhead.telemetry.log import Log
 from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import digest_of
@@ -55,11 +59,19 @@ from bulkhead_services.gateway.http.schemas import (
 )
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
-from bulkhead_services.gateway.problems import Problem, not_found, not_stored
+from bulkhead_services.gateway.problems import Problem, forbidden, invalid_query, not_found, not_stored
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
 
+log = Log("gateway.sessions")
 MAX_BODY_BYTES = 128 * 1024
+MAX_ERASED = 100
+"""Sessions that one request erases."""
+KEPT_DATA: tuple[KeptData, ...] = (
+    KeptData(what="sums of money and tokens", reason="ceilings count them by person, feature and day, without content"),
+    KeptData(what="lines in logs", reason="they tell who read or erased what, and hold none of it"),
+    KeptData(what="backups made before", reason="they are copies: delete their files"),
+)
 LOST_TURN_MS = 30_000
 """A turn whose task is not there after so long was not stored; another may be taken."""
 ADOPTION_TRIES = 4
@@ -92,6 +104,7 @@ class SessionRoutes:
         fact_path = "/v1/sessions/{session_id}/facts/{fact_id}"
         return [
             Route("/v1/sessions", self.open_session, methods=["POST"]),
+            Route("/v1/sessions", self.erase_sessions, methods=["DELETE"]),
             query_route(SessionListQuery, self._auth, self.list_sessions),
             query_route(SessionQuery, self._auth, self.show_session),
             Route("/v1/sessions/{session_id}", self.delete_session, methods=["DELETE"]),
@@ -134,16 +147,22 @@ class SessionRoutes:
             await self._require_own_task(claim, name, "") if _TASK_ID.fullmatch(name) and not state.turns else None
         )
         if state.opened is None:
-            await self._append(claim, session, opened, state, "opened")
-            # Another opening under this key may have been first, with other options.
-            state = await self._existing_session(claim, session)
+            ack = await self._append(claim, session, opened, state, "opened")
+            if ack.duplicate:
+                # Another opening under this key was first, perhaps with other options.
+                state = await self._existing_session(claim, session)
+            else:
+                state.apply_body(opened, ack.sequence)
+        if state.is_deleted:
+            raise not_found("session", session, "it was deleted; use a new key for a new session")
         if not name and state.opened is not None and state.opened.payload_sha256 != opened.payload_sha256:
             detail = f"session {session} was opened under this key with other options"
             hint = "use a new key for a new session, or repeat the first request unchanged"
             raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
         if first_task is not None:
             await self._adopt_task(claim, session, first_task)
-        return await self._answer_opened(claim, session, await self._existing_session(claim, session))
+            state = await self._existing_session(claim, session)
+        return await self._answer_opened(claim, session, state)
 
     async def _answer_opened(self, claim: RequesterClaim, session: str, state: SessionState) -> Response:
         """A session without its turns, which `getSession` reads."""
@@ -245,11 +264,44 @@ class SessionRoutes:
     async def delete_session(self, request: Request) -> Response:
         """DELETE /v1/sessions/{session_id}: what runs is cancelled, and it is shown no more."""
         claim = await self._auth.require_role(request, SUBMITTERS, "delete sessions")
-        session = request.path_params["session_id"]
+        return json_response(await self._mark_deleted(claim, request.path_params["session_id"]))
+
+    async def erase_sessions(self, request: Request) -> Response:
+        """DELETE /v1/sessions?person=: all that a person opened, as if each was deleted."""
+        claim = await self._auth.require_role(request, SUBMITTERS, "erase sessions")
+        person = request.query_params.get("person", "")
+        if not 0 < len(person) <= bounds.MAX_NAME_CHARS:
+            raise invalid_query("person", person, "name whose sessions: ?person=ann")
+        if claim.agent or (person != claim.person and claim.role not in OPERATORS.names):
+            raise forbidden(claim.role, f"erase the sessions of {person}", "the person's own key or an operator's")
+        sessions = await self._turns.find_sessions(claim.tenant, person)
+        erased = sessions.live[:MAX_ERASED]
+        for session in erased:
+            await self._mark_deleted(claim, session)
+        asked_by = {"person": claim.person, "role": claim.role, "via": claim.via}
+        log.warning("sessions_erased", tenant=claim.tenant, of=person, sessions=len(erased), **asked_by)
+        kept = KEPT_DATA
+        if sessions.shared:
+            reason = f"others opened these {len(sessions.shared)}; they, or an operator, delete them one by one"
+            turns = KeptData(
+                what="turns in sessions of others", reason=reason, session_ids=sessions.shared[:MAX_KEPT_SESSIONS]
+            )
+            kept = (turns, *kept)
+        receipt = SessionErasureReceipt(
+            person=person,
+            erased=len(erased),
+            waiting=len(sessions.deleted) + len(erased),
+            remaining=len(sessions.live) - len(erased),
+            kept=kept,
+        )
+        return json_response(receipt)
+
+    async def _mark_deleted(self, claim: RequesterClaim, session: str) -> SessionSummaryRow:
+        """Cancel what runs in a session, and store that it is deleted. Raises BusError, Problem (404, 409, 503)."""
         state = await self._existing_session(claim, session)
         await self._cancel_running(claim, state)
         await self._append(claim, session, SessionDeleted(person=claim.person), state, "deleted")
-        return json_response(_describe_row(session, state))
+        return _describe_row(session, state)
 
     async def _cancel_running(self, claim: RequesterClaim, state: SessionState) -> None:
         """Ask for the end of the last turns and of the summary that is being made. Raises BusError, Problem (503)."""

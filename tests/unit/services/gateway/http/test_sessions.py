@@ -206,3 +206,36 @@ async def test_a_fork_is_one_session_by_its_key_and_of_participants_alone(mesh, 
     # What is said in one is not said in the other.
     await http.post(f"{path}/turns", json={"text": "More"}, headers=headers | {"Idempotency-Key": "u"})
     assert (await http.get(f"/v1/sessions/{made[0]['session_id']}", headers=headers)).json()["turn_count"] == 1
+
+
+async def test_a_person_or_an_operator_erases_what_the_person_opened(mesh, http):
+    mine = {"X-API-Key": SUBMITTER, "Idempotency-Key": "e"}
+    paths = [f"/v1/sessions/{(await open_session(http, key)).json()['session_id']}" for key in ("a", "b")]
+    task = (await http.post(f"{paths[0]}/turns", json={"text": "Hello"}, headers=mine)).json()["task_id"]
+    body, key = {"participants": ["sue"]}, {"Idempotency-Key": "o"}
+    theirs = (await http.post("/v1/sessions", json=body, headers=AUTH | key)).json()
+    shared = f"/v1/sessions/{theirs['session_id']}"
+    assert (await http.post(f"{shared}/turns", json={"text": "I am in, too"}, headers=mine)).status_code == 202
+    for query, headers, status in (
+        ("", mine, 422),
+        ("?person=olga", mine, 403),
+        ("?person=sue", {"X-API-Key": AUDITOR}, 403),
+    ):
+        assert (await http.delete(f"/v1/sessions{query}", headers=headers)).status_code == status
+    receipt = (await http.delete("/v1/sessions?person=sue", headers=AUTH)).json()
+    assert (receipt["erased"], receipt["waiting"], receipt["remaining"]) == (2, 2, 0)
+    assert receipt["kept"][0]["session_ids"] == [theirs["session_id"]] and len(receipt["kept"]) == 4
+    assert [(await http.get(path, headers=mine)).status_code for path in (*paths, shared)] == [404, 404, 200]
+    cancels = [row for row in mesh.sent("gateway") if row.ce_type == TaskCancelRequested.ce_type()]
+    assert len(cancels) == 1 and task in cancels[0].subject.split(".")
+    again = (await http.delete("/v1/sessions?person=sue", headers=mine)).json()
+    assert (again["erased"], again["waiting"]) == (0, 2)
+
+
+async def test_an_erasure_that_was_cut_off_goes_on(mesh, http, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.gateway.http.sessions.routes.MAX_ERASED", 2)
+    for key in ("a", "b", "c"):
+        await open_session(http, key)
+    headers = {"X-API-Key": SUBMITTER}
+    receipts = [(await http.delete("/v1/sessions?person=sue", headers=headers)).json() for _ in range(2)]
+    assert [(row["erased"], row["waiting"], row["remaining"]) for row in receipts] == [(2, 2, 1), (1, 3, 0)]

@@ -63,10 +63,11 @@ class WorkflowRoutes:
             Route("/v1/workflows/{workflow}/runs", self.run_version, methods=["POST"]),
         ]
 
-    async def list_workflows(self, claim: RequesterClaim, _: reads.WorkflowListQuery) -> reads.WorkflowPage:
-        """All workflows."""
-        reply = await ask_registry(self._context, WorkflowsReplied, claim, WorkflowsRequested(requester=claim))
-        return reads.WorkflowPage(workflows=reply.rows)
+    async def list_workflows(self, claim: RequesterClaim, query: reads.WorkflowListQuery) -> reads.WorkflowPage:
+        """A page of workflows."""
+        ask = WorkflowsRequested(requester=claim, after=query.after)
+        reply = await ask_registry(self._context, WorkflowsReplied, claim, ask)
+        return reads.WorkflowPage(workflows=reply.rows, next=reply.rows[-1].workflow if reply.more else None)
 
     async def show_workflow(self, claim: RequesterClaim, query: reads.WorkflowQuery) -> reads.WorkflowDocument:
         """One version."""
