@@ -12,8 +12,8 @@ from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
 from ..plan.v1 import ACTION_FIELDS, AnyEventKey, EventName, EventSources, PlanStep
-from ..provenance import Pointer
 from ..prompt.v1 import canonical_sha256, describe_value_misfit
+from ..provenance import Pointer
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
 from ..task_options import TaskOptions

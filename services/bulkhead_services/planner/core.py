@@ -1,8 +1,8 @@
 """The planner decides: objective -> checked plan -> steps handed out -> the task's end. Always an end, with a reason.
 
 In: TaskSubmitted, replies to the draft's call, verdicts, finished and paused steps, questions between steps, requests
-for leases, events, timers, cancels, halts. Out: model calls, steps, answers, leases, progress for the gateway. Results are fed
-forward by reference.
+for leases, events from outside, timers, cancels, halts. Out: model calls, steps, answers, leases, matched events,
+progress for the gateway. Results are fed forward by reference.
 
 Each family of messages is one module; none calls another. What several need (`assignments`, `drafts`, `ending`,
 `plans`) knows no message.

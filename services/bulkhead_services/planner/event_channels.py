@@ -1,7 +1,7 @@
 """Events from outside of one name and key, and the steps that wait for them. Pure.
 
-In: `EventOccurred` of the gateway, `EventAwaited` of the planner's tasks, in the order of the inbox. Out: `EventMatched`
-for each step that an event ends, by way of the gateway, under that step's own task.
+In: `EventOccurred` of the gateway, `EventAwaited` of the planner's tasks, in the order of the inbox. Out:
+`EventMatched` for each step whose wait an event ends, by way of the gateway, under that step's own task.
 
 | message       | known already              | next                                                              |
 | ------------- | -------------------------- | ----------------------------------------------------------------- |

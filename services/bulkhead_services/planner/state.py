@@ -28,8 +28,8 @@ from typing import Literal
 from bulkhead.flow import replace
 from bulkhead.flow.attempts import AttemptReference
 from bulkhead_contracts.lease import LeaseRequested
-from bulkhead_contracts.outside_event import EventAwaited, EventOccurred
 from bulkhead_contracts.output import DRAFT, OutputPolicy
+from bulkhead_contracts.outside_event import EventAwaited, EventOccurred
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import ASK_PERSON, Delegation, Plan, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow

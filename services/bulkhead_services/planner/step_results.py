@@ -1,7 +1,7 @@
 """Results of steps: accepted, tried again, or the end of their plan or task; and steps whose time is up. Pure.
 
-In: `VerdictReached`, `StepFinished`, `EventMatched`, the steps' timer. Out: the attempt's end for the gateway, and then the steps that
-are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
+In: `VerdictReached`, `StepFinished`, `EventMatched`, the steps' timer. Out: the attempt's end for the gateway, and then
+the steps that are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
 """
 
 import json
