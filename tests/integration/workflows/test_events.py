@@ -1,7 +1,6 @@
 """Events from outside over a real broker, under the rights that the policy renders: one of a tenant's publisher begins
 a run of that tenant and ends its wait, once each; of another tenant it begins nothing."""
 
-import time
 from pathlib import Path
 from typing import Any
 

@@ -361,8 +361,8 @@ _WRITES: Json = {
             "Tell that something happened outside",
             {"202": answer_of(schemas.EventReceipt, "The event is stored")},
             CHANGE,
-            description="For submitters and operators. It begins a run of each workflow with a trigger for it, and ends "
-            "waits for it. The same id of the same person is the same event.",
+            description="For submitters and operators. It begins a run of each workflow with a trigger for it, and "
+            "ends waits for it. The same id of the same person is the same event.",
             body=body_of(schemas.EventSubmission),
         )
     },

@@ -7,7 +7,13 @@ import pytest
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.workflow import WorkflowActRequested, WorkflowRow, WorkflowSchedule, WorkflowTransition
+from bulkhead_contracts.workflow import (
+    WorkflowActRequested,
+    WorkflowRow,
+    WorkflowSchedule,
+    WorkflowTransition,
+    WorkflowTrigger,
+)
 from bulkhead_services.registry.workflow_rules import (
     RULES,
     as_listed,
@@ -20,6 +26,7 @@ from bulkhead_services.registry.workflow_rules import (
 SHA = "a" * 64
 ROW = WorkflowRow(workflow="report", number=2, sha256=SHA, person="pia", drafted_unix_ms=1)
 SCHEDULE = WorkflowSchedule(cron="0 7 * * *")
+TRIGGER = WorkflowTrigger(event="order.paid", sources=("shop",), fields={"topic": "/item"})
 
 
 def word(person: str = "bob", role: str = "operator") -> ApprovalGrant:
@@ -125,3 +132,32 @@ def test_values_of_schedules_stand_in_one_place_of_a_row_and_in_no_list() -> Non
 
 def test_a_list_has_no_more_rows_than_a_message_holds() -> None:
     assert fit_rows([ROW] * 100, 10 * (len(ROW.model_dump_json()) + 1)) == (ROW,) * 10
+
+
+def test_a_version_begins_by_one_schedule_or_one_trigger() -> None:
+    published = in_state("published")
+    fact = move("schedule", published, trigger=TRIGGER)
+    assert isinstance(fact, WorkflowTransition) and (fact.trigger, fact.schedule) == (TRIGGER, None)
+    for fields in ({}, {"trigger": TRIGGER, "schedule": SCHEDULE}):
+        refused = move("schedule", published, **fields)
+        assert isinstance(refused, Failure) and refused.code == "bad_schedule"
+    refused = move("publish", in_state("approved"), trigger=TRIGGER)
+    assert isinstance(refused, Failure) and refused.code == "bad_schedule"
+    twice = TRIGGER.model_copy(update={"parameters": {"topic": "tea"}})
+    refused = move("schedule", published, trigger=twice)
+    assert isinstance(refused, Failure) and "topic has a value and a field of the event" in refused.message
+    by_token = word().model_copy(update={"via": "jwt"})
+    refused = plan_transition(act("schedule", trigger=TRIGGER), published, by_token, 2)
+    assert isinstance(refused, Failure) and refused.code == "key_needed"
+    ended = move("unschedule", published.model_copy(update={"trigger": TRIGGER}))
+    assert isinstance(ended, WorkflowTransition) and ended.trigger is None
+
+
+def test_the_values_of_a_trigger_are_shown_where_it_was_asked_for_alone() -> None:
+    trigger = TRIGGER.model_copy(update={"parameters": {"market": "tea"}})
+    fact = move("schedule", in_state("published"), trigger=trigger)
+    assert isinstance(fact, WorkflowTransition)
+    row = in_state("published", fact).model_copy(update={"trigger": trigger})
+    shown = without_values(row)
+    assert shown.trigger == trigger and shown.transitions[0].trigger.parameters == {}
+    assert as_listed(row).trigger.parameters == {} and as_listed(row).trigger.fields == trigger.fields
