@@ -16,7 +16,7 @@ from tests.simulation import situations, world
 from tests.simulation.laws import reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
 from tests.simulation.mesh.loop import WHO
-from tests.simulation.situations.wishes import maps, plan_calls
+from tests.simulation.situations.wishes import events, maps, plan_calls
 from tests.simulation.situations.wishes.flows import skipped_steps
 
 from .schedule import Schedule, judge
@@ -179,6 +179,10 @@ REACHED = {
     "flows": lambda run: any(skipped_steps(run).values()),
     "plan_calls": lambda run: run.counter.counts.get(plan_calls.COUNTED),
     "maps": lambda run: sum(run.counter.counts.get(f"{maps.NAME}.c.{number}", 0) for number in range(9)) > 1,
+    "events": lambda run: (
+        run.counter.counts.get(events.COUNTED)
+        and any(act.name.startswith("again") for act in run.scenario.acts if act.situation == "events")
+    ),
     "halting": lambda run: any(
         one.get("paused")
         for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")

@@ -133,13 +133,13 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
             assert [row["objective"] for row in rows] == ["Look"]
             ended = await olga.task(rows[0]["task_id"]).wait_until_ended()
             assert (ended["status"], ended["workflow"]) == ("succeeded", "daily.1")
-            assert "no scheduled run begins" not in await run(on, "show", "daily")
+            assert "no run begins by itself" not in await run(on, "show", "daily")
             keys = tmp_path / "keys.json"
             known = keys.read_text()
             others = [row for row in json.loads(known)["keys"] if row["person"] != "olga"]
             keys.write_text(json.dumps({"keys": others}))
             await ScheduleRunner(context, intake, WorkflowLedger(context.bus), keys_of).begin_due_runs(now + 3 * DAY_MS)
-            assert "no scheduled run begins: olga, who set the schedule" in await run(on, "show", "daily")
+            assert "no run begins by itself: olga, who set the schedule" in await run(on, "show", "daily")
             keys.write_text(known)
             assert len([row for row in await olga.tasks() if row["person"] == "olga"]) == 1
             await run(on, "unschedule", "daily", key=OPERATOR)

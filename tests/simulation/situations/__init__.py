@@ -13,6 +13,7 @@ from tests.simulation.situations.wishes import (
     approvals,
     cancels,
     ceilings,
+    events,
     floods,
     flows,
     forks,
@@ -52,6 +53,7 @@ SITUATIONS: tuple[Situation, ...] = (
     flows.SITUATION,
     plan_calls.SITUATION,
     maps.SITUATION,
+    events.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 
