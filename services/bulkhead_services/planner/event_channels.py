@@ -25,9 +25,9 @@ def on_event_message(
     if event_channel(body.name, body.key) != message.task:
         return Transition(state)
     now_unix_ms = message.time_unix_ms
-    kept = (row for row in state.event_channel.events if row[1].occurred_unix_ms >= now_unix_ms - _KEPT_MS)
+    recent_events = (row for row in state.event_channel.events if row[1].occurred_unix_ms >= now_unix_ms - _KEPT_MS)
     waiting = (waiter for waiter in state.event_channel.waiters if waiter.until_unix_ms > now_unix_ms)
-    channel = EventChannel(tuple(kept), tuple(waiting))
+    channel = EventChannel(tuple(recent_events), tuple(waiting))
     if isinstance(body, EventOccurred):
         channel, sends = _on_event_occurred(channel, message.sequence, body)
     else:
