@@ -147,8 +147,9 @@ EventSources = Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_EVENT_SOU
 
 
 class AwaitedEvent(Contract):
-    """Event from outside that a step of action `wait` waits for. sources: empty for anybody of the tenant. early_ms:
-    one that came so long before the wait began counts, too. on_timeout: `continue` goes on without it, and says so."""
+    """Event from outside that a step of action `wait` waits for. key: of the one that is meant, such as an order's.
+    sources: empty for anybody of the tenant. early_ms: one that came so long before the wait began counts, too.
+    on_timeout: `continue` goes on without it, and says so."""
 
     name: EventName
     key: EventKey

@@ -212,8 +212,8 @@ class WorkflowSchedule(Contract):
 class WorkflowTrigger(Contract):
     """Events from outside that begin runs of a published version, one each, until it is retired or the trigger ends.
 
-    key: "" for any. sources: whose events count. parameters: values of each run; fields: of others, where in the
-    event's body they stand. runs_per_minute: more are refused.
+    event: its name, order.paid. key: "" for any. sources: whose events count. parameters: values of each run; fields:
+    of others, where in the event's body they stand. runs_per_minute: more are refused.
     """
 
     event: EventName

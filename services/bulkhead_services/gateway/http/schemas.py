@@ -5,7 +5,7 @@ Replies of reads stand beside their rows, in `bulkhead.gateway_api`.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -463,7 +463,7 @@ class EventSubmission(Contract):
     name: EventName
     id: EventId
     key: AnyEventKey = ""
-    body: JsonValue = {}
+    body: Any = Field(default_factory=dict)
 
 
 class EventReceipt(Contract):
