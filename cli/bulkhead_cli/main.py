@@ -55,6 +55,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "workflows.commands:workflows_app",
             "List, draft, review, publish, run and schedule plans with parameters.",
         ),
+        CommandRow("events", "workflows.events:events_app", "Tell the mesh what happened outside."),
     ),
     "Prompts": (
         CommandRow(

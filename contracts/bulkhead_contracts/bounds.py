@@ -312,11 +312,21 @@ MAX_COMPOSED_BYTES = 384 * 1024  # of the steps of a run, with their labels; a m
 MAX_WORKFLOW_VERSIONS = 10_000  # of one workflow
 MAX_WORKFLOWS = 500  # of one tenant
 MAX_WORKFLOW_DRAFTS_A_DAY = 100  # of one tenant
-MAX_SCHEDULE_BYTES = 16 * 1024
+MAX_SCHEDULE_BYTES = 16 * 1024  # of a schedule or a trigger, with its values
 MAX_WORKFLOW_TRANSITIONS = 40  # of one version
 MAX_WORKFLOW_ROWS = 500  # that are listed at once
 MAX_WORKFLOW_DEPTH = 5  # workflows within each other
 MAX_NESTED_WORKFLOWS = 64  # versions that one run stands on, beside its own
+
+# Events from outside
+MAX_EVENT_ID_CHARS = 128
+MAX_EVENT_KEY_CHARS = 200
+MAX_EVENT_BODY_CHARS = 32 * 1024
+MAX_EVENT_SOURCES = 16
+MAX_EVENT_EARLY_MS = 24 * 3_600_000  # so long before a wait an event may have come
+MAX_KEPT_EVENTS = 16  # of one name and key, for waits that begin later
+MAX_EVENT_WAITERS = 64  # steps that wait for one name and key
+MAX_TRIGGER_RUNS_PER_MINUTE = 60
 
 # Evaluations
 MAX_STATEMENT_BYTES = 200_000  # of a signed statement with its envelope

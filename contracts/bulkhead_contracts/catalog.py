@@ -23,6 +23,7 @@ from bulkhead_contracts import (
     journal,
     lease,
     model,
+    outside_event,
     peer,
     plan,
     prompt,
@@ -172,6 +173,11 @@ ROWS: tuple[Row, ...] = (
     Row(lease.LeaseGranted, _edges_from("planner", "worker"), "planner"),
     Row(lease.LeaseEnded, _edges_from("planner", "worker"), "planner"),
     Row(lease.LeaseRefused, _edges_from("planner", "worker"), "planner"),
+    # Events from outside
+    Row(outside_event.EventPublished, _edges_to("gateway", PUBLISHER, "gateway"), "gateway"),
+    Row(outside_event.EventOccurred, _edges_from("gateway", "planner"), "gateway"),
+    Row(outside_event.EventAwaited, _edges_from("planner", "planner"), "planner"),
+    Row(outside_event.EventMatched, (("planner", "gateway"), ("gateway", "planner")), "planner"),
     Row(agent.WaitRefused, _edges_from("budget", "worker"), "budget"),
     Row(agent.AgentWarned, _edges_from("budget", "worker", "doors"), "budget"),
     # Calls outward

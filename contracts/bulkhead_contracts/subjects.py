@@ -187,6 +187,11 @@ def published_task(sender: str, tenant: str, key: str) -> str:
     return f"{sender}-{base64.b32encode(digest).decode().lower()[:25]}"
 
 
+def published_event(sender: str, tenant: str, event_id: str) -> str:
+    """The id in the mesh of an event that a publisher tells under an id of its own, in the place of a task."""
+    return published_task(sender, tenant, f"event/{event_id}")
+
+
 def is_of_doors(task: str) -> bool:
     """True if doors opens the tasks of such ids, and nobody else."""
     return task.startswith(f"{DOORS}-")

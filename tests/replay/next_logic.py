@@ -28,7 +28,7 @@ class NextPlanner(Planner):
 
 
 def _apart(output: Output) -> tuple[Output, ...]:
-    if not isinstance(output, Send) or output.to != "gateway":
+    if not isinstance(output, Send) or output.to != "gateway" or output.task:
         return (output,)
     *before, last = list_facts(output.body)
     if isinstance(last, TaskEnded):

@@ -16,7 +16,7 @@ from tests.simulation import situations, world
 from tests.simulation.laws import reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
 from tests.simulation.mesh.loop import WHO
-from tests.simulation.situations.wishes import maps, plan_calls
+from tests.simulation.situations.wishes import events, maps, plan_calls
 from tests.simulation.situations.wishes.flows import skipped_steps
 
 from .schedule import Schedule, judge
@@ -183,6 +183,10 @@ REACHED = {
         any(one.get("asked_ahead") for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied"))
         and any(one.get("saved_ms") for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied"))
         and any("never" in steps for steps in skipped_steps(run).values())
+    ),
+    "events": lambda run: (
+        run.counter.counts.get(events.COUNTED)
+        and any(act.name.startswith("again") for act in run.scenario.acts if act.situation == "events")
     ),
     "halting": lambda run: any(
         one.get("paused")

@@ -75,7 +75,7 @@ async def show_workflow(name: Name, at: GatewayOptions, version: Version = 0) ->
         when = amounts.format_time(fact["moved_unix_ms"])
         out.print(one_line(f"# {when}  {fact['person']}: {fact['action']}: {fact['reason']}"), markup=False)
     if document.get("schedule_obstacle"):
-        out.print(one_line(f"# no scheduled run begins: {document['schedule_obstacle']}"), markup=False)
+        out.print(one_line(f"# no run begins by itself: {document['schedule_obstacle']}"), markup=False)
     out.print(write_workflow(content), markup=False, end="")
 
 
@@ -272,12 +272,43 @@ async def schedule_workflow(
     """Run a published version at times, in your name."""
     schedule: dict[str, Any] = {"cron": cron, "zone": zone, "missed": missed, "parameters": _read_pairs(parameter)}
     schedule |= {"paused": True} if paused else {}
-    await _move_version(at, name, version, "schedule", reason or f"at {cron} in {zone}", schedule, published=True)
+    cause = reason or f"at {cron} in {zone}"
+    await _move_version(at, name, version, "schedule", cause, published=True, schedule=schedule)
+
+
+@workflows_app.command("trigger")
+async def trigger_workflow(
+    name: Name,
+    at: GatewayOptions,
+    event: Annotated[str, typer.Option("--on", metavar="EVENT", help="Event from outside: order.paid.")],
+    source: Annotated[
+        list[str],
+        typer.Option("--from", metavar="NAME", help="Person or publisher whose events count; may be repeated."),
+    ],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Key of the events.", show_default="any")] = "",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field", metavar="NAME=POINTER", help="Parameter from the event's body, order=/id; may be repeated."
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option("--runs-per-minute", metavar="N", help="More events are refused.")] = 10,
+    parameter: Values = None,
+    version: Version = 0,
+    reason: Why = "",
+) -> None:
+    """Run a published version whenever an event comes from outside, in your name; in the place of a schedule.
+
+    Example: bulkhead workflows trigger refund --on order.cancelled --from shop --field order=/id
+    """
+    trigger = {"event": event, "key": key, "sources": source, "runs_per_minute": most}
+    trigger |= {"parameters": _read_pairs(parameter), "fields": _read_pairs(field)}
+    await _move_version(at, name, version, "schedule", reason or f"on {event}", published=True, trigger=trigger)
 
 
 @workflows_app.command("unschedule")
 async def unschedule_workflow(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
-    """End the schedule of a version."""
+    """End the schedule or the trigger of a version."""
     await _move_version(at, name, version, "unschedule", reason or "no longer wanted", published=True)
 
 
@@ -317,17 +348,25 @@ async def _move_version(
     version: int,
     action: str,
     reason: str,
-    schedule: dict[str, Any] | None = None,
     *,
     canary: dict[str, Any] | None = None,
     published: bool = False,
+    schedule: dict[str, Any] | None = None,
+    trigger: dict[str, Any] | None = None,
 ) -> None:
     """Do something with a version as it stands now; with none named the newest, or the newest that is published."""
     async with at.gateway_target().mesh_client() as mesh:
         newest = published or version
         row = (await mesh.workflow(name, version))["row"] if newest else await _read_newest(mesh, name)
         done = await mesh.move_workflow(
-            name, row["number"], action, row["sha256"], reason_of(reason), schedule=schedule, canary=canary
+            name,
+            row["number"],
+            action,
+            row["sha256"],
+            reason_of(reason),
+            schedule=schedule,
+            trigger=trigger,
+            canary=canary,
         )
     _print_row(at, done)
 
@@ -347,6 +386,7 @@ async def _print_workflows(at: GatewayOptions) -> None:
         name = f"{row['workflow']}.{row['number']}"
         schedule = f"  at {row['schedule']['cron']} {row['schedule']['zone']}" if row.get("schedule") else ""
         schedule += " (paused)" if row.get("schedule", {}).get("paused") else ""
+        schedule += f"  on {row['trigger']['event']} {row['trigger']['key']}" if row.get("trigger") else ""
         line = f"{name:32} {_state_of(row):12} {row['person']:16} {row['description']}{schedule}"
         out.print(one_line(line), markup=False)
     if not page["workflows"]:

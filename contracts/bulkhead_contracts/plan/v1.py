@@ -152,11 +152,33 @@ class Branch(Contract):
     otherwise: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
 
 
+EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}$")]
+"""`order.paid`."""
+EventKey = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_EVENT_KEY_CHARS)]
+"""By which events of a name are told apart: an order's number."""
+AnyEventKey = Annotated[str, StringConstraints(max_length=bounds.MAX_EVENT_KEY_CHARS)]
+EventSources = Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_EVENT_SOURCES)]
+"""People whose events count, by the name of their key, token or publisher."""
+
+
+class AwaitedEvent(Contract):
+    """Event from outside that a step of action `wait` waits for. key: of the one that is meant, such as an order's.
+    sources: empty for anybody of the tenant. early_ms: one that came so long before the wait began counts, too.
+    on_timeout: `continue` goes on without it, and says so."""
+
+    name: EventName
+    key: EventKey
+    sources: EventSources = ()
+    early_ms: Annotated[int, Field(ge=0, le=bounds.MAX_EVENT_EARLY_MS)] = 3_600_000
+    on_timeout: Literal["fail", "continue"] = "fail"
+
+
 class TimedWait(Contract):
-    """Time of a step of action `wait`: for so long, or until then; one of the two."""
+    """Time of a step of action `wait`: for so long, or until then; one of the two. event: ends it earlier."""
 
     duration_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS)] = 0
     until_unix_ms: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    event: Annotated[AwaitedEvent | None, Field(exclude_if=operator.not_)] = None
 
 
 class MapOver(Contract):

@@ -8,6 +8,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..plan.v1 import Plan
+from ..result import Failure
 from ..task_options import TaskOptions
 from ..types import Body, Name, Sha256, Token, WorkflowReleaseRef, order_fields
 from .v1 import ForkOf, Objective, RequesterClaim, SessionTurn, TaskLimits, TaskRequestedV1
@@ -15,7 +16,7 @@ from .v1 import ForkOf, Objective, RequesterClaim, SessionTurn, TaskLimits, Task
 
 @order_fields(
     "objective limits tools check plan requester payload_sha256 fork feature workflow delivery route replan voucher "
-    "turn workflow_steps workflow_release"
+    "turn workflow_steps workflow_release unfit"
 )
 class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
@@ -24,6 +25,7 @@ class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     voucher: the signer's word that it saw the requester's own token; "" where he has none. turn: of a session.
     workflow_steps: of `plan`, those whose texts are a published workflow's and hold no value of the requester.
     workflow_release: by which the version of the workflow was chosen. Of both only the gateway's own word counts.
+    unfit: why an event from outside could not begin this run, which is rejected with it.
     """
 
     objective: Objective
@@ -36,6 +38,7 @@ class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     turn: Annotated[SessionTurn | None, Field(exclude_if=operator.not_)] = None
     workflow_steps: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_PLAN_STEPS, exclude_if=operator.not_)] = ()
     workflow_release: Annotated[WorkflowReleaseRef, Field(exclude_if=operator.not_)] = ""
+    unfit: Annotated[Failure | None, Field(exclude_if=operator.not_)] = None
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

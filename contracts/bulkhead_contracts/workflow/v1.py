@@ -11,8 +11,9 @@ from pydantic import Field, StringConstraints, model_validator
 from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
-from ..plan.v1 import ACTION_FIELDS, PlanStep
+from ..plan.v1 import ACTION_FIELDS, AnyEventKey, EventName, EventSources, PlanStep
 from ..prompt.v1 import OF_WORKFLOW, CanaryWatch, StickyBy, canonical_sha256, describe_value_misfit, is_in_share
+from ..provenance import Pointer
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
 from ..task_options import TaskOptions
@@ -43,7 +44,18 @@ ParameterValue = Annotated[str, StringConstraints(max_length=bounds.MAX_WORKFLOW
 ParameterValues = Annotated[dict[Name, ParameterValue], Field(max_length=bounds.MAX_WORKFLOW_PARAMETERS)]
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]{0,64})\}\}")
 FILLED_FIELDS = frozenset(
-    {"title", "instruction", "acceptance", "text", "question", "at_least", "at_most", "arguments_json", "parameters"}
+    {
+        "title",
+        "instruction",
+        "acceptance",
+        "text",
+        "question",
+        "key",
+        "at_least",
+        "at_most",
+        "arguments_json",
+        "parameters",
+    }
 )
 """Fields of a step in which a parameter may stand: none that chooses a tool, a role or another step."""
 _RESERVED_OPTIONS = ("workflow", "conversation", "written_by", "replan")
@@ -210,10 +222,25 @@ class WorkflowSchedule(Contract):
     paused: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
+class WorkflowTrigger(Contract):
+    """Events from outside that begin runs of a published version, one each, until it is retired or the trigger ends.
+
+    event: its name, order.paid. key: "" for any. sources: whose events count. parameters: values of each run; fields:
+    of others, where in the event's body they stand. runs_per_minute: more are refused.
+    """
+
+    event: EventName
+    key: AnyEventKey = ""
+    sources: Annotated[EventSources, Field(min_length=1)]
+    parameters: ParameterValues = {}
+    fields: Annotated[dict[Name, Pointer], Field(max_length=bounds.MAX_WORKFLOW_PARAMETERS)] = {}
+    runs_per_minute: Annotated[int, Field(ge=1, le=bounds.MAX_TRIGGER_RUNS_PER_MINUTE)] = 10
+
+
 class WorkflowTransition(Contract):
     """A fact about a version: the next state of it, or of its schedule; written once. sha256: of the content that the
-    person saw. place: 1, 2, ... of this version's facts. schedule: that stands from here on; null for none. via: how
-    the person came, `api_key` or `jwt`: the runs of a schedule need a key that is still there."""
+    person saw. place: 1, 2, ... of this version's facts. schedule, trigger: that stands from here on, one at most. via:
+    how the person came, `api_key` or `jwt`: the runs of both need a key that is still there."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -222,6 +249,7 @@ class WorkflowTransition(Contract):
     state: WorkflowState
     sha256: Sha256
     schedule: Annotated[WorkflowSchedule | None, Field(exclude_if=_is_none)] = None
+    trigger: Annotated[WorkflowTrigger | None, Field(exclude_if=_is_none)] = None
     reason: Reason
     person: Name
     role: Name
@@ -282,7 +310,8 @@ class WorkflowRelease(Contract):
 
 class WorkflowRow(Contract):
     """A version as a list shows it. canary: that stands of it. transitions: of one that was asked for; of a list the
-    last alone, its reason cut. The values of a schedule stand in the row that was asked for, and nowhere else."""
+    last alone, its reason cut. The values of a schedule or trigger stand in the row that was asked for, and nowhere
+    else."""
 
     workflow: WorkflowName
     number: Annotated[Count, Field(ge=1)]
@@ -295,12 +324,14 @@ class WorkflowRow(Contract):
     transitions: Annotated[tuple[WorkflowTransition, ...], Field(max_length=bounds.MAX_WORKFLOW_TRANSITIONS)] = ()
     schedule: Annotated[WorkflowSchedule | None, Field(exclude_if=_is_none)] = None
     canary: Annotated[WorkflowCanary | None, Field(exclude_if=_is_none)] = None
+    trigger: Annotated[WorkflowTrigger | None, Field(exclude_if=_is_none)] = None
 
 
 class WorkflowActRequested(Body, type="mesh.workflow.act_requested"):
     """A person drafts a version or moves one on (rpc). number, sha256: of the version that the person saw; 0 and "" of
-    a draft, which has `content`. canary: with `publish`, for a share of the runs alone, which is no fact about it. act:
-    by which it is signed and known when it comes again; token: the signer's."""
+    a draft, which has `content`. schedule, trigger: one of them with the action `schedule`. canary: with `publish`,
+    for a share of the runs alone, which is no fact about it. act: by which it is signed and known when it comes again;
+    token: the signer's."""
 
     act: Token
     workflow: WorkflowName
@@ -311,6 +342,7 @@ class WorkflowActRequested(Body, type="mesh.workflow.act_requested"):
     source_task: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
     schedule: Annotated[WorkflowSchedule | None, Field(exclude_if=_is_none)] = None
     canary: Annotated[WorkflowShare | None, Field(exclude_if=_is_none)] = None
+    trigger: Annotated[WorkflowTrigger | None, Field(exclude_if=_is_none)] = None
     reason: Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_REASON_CHARS)]
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
 

@@ -2,13 +2,12 @@
 
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
-unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
-that was leased, and a session; what may yet be handled stays. One that a person deleted goes with the tasks of its
-turns, soon after those have ended (`erasure`). Books of
-the mesh's own (places, checkpoints of the ledger, reservations of several tasks in one message) are cut to what a start
-may read, and facts about logins by their age. The gateway's inbox goes last: a purge that is cut off finds the task
-again, and doing it again changes nothing. The provisioner removes and may not read; what has ended is read under the
-operator's identity. Neither key is kept open.
+unreadable request, a cancel of nothing, a subject that is none, an event) goes by the age of its last message, as do
+a resource that was leased and a session; what may yet be handled stays. A session that a person deleted goes with the
+tasks of its turns, soon after those have ended (`erasure`). Books of the mesh's own (places, checkpoints of the ledger,
+reservations of several tasks in one message) are cut to what a start may read, and facts about logins by their age. The
+gateway's inbox goes last: a purge that is cut off finds the task again, and doing it again changes nothing. The
+provisioner removes and may not read; what has ended is read under the operator's identity. Neither key is kept open.
 
 A task whose replies tell settlements that the newest checkpoint of the ledger has not counted stays whole.
 
@@ -40,6 +39,7 @@ from bulkhead.bus.port import BusError, StoredMessage
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
+from bulkhead_contracts.outside_event import EventAwaited, EventOccurred
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.settlement import SETTLED_FIELD
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
@@ -72,7 +72,12 @@ ENDING_MESSAGES: Mapping[str, tuple[type[Body], ...]] = {
     "rag": (DocumentIngested, DocumentDeleted),
 }
 """Messages by sender that end a task (or an ingestion, a deletion)."""
-LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
+MEETINGS: Mapping[str, tuple[type[Body], ...]] = {
+    "worker": (LeaseRequested, LeaseReleaseRequested),
+    "gateway": (EventOccurred,),
+    "planner": (EventAwaited,),
+}
+"""Messages by sender under the name of a resource, or of a name and key of events, in the place of a task."""
 TIMEOUT_S = 30.0
 PAGE_SIZE = 256
 TASKS_AT_ONCE = 16
@@ -254,8 +259,8 @@ async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dic
 
 
 async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """Tasks, sessions, and resources; those not before any lease has ended by its time, however short
-    the retention."""
+    """Tasks, sessions, resources, and names and keys of events; these not before any lease has ended by its time,
+    however short the retention, which outlasts every wait for an event."""
     async for page in _due_tasks(bus, until_unix_ms):
         yield page
     async for page in _unused_resources(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
@@ -263,14 +268,16 @@ async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> A
 
 
 async def _unused_resources(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """Leased resources (see lease.book) without a message since then: nobody holds them."""
+    """Leased resources (see lease.book), and names and keys of events, without a message since then: nobody holds them,
+    or waits for them."""
     inbox = subjects.inbox_stream("planner")
     resources: dict[Task, None] = {}
-    async for stored in stored_messages(bus, inbox, "mesh.worker.planner.>"):
-        if stored.time_unix_ms > until_unix_ms:
-            break  # Later ones are younger.
-        if any(_is_message_of(stored, kind) for kind in LEASES):
-            resources[_task_of_subject(stored.subject)] = None
+    for sender, kinds in MEETINGS.items():
+        async for stored in stored_messages(bus, inbox, f"mesh.{sender}.planner.>"):
+            if stored.time_unix_ms > until_unix_ms:
+                break  # Later ones are younger.
+            if any(_is_message_of(stored, kind) for kind in kinds):
+                resources[_task_of_subject(stored.subject)] = None
     for task in resources:
         last = await bus.last(inbox, _subjects_of_task(task)[inbox][0])
         if last is not None and last.time_unix_ms <= until_unix_ms:

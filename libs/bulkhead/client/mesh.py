@@ -526,18 +526,25 @@ class Mesh:
         reason: str,
         *,
         schedule: Mapping[str, Any] | None = None,
+        trigger: Mapping[str, Any] | None = None,
         canary: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Do something with a version: `submit`, `reject`, `approve`, `publish`, `retire`, `schedule`, `unschedule`.
-        sha256: of the version that was read. canary: with `publish`, `percent` of the runs that get it. Raises Refused
-        (`wrong_state`, `four_eyes`), Unreachable."""
+        sha256: of the version that was read. schedule, trigger: of `schedule`. canary: with `publish`, `percent` of
+        the runs that get it. Raises Refused (`wrong_state`, `four_eyes`), Unreachable."""
         body: dict[str, Any] = {"action": action, "sha256": sha256, "reason": reason}
-        body |= {"schedule": dict(schedule)} if schedule is not None else {}
-        body |= {"canary": dict(canary)} if canary is not None else {}
+        choices = {"schedule": schedule, "trigger": trigger, "canary": canary}
+        body |= {name: dict(choice) for name, choice in choices.items() if choice is not None}
         path = f"{_workflow_path(workflow)}/versions/{request_checks.check_integer('version', version, 1, 999_999)}"
         key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         return await self._transport.send("POST", path, key, json=body)
+
+    async def publish_event(self, name: str, body: Any = None, *, key: str = "", event_id: str = "") -> dict[str, Any]:
+        """Tell that something happened outside (`order.paid`): it begins runs of workflows, and ends waits for it.
+        key: of the steps that wait. event_id: yours; the same is the same event. Raises Refused, Unreachable."""
+        event = {"name": name, "id": event_id or str(uuid.uuid4()), "key": key, "body": {} if body is None else body}
+        return await self._transport.send("POST", "/v1/events", str(uuid.uuid4()), json=event)
 
     async def change_limit(
         self,

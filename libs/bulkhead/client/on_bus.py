@@ -11,12 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.client import request_checks
-from bulkhead.client.errors import Closed, MeshError, Unreachable
+from bulkhead.client.errors import Closed, MeshError, Unfit, Unreachable
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.outside_event import EventPublished
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskRequested, TaskRequestedV1
 from bulkhead_contracts.types import Body
 
@@ -91,6 +94,20 @@ class BusPublisher:
         task = subjects.published_task(self._sender, self._tenant, key or secrets.token_hex(16))
         await self._publish_message(body, task, f"request/{task}")
         return task
+
+    async def publish_event(self, name: str, body_json: str = "{}", *, key: str = "", event_id: str = "") -> str:
+        """Tell that something happened outside; returns the event's id in the mesh once the broker has stored it. The
+        same `event_id` is the same event. Raises as `publish` does."""
+        event_id = event_id or secrets.token_hex(16)
+        try:
+            event = EventPublished(name=name, id=event_id, key=key, body_json=body_json)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place, hint = ".".join(map(str, first["loc"])), "write a name like order.paid, and a body of JSON"
+            raise Unfit(f"this is no event: {place}: {first['msg']}", hint) from error
+        token = subjects.published_event(self._sender, self._tenant, event_id)
+        await self._publish_message(event, token, f"event/{token}")
+        return token
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end."""

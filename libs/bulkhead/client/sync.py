@@ -194,6 +194,7 @@ class SyncMesh(_SyncForm[Mesh]):
     run_workflow = _block_for_task(Mesh.run_workflow)
     draft_workflow = _block(Mesh.draft_workflow)
     move_workflow = _block(Mesh.move_workflow)
+    publish_event = _block(Mesh.publish_event)
     tools = _block(Mesh.tools)
     try_policy = _block(Mesh.try_policy)
     writes = _block(Mesh.writes)

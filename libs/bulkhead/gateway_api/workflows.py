@@ -29,7 +29,7 @@ class WorkflowPage(Contract):
 
 class WorkflowDocument(Contract):
     """A version of a workflow with its history. versions: of it, the newest first. nested: versions that its steps
-    stand for, and theirs. schedule_obstacle: why no run of its schedule begins now; "" where one could.
+    stand for, and theirs. schedule_obstacle: why no run of its schedule or trigger begins now; "" where one could.
     release: the last start, change or end of a canary of the workflow. watch: its canary, beside the rest."""
 
     row: WorkflowRow

@@ -4,7 +4,7 @@ In: versions, facts and releases, as the registry stored them. Out: rows. Conten
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -78,7 +78,10 @@ class WorkflowLedger:
         if record is None or fact.place != len(record.row.transitions) + 1:
             log.warning("workflow_fact_misplaced", tenant=tenant, workflow=name, number=number, place=fact.place)
             return
-        changes = {"state": fact.state, "transitions": (*record.row.transitions, fact), "schedule": fact.schedule}
+        transitions = (*record.row.transitions, fact)
+        changes = {name: getattr(fact, name) for name in ("state", "schedule", "trigger")} | {
+            "transitions": transitions
+        }
         versions[number] = VersionRecord(record.row.model_copy(update=changes), record.act, record.act_sha256)
 
     def list_names(self, tenant: str) -> list[str]:
@@ -138,12 +141,16 @@ class WorkflowLedger:
 
     def list_scheduled(self) -> list[tuple[str, WorkflowRow]]:
         """Published versions that have a schedule which is not paused, each with its tenant."""
-        return [
-            (tenant, record.row)
-            for (tenant, _), versions in sorted(self._known.items())
-            for record in versions.values()
-            if record.row.schedule is not None and not record.row.schedule.paused and record.row.state == "published"
-        ]
+        rows = self._list_published()
+        return [(tenant, row) for tenant, row in rows if row.schedule is not None and not row.schedule.paused]
+
+    def list_triggered(self, tenant: str) -> list[WorkflowRow]:
+        """A tenant's published versions that have a trigger."""
+        return [row for owner, row in self._list_published() if owner == tenant and row.trigger is not None]
+
+    def _list_published(self) -> Iterator[tuple[str, WorkflowRow]]:
+        for (tenant, _), versions in sorted(self._known.items()):
+            yield from ((tenant, record.row) for record in versions.values() if record.row.state == "published")
 
     async def read_version(self, tenant: str, name: str, number: int) -> WorkflowVersion | None:
         """A version with its content; None where there is none. Raises BusError."""
@@ -173,3 +180,12 @@ class WorkflowLedger:
                 raise ValueError(f"it stands on more than {limit}, with all that it nests")
             waiting += inner.content.nested_refs
         return nested
+
+    async def read_runnable(self, tenant: str, row: WorkflowRow) -> tuple[WorkflowVersion, tuple[WorkflowVersion, ...]]:
+        """A version with all that it nests, to run it. Raises BusError, ValueError where something is not published."""
+        version = await self.read_version(tenant, row.workflow, row.number)
+        assert version is not None
+        nested = tuple((await self.read_nested(tenant, version)).values())
+        if (unpublished := self.find_unpublished(tenant, nested)) is not None:
+            raise ValueError(f"it nests {unpublished[0]}, which is published no more")
+        return version, nested

@@ -21,7 +21,9 @@ from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
+from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead_contracts.approval import DecideRequested
+from bulkhead_contracts.outside_event import EventMatched, EventPublished
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.task import (
     PlaceReturned,
@@ -45,6 +47,7 @@ from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.routes.tasks import GatewayHttpApp
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.outside_events import OutsideEvents
 from bulkhead_services.gateway.push_notifications import PushPostRequester
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers
@@ -81,7 +84,9 @@ class GatewayService(EdgeComponent):
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
-        self.schedules = ScheduleRunner(context, self._intake, self._auth.keys_of)
+        workflows, keys_of = WorkflowLedger(context.bus), self._auth.keys_of
+        self.schedules = ScheduleRunner(context, self._intake, workflows, keys_of)
+        self._outside = OutsideEvents(context, settings, self._intake, spikes, self._writes, workflows, keys_of)
         self._backlog = backlog = OpenRequests()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
@@ -102,6 +107,7 @@ class GatewayService(EdgeComponent):
             self._decisions,
             self.changes,
             self._writes,
+            self._outside,
         )
         self.app = Console(self.http.build_app(), self._auth, settings.session_s, settings.runbooks).build_app()
         self._server = HttpServer(self.app, settings, "the gateway")
@@ -180,6 +186,10 @@ class GatewayService(EdgeComponent):
                 await self._intake.handle_cancel(message, cancel_request, await self._read_up_to(message, at_least=0))
             case TaskReleased():
                 await self._intake.handle_release(message, await self._read_up_to(message, at_least=message.sequence))
+            case EventPublished() as event:
+                await self._outside.handle_event(message, event)
+            case EventMatched() as matched:
+                await self._outside.relay_match(message, matched)
             case DecideRequested() as decide_request:
                 await self._decisions.apply_outside_decision(message, decide_request, self._settings.publishers)
             case PlaceReturned():

@@ -106,6 +106,10 @@ class Intake:
         """The id of the task that a person asks for under this Idempotency-Key."""
         return self._ids.task_id(claim.tenant, claim.person, key)
 
+    def event_id(self, claim: RequesterClaim, event_id: str) -> str:
+        """The id in the mesh of the event that a person tells under this id."""
+        return self._ids.event_id(claim.tenant, claim.person, event_id)
+
     def session_id(self, claim: RequesterClaim, key: str) -> str:
         """The id of the session that a person opens under this Idempotency-Key."""
         return self._ids.session_id(claim.tenant, claim.person, key)
@@ -173,7 +177,7 @@ class Intake:
             if feed.view.status == "unknown":  # Else it is the id of somebody's task, of which this says nothing.
                 reason = f"{message.sender} may not choose the task id {message.task}"
                 hint = f"publish it under a task id that begins with {message.sender}-"
-                await self._reject_task(message, task_view.RequestRefusal("foreign_id", reason, hint))
+                await self.reject_request(message, task_view.RequestRefusal("foreign_id", reason, hint))
             return
         if feed.view.request_sequence != message.sequence:
             log.warning("second_request_ignored", task=message.task, sender=message.sender)
@@ -181,16 +185,19 @@ class Intake:
         if feed.view.status not in ("requested", "queued"):
             return  # Its ack was lost. What was refused stays refused, also when it would be taken now.
         claim = self._allowed_submitter(message)
+        if request.unfit is not None and message.sender == SERVICE:
+            unfit = request.unfit
+            claim = task_view.RequestRefusal(unfit.code, unfit.message, unfit.hint)
         if (misplaced := rules.refuse_misplaced_plan(message.sender, request)) is not None:
             claim = task_view.RequestRefusal(*misplaced)
         if isinstance(claim, task_view.RequestRefusal):
-            await self._reject_task(message, claim)
+            await self.reject_request(message, claim)
             return
         standing = await self._admission.request_place(message, claim.person)
         if standing == "unknown":
             reason = "your tenant has as many tasks waiting as it may"
             hint = "submit it again under a new task id when some have begun, or have the tenant's quota changed"
-            await self._reject_task(message, task_view.RequestRefusal("queue_full", reason, hint))
+            await self.reject_request(message, task_view.RequestRefusal("queue_full", reason, hint))
         elif standing == "runs":
             await self._begin_task(message, request, claim, message.time_unix_ms)
 
@@ -220,7 +227,7 @@ class Intake:
         claim = task_view.requester_of(opening, self._policies)
         opening = replace(opening, attempts=message.attempts)
         if isinstance(claim, task_view.RequestRefusal):
-            await self._reject_task(opening, claim)  # A publisher whose policy went while its task waited.
+            await self.reject_request(opening, claim)  # A publisher whose policy went while its task waited.
         else:
             await self._begin_task(opening, request, claim, message.time_unix_ms)
 
@@ -270,21 +277,21 @@ class Intake:
             if inherited.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
                 # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
                 raise HandBack(forks.LOOK_AGAIN_S, inherited.message)
-            await self._reject_task(message, inherited)
+            await self.reject_request(message, inherited)
             return
         reply = await self._request_grant(message, claim, request, inherited, began_unix_ms)
         if isinstance(reply, task_view.RequestRefusal):
-            await self._reject_task(message, reply)
+            await self.reject_request(message, reply)
             return
         if inherited and (refusal := forks.refuse_repeated_writes(inherited, request, reply.tools)) is not None:
-            await self._reject_task(message, refusal)
+            await self.reject_request(message, refusal)
             return
         # A fork is delivered no looser than the task that it forks.
         output = with_stricter_delivery(
             with_stricter_delivery(reply.output or DRAFT, request.delivery), inherited.delivery if inherited else None
         )
         if (refused := rules.find_broken_rule(request, reply.input, output)) is not None:
-            await self._reject_task(message, task_view.RequestRefusal(*refused))
+            await self.reject_request(message, task_view.RequestRefusal(*refused))
             return
         # An outside publisher may write what it likes into its request: no session is behind that.
         turn = request.turn if message.sender == "gateway" else None
@@ -318,7 +325,7 @@ class Intake:
             retrievals_ahead=self._admission.quotas.quota_of(message.tenant).retrievals_ahead,
         )
         if (refusal := forks.too_large(len(body.encode()), request.plan)) is not None:
-            await self._reject_task(message, refusal)
+            await self.reject_request(message, refusal)
             return
         await self._context.publisher.send(
             "planner",
@@ -377,7 +384,8 @@ class Intake:
             return task_view.RequestRefusal(reply.code or "refused", reply.reason or "the signer refused", hint)
         return reply
 
-    async def _reject_task(self, message: ReceivedMessage, refusal: task_view.RequestRefusal) -> None:
+    async def reject_request(self, message: ReceivedMessage, refusal: task_view.RequestRefusal) -> None:
+        """Record why a request, or an event, is not passed on."""
         reason, hint = (text[: bounds.MAX_REASON_CHARS] for text in (refusal.message, refusal.hint))
         body = TaskRejected(code=refusal.code[: bounds.MAX_NAME_CHARS], message=reason, hint=hint)
         log.info("task_rejected", task=message.task, code=refusal.code)

@@ -15,7 +15,6 @@ from bulkhead.callers.api_keys import ApiKey
 from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
-from bulkhead.workflows.compose import ComposeError
 from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead.workflows.schedules import previous_run
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
@@ -47,9 +46,10 @@ class TaskIntake(Protocol):
 class ScheduleRunner:
     """Begins the runs that are due. Every replica does, and one of them is first. keys_of: a tenant's API keys now."""
 
-    def __init__(self, context: Context, intake: TaskIntake, keys_of: Callable[[str], tuple[ApiKey, ...]]) -> None:
-        self._context, self._intake, self._keys_of = context, intake, keys_of
-        self._ledger = WorkflowLedger(context.bus)
+    def __init__(
+        self, context: Context, intake: TaskIntake, ledger: WorkflowLedger, keys_of: Callable[[str], tuple[ApiKey, ...]]
+    ) -> None:
+        self._context, self._intake, self._ledger, self._keys_of = context, intake, ledger, keys_of
         self._begun: dict[tuple[str, str], int] = {}
         self._told_lapsed: dict[tuple[str, str], int] = {}
 
@@ -90,14 +90,10 @@ class ScheduleRunner:
             self._begun[key] = due_unix_ms
 
     async def _begin_run(self, tenant: str, row: WorkflowRow, due_unix_ms: int) -> None:
-        """Raises BusError, ComposeError, LapsedAuthority, Problem."""
-        version = await self._ledger.read_version(tenant, row.workflow, row.number)
-        assert version is not None
-        nested = await self._ledger.read_nested(tenant, version)
-        if (unpublished := self._ledger.find_unpublished(tenant, nested.values())) is not None:
-            raise ComposeError(f"it nests {unpublished[0]}, which is published no more")
+        """Raises BusError, LapsedAuthority, Problem, ValueError."""
+        version, nested = await self._ledger.read_runnable(tenant, row)
         key = f"schedule/{version.ref}/{due_unix_ms}"
-        task = build_scheduled_request(tenant, row, version, nested.values(), self._keys_of(tenant), key)
+        task = build_scheduled_request(tenant, row, version, nested, self._keys_of(tenant), key)
         task_id, repeated = await self._intake.submit_request(task, key)
         if not repeated:
             log.info("scheduled_run_begun", tenant=tenant, workflow=version.ref, task=task_id, due=due_unix_ms)
@@ -113,15 +109,20 @@ def build_scheduled_request(
 ) -> TaskRequested:
     """The request of a scheduled run. keys: the tenant's now; key: of the run. Raises ComposeError, LapsedAuthority."""
     assert row.schedule is not None
-    fact = row.transitions[-1]
+    claim, digest = find_authority(tenant, row, keys), hashlib.sha256(key.encode()).hexdigest()
+    return build_request(version, nested, row.schedule.parameters, claim, payload_sha256=digest)
+
+
+def find_authority(tenant: str, row: WorkflowRow, keys: Iterable[ApiKey]) -> RequesterClaim:
+    """The person who set a version's schedule or trigger, as long as he has a key of that role. Raises
+    LapsedAuthority."""
+    fact, binding = row.transitions[-1], "schedule" if row.schedule is not None else "trigger"
     if fact.via != "api_key":
-        raise LapsedAuthority(f"{fact.person} set the schedule without an API key: set it again with one")
+        raise LapsedAuthority(f"{fact.person} set the {binding} without an API key: set it again with one")
     live_keys = [live for live in keys if (live.person, live.role, live.agent) == (fact.person, fact.role, False)]
     if not live_keys or fact.role not in SUBMITTERS.names:
-        reason = f"{fact.person}, who set the schedule as {fact.role}, has no API key of that role any more"
+        reason = f"{fact.person}, who set the {binding} as {fact.role}, has no API key of that role any more"
         raise LapsedAuthority(f"{reason}: an operator has to set it again")
     role = live_keys[0].role
     assert role != "worker", "no program submits tasks"
-    claim = RequesterClaim(tenant=tenant, person=fact.person, role=role, via="api_key")
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return build_request(version, nested, row.schedule.parameters, claim, payload_sha256=digest)
+    return RequesterClaim(tenant=tenant, person=fact.person, role=role, via="api_key")

@@ -14,6 +14,7 @@ from bulkhead.plans.plan_types import branch_targets, due_of_wait, field_of_item
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
+from bulkhead_contracts.outside_event import EventAwaited, event_channel
 from bulkhead_contracts.plan import JUDGE_ROLE, Approval, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Failure, Result, Usage, digest_of
@@ -250,7 +251,24 @@ def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> 
         plan_version=state.plan.version,
         until_unix_ms=step.deadline_unix_ms,
     )
-    return _set_step_timer(state, step.deadline_unix_ms).preceded_by(Send("gateway", started))
+    sends = [Send("gateway", started)]
+    wait = step.plan_step.wait
+    if wait is not None and (event := wait.event) is not None:
+        channel = event_channel(event.name, event.key)
+        awaited = EventAwaited(
+            task=message.task,
+            step_id=step.plan_step.id,
+            attempt=step.attempt,
+            plan_version=state.plan.version,
+            name=event.name,
+            key=event.key,
+            sources=event.sources,
+            since_unix_ms=max(0, message.time_unix_ms - event.early_ms),
+            until_unix_ms=step.deadline_unix_ms,
+            after=state.event_places.get(channel, 0),
+        )
+        sends.append(Send("planner", awaited, task=channel))
+    return _set_step_timer(state, step.deadline_unix_ms).preceded_by(*sends)
 
 
 def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:

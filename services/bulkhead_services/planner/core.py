@@ -1,8 +1,8 @@
 """The planner decides: objective -> checked plan -> steps handed out -> the task's end. Always an end, with a reason.
 
 In: TaskSubmitted, replies to the draft's call, verdicts, finished and paused steps, questions between steps, requests
-for leases, timers, cancels, halts. Out: model calls, steps, answers, leases, progress for the gateway. Results are fed
-forward by reference.
+for leases, events from outside, timers, cancels, halts. Out: model calls, steps, answers, leases, matched events,
+progress for the gateway. Results are fed forward by reference.
 
 Each family of messages is one module; none calls another. What several need (`assignments`, `drafts`, `ending`,
 `plans`) knows no message.
@@ -22,6 +22,7 @@ from bulkhead_contracts.lease import (
     LeaseRequested,
 )
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.outside_event import EventAwaited, EventMatched, EventOccurred
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import PlanDecided
 from bulkhead_contracts.result import ContentRef, Failure
@@ -29,7 +30,16 @@ from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskSubmitted
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import leases, pauses, peer_questions, planning, progress, step_results, stops
+from bulkhead_services.planner import (
+    event_channels,
+    leases,
+    pauses,
+    peer_questions,
+    planning,
+    progress,
+    step_results,
+    stops,
+)
 from bulkhead_services.planner.assignments import STEP_TIMER
 from bulkhead_services.planner.drafts import MAX_PLAN_BYTES
 from bulkhead_services.planner.ending import TASK_TIMER
@@ -62,6 +72,9 @@ HANDLERS: Mapping[type[Body], Handler[PlannerState]] = {
     AnswerGiven: peer_questions.on_answer_given,
     LeaseRequested: leases.on_lease_message,
     LeaseReleaseRequested: leases.on_lease_message,
+    EventOccurred: event_channels.on_event_message,
+    EventAwaited: event_channels.on_event_message,
+    EventMatched: step_results.on_event_matched,
     TaskCancelRequested: stops.on_task_cancel_requested,
     TaskHalted: stops.on_task_halted,
     TimerFired: _on_timer_fired,
@@ -72,10 +85,10 @@ class Planner(Decider[PlannerState]):
     """Decision logic, version 1."""
 
     service = "planner"
-    opening = frozenset({TaskSubmitted, LeaseRequested, LeaseReleaseRequested})
+    opening = frozenset({TaskSubmitted, LeaseRequested, LeaseReleaseRequested, EventOccurred, EventAwaited})
     begins = frozenset({StepAssigned})
     begins_task = frozenset({TaskSubmitted})
-    says_elsewhere = frozenset({LeaseQueued, LeaseGranted, LeaseEnded, LeaseRefused})
+    says_elsewhere = frozenset({LeaseQueued, LeaseGranted, LeaseEnded, LeaseRefused, EventAwaited, EventMatched})
 
     def decide(self, state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
         """The transition table of state.py; then questions that can be answered by now, and pauses that changed."""
@@ -101,8 +114,9 @@ class Planner(Decider[PlannerState]):
         return state.phase == "ended"
 
     def is_at_rest(self, state: PlannerState) -> bool:
-        """A resource that is free, in a fold in which no task began."""
-        return state.phase == "new" and state.lease_book.holder is None
+        """A resource that is free, or events that nobody waits for, in a fold in which no task began."""
+        is_unused = state.lease_book.holder is None and not state.event_channel.waiters
+        return state.phase == "new" and is_unused
 
     def reject_opening(self, code: str, reason: str) -> tuple[Send, ...]:
         """Messages to send when the one that opens a task had to be rejected: that task ends, too."""

@@ -12,7 +12,9 @@
 | running  | StepFinished        | as above; of an adopted step from doors alone, one end   |
 |          |                     | (a gate that lets nothing pass: the gated step again;    |
 |          |                     | a branch: the steps of its other cases are skipped)      |
-| any      | TimerFired          | the step again, or ended (deadline); a wait is done      |
+| any      | TimerFired          | the step again, or ended (deadline); a wait is done, or  |
+|          |                     | the event that it is for did not come                    |
+| running  | EventMatched        | a wait for an event is done                              |
 | any      | StepPaused          | the same; the step's time stands still, or goes on;      |
 |          |                     | for a person the task's, too                             |
 | any      | TaskCancelRequested | ended                                                    |
@@ -28,6 +30,7 @@ from bulkhead.flow import replace
 from bulkhead.flow.attempts import AttemptReference
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
+from bulkhead_contracts.outside_event import EventAwaited, EventOccurred
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import ASK_PERSON, Delegation, Plan, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow
@@ -74,6 +77,14 @@ class LeaseBook:
 
 
 @dataclass(frozen=True, slots=True)
+class EventChannel:
+    """Events of one name and key, each with its place in the inbox, and steps that wait for such."""
+
+    events: tuple[tuple[int, EventOccurred], ...] = ()
+    waiters: tuple[EventAwaited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """A step, or ("") the draft of this number, is held back. code, reason: of what holds it. until_unix_ms: a person
     is waited for, until then. source: who works on the step."""
@@ -89,7 +100,8 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class PlannerState:
-    """The fold of one task's messages in the planner's inbox, or of one resource's (`lease_book`)."""
+    """The fold of one task's messages in the planner's inbox, of one resource's (`lease_book`), or of the events of one
+    name and key (`event_channel`)."""
 
     phase: Phase = "new"
     objective: ContentRef | None = None
@@ -157,6 +169,9 @@ class PlannerState:
     """Done, with accepted results that a plan to come may take over."""
     asks: tuple[PendingAsk, ...] = ()
     lease_book: LeaseBook = LeaseBook()
+    event_channel: EventChannel = EventChannel()
+    event_places: Mapping[str, int] = field(default_factory=dict)
+    """Of the last event that the task had, by channel: it ends no second wait."""
     pauses: tuple[Pause, ...] = ()
     """What is held back now."""
     sleeping_call_id: str = ""

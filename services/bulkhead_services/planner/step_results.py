@@ -1,7 +1,7 @@
 """Results of steps: accepted, tried again, or the end of their plan or task; and steps whose time is up. Pure.
 
-In: `VerdictReached`, `StepFinished`, the steps' timer. Out: the attempt's end for the gateway, and then the steps that
-are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
+In: `VerdictReached`, `StepFinished`, `EventMatched`, the steps' timer. Out: the attempt's end for the gateway, and then
+the steps that are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
 """
 
 import json
@@ -13,6 +13,7 @@ from bulkhead.plans.plan_types import WITHOUT_MODEL, branch_targets
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
+from bulkhead_contracts.outside_event import EventMatched, event_channel
 from bulkhead_contracts.plan import JUDGE_ROLE, ApprovalQuestion
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
@@ -22,6 +23,7 @@ from bulkhead_services.planner.assignments import (
     ANSWER_MARGIN_MS,
     arm_step_timer,
     assign_ready_steps,
+    done_inputs,
     handed_on_result,
     inputs_of_item,
     skip_steps,
@@ -158,6 +160,38 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
     elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage, skipped=skipped)
+
+
+def on_event_matched(state: PlannerState, message: InboxMessage, body: EventMatched) -> Transition[PlannerState]:
+    """The event that a step waits for came. Two waits of a task for one name and key take two events."""
+    step = state.running_step(body)
+    if message.envelope.source != "gateway" or step is None or step.plan_step.wait is None:
+        return Transition(state)
+    if body.failure is not None:
+        return _give_up_wait(state, message, step, body.failure.message)
+    channel = event_channel(body.name, body.key)
+    state = replace(state, event_places={**state.event_places, channel: body.place})
+    labels = (body.label,) if body.label is not None else ()
+    summary = body.content.summary if body.content is not None else ""
+    event = Result(content=body.content, summary=summary, provenance=labels)
+    inputs = (row.result for row in done_inputs(state, step.plan_step))
+    return _accept_result(state, message, step, standing.merge_results((*inputs, event), event), Usage())
+
+
+def _end_wait(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:
+    """The time of a wait is over: it is done, unless it was for an event."""
+    result, wait = handed_on_result(state, step), step.plan_step.wait
+    if wait is not None and (event := wait.event) is not None:
+        reason = f"no event {event.name} of {event.key} came in the time of step {step.plan_step.id}"
+        if event.on_timeout == "fail":
+            return _give_up_wait(state, message, step, reason)
+        result = _mark_result(result, reason)
+    return _accept_result(state, message, step, result, Usage())
+
+
+def _give_up_wait(state: PlannerState, message: InboxMessage, step: StepState, reason: str) -> Transition[PlannerState]:
+    ended = step_ended(state, step, "failed", (reason,), None, Usage())
+    return _give_up(state, message, step, (reason,)).preceded_by(ended)
 
 
 def _is_informed(step: StepState, body: StepFinished) -> bool:
@@ -389,7 +423,7 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
         if step.deadline_unix_ms > body.due_unix_ms:
             continue
         if step.plan_step.wait is not None:
-            decision = _accept_result(state, message, step, handed_on_result(state, step), Usage())
+            decision = _end_wait(state, message, step)
             state, outputs = decision.state, (*outputs, *decision.outputs)
         else:
             reason = "the step's time was up before a result came"

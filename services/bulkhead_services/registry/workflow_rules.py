@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from bulkhead.workflows.acts import APPROVERS, EDITORS, RULES
 from bulkhead.workflows.schedules import describe_schedule_misfit
+from bulkhead.workflows.triggers import describe_trigger_misfit
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.result import Failure
@@ -78,16 +79,20 @@ def plan_transition(
         if signed_word.person in drafters:
             reason = f"{signed_word.person} {drafters[signed_word.person]} {name}, and another person has to approve it"
             return Failure.from_text("four_eyes", reason, f"ask another one who is {' or '.join(APPROVERS)}")
-    if (request.action == "schedule") != (request.schedule is not None):
-        return Failure.from_text("bad_schedule", "a schedule belongs to the act `schedule`, and is missing there", "")
-    if request.schedule is not None and signed_word.via != "api_key":
+    bindings = [binding for binding in (request.schedule, request.trigger) if binding is not None]
+    if len(bindings) != (request.action == "schedule"):
+        reason = "one schedule or one trigger belongs to the act `schedule`, and to no other"
+        return Failure.from_text("bad_schedule", reason, "a version has one of them: the next replaces it")
+    if bindings and signed_word.via != "api_key":
         # A token ends within the hour, and who is behind it is not known at the times of the runs.
         reason = f"its runs begin while an API key of {signed_word.person} is there, and you came with a token"
         return Failure.from_text("key_needed", reason, "set the schedule with an operator's API key")
     if request.schedule is not None and (misfit := describe_schedule_misfit(request.schedule)):
         return Failure.from_text("bad_schedule", misfit, "write five fields of cron, and a zone like Europe/Berlin")
-    if request.action == "unschedule" and row.schedule is None:
-        return Failure.from_text("wrong_state", f"{name} has no schedule", "nothing is left to do")
+    if request.trigger is not None and (misfit := describe_trigger_misfit(request.trigger)):
+        return Failure.from_text("bad_schedule", misfit, "name each parameter once")
+    if request.action == "unschedule" and row.schedule is None and row.trigger is None:
+        return Failure.from_text("wrong_state", f"{name} has no schedule and no trigger", "nothing is left to do")
     if len(row.transitions) >= bounds.MAX_WORKFLOW_TRANSITIONS and request.action != "retire":
         reason = f"{len(row.transitions)} facts are known about {name}, and only one that retires it may follow"
         return Failure.from_text("too_many_changes", reason, "draft the same content as its next version")
@@ -98,7 +103,8 @@ def plan_transition(
         action=request.action,
         state=rule.after,
         sha256=row.sha256,
-        schedule=request.schedule if request.action == "schedule" else None,
+        schedule=request.schedule,
+        trigger=request.trigger,
         reason=request.reason,
         person=signed_word.person,
         role=signed_word.role,
@@ -163,7 +169,7 @@ def plan_canary(
 
 
 def without_values(row: WorkflowRow) -> WorkflowRow:
-    """The row with its history; of its schedules the one that stands alone has its values."""
+    """The row with its history; of its schedules and triggers the one that stands alone has its values."""
     return row.model_copy(update={"transitions": tuple(map(_without_fact_values, row.transitions))})
 
 
@@ -176,9 +182,8 @@ def shorten_history(row: WorkflowRow) -> WorkflowRow:
 
 
 def as_listed(row: WorkflowRow) -> WorkflowRow:
-    """The row for a list: its last fact, short texts, and no values of a schedule."""
-    schedule = row.schedule.model_copy(update={"parameters": {}}) if row.schedule is not None else None
-    changes = {"transitions": row.transitions[-1:], "schedule": schedule}
+    """The row for a list: its last fact, short texts, and no values of a schedule or trigger."""
+    changes = {"transitions": row.transitions[-1:]} | _bindings_without_values(row)
     return shorten_history(without_values(row.model_copy(update=changes)))
 
 
@@ -199,9 +204,14 @@ def size_of_rows(rows: Iterable[WorkflowRow]) -> int:
 
 
 def _without_fact_values(fact: WorkflowTransition) -> WorkflowTransition:
-    if fact.schedule is None:
-        return fact
-    return fact.model_copy(update={"schedule": fact.schedule.model_copy(update={"parameters": {}})})
+    return fact.model_copy(update=_bindings_without_values(fact))
+
+
+def _bindings_without_values(row: WorkflowRow | WorkflowTransition) -> dict[str, object]:
+    bindings = {"schedule": row.schedule, "trigger": row.trigger}
+    return {
+        name: binding.model_copy(update={"parameters": {}}) for name, binding in bindings.items() if binding is not None
+    }
 
 
 def _next_step(row: WorkflowRow) -> str:

@@ -266,7 +266,13 @@ class WorkflowRegistry:
             if failure is not None:
                 return failure
         if request.schedule is not None:
-            failure = await self._judge_schedule(tenant, request, request.schedule.parameters)
+            failure = await self._judge_binding(tenant, request, request.schedule.parameters)
+            if failure is not None:
+                return failure
+        if request.trigger is not None:
+            failure = await self._judge_binding(
+                tenant, request, request.trigger.parameters, frozenset(request.trigger.fields)
+            )
             if failure is not None:
                 return failure
         subject = subjects.workflow_subject(tenant, request.workflow, request.number, fact.place)
@@ -324,12 +330,19 @@ class WorkflowRegistry:
         stored = await self._context.bus.last(subjects.PROMPTS_STREAM, subject)
         return judge_rate(stored.time_unix_ms, release.moved_unix_ms, release.workflow) if stored is not None else None
 
-    async def _judge_schedule(
-        self, tenant: str, request: WorkflowActRequested, values: Mapping[str, str]
+    async def _judge_binding(
+        self,
+        tenant: str,
+        request: WorkflowActRequested,
+        values: Mapping[str, str],
+        from_event: frozenset[str] = frozenset(),
     ) -> Failure | None:
-        """Reason for which no run of a schedule could begin with these values. Raises BusError."""
+        """Reason for which no run of a schedule or trigger could begin with these values. from_event: parameters whose
+        values an event has. Raises BusError."""
         version = await self.ledger.read_version(tenant, request.workflow, request.number)
         assert version is not None
+        samples = {parameter.name: parameter.sample_value for parameter in version.content.parameters}
+        values = {**values, **{name: samples.get(name, "") for name in from_event}}
         try:
             nested = await self.ledger.read_nested(tenant, version)
             compose_run(version.content, values, {ref: inner.content for ref, inner in nested.items()})

@@ -24,6 +24,7 @@ from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, resource_token
+from bulkhead_contracts.outside_event import EventAwaited, EventOccurred, event_channel
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.retrieval import DocumentIngested
@@ -238,27 +239,33 @@ async def test_a_session_goes_by_the_age_of_its_last_fact(broker):
         assert not (await settled(broker))["INBOX_GATEWAY"]
 
 
-async def test_a_resource_that_nobody_has_leased_for_so_long_goes_and_one_that_is_in_use_stays(broker):
+async def test_a_resource_or_event_that_nobody_has_named_for_so_long_goes_and_one_that_is_in_use_stays(broker):
     async with buses(broker) as of:
         worker, planner = await of("worker"), await of("planner")
-        kinds = [LeaseRequested.ce_type(), LeaseReleaseRequested.ce_type()]
-        for name in ("crm:account:42", "erp:order:7"):
-            subject = subjects.mesh_subject("worker", "planner", TENANT, resource_token(name))
+        leases = [LeaseRequested.ce_type(), LeaseReleaseRequested.ce_type()]
+        in_use = resource_token("crm:account:42")
+        for sender, token, kinds in (
+            ("worker", in_use, leases),
+            ("worker", resource_token("erp:order:7"), leases),
+            ("gateway", event_channel("order.paid", "7"), [EventOccurred.ce_type()]),
+            ("planner", event_channel("order.paid", "8"), [EventAwaited.ce_type()]),
+        ):
+            subject = subjects.mesh_subject(sender, "planner", TENANT, token)
             for number, kind in enumerate(kinds):
-                await worker.publish(subject, b"{}", {"ce-type": kind}, f"{name}/{number}")
-        [*_, last] = await planner.read("INBOX_PLANNER", "mesh.>")
-        used = subjects.mesh_subject("worker", "planner", TENANT, resource_token("crm:account:42"))
+                await (await of(sender)).publish(subject, b"{}", {"ce-type": kind}, f"{token}/{number}")
+        [first, *_, last] = await planner.read("INBOX_PLANNER", "mesh.>")
+        used = subjects.mesh_subject("worker", "planner", TENANT, in_use)
         number = 0
         # Until the broker's clock has moved on.
         while (await planner.last("INBOX_PLANNER", used)).time_unix_ms <= last.time_unix_ms:
-            await worker.publish(used, b"{}", {"ce-type": kinds[0]}, f"again/{number}")
+            await worker.publish(used, b"{}", {"ce-type": leases[0]}, f"again/{number}")
             number += 1
-        due = last.time_unix_ms + int(RETENTION.default_s * 1000)
+        early, due = (row.time_unix_ms + int(RETENTION.default_s * 1000) for row in (first, last))
         await settled(broker)
-        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due - 1)).tasks == 0
-        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)).tasks == 1
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=early - 1)).tasks == 0
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)).tasks == 3
         left = await settled(broker)
-        assert set(left["INBOX_PLANNER"]) == {f"{TENANT}/{resource_token('crm:account:42')}"} == set(left["JOURNAL"])
+        assert set(left["INBOX_PLANNER"]) == {f"{TENANT}/{in_use}"} == set(left["JOURNAL"])
 
 
 async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_alone(broker, monkeypatch):

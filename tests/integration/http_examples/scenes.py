@@ -331,6 +331,10 @@ async def _record_workflows(
     run = {"parameters": {"operator": "Nordia"}}
     receipt = await recorder.record(ann, "runWorkflow", 202, body=run, workflow="fares", **key)
     await ann.get(f"/v1/tasks/{receipt['task_id']}/events")
+    event = {"name": "order.paid", "id": "payment-7", "key": "42", "body": {"order": 42, "amount": "12.00"}}
+    await recorder.record(ann, "publishEvent", 202, body=event)
+    other = event | {"key": "43"}
+    await recorder.record_problem(ann, "publishEvent", 422, "idempotency_reused", body=other)
 
 
 async def _record_evaluations(recorder: ExampleRecorder, olga: httpx.AsyncClient) -> None:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bulkhead.client import Mesh
+from bulkhead.workflows.ledger import WorkflowLedger
 from bulkhead_cli.main import app
 from bulkhead_services.gateway.schedules import ScheduleRunner
 from tests.replay.stage import APPROVER, EDITOR, OPERATOR, Stage, call, plan, stage, use
@@ -123,7 +124,7 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
         gateway = on.mesh.running["gateway", "0"].service.component
         context, intake, now = gateway._context, gateway._intake, gateway._context.clock()
         keys_of = gateway._auth.keys_of
-        replicas = [ScheduleRunner(context, intake, keys_of) for _ in range(2)]
+        replicas = [ScheduleRunner(context, intake, WorkflowLedger(context.bus), keys_of) for _ in range(2)]
         for runner in (gateway.schedules, *replicas):
             await runner.begin_due_runs(now)
             await runner.begin_due_runs(now + 2 * DAY_MS)
@@ -132,15 +133,15 @@ async def test_a_schedule_begins_each_run_once(tmp_path):
             assert [row["objective"] for row in rows] == ["Look"]
             ended = await olga.task(rows[0]["task_id"]).wait_until_ended()
             assert (ended["status"], ended["workflow"]) == ("succeeded", "daily.1")
-            assert "no scheduled run begins" not in await run(on, "show", "daily")
+            assert "no run begins by itself" not in await run(on, "show", "daily")
             keys = tmp_path / "keys.json"
             known = keys.read_text()
             others = [row for row in json.loads(known)["keys"] if row["person"] != "olga"]
             keys.write_text(json.dumps({"keys": others}))
-            await ScheduleRunner(context, intake, keys_of).begin_due_runs(now + 3 * DAY_MS)
-            assert "no scheduled run begins: olga, who set the schedule" in await run(on, "show", "daily")
+            await ScheduleRunner(context, intake, WorkflowLedger(context.bus), keys_of).begin_due_runs(now + 3 * DAY_MS)
+            assert "no run begins by itself: olga, who set the schedule" in await run(on, "show", "daily")
             keys.write_text(known)
             assert len([row for row in await olga.tasks() if row["person"] == "olga"]) == 1
             await run(on, "unschedule", "daily", key=OPERATOR)
-            await ScheduleRunner(context, intake, keys_of).begin_due_runs(now + 3 * DAY_MS)
+            await ScheduleRunner(context, intake, WorkflowLedger(context.bus), keys_of).begin_due_runs(now + 3 * DAY_MS)
             assert len([row for row in await olga.tasks() if row["person"] == "olga"]) == 1

@@ -14,6 +14,7 @@ from tests.simulation.situations.wishes import (
     approvals,
     cancels,
     ceilings,
+    events,
     floods,
     flows,
     forks,
@@ -54,6 +55,7 @@ SITUATIONS: tuple[Situation, ...] = (
     plan_calls.SITUATION,
     maps.SITUATION,
     ahead.SITUATION,
+    events.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -176,8 +176,8 @@ def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
     said = {
         (row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges if sender == catalog.PUBLISHER
     }
-    words = ("mesh.task.requested", "mesh.task.cancel_requested", "mesh.approval.decide_requested")
-    assert said == {(word, "gateway") for word in words}
+    words = ("task.requested", "task.cancel_requested", "approval.decide_requested", "event.published")
+    assert said == {(f"mesh.{word}", "gateway") for word in words}
     assert catalog.is_allowed("mesh.task.requested.v2", "pub_demo", "gateway")
     assert not catalog.is_allowed("mesh.task.submitted.v1", "pub_demo", "planner")
 

@@ -355,6 +355,17 @@ _WRITES: Json = {
             body=body_of(schemas.RunSubmission),
         )
     },
+    "/v1/events": {
+        "post": operation(
+            "publishEvent",
+            "Tell that something happened outside",
+            {"202": answer_of(schemas.EventReceipt, "The event is stored")},
+            CHANGE,
+            description="For submitters and operators. It begins a run of each workflow with a trigger for it, and "
+            "ends waits for it. The same id of the same person is the same event.",
+            body=body_of(schemas.EventSubmission),
+        )
+    },
     "/v1/evaluations": {
         "post": operation(
             "requestEvaluation",

@@ -14,7 +14,8 @@ from bulkhead_contracts.approval import Decision
 from bulkhead_contracts.budget import Limit, LimitTarget
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.evaluation import Envelope, SetName
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.outside_event import EventId
+from bulkhead_contracts.plan import AnyEventKey, EventName, Plan, PlanStep
 from bulkhead_contracts.prompt import PromptContent, ReleaseChange, ReleaseLabel, ReviewDate, StickyBy
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.rating import RatingKind, Score
@@ -25,7 +26,13 @@ from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.task_options import TaskOptions, WrittenBy
 from bulkhead_contracts.tool import TrialSource
 from bulkhead_contracts.types import Contract, Count, Name, Reason, Sha256, Summary, Tag, Title, Token, order_fields
-from bulkhead_contracts.workflow import ParameterValues, WorkflowContent, WorkflowSchedule, WorkflowShare
+from bulkhead_contracts.workflow import (
+    ParameterValues,
+    WorkflowContent,
+    WorkflowSchedule,
+    WorkflowShare,
+    WorkflowTrigger,
+)
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 
@@ -469,7 +476,8 @@ class WorkflowSubmission(Contract):
 
 class WorkflowActSubmission(Contract):
     """Body of POST /v1/workflows/{workflow}/versions/{number}: what happens to a version. sha256: of the version that
-    was read. schedule: with the action `schedule` alone. canary: with `publish`, for a share of the runs alone."""
+    was read. schedule, trigger: one of them with the action `schedule`, and with no other. canary: with `publish`, for
+    a share of the runs alone."""
 
     model_config = STRICT
 
@@ -478,6 +486,26 @@ class WorkflowActSubmission(Contract):
     reason: ReasonInput
     schedule: WorkflowSchedule | None = None
     canary: WorkflowShare | None = None
+    trigger: WorkflowTrigger | None = None
+
+
+class EventSubmission(Contract):
+    """Body of POST /v1/events: something that happened outside. id: yours; the same is the same event. key: by which
+    steps that wait tell events of a name apart. body: what is known of it."""
+
+    model_config = STRICT
+
+    name: EventName
+    id: EventId
+    key: AnyEventKey = ""
+    body: Any = Field(default_factory=dict)
+
+
+class EventReceipt(Contract):
+    """The event is stored durably. event: by which it is known in the mesh. repeated: it was there before."""
+
+    event: str
+    repeated: bool = False
 
 
 class RunSubmission(Contract):

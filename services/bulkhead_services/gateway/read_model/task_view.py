@@ -26,6 +26,7 @@ from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
+from bulkhead_contracts.outside_event import EventPublished
 from bulkhead_contracts.plan import PlanAdopted, PlanProposed, PlanRejected
 from bulkhead_contracts.rating import TaskRated
 from bulkhead_contracts.result import Answered, Failure, LabelKind, Result, Usage
@@ -344,7 +345,11 @@ def requester_of(
     The body of an outside message is never asked: only the sender in the subject is enforced by the broker.
     """
     if message.sender in KNOWS_CALLERS:
-        claim = message.body.requester if isinstance(message.body, TaskRequested | DecideRequested) else None
+        claim = (
+            message.body.requester
+            if isinstance(message.body, TaskRequested | DecideRequested | EventPublished)
+            else None
+        )
         if claim is None or claim.tenant != message.tenant:
             reason = "the recorded request names no requester of this tenant"
             return RequestRefusal("no_requester", reason, "submit the task again through POST /v1/tasks")
@@ -385,6 +390,10 @@ class KeyedIds:
     def task_id(self, tenant: str, person: str, idempotency_key: str) -> str:
         """The same key of the same person is the same task: 't' and 25 base32 characters."""
         return "t" + self._mac_chars("task", tenant, person, idempotency_key)
+
+    def event_id(self, tenant: str, person: str, event_id: str) -> str:
+        """The same id of the same person is the same event: 'e' and 25 base32 characters."""
+        return "e" + self._mac_chars("event", tenant, person, event_id)
 
     def session_id(self, tenant: str, person: str, idempotency_key: str) -> str:
         """'s' and 25 base32 characters."""

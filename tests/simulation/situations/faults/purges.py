@@ -48,8 +48,8 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 BOOK = "places"
 """Of who may run, kept by the gateway: no task. Its past goes, its end stays."""
-BOOKS = (".lease-", ".checkpoint.")
-"""Of a lease that nobody holds, of the ledger: no tasks either. They go by their own age."""
+BOOKS = (".lease-", ".event-", ".checkpoint.")
+"""Of a lease that nobody holds, of events, of the ledger: no tasks either. They go by their own age."""
 
 
 OUTSIDE = subjects.published_stream("")

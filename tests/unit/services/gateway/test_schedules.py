@@ -69,30 +69,26 @@ def test_a_schedule_outlives_no_authority(keys: Any, changes: Any, reason: str) 
         request(*keys, **changes)
 
 
-async def test_a_run_begins_when_the_key_that_was_replaced_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_begins_when_the_key_that_was_replaced_is_there_again() -> None:
     begun, keys = list[str](), list[ApiKey]()
 
     async def submit_request(body: Any, key: str) -> tuple[str, bool]:
         begun.append(key)
         return "t1", False
 
-    async def nothing(*_: Any) -> Any:
-        return {}
+    async def read_new() -> None:
+        """Nothing is new."""
 
-    async def read_version(*_: Any) -> Any:
-        return VERSION
+    async def read_runnable(*_: Any) -> Any:
+        return VERSION, ()
 
     row = row_of()
     context: Any = SimpleNamespace(bus=None, clock=lambda: 0)
-    runner = ScheduleRunner(context, SimpleNamespace(submit_request=submit_request), lambda tenant: tuple(keys))  # type: ignore[arg-type]
-    ledger = SimpleNamespace(
-        read_new=nothing,
-        list_scheduled=lambda: [("demo", row)],
-        read_version=read_version,
-        read_nested=nothing,
-        find_unpublished=lambda tenant, versions: None,
+    intake: Any = SimpleNamespace(submit_request=submit_request)
+    ledger: Any = SimpleNamespace(
+        read_new=read_new, list_scheduled=lambda: [("demo", row)], read_runnable=read_runnable
     )
-    monkeypatch.setattr(runner, "_ledger", ledger)
+    runner = ScheduleRunner(context, intake, ledger, lambda tenant: tuple(keys))
     due_unix_ms = 1_795_244_400_000
     await runner.begin_due_runs(due_unix_ms + 1_000)
     keys.append(KEY)

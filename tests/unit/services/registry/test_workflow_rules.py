@@ -14,6 +14,7 @@ from bulkhead_contracts.workflow import (
     WorkflowSchedule,
     WorkflowShare,
     WorkflowTransition,
+    WorkflowTrigger,
 )
 from bulkhead_services.registry.workflow_rules import (
     RULES,
@@ -28,6 +29,7 @@ from bulkhead_services.registry.workflow_rules import (
 SHA = "a" * 64
 ROW = WorkflowRow(workflow="report", number=2, sha256=SHA, person="pia", drafted_unix_ms=1)
 SCHEDULE = WorkflowSchedule(cron="0 7 * * *")
+TRIGGER = WorkflowTrigger(event="order.paid", sources=("shop",), fields={"topic": "/item"})
 
 
 def word(person: str = "bob", role: str = "operator") -> ApprovalGrant:
@@ -187,3 +189,32 @@ def test_a_canary_ends_once() -> None:
     assert isinstance(ended, WorkflowRelease) and ended.canary is None and ended.ref_for("t", "ann") == "report.2"
     again = share(0)
     assert isinstance(again, Failure) and again.code == "no_canary"
+
+
+def test_a_version_begins_by_one_schedule_or_one_trigger() -> None:
+    published = in_state("published")
+    fact = move("schedule", published, trigger=TRIGGER)
+    assert isinstance(fact, WorkflowTransition) and (fact.trigger, fact.schedule) == (TRIGGER, None)
+    for fields in ({}, {"trigger": TRIGGER, "schedule": SCHEDULE}):
+        refused = move("schedule", published, **fields)
+        assert isinstance(refused, Failure) and refused.code == "bad_schedule"
+    refused = move("publish", in_state("approved"), trigger=TRIGGER)
+    assert isinstance(refused, Failure) and refused.code == "bad_schedule"
+    twice = TRIGGER.model_copy(update={"parameters": {"topic": "tea"}})
+    refused = move("schedule", published, trigger=twice)
+    assert isinstance(refused, Failure) and "topic has a value and a field of the event" in refused.message
+    by_token = word().model_copy(update={"via": "jwt"})
+    refused = plan_transition(act("schedule", trigger=TRIGGER), published, by_token, 2)
+    assert isinstance(refused, Failure) and refused.code == "key_needed"
+    ended = move("unschedule", published.model_copy(update={"trigger": TRIGGER}))
+    assert isinstance(ended, WorkflowTransition) and ended.trigger is None
+
+
+def test_the_values_of_a_trigger_are_shown_where_it_was_asked_for_alone() -> None:
+    trigger = TRIGGER.model_copy(update={"parameters": {"market": "tea"}})
+    fact = move("schedule", in_state("published"), trigger=trigger)
+    assert isinstance(fact, WorkflowTransition)
+    row = in_state("published", fact).model_copy(update={"trigger": trigger})
+    shown = without_values(row)
+    assert shown.trigger == trigger and shown.transitions[0].trigger.parameters == {}
+    assert as_listed(row).trigger.parameters == {} and as_listed(row).trigger.fields == trigger.fields

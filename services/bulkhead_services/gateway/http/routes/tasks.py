@@ -58,6 +58,7 @@ from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmissi
 from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.outside_events import OutsideEvents
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers
@@ -89,6 +90,7 @@ class GatewayHttpApp:
         decisions: Decisions,
         changes: ChangeWatchers,
         writes: DurableWrites,
+        outside: OutsideEvents,
     ) -> None:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
@@ -100,7 +102,7 @@ class GatewayHttpApp:
         self.plans = PlanRoutes(context, auth, self._bodies, feeds, door, decisions)
         self.writes = WriteRoutes(context, auth, self._bodies, approvals, decisions)
         self.prompts = PromptRoutes(context, auth, self._bodies)
-        self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task, intake.task_id)
+        self.workflows = WorkflowRoutes(context, auth, self._bodies, door, self.store_task, intake.task_id, outside)
         self.console_links = ConsoleLinkRoutes(auth, self._bodies)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)

@@ -1,0 +1,3 @@
+"""Latest version of the messages about events from outside."""
+
+from .v1 import *
