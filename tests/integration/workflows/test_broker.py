@@ -28,12 +28,19 @@ async def test_what_people_publish_is_read_by_the_gateway_and_nobody_else_writes
             await approver.move_workflow("looks", 1, "approve", sha256, "fine")
             row = await editor.move_workflow("looks", 1, "publish", sha256, "fine")
             assert (row["state"], row["transitions"][1]["person"]) == ("published", "bob")
+            next_sha256 = (await editor.draft_workflow("looks", CONTENT | {"description": "next"}, "next"))["sha256"]
+            await editor.move_workflow("looks", 2, "submit", next_sha256, "go")
+            await approver.move_workflow("looks", 2, "approve", next_sha256, "fine")
+            row = await editor.move_workflow("looks", 2, "publish", next_sha256, "try it", canary={"percent": 20})
+            assert (row["state"], row["canary"]["percent"]) == ("approved", 20)
         for name in ("gateway", "signer"):
             bus = await JetStreamBus.connect(mesh.nats_url, service=name, nkey_seed=mesh.nkey_seed(name), name="test")
             ledger = WorkflowLedger(bus)
             await ledger.read_new()
             published = ledger.find_published("demo", "looks")
             assert published is not None and published.row.sha256 == sha256
-            with pytest.raises(PublishRefused):
-                await bus.publish(subjects.workflow_subject("demo", "looks", 1, 4), b"{}", {}, "forged")
+            assert ledger.find_canary("demo", "looks") is not None
+            for number, place in ((1, 4), (0, 2)):
+                with pytest.raises(PublishRefused):
+                    await bus.publish(subjects.workflow_subject("demo", "looks", number, place), b"{}", {}, "forged")
             await bus.close()
