@@ -22,7 +22,7 @@ class SessionState:
 
     opened: SessionOpened | None = None
     turns: list[TurnTaken] = field(default_factory=list)
-    """In order, without those that were replaced."""
+    """Turns in order, without those that were replaced."""
     replaced: dict[str, tuple[TurnTaken, ...]] = field(default_factory=dict)
     """Turns in whose place a turn of `turns` stands, by its task: they are shown to people alone."""
     summaries: list[SessionSummary] = field(default_factory=list)

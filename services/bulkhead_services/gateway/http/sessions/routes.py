@@ -6,7 +6,6 @@ In: requests of participants. Out: receipts, documents, problem details. A turn 
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,13 +15,10 @@ from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastS
 from bulkhead.gateway_api.query import OPERATORS, SUBMITTERS
 from bulkhead.gateway_api.sessions import (
     MAX_KEPT_SESSIONS,
-    MAX_REPLACED_CHARS,
-    MAX_REPLACED_TURNS,
     MAX_SESSION_PAGE,
     MAX_TURN_PAGE,
     FactDocument,
     KeptData,
-    ReplacedTurn,
     SessionDocument,
     SessionErasureReceipt,
     SessionListQuery,
@@ -57,6 +53,7 @@ from bulkhead_services.gateway.http.schemas import (
     TurnReceipt,
     TurnSubmission,
 )
+from bulkhead_services.gateway.http.sessions.documents import describe_row, describe_turn, title_of
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, forbidden, invalid_query, not_found, not_stored
@@ -220,7 +217,7 @@ class SessionRoutes:
         self._door.check_tools(claim.tenant, source.opened.tools)
         changes = {
             "requester": claim,
-            "title": cut_line(f"Fork: {_title_of(source)}", bounds.MAX_TITLE_CHARS),
+            "title": cut_line(f"Fork: {title_of(source)}", bounds.MAX_TITLE_CHARS),
             "participants": (),
             "conversation": "",
             "opened_unix_ms": self._context.clock(),
@@ -249,7 +246,7 @@ class SessionRoutes:
         for session in await self._listing.list_sessions(claim.tenant, claim.person):
             state = await self._turns.read_session(claim.tenant, session)
             if state.is_open_to(claim.person) and not state.is_deleted:
-                rows.append(_describe_row(session, state))
+                rows.append(describe_row(session, state))
             if len(rows) == MAX_SESSION_PAGE:
                 break
         return SessionPage(sessions=tuple(rows))
@@ -301,7 +298,7 @@ class SessionRoutes:
         state = await self._existing_session(claim, session)
         await self._cancel_running(claim, state)
         await self._append(claim, session, SessionDeleted(person=claim.person), state, "deleted")
-        return _describe_row(session, state)
+        return describe_row(session, state)
 
     async def _cancel_running(self, claim: RequesterClaim, state: SessionState) -> None:
         """Ask for the end of the last turns and of the summary that is being made. Raises BusError, Problem (503)."""
@@ -514,7 +511,7 @@ class SessionRoutes:
         page = below[-MAX_TURN_PAGE:]
         turns = await asyncio.gather(*(self._describe_turn(claim, state, turn) for turn in page))
         return SessionDocument(
-            **_describe_row(session, state).model_dump(),
+            **describe_row(session, state).model_dump(),
             participants=opened.participants,
             window_turns=opened.window_turns,
             summary_limit_usd_micros=opened.summary_cost_usd_micros,
@@ -539,39 +536,6 @@ class SessionRoutes:
         return describe_turn(turn, feed, remembered.past.answer, state.replaced.get(turn.task, ()))
 
 
-def describe_turn(turn: TurnTaken, feed: InboxFeed, answer: str, replaced: Sequence[TurnTaken]) -> TurnDocument:
-    """A turn as people see it."""
-    view = feed.view
-    url = f"/v1/tasks/{turn.task}"
-    return TurnDocument(
-        number=turn.number,
-        task_id=turn.task,
-        person=turn.person,
-        text=turn.text,
-        taken_unix_ms=turn.taken_unix_ms,
-        status=view.status,
-        answer=answer or None,
-        standing=view.result.standing if view.result is not None else None,
-        failure=view.failure.message if view.failure is not None else "",
-        tokens=view.usage.input_tokens + view.usage.output_tokens,
-        cost_usd_micros=view.usage.cost_usd_micros,
-        memory_tokens=turn.memory_tokens,
-        whole_tokens=turn.whole_tokens,
-        replaced=tuple(
-            ReplacedTurn(
-                number=earlier.number,
-                task_id=earlier.task,
-                person=earlier.person,
-                text=cut_line(earlier.text, MAX_REPLACED_CHARS),
-                taken_unix_ms=earlier.taken_unix_ms,
-            )
-            for earlier in replaced[-MAX_REPLACED_TURNS:]
-        ),
-        status_url=url,
-        events_url=f"{url}/events",
-    )
-
-
 def _conversation_of(feed: InboxFeed) -> str:
     return feed.view.request.conversation if feed.view.request is not None else ""
 
@@ -581,28 +545,6 @@ def _options_of_turn(opened: SessionOpened, body: TurnSubmission) -> SessionOpen
     limits = body.limits.model_dump(exclude_unset=True) if body.limits is not None else {}
     by_model = {"written_by": "model"} if body.written_by == "model" else {}
     return opened.model_copy(update={"limits": opened.limits.model_copy(update=limits), **by_model})
-
-
-def _describe_row(session: str, state: SessionState) -> SessionSummaryRow:
-    opened = state.opened
-    assert opened is not None
-    return SessionSummaryRow(
-        session_id=session,
-        title=_title_of(state),
-        person=opened.requester.person,
-        opened_unix_ms=opened.opened_unix_ms,
-        turn_count=len(state.turns),
-        changed_unix_ms=max(
-            [opened.opened_unix_ms]
-            + [turn.taken_unix_ms for turn in state.turns[-1:]]
-            + [fact.pinned_unix_ms for fact in state.facts.values()]
-        ),
-    )
-
-
-def _title_of(state: SessionState) -> str:
-    title = state.opened.title if state.opened is not None else ""
-    return title or (state.turns[0].text[: bounds.MAX_TITLE_CHARS] if state.turns else "")
 
 
 def _require_turn(state: SessionState, task: str, title: str) -> TurnTaken:
