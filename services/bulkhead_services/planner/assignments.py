@@ -160,14 +160,14 @@ def _find_searches(state: PlannerState, begun: Sequence[str], room: int) -> tupl
     """The first `room` steps next to these that will search whatever comes before them, with their queries; none twice.
     None lies beyond a person's word or a wait: what waits for consent, or for its time, is not to be begun."""
     searches: list[tuple[StepState, str]] = []
-    seen, layer = set(state.foreseen_steps), begun
+    visited, layer = set(state.foreseen_steps), begun
     for gates in range(MAX_GATES + 1 if room > 0 else 0):
         between: list[str] = []
         for step_id in dict.fromkeys(name for begun_id in layer for name in state.steps.dependents.get(begun_id, ())):
             step = state.steps.by_id[step_id]
-            if step_id in seen or step.status != "waiting" or not _comes_next(state, step.plan_step, gates):
+            if step_id in visited or step.status != "waiting" or not _comes_next(state, step.plan_step, gates):
                 continue
-            seen.add(step_id)
+            visited.add(step_id)
             if step.plan_step.action in DECIDED_AT_ONCE:
                 between.append(step_id)
             elif query := _literal_query(state, step.plan_step):
