@@ -161,14 +161,15 @@ def _find_searches(state: PlannerState, begun: Sequence[str], room: int) -> tupl
     """The first `room` steps next to these that will search whatever comes before them, with their queries; none twice.
     None lies beyond a person's word or a wait: what waits for consent, or for its time, is not to be begun."""
     searches: list[tuple[StepState, str]] = []
-    seen, layer = set(state.foreseen_steps), begun
-    for gates in range(MAX_GATES + 1 if room > 0 else 0):
+    visited, layer = set(state.foreseen_steps), begun
+    passed: set[str] = set()
+    for _ in range(MAX_GATES + 1 if room > 0 else 0):
         between: list[str] = []
         for step_id in dict.fromkeys(name for begun_id in layer for name in state.steps.dependents.get(begun_id, ())):
             step = state.steps.by_id[step_id]
-            if step_id in seen or step.status != "waiting" or not _comes_next(state, step.plan_step, gates):
+            if step_id in visited or step.status != "waiting" or not _comes_next(state, step.plan_step, passed):
                 continue
-            seen.add(step_id)
+            visited.add(step_id)
             if step.plan_step.action in DECIDED_AT_ONCE:
                 between.append(step_id)
             elif query := _literal_query(state, step.plan_step):
@@ -176,23 +177,23 @@ def _find_searches(state: PlannerState, begun: Sequence[str], room: int) -> tupl
                 if len(searches) == room:
                     return tuple(searches)
         layer = between
+        passed.update(between)
     return tuple(searches)
 
 
-def _comes_next(state: PlannerState, plan_step: PlanStep, gates: int) -> bool:
-    """True when each of its inputs is over, runs, or is a gate or branch to which that applies in turn."""
-    inputs = (state.steps.by_id[name] for name in plan_step.inputs)
-    return all(step.is_over or _leads_on(state, step, gates) for step in inputs)
+def _comes_next(state: PlannerState, plan_step: PlanStep, passed: Collection[str]) -> bool:
+    """True when each of its inputs is over, runs, or is one of the gates and branches that were passed."""
+    return all(
+        step.is_over or (_asks_nobody(step.plan_step) and (step.status == "running" or name in passed))
+        for name in plan_step.inputs
+        if (step := state.steps.by_id[name])
+    )
 
 
-def _leads_on(state: PlannerState, step: StepState, gates: int) -> bool:
-    plan_step = step.plan_step
+def _asks_nobody(plan_step: PlanStep) -> bool:
+    """True of a step that waits for no person's word, and for no time."""
     asks_person = plan_step.gate is not None and plan_step.gate.on_fail == "person"
-    if asks_person or plan_step.action in ("approval", "wait"):
-        return False
-    if step.status == "running":
-        return True
-    return plan_step.action in DECIDED_AT_ONCE and gates > 0 and _comes_next(state, plan_step, gates - 1)
+    return not asks_person and plan_step.action not in ("approval", "wait")
 
 
 def _literal_query(state: PlannerState, plan_step: PlanStep) -> str:
