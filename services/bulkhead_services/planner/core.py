@@ -30,19 +30,11 @@ from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskSubmitted
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import (
-    event_channels,
-    leases,
-    pauses,
-    peer_questions,
-    planning,
-    progress,
-    step_results,
-    stops,
-)
+from bulkhead_services.planner import leases, pauses, peer_questions, planning, progress, step_results, stops
 from bulkhead_services.planner.assignments import STEP_TIMER
 from bulkhead_services.planner.drafts import MAX_PLAN_BYTES
 from bulkhead_services.planner.ending import TASK_TIMER
+from bulkhead_services.planner.events import event_channels
 from bulkhead_services.planner.state import PlannerState
 
 TIMER_HANDLERS: Mapping[str, Handler[PlannerState]] = {

@@ -1,0 +1,1 @@
+"""Events from outside: their names and keys, and the steps that wait for them."""
