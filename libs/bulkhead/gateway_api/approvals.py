@@ -18,7 +18,8 @@ STATES: tuple[AnyState, ...] = get_args(AnyState)
 
 
 class PersonQuestion(Contract):
-    """A plan's question to a person: its text, and summaries of the results that it is about."""
+    """A plan's question to a person. text: of the question; results: summaries of the steps' results that it is
+    about."""
 
     text: str
     results: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
