@@ -4,6 +4,7 @@ In: the gateway, as a person; files of YAML. Out: text or JSON, and an exit code
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +17,14 @@ from bulkhead.workflows.compose import list_workflow_problems, plain_tool
 from bulkhead.workflows.difference import FieldChange, compare_workflows
 from bulkhead.workflows.files import read_workflow, workflow_schema, write_workflow
 from bulkhead.workflows.saved import save_task
+from bulkhead.workflows.schedules import next_runs
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, IdempotencyKey, RequireComplete, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, print_json
 from bulkhead_cli.prompts.canaries import print_watch
 from bulkhead_cli.screen import err, out
 from bulkhead_cli.tasks import follow
-from bulkhead_contracts.workflow import WorkflowContent
+from bulkhead_contracts.workflow import WorkflowContent, WorkflowSchedule
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the workflow: weekly-report.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="File of the workflow, NAME.yaml.")]
@@ -39,6 +41,8 @@ NEXT = {
     "published": "bulkhead workflows run {name}",
     "retired": "draft it again",
 }
+
+SHOWN_RUNS = 3
 
 workflows_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
@@ -309,6 +313,13 @@ async def trigger_workflow(
 @workflows_app.command("unschedule")
 async def unschedule_workflow(name: Name, at: GatewayOptions, version: Version = 0, reason: Why = "") -> None:
     """End the schedule or the trigger of a version."""
+    if not version:
+        async with at.gateway_target().mesh_client() as mesh:
+            rows = [row for row in (await mesh.workflow(name))["versions"] if _binding_of(row)]
+        if len(rows) > 1:
+            texts = ", ".join(f"{row['number']} ({_binding_of(row)})" for row in rows)
+            raise CommandError(Exit.USAGE, f"several versions of {name} begin runs: {texts}", "choose: --version N")
+        version = rows[0]["number"] if rows else 0
     await _move_version(at, name, version, "unschedule", reason or "no longer wanted", published=True)
 
 
@@ -384,10 +395,7 @@ async def _print_workflows(at: GatewayOptions) -> None:
         return
     for row in page["workflows"]:
         name = f"{row['workflow']}.{row['number']}"
-        schedule = f"  at {row['schedule']['cron']} {row['schedule']['zone']}" if row.get("schedule") else ""
-        schedule += " (paused)" if row.get("schedule", {}).get("paused") else ""
-        schedule += f"  on {row['trigger']['event']} {row['trigger']['key']}" if row.get("trigger") else ""
-        line = f"{name:32} {_state_of(row):12} {row['person']:16} {row['description']}{schedule}"
+        line = f"{name:32} {_state_of(row):12} {row['person']:16} {row['description']}  {_binding_of(row)}"
         out.print(one_line(line), markup=False)
     if not page["workflows"]:
         out.print("no workflows: `bulkhead workflows save TASK --name NAME` makes one of a task", markup=False)
@@ -414,10 +422,27 @@ def _print_row(at: GatewayOptions, row: dict[str, Any]) -> None:
     if at.as_json:
         print_json(row)
         return
-    name = f"{row['workflow']}.{row['number']}"
-    out.print(
-        one_line(f"{name} is {_state_of(row)}; next: {NEXT[row['state']].format(name=row['workflow'])}"), markup=False
-    )
+    name, binding = f"{row['workflow']}.{row['number']}", _binding_of(row)
+    following = f"next: {NEXT[row['state']].format(name=row['workflow'])}"
+    if binding:
+        following = (
+            f"it runs {binding}, until: bulkhead workflows unschedule {row['workflow']} --version {row['number']}"
+        )
+    elif row["transitions"] and row["transitions"][-1]["action"] == "unschedule":
+        following = "nothing begins runs of it but people and programs"
+    out.print(one_line(f"{name} is {_state_of(row)}; {following}"), markup=False)
+    if (schedule := row.get("schedule")) and not schedule.get("paused"):
+        runs = next_runs(WorkflowSchedule.model_validate(schedule), time.time_ns() // 1_000_000, SHOWN_RUNS)
+        out.print(f"next runs: {', '.join(f'{run:%a %d %b %Y %H:%M %Z}' for run in runs)}", markup=False)
+
+
+def _binding_of(row: dict[str, Any]) -> str:
+    """What begins runs of a version; "" where nothing does."""
+    if row["state"] == "published" and (trigger := row.get("trigger")):
+        return f"on {trigger['event']} {trigger.get('key', '')}".rstrip()
+    if row["state"] == "published" and (schedule := row.get("schedule")):
+        return f"at {schedule['cron']} {schedule['zone']}{' (paused)' if schedule.get('paused') else ''}"
+    return ""
 
 
 def _print_change(change: FieldChange) -> None:

@@ -326,6 +326,11 @@ class WorkflowRow(Contract):
     canary: Annotated[WorkflowCanary | None, Field(exclude_if=_is_none)] = None
     trigger: Annotated[WorkflowTrigger | None, Field(exclude_if=_is_none)] = None
 
+    @property
+    def begins_runs(self) -> bool:
+        """True for a version whose schedule or trigger begins runs."""
+        return self.state == "published" and (self.schedule is not None or self.trigger is not None)
+
 
 class WorkflowActRequested(Body, type="mesh.workflow.act_requested"):
     """A person drafts a version or moves one on (rpc). number, sha256: of the version that the person saw; 0 and "" of

@@ -107,17 +107,16 @@ class WorkflowRegistry:
             return WorkflowsReplied(failure=_broker_unavailable(error))
 
     def _answer_list(self, tenant: str, after: str) -> WorkflowsReplied:
-        """Rows of the newest version of each workflow, and of the newest that is published, as many as fit."""
+        """Rows of the newest version of each workflow, of the newest that is published, and of those that begin runs by
+        themselves, as many as fit."""
         rows: tuple[WorkflowRow, ...] = ()
         left_bytes = MAX_ANSWER_BYTES
         for name in self.ledger.list_names(tenant):
             if name <= after:
                 continue
-            newest = self.ledger.list_versions(tenant, name)[:1]
-            published = self.ledger.find_published(tenant, name)
-            if published is not None and published not in newest:
-                newest.append(published)
-            listed = tuple(self._with_canary(tenant, as_listed(record.row)) for record in newest)
+            versions, published = self.ledger.list_versions(tenant, name), self.ledger.find_published(tenant, name)
+            shown = [record for record in versions if record in (versions[0], published) or record.row.begins_runs]
+            listed = tuple(self._with_canary(tenant, as_listed(record.row)) for record in shown)
             left_bytes -= size_of_rows(listed)
             if rows and (left_bytes < 0 or len(rows) + len(listed) > bounds.MAX_WORKFLOW_ROWS):
                 return WorkflowsReplied(rows=rows, more=True)

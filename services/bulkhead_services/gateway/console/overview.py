@@ -33,7 +33,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
 
     async def show_overview(self, visit: Visit) -> Response:
         """GET /"""
-        approvals, writes, halts, breakers, limits, tasks, ended = await asyncio.gather(
+        approvals, writes, halts, breakers, limits, tasks, ended, workflows = await asyncio.gather(
             visit.get_or("/v1/approvals", {"approvals": [], "more": 0}),
             visit.get_or("/v1/writes", {"writes": [], "more": 0}),
             visit.get_or("/v1/halts", {"halts": []}),
@@ -41,6 +41,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
             visit.get_or("/v1/limits", {"alerts": []}),
             visit.get("/v1/tasks", status="requested,queued,running,paused", limit=SHOWN),
             visit.get("/v1/tasks", status=ENDED, limit=8),
+            visit.get_or("/v1/workflows", {"workflows": []}),
         )
         releases: Json = {"releases": [], "canaries": []}
         if visit.claim.role in READERS.names:
@@ -59,6 +60,7 @@ class ConsoleOverviewRoutes(ConsoleRoutes):
                 for release in releases["releases"]
                 if release.get("rolled_back") and release["moved_unix_ms"] > yesterday_unix_ms
             ],
+            in_review=[row for row in workflows["workflows"] if row["state"] == "in_review"][:SHOWN],
             alerts=limits["alerts"][:SHOWN],
             tasks=tasks,
             ended=ended["tasks"],
