@@ -251,7 +251,7 @@ def _waiting_line(approval: str, asked: Mapping[str, Any]) -> str:
 
 
 def _name_call(asked: Mapping[str, Any]) -> str:
-    """What a person decides: the question of a plan, or the call of a tool."""
+    """Question of a plan that a person decides, or the tool of the call."""
     question = read_question(asked["tool"], asked.get("arguments_json", ""))
     return question.text[:MAX_WHY_CHARS] if question is not None else str(asked["tool"])
 

@@ -437,7 +437,7 @@ def _print_row(at: GatewayOptions, row: dict[str, Any]) -> None:
 
 
 def _binding_of(row: dict[str, Any]) -> str:
-    """What begins runs of a version; "" where nothing does."""
+    """Schedule or trigger of a version, in words; "" where it has none."""
     if row["state"] == "published" and (trigger := row.get("trigger")):
         return f"on {trigger['event']} {trigger.get('key', '')}".rstrip()
     if row["state"] == "published" and (schedule := row.get("schedule")):

@@ -138,9 +138,7 @@ class Mesh:
         )
         body |= {"plan": request_checks.check_mapping("plan", plan)} if plan is not None else {}
         body |= {"fork": request_checks.check_mapping("fork", fork)} if fork is not None else {}
-        answer = await self._transport.send(
-            "POST", "/v1/tasks", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
-        )
+        answer = await self._transport.send("POST", "/v1/tasks", idempotency_key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))
 
     def task(self, task_id: str) -> Task:
@@ -186,7 +184,7 @@ class Mesh:
         name = request_checks.check_text("person", person, bounds.MAX_NAME_CHARS)
         path, erased = f"/v1/sessions?person={quote(name, safe='')}", 0
         while True:
-            answer = await self._transport.send("DELETE", path, str(uuid.uuid4()))
+            answer = await self._transport.send("DELETE", path)
             receipt = SessionErasureReceipt.model_validate(answer)
             erased += receipt.erased
             if not receipt.remaining:
@@ -339,7 +337,7 @@ class Mesh:
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
         path = f"/v1/approvals/{request_checks.check_text('approval', approval, 64)}"
-        return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
+        return await self._transport.send("POST", path, json=body)
 
     async def tools(self) -> ToolPage:
         """Tools that the tenant's tasks may be granted, with what policy says of a sample call of each. Raises
@@ -372,7 +370,7 @@ class Mesh:
             "role": role,
             "feature": feature,
         }
-        answer = await self._transport.send("POST", "/v1/policy-trials", str(uuid.uuid4()), json=body)
+        answer = await self._transport.send("POST", "/v1/policy-trials", json=body)
         return PolicyTrialDocument.model_validate(answer)
 
     async def writes(self, state: str = "uncertain", task: str = "") -> dict[str, Any]:
@@ -388,7 +386,7 @@ class Mesh:
         if result:
             body["result"] = request_checks.check_text("result", result, bounds.MAX_REASON_CHARS)
         path = f"/v1/writes/{request_checks.check_text('write', write, 64)}"
-        return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
+        return await self._transport.send("POST", path, json=body)
 
     async def prompts(self) -> dict[str, Any]:
         """Prompts of the mesh: `prompts`, each with its newest version and those that labels use. Raises Refused,
@@ -417,8 +415,7 @@ class Mesh:
         and `output_schema`; review_by: a day, 2027-03-31. Raises Refused (`same_text`, `bad_prompt`), Unreachable."""
         body = {"content": dict(content), "note": note, "owner": owner, "review_by": review_by}
         path = f"/v1/prompts/{request_checks.check_text('prompt', prompt, bounds.MAX_PROMPT_ID_CHARS)}"
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        return await self._transport.send("POST", path, key, json=body)
+        return await self._transport.send("POST", path, idempotency_key, json=body)
 
     async def move_label(
         self, label: str, after: int, reason: str, move: Mapping[str, Any], *, idempotency_key: str = ""
@@ -429,8 +426,7 @@ class Mesh:
         """
         body = {"after": after, "reason": reason, **move}
         path = f"/v1/releases/{request_checks.check_text('label', label, bounds.MAX_NAME_CHARS)}"
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        return await self._transport.send("POST", path, key, json=body)
+        return await self._transport.send("POST", path, idempotency_key, json=body)
 
     async def request_evaluation(
         self,
@@ -447,8 +443,7 @@ class Mesh:
         `submit` takes as `prompt_release`. Raises Refused, Unreachable.
         """
         body = {"label": label, "changes": [dict(change) for change in changes], "case_set": case_set, "reason": reason}
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        return await self._transport.send("POST", "/v1/evaluations", key, json=body)
+        return await self._transport.send("POST", "/v1/evaluations", idempotency_key, json=body)
 
     async def evaluations(self, before: int = 0) -> dict[str, Any]:
         """Evaluations of the tenant's prompts: `evaluations`, the newest first. Raises Refused, Unreachable."""
@@ -463,7 +458,7 @@ class Mesh:
         Unreachable."""
         request_checks.check_integer("number", number, 1, 999_999_999)
         path = f"/v1/evaluations/{number}/report"
-        return await self._transport.send("POST", path, str(uuid.uuid4()), json={"envelope": envelope})
+        return await self._transport.send("POST", path, json={"envelope": envelope})
 
     async def workflows(self) -> dict[str, Any]:
         """All workflows of the tenant: `workflows`, each with its state. Raises Refused, Unreachable."""
@@ -504,8 +499,7 @@ class Mesh:
         body: dict[str, Any] = {"parameters": texts, "version": version, "conversation": conversation}
         body |= {"limits": limits} if limits else {}
         body |= {"written_by": written_by} if written_by else {}
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        answer = await self._transport.send("POST", f"{_workflow_path(workflow)}/runs", key, json=body)
+        answer = await self._transport.send("POST", f"{_workflow_path(workflow)}/runs", idempotency_key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))
 
     async def draft_workflow(
@@ -514,8 +508,7 @@ class Mesh:
         """Draft the next version of a workflow. content: as GET /v1/workflows/{workflow} shows it. Raises Refused
         (`bad_workflow`, `same_content`), Unreachable."""
         body = {"content": dict(content), "note": note, "source_task": source_task}
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        return await self._transport.send("POST", _workflow_path(workflow), key, json=body)
+        return await self._transport.send("POST", _workflow_path(workflow), idempotency_key, json=body)
 
     async def move_workflow(
         self,
@@ -537,14 +530,13 @@ class Mesh:
         choices = {"schedule": schedule, "trigger": trigger, "canary": canary}
         body |= {name: dict(choice) for name, choice in choices.items() if choice is not None}
         path = f"{_workflow_path(workflow)}/versions/{request_checks.check_integer('version', version, 1, 999_999)}"
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        return await self._transport.send("POST", path, key, json=body)
+        return await self._transport.send("POST", path, idempotency_key, json=body)
 
     async def publish_event(self, name: str, body: Any = None, *, key: str = "", event_id: str = "") -> dict[str, Any]:
         """Tell that something happened outside (`order.paid`): it begins runs of workflows, and ends waits for it.
         key: of the steps that wait. event_id: yours; the same is the same event. Raises Refused, Unreachable."""
         event = {"name": name, "id": event_id or str(uuid.uuid4()), "key": key, "body": {} if body is None else body}
-        return await self._transport.send("POST", "/v1/events", str(uuid.uuid4()), json=event)
+        return await self._transport.send("POST", "/v1/events", json=event)
 
     async def change_limit(
         self,
@@ -570,9 +562,7 @@ class Mesh:
         }
         if reason:  # A gateway of before does not know it.
             body["reason"] = request_checks.check_text("reason", reason, 1_000)
-        return await self._transport.send(
-            "PUT", "/v1/limits", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
-        )
+        return await self._transport.send("PUT", "/v1/limits", idempotency_key, json=body)
 
     async def dismiss_letter(self, letter: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Say that a dead letter needs no action. letter: its id, or its first characters. Raises Refused
@@ -580,9 +570,7 @@ class Mesh:
         checked = request_checks.check_text("letter", letter, bounds.MAX_NAME_CHARS)
         path = f"/v1/dead-letters/{quote(checked, safe='')}/dismiss"
         body = {"reason": request_checks.check_text("reason", reason, 1_000)}
-        return await self._transport.send(
-            "POST", path, request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
-        )
+        return await self._transport.send("POST", path, idempotency_key, json=body)
 
     async def read(self, query: Query[R]) -> R:
         """The reply of a declared read (`bulkhead.gateway_api`). Raises Refused, Unreachable."""
@@ -602,7 +590,7 @@ class Mesh:
             "name": request_checks.check_text("name", name, bounds.MAX_NAME_CHARS),
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
-        return await self._transport.send("POST", path, request_checks.check_key(key) or str(uuid.uuid4()), json=body)
+        return await self._transport.send("POST", path, key, json=body)
 
 
 def _workflow_path(workflow: str) -> str:

@@ -56,8 +56,7 @@ class Session:
         body |= ({"limits": limits} if limits else {}) | ({"written_by": "model"} if written_by == "model" else {})
         body |= {"task": request_checks.check_task_id(task)} if task else {}
         body |= {"replaces": request_checks.check_task_id(replaces)} if replaces else {}
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
-        answer = await self._transport.send("POST", f"{await self._path()}/turns", key, json=body)
+        answer = await self._transport.send("POST", f"{await self._path()}/turns", idempotency_key, json=body)
         return Task(self._transport, self._transport.require_field(answer, "task_id"))
 
     async def ask(self, text: str) -> TaskResult:
@@ -67,9 +66,8 @@ class Session:
     async def fork_at(self, task_id: str, *, idempotency_key: str = "") -> "Session":
         """Another session, which begins with the turns of this one up to that of this task. Raises Refused,
         Unreachable, Unfit."""
-        key = request_checks.check_key(idempotency_key) or str(uuid.uuid4())
         body = {"task_id": request_checks.check_task_id(task_id)}
-        answer = await self._transport.send("POST", f"{await self._path()}/forks", key, json=body)
+        answer = await self._transport.send("POST", f"{await self._path()}/forks", idempotency_key, json=body)
         return Session(self._transport, self._transport.require_field(answer, "session_id"), self._options)
 
     async def show(self, before: int = 0) -> SessionDocument:
@@ -82,17 +80,17 @@ class Session:
         """Pin a fact that every later turn is shown. turn: whose answer it was taken from; 0 for your own words.
         Raises Refused, Unreachable."""
         body = {"text": text, "turn": turn}
-        answer = await self._transport.send("PUT", await self._fact_path(fact_id), str(uuid.uuid4()), json=body)
+        answer = await self._transport.send("PUT", await self._fact_path(fact_id), json=body)
         return SessionDocument.model_validate(answer)
 
     async def unpin(self, fact_id: str) -> SessionDocument:
         """Pin it no longer. Raises Refused, Unreachable."""
-        answer = await self._transport.send("DELETE", await self._fact_path(fact_id), str(uuid.uuid4()))
+        answer = await self._transport.send("DELETE", await self._fact_path(fact_id))
         return SessionDocument.model_validate(answer)
 
     async def delete(self) -> None:
         """Delete the session: it is shown no more, and a purge erases it. Raises Refused, Unreachable."""
-        await self._transport.send("DELETE", await self._path(), str(uuid.uuid4()))
+        await self._transport.send("DELETE", await self._path())
 
     async def _path(self) -> str:
         return f"/v1/sessions/{quote(await self.open(), safe='')}"

@@ -4,7 +4,6 @@ In: a task's id. Out: events, documents, results. Raises as Mesh does.
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -72,7 +71,7 @@ class Task:
     async def set_push(self, config_id: str, url: str, token: str = "", form: str = "1.0") -> dict[str, Any]:
         """Have its states posted to a URL, in A2A's form; the same again changes nothing. Raises Refused."""
         path, body = self._push_path(config_id), {"url": url, "token": token, "form": form}
-        return await self._transport.send("PUT", path, str(uuid.uuid4()), json=body)
+        return await self._transport.send("PUT", path, json=body)
 
     async def push_configs(self) -> dict[str, Any]:
         """Addresses to which its states are posted."""
@@ -84,7 +83,7 @@ class Task:
 
     async def delete_push(self, config_id: str) -> dict[str, Any]:
         """Have nothing more posted there; one that is not there is deleted already."""
-        return await self._transport.send("DELETE", self._push_path(config_id), str(uuid.uuid4()))
+        return await self._transport.send("DELETE", self._push_path(config_id))
 
     def _push_path(self, config_id: str) -> str:
         return f"/v1/tasks/{self.id}/push/{quote(config_id, safe='')}"
@@ -185,7 +184,7 @@ class Task:
             "judge": judge,
             "certified": certified,
         }
-        return await self._transport.send("PUT", f"/v1/tasks/{self.id}/rating", str(uuid.uuid4()), json=body)
+        return await self._transport.send("PUT", f"/v1/tasks/{self.id}/rating", json=body)
 
     async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
         """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
@@ -193,7 +192,7 @@ class Task:
             "add": request_checks.check_units("add", add, least=0, empty=False, removes=False),
             "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
-        return await self._transport.send("POST", f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
+        return await self._transport.send("POST", f"/v1/tasks/{self.id}/topup", json=body)
 
     async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
         """The events of the task, from the beginning or after `last_id`, until it has ended.

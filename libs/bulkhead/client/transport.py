@@ -7,6 +7,7 @@ answers, or something else than a mesh; Closed after `close`.
 import asyncio
 import json
 import ssl
+import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 from pydantic import ValidationError
 
+from bulkhead.client import request_checks
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
 
@@ -66,9 +68,11 @@ class Transport:
         await self._http.aclose()
 
     async def send(
-        self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None, **more: Any
+        self, method: str, path: str, key: str = "", *, headers: Mapping[str, str] | None = None, **more: Any
     ) -> dict[str, Any]:
-        """A request that may be repeated, because its key makes repeats harmless."""
+        """A request that may be repeated, because its key makes repeats harmless. key: "" for one made here. Raises
+        Refused, Unreachable, Unfit."""
+        key = request_checks.check_key(key) or str(uuid.uuid4())
         loop = asyncio.get_running_loop()
         began = loop.time()
         for attempt in range(POST_ATTEMPTS):

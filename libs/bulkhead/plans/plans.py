@@ -167,7 +167,7 @@ def flows_of(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
 
 
 def fit_calls(calls: Sequence[PlannedCall]) -> tuple[PlannedCall, ...]:
-    """So many of the calls as fit into a grant; the others count as not foreseen."""
+    """Calls that fit into a grant, in their order; the others count as not foreseen."""
     sizes = itertools.accumulate(len(call.model_dump_json()) for call in calls)
     fitting = itertools.takewhile(lambda size_bytes: size_bytes <= bounds.MAX_GRANT_FLOWS_BYTES, sizes)
     return tuple(calls[: min(len(list(fitting)), bounds.MAX_FLOWS)])

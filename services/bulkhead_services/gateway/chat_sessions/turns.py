@@ -78,7 +78,8 @@ class SessionTurns:
             except Unreadable:
                 continue
             if isinstance(body, SessionOpened) and body.requester.person == person:
-                mine.setdefault(stored.task, False)
+                # The turns that a fork began with come before its opening.
+                mine.setdefault(stored.task, shared.pop(stored.task, False))
             elif isinstance(body, TurnTaken | FactPinned) and body.person == person and stored.task not in mine:
                 shared.setdefault(stored.task, False)
             elif isinstance(body, SessionDeleted):
