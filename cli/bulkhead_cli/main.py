@@ -42,7 +42,7 @@ PANELS: dict[str, tuple[CommandRow, ...]] = {
             "approvals.commands:approvals_app",
             "List calls that wait for a person's word, and grant or deny them.",
         ),
-        CommandRow("plan", "approvals.plans:plans_app", "Show, approve or reject the drafted plan of a task."),
+        CommandRow("plan", "approvals.plans:plans_app", "Show, approve or reject a drafted plan, or skip a step."),
         CommandRow(
             "writes",
             "approvals.writes:writes_app",

@@ -20,7 +20,7 @@ from tests.simulation.laws import oracle
 from tests.simulation.laws.reading import of, type_of, wishes
 from tests.simulation.laws.record import Record
 from tests.simulation.mesh.outside import Call
-from tests.simulation.situations.wishes import maps, plan_calls
+from tests.simulation.situations.wishes import events, maps, plan_calls
 
 from .scenario import Act
 from .schedule import Schedule, judge
@@ -199,6 +199,8 @@ FALSE: dict[str, Callable[[Record], None]] = {
         run, "INBOX_GATEWAY", "mesh.task.step_ended", lambda end: {**end, "skipped": [end["step_id"]]}
     ),
     "maps": mapped_twice,
+    "events": lambda run: run.counter.counts.update({events.COUNTED: 2}),
+    "ahead": lambda run: say(run, "worker", "rag", "mesh.retrieval.requested.v1", step_id="s", asked_ahead=True),
     "plan_calls": lambda run: run.counter.counts.update({plan_calls.COUNTED: 2}),
     "topups": lambda run: halted(run, "task", one(run)[1], pauses=True),
     "strays": lambda run: (

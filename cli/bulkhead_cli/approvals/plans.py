@@ -29,7 +29,7 @@ plans_app = CommandGroup(rich_markup_mode="rich", epilog=EXIT_CODES, no_args_is_
 
 @plans_app.callback()
 def plan() -> None:
-    """Show, approve or reject the drafted plan of a task, or skip a step of one that runs.
+    """Show, approve or reject a drafted plan, or skip a step.
 
     A task that was submitted with [bold]--approve-plan[/bold] waits with its drafted plan, over restarts, until
     somebody with the role approver or operator decides. Its deadline stands still meanwhile.

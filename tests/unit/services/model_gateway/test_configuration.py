@@ -38,6 +38,7 @@ RELEASED = {
     "planner.draft.roles@2": "9329860816d0ae275c083dda168edbee1d0fcd5a09a58008a327489b02b04f5f",
     "planner.revise.roles.short@1": "5f5a4bc4f7c54e3269429528227df57da49a050b1d105b12ee11fe9c0b34a697",
     "planner.revise.roles@2": "ade80b506273a0d7c8e010211a358157b07d814febb46c1631e6e23977c500ac",
+    "worker.gate_judge@1": "f46ceab8ca26646b4885b1013f1580c95cfecc05758ab03a8f6e75f4dd5f9cbc",
     "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
 }
 

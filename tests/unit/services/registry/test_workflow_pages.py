@@ -33,6 +33,7 @@ async def test_every_workflow_stands_on_one_page(monkeypatch: pytest.MonkeyPatch
         (),
         put_once=None,  # type: ignore[arg-type]
         check_word=None,  # type: ignore[arg-type]
+        find_watch=None,  # type: ignore[arg-type]
     )
     registry.ledger = WorkflowLedger(StoredFacts(*facts))
     assert len(await list_pages(registry)) == 1
