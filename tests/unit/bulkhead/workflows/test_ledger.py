@@ -23,9 +23,9 @@ def version(number: int, at: int = 1) -> tuple[str, bytes]:
     return f"workflow.demo.looks.{number}", body.model_dump_json().encode()
 
 
-def fact(number: int, place: int, state: str) -> tuple[str, bytes]:
+def fact(number: int, place: int, state: str, **more: object) -> tuple[str, bytes]:
     fields = {"workflow": "looks", "number": number, "place": place, "action": "submit", "state": state}
-    body = WorkflowTransition(**fields, sha256=CONTENT.sha256, reason="r", moved_unix_ms=2, **WHO)
+    body = WorkflowTransition(**fields | more, sha256=CONTENT.sha256, reason="r", moved_unix_ms=2, **WHO)
     return f"workflow.demo.looks.{number}.{place}", body.model_dump_json().encode()
 
 
