@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bulkhead.evaluation.answers import CaseAnswer
 from bulkhead.evaluation.cases import Check, ExpectedNumber, LengthBounds
-from bulkhead.evaluation.checks import failed_checks
+from bulkhead.evaluation.checks import escape_surrogates, failed_checks
 from bulkhead.evaluation.judges.panels import read_object
 from bulkhead.flow import bounded
 from bulkhead.flow.step_calls import UnresolvedReference, find_field, load_result_json
@@ -89,8 +89,9 @@ def list_judge_reasons(judge: GateJudge, verdict: str) -> tuple[str, ...]:
     nothing pass."""
     document = read_object(verdict)
     if not isinstance(document, dict) or not VERDICT.is_valid(document):
-        return (f"the judge gave no verdict: {' '.join(verdict.split())[:120]!r}",)
-    reasons = tuple(f"the judge: {' '.join(text.split())[: bounds.MAX_SUMMARY_CHARS]}" for text in document["reasons"])
+        return (f"the judge gave no verdict: {' '.join(escape_surrogates(verdict).split())[:120]!r}",)
+    texts = (" ".join(escape_surrogates(text).split()) for text in document["reasons"])
+    reasons = tuple(f"the judge: {text[: bounds.MAX_SUMMARY_CHARS]}" for text in texts)
     if document["verdict"] == "fail":
         return reasons or ("the judge gives no reason",)
     if (score := document.get("score", 0)) < judge.threshold:

@@ -86,7 +86,10 @@ def _result_of_task(state: PlannerState) -> Result | None:
         answer_id = step.plan_step.inputs[0]
     final = answers.pop(answer_id, None)
     if final is None:
-        return None
+        skipped = [step.plan_step.id for step in state.steps if step.status == "skipped" and step.result is not None]
+        if not skipped:
+            return None
+        final = answers.pop(skipped[-1])  # Nothing else is left: the answer is that a person skipped it.
     result = settle_task_answer(final, tuple(answers.values()))
     for step in state.steps:
         if step.status == "skipped" and step.result is not None:

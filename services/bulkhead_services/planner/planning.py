@@ -272,11 +272,13 @@ def _skip_step(state: PlannerState, message: InboxMessage, body: PlanDecided) ->
         stop = (cancel_step(state, step, "a person skipped the step"),)
     reason = f"{body.person} skipped step {plan_step.id}: {body.reason or 'no reason was given'}"
     result = Result(summary="(this step was skipped: it found nothing)")
-    if plan_step.action in WITHOUT_MODEL:
+    # Also a gate that asks a person just now hands on what it looks at.
+    hands_on = plan_step.action in WITHOUT_MODEL or plan_step.gate is not None
+    if hands_on:
         result = handed_on_result(state, step)
     result = standing.degrade_result(result, reason, result.standing_reason)
     state = state.with_step(replace(step, status="skipped", result=result))
-    readers = () if plan_step.action in WITHOUT_MODEL else state.steps.dependents.get(plan_step.id, ())
+    readers = () if hands_on else state.steps.dependents.get(plan_step.id, ())
     unread = [
         name
         for name in readers

@@ -116,7 +116,8 @@ class WorkflowRegistry:
                 continue
             versions, published = self.ledger.list_versions(tenant, name), self.ledger.find_published(tenant, name)
             shown = [record for record in versions if record in (versions[0], published) or record.row.begins_runs]
-            listed = tuple(self._with_canary(tenant, as_listed(record.row)) for record in shown)
+            listed = fit_rows((self._with_canary(tenant, as_listed(record.row)) for record in shown), MAX_ANSWER_BYTES)
+            listed = listed[: bounds.MAX_WORKFLOW_ROWS]
             left_bytes -= size_of_rows(listed)
             if rows and (left_bytes < 0 or len(rows) + len(listed) > bounds.MAX_WORKFLOW_ROWS):
                 return WorkflowsReplied(rows=rows, more=True)

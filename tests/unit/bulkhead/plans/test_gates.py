@@ -117,6 +117,7 @@ def test_a_branch_without_a_field_looks_at_the_text():
             ("the judge: no date", "the judge: no name"),
         ),
         ('{"verdict": "fail", "reasons": []}', 0, ("the judge gives no reason",)),
+        (r'{"verdict": "fail", "reasons": ["half \ud800"]}', 0, (r"the judge: half \ud800",)),
         (
             '{"verdict": "pass", "score": 0.4, "reasons": ["thin"]}',
             0.5,

@@ -147,3 +147,24 @@ def test_a_question_to_a_person_cannot_be_skipped(play, step):
     tool = ToolSpec(name=ASK_PERSON, description="", parameters_json="{}")
     submit(play, plan=Plan(steps=(agent("ask"), step)), tools=(tool,))
     assert "leave skippable out" in play.only_output(TaskEnded).failure.message
+
+
+def test_a_gate_that_is_skipped_while_it_asks_hands_on_what_it_looks_at(play):
+    asks = ToolSpec(name=ASK_PERSON, description="", parameters_json="{}", effect="write")
+    asking = gate("write", on_fail="person").model_copy(update={"skippable": True})
+    sha256 = begin(play, agent("write"), asking, agent("end", "gate"), tools=(asks,))
+    accepts(play, "write")
+    play.hears(
+        StepFinished(step_id="gate", attempt=1, plan_version=1, result=Result(), reasons=("no source",)),
+        sender="worker",
+    )
+    skips(play, sha256, "gate")
+    [row] = play.only_output(StepAssigned).inputs
+    assert row.result.content is not None and "bob skipped step gate" in row.result.standing_reason
+
+
+def test_a_task_of_which_every_step_was_skipped_says_so(play):
+    sha256 = begin(play, agent("extra", skippable=True))
+    skips(play, sha256)
+    result = play.only_output(TaskEnded).result
+    assert result is not None and "bob skipped step extra" in result.standing_reason
