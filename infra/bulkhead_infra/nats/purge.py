@@ -414,8 +414,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m bulkhead_infra.nats.purge",
         description="Remove ended tasks after their retention from every inbox, the journal, records, timers, halts "
         "and dead letters, and from the gateway's inbox what never became a task. Tasks that have not ended, and those "
-        "that ended later, are left as they are. Blobs stay, but for deleted sessions and unreadable documents. A purged "
-        "task's id is free: its Idempotency-Key begins a new one.",
+        "that ended later, are left as they are. Blobs stay, but for deleted sessions and unreadable documents. A "
+        "purged task's id is free: its Idempotency-Key begins a new one.",
     )
     parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")
     parser.add_argument("--nats", help="a broker's URL in place of --data; needs --identity")
