@@ -51,8 +51,8 @@ def session_writes(key: Json) -> Json:
                 (401, 403, 404, 409, 503),
                 _SESSION,
                 description="By an agent's key only where an agent opened it. Turns and summaries that run are "
-                "cancelled. A daily purge erases the session, the tasks of its turns and their contents when nothing of them is "
-                "under way and their grants have expired.",
+                "cancelled. A daily purge erases the session, the tasks of its turns and their contents when nothing "
+                "of them is under way and their grants have expired.",
             )
         },
         "/v1/sessions/{session_id}/turns": {
