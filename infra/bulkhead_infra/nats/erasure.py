@@ -7,14 +7,15 @@ removed by stream.
 A purge takes messages out of a stream and leaves their bytes in its file until the broker compacts that. Where the
 operator may read, each message is deleted by its number instead, and the broker overwrites it. A session's facts go
 last, and of a task its request, so that an erasure that is cut off finds them again. Of the tasks that a session names
-those go whose own request says the same, or names the conversation in its person's name: a gateway that lies erases
-no other's. Passages of the tenant's documents (by
-rag), contents of doors, and what a message of another task names stay. A writer believes no longer than
-`blobs.BELIEVED_S` that a content is still there.
+those go whose own request names the session as well, or its conversation and the turn's person. Sessions are the
+gateway's own word: one that lies erases ended tasks of any session or named conversation, and no task that was
+submitted outside of both. A conversation by its first task's id leaves that task to its retention for this reason.
+Passages of the tenant's documents (by rag), contents of doors, and what a message of another task names stay. A writer
+believes no longer than `blobs.BELIEVED_S` that a content is still there.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
@@ -24,6 +25,7 @@ from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.decider.history import content_refs, is_of_type
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, TurnTaken
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_infra.nats.trimming import ApiRequest
@@ -36,7 +38,7 @@ INBOXES = tuple(map(subjects.inbox_stream, catalog.INBOXES))
 READABLE = frozenset({*INBOXES, JOURNAL, subjects.DEAD_LETTERS_STREAM, subjects.BLOBS_STREAM})
 """Streams that the operator may read. Others are purged by subject."""
 OTHERS_CONTENTS = frozenset({"rag", subjects.DOORS})
-SESSION_FACTS = (SessionOpened, TurnTaken, FactPinned, SessionDeleted)
+SESSION_FACTS = tuple(f"{kind.TYPE}.v" for kind in (SessionOpened, TurnTaken, FactPinned, SessionDeleted))
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 Task = tuple[str, str]
 """Tenant, and task or session."""
@@ -68,13 +70,13 @@ class SessionErasure:
                     fact_lines[session] = await self._read_messages(GATEWAY, session)
         due = {}
         for session, facts in fact_lines.items():
-            if not facts or not all(any(is_of_type(fact, kind.TYPE) for kind in SESSION_FACTS) for fact in facts):
+            if not facts or not all(is_session_fact(fact) or is_of_stranger(fact) for fact in facts):
                 continue  # It stands under a task's name.
             try:
-                since_unix_ms = now_unix_ms - max(map(_lifetime_ms, facts)) - QUIET_MS
-                tasks = await self._turns_of(session, facts)
+                tasks, lifetime_ms = await self._turns_of(session, facts)
             except ValidationError:
                 continue  # It goes by its age, as what never became a task.
+            since_unix_ms = now_unix_ms - lifetime_ms - QUIET_MS
             if all([await self._is_over(task, since_unix_ms) for task in tasks]):
                 due[session] = tasks
         return due
@@ -101,28 +103,38 @@ class SessionErasure:
                 else:
                     await self._purge_messages(stream, subject)
 
-    async def _turns_of(self, session: Task, facts: Sequence[StoredMessage]) -> list[Task]:
-        """The tasks of its turns and summaries that are still there."""
-        tasks, conversations = [], {session[1]}
+    async def _turns_of(self, session: Task, facts: Sequence[StoredMessage]) -> tuple[list[Task], int]:
+        """The tasks of its turns and summaries that are still there, and the longest lifetime of these and of the
+        session's limits, in milliseconds."""
+        tasks, names, lifetime_ms = [], {session[1]}, 0
         for fact in facts:
             if is_of_type(fact, SessionOpened.TYPE):
-                conversations.add(SessionOpened.model_validate_json(fact.body).conversation)
+                opened = SessionOpened.model_validate_json(fact.body)
+                names.add(opened.conversation)
+                lifetime_ms = max(lifetime_ms, opened.limits.lifetime_ms)
         for fact in facts:
             if is_of_type(fact, TurnTaken.TYPE):
                 turn = TurnTaken.model_validate_json(fact.body)
                 for name in filter(None, (turn.task, turn.begun_summary)):
                     task = session[0], name
-                    messages = await self._read_messages(GATEWAY, task)
-                    requests = [stored for stored in messages if is_of_type(stored, TaskRequested.TYPE)]
-                    request = TaskRequested.model_validate_json(requests[0].body) if requests else None
+                    request = await self._request_of(task)
                     if request is None:
                         continue
-                    # Submitted by itself, a task became a turn by the name of its conversation, or gave that its id.
+                    # Submitted by itself, a task became a turn by the name of its conversation.
                     is_own = request.requester is not None and request.requester.person == turn.person
-                    is_adopted = is_own and bool(conversations & {request.conversation or name})
+                    is_adopted = is_own and bool(request.conversation) and request.conversation in names
                     if request.turn.session == session[1] if request.turn is not None else is_adopted:
                         tasks.append(task)
-        return tasks
+                        # A turn has limits of its own, and a task that became one those of its submission.
+                        lifetime_ms = max(lifetime_ms, request.limits.lifetime_ms)
+        return tasks, lifetime_ms
+
+    async def _request_of(self, task: Task) -> TaskRequested | None:
+        """The request by which a task began; None where it is gone. Raises ValidationError."""
+        for stored in await self._read_messages(GATEWAY, task):
+            if is_of_type(stored, TaskRequested.TYPE) and subjects.may_open(stored.sender, task[1]):
+                return TaskRequested.model_validate_json(stored.body)
+        return None
 
     async def _is_over(self, task: Task, since_unix_ms: int) -> bool:
         """True for a task that ended, or was partly erased, of which nothing was said since then, and whose
@@ -141,12 +153,14 @@ class SessionErasure:
                 for stored in await self._read_messages(stream, task):
                     refs = (ref for ref in content_refs(stored.body) if ref.author not in OTHERS_CONTENTS)
                     names |= {subjects.blob_subject(ref.author, tenant, ref.sha256) for ref in refs}
-        by_digest = {name.rpartition(".")[2].encode(): name for name in names}
+        by_digest: defaultdict[bytes, set[str]] = defaultdict(set)
+        for name in names:  # Several authors may have stored the same content.
+            by_digest[name.rpartition(".")[2].encode()].add(name)
         for service in catalog.INBOXES if names else ():
             pattern = f"mesh.*.{service}.*.{tenant}.*.*"
             async for stored in stored_messages(self._reader, subjects.inbox_stream(service), pattern):
                 if (tenant, stored.task) not in gone:
-                    names.difference_update(by_digest.get(digest, "") for digest in _DIGEST.findall(stored.body))
+                    names.difference_update(*(by_digest.get(digest, ()) for digest in _DIGEST.findall(stored.body)))
         for name in sorted(names):
             await self._delete_messages(subjects.BLOBS_STREAM, name)
         await self._purge_messages(subjects.CACHE_STREAM, f"cache.*.{tenant}.>")
@@ -170,8 +184,14 @@ class SessionErasure:
             self.removed[stream] += purged
 
 
-def _lifetime_ms(fact: StoredMessage) -> int:
-    """Lifetime of the tasks of a session, as its opening tells."""
-    if not is_of_type(fact, SessionOpened.TYPE):
-        return 0
-    return SessionOpened.model_validate_json(fact.body).limits.lifetime_ms
+def is_session_fact(stored: StoredMessage) -> bool:
+    """True for a fact of a session, said by the gateway."""
+    return stored.sender == "gateway" and stored.ce_type.startswith(SESSION_FACTS)
+
+
+def is_of_stranger(stored: StoredMessage) -> bool:
+    """True for what lies under a session's id and says nothing of it: a message of who may begin nothing under that
+    id, or the gateway's refusal of one."""
+    if stored.sender == "gateway":
+        return any(is_of_type(stored, kind.TYPE) for kind in (TaskRejected, MessageRejected))
+    return stored.sender.startswith(subjects.PUBLISHER) and not subjects.may_open(stored.sender, stored.task)

@@ -14,9 +14,8 @@ A task whose replies tell settlements that the newest checkpoint of the ledger h
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
 
-Blobs stay, but for documents that could not be read, a day after. They are named by content: a task that begins at any
-moment may name one that is old, and learns nothing of its being removed; so none can be shown to be unused while the
-mesh runs.
+Other blobs stay than those of erased sessions, and of documents that could not be read, a day after. They are named by
+content: a task that begins at any moment may name one that is old, and learns nothing of its being removed.
 """
 
 import argparse
@@ -50,7 +49,7 @@ from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats import stream_reads
-from bulkhead_infra.nats.erasure import SessionErasure
+from bulkhead_infra.nats.erasure import SessionErasure, is_of_stranger, is_session_fact
 from bulkhead_infra.nats.trimming import (
     counted_replies,
     trim_checkpoints,
@@ -238,12 +237,17 @@ async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dic
     """Tasks that ended, or were left lying, no later than that, with that time; by pages, from the oldest on."""
     after = 0
     unended: dict[Task, None] = {}
+    sessions: set[Task] = set()
     while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE_SIZE):
         ended: dict[Task, int] = {}
         for stored in page:
             if stored.time_unix_ms > until_unix_ms:
                 break  # Later ones are younger.
             task = _task_of_subject(stored.subject)
+            if is_session_fact(stored):
+                sessions.add(task)
+            elif task in sessions and is_of_stranger(stored):
+                continue  # What was refused under a session's id ends no session.
             if _is_end(stored):
                 ended.setdefault(task, stored.time_unix_ms)
                 unended.pop(task, None)
@@ -289,8 +293,12 @@ async def _abandoned_since_unix_ms(bus: JetStreamBus, task: Task) -> int:
     last_unix_ms = 0
     requests: set[int] = set()
     rejected: set[int] = set()
+    is_session = False
     for subject in _subjects_of_task(task)[GATEWAY]:
         async for stored in stored_messages(bus, GATEWAY, subject):
+            is_session = is_session or is_session_fact(stored)
+            if is_session and is_of_stranger(stored):
+                continue
             if _is_end(stored) or stored.sender == "planner":
                 return 0  # What began is over when its end is told, and then it was found by that.
             if task[0] and _is_message_of(stored, TaskRequested):
@@ -406,8 +414,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m bulkhead_infra.nats.purge",
         description="Remove ended tasks after their retention from every inbox, the journal, records, timers, halts "
         "and dead letters, and from the gateway's inbox what never became a task. Tasks that have not ended, and those "
-        "that ended later, are left as they are. Blobs stay, but for unreadable documents. A purged "
-        "task's id is free: its Idempotency-Key begins a new one.",
+        "that ended later, are left as they are. Blobs stay, but for deleted sessions and unreadable documents. A "
+        "purged task's id is free: its Idempotency-Key begins a new one.",
     )
     parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")
     parser.add_argument("--nats", help="a broker's URL in place of --data; needs --identity")

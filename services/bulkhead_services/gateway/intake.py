@@ -38,7 +38,7 @@ from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
 from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
 from bulkhead_services.gateway.chat_sessions.memory import plan_turn
-from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
+from bulkhead_services.gateway.problems import Problem, key_reused, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import INBOX, InboxFeed, InboxFeeds
 from bulkhead_services.gateway.settings import PublisherSettings
@@ -115,20 +115,25 @@ class Intake:
         return self._ids.session_id(claim.tenant, claim.person, key)
 
     async def submit_request(self, request: TaskRequested, key: str) -> tuple[str, bool]:
-        """Append a request durably; returns the task's id and whether it was there before.
+        """Append a request durably; returns the task's id and whether it was there before. Raises as `begin_task`."""
+        assert request.requester is not None
+        task = self.task_id(request.requester, key)
+        return task, await self.begin_task(request, task)
+
+    async def begin_task(self, request: TaskRequested, task: str) -> bool:
+        """Append the request of the task of this id durably; True where it was there before.
 
         Raises Problem: 409 while a request under the same key is in progress, 422 for other content under it, 503.
         """
         claim = request.requester
         assert claim is not None and request.payload_sha256 is not None
-        task = self.task_id(claim, key)
         if task in self._in_flight:
             detail = "a request with this Idempotency-Key is in progress"
             hint, headers = "wait a second and repeat it: the answer will be the same", {"Retry-After": "1"}
             raise Problem(409, "idempotency_in_flight", "Request in progress", detail, hint, headers=headers)
         self._in_flight.add(task)
         try:
-            return task, await self._append_request(request, claim, task)
+            return await self._append_request(request, claim, task)
         finally:
             self._in_flight.discard(task)
 
@@ -152,9 +157,7 @@ class Intake:
             raise not_stored(error) from error
         first = await self._first_record(claim.tenant, task)
         if first.payload_sha256 != request.payload_sha256:
-            detail = f"task {task} was submitted under this key with other content"
-            hint = "use a new key for a new task, or repeat the first request unchanged"
-            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+            raise key_reused(f"task {task} was submitted under this key with other content")
         return True
 
     async def _first_record(self, tenant: str, task: str) -> TaskRequested:

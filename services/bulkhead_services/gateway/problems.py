@@ -70,6 +70,12 @@ def forbidden(role: str, action: str, needed: str) -> Problem:
     return Problem(403, "forbidden", "Your role does not allow this", detail, hint)
 
 
+def key_reused(detail: str) -> Problem:
+    """422: the key stands for another request."""
+    hint = "use a new key, or repeat the first request unchanged"
+    return Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+
+
 def not_found(what: str, name: str, hint: str) -> Problem:
     """404: it is not there, or belongs to another tenant, which looks the same to the caller."""
     return Problem(404, "not_found", f"No such {what}", f"there is no {what} {name[:80]!r} in your tenant", hint)

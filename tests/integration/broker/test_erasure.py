@@ -13,7 +13,7 @@ from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import ContentRef, Result, Usage
 from bulkhead_contracts.session import FactPinned, SessionDeleted, SessionOpened, SessionSummary, TurnTaken
-from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskEnded, TaskLimits, TaskRequested
+from bulkhead_contracts.task import RequesterClaim, SessionTurn, TaskEnded, TaskLimits, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from bulkhead_infra.nats import erasure
 from bulkhead_infra.nats import purge as purging
@@ -25,6 +25,7 @@ from tests.samples import sample
 
 MARKER = "zanzibar-4711"
 LONG = f"I live in {MARKER}. " + "word " * 200
+SHORT = TaskLimits(deadline_ms=1, approval_wait_ms=0)
 ANN = RequesterClaim(tenant=TENANT, person="ann", role="submitter", via="api_key")
 
 
@@ -40,7 +41,8 @@ def turn_of(task: str, number: int, **more: object) -> TurnTaken:
 async def hold_turn(of, session: str, task: str, content: ContentRef, conversation: str = "") -> None:
     """A turn's task, with messages in every stream; it has ended. Without a session it was submitted by itself."""
     turn = SessionTurn(session=session, number=1) if session else None
-    request = TaskRequested(objective=f"Where is {MARKER}?", requester=ANN, turn=turn, conversation=conversation)
+    options = {"limits": SHORT, "turn": turn, "conversation": conversation}
+    request = TaskRequested(objective=f"Where is {MARKER}?", requester=ANN, **options)
     await say(await of("gateway"), "gateway", "gateway", task, request)
     await live_through(of, task)
     result = Result(content=content, summary=f"in {MARKER}")
@@ -49,9 +51,8 @@ async def hold_turn(of, session: str, task: str, content: ContentRef, conversati
 
 async def hold_session(of, session: str, content: ContentRef, *tasks: str, deleted: bool = True) -> None:
     gateway = await of("gateway")
-    limits = TaskLimits(deadline_ms=1, approval_wait_ms=0)
     digest = "0" * 64
-    opened = SessionOpened(requester=ANN, title=MARKER, limits=limits, opened_unix_ms=1, payload_sha256=digest)
+    opened = SessionOpened(requester=ANN, title=MARKER, limits=SHORT, opened_unix_ms=1, payload_sha256=digest)
     facts: list[Body] = [opened, FactPinned(fact_id="home", text=MARKER, person="ann", pinned_unix_ms=1)]
     for number, task in enumerate(tasks):
         summary = SessionSummary(task=task, through=1, text=MARKER) if number else None
@@ -93,6 +94,9 @@ async def test_a_deleted_session_leaves_no_byte_however_often_it_is_cut_off(
             await say(await of("gateway"), "gateway", "gateway", "s-gone", fact, f"late/{number}")
         await hold_turn(of, "", "t-5", own, conversation="s-gone")
         await say(await of("gateway"), "gateway", "gateway", "s-gone", turn_of("t-5", 5), "adopted")
+        # A publisher asked under the session's id, and the gateway refused it.
+        refused = TaskRejected(code="foreign_id", message="x", hint="x")
+        await say(await of("gateway"), "gateway", "gateway", "s-gone", refused)
         other = sample(TaskEnded, status="succeeded", result=Result(content=shared, summary="other"))
         await say(await of("planner"), "planner", "gateway", "t-other", other)
         await settled(broker)
@@ -148,7 +152,8 @@ async def test_what_a_deletion_does_not_reach_stays(broker: Broker) -> None:
         unreadable = subjects.mesh_subject("gateway", "gateway", TENANT, "s-unreadable")
         for kind in (SessionOpened, SessionDeleted):
             await gateway.publish(unreadable, b"{", {"ce-type": kind.ce_type()}, kind.TYPE)
-        live = TaskRequested(objective="x", requester=ANN, turn=SessionTurn(session="s-gone", number=3))
+        turn = SessionTurn(session="s-gone", number=3)
+        live = TaskRequested(objective="x", requester=ANN, limits=SHORT, turn=turn)
         await say(gateway, "gateway", "gateway", "t-live", live)
         await settled(broker)
         await make_counted(of)

@@ -400,7 +400,7 @@ async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:
     if decision is None:
         problem = f"task {task.id} takes no further text while it runs"
         raise UnsupportedOperationError(
-            f"{problem}; send it without taskId, with the same contextId, to begin another task"
+            f"{problem}; wait for its end, then send it without taskId, with the same contextId"
         )
     if not any(row["approval_id"] == decision.approval_id for row in await tasks.waiting_approvals(mesh, document)):
         raise InvalidParamsError(

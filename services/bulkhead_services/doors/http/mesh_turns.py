@@ -6,10 +6,13 @@ said before. The same key is the same task and the same turn, whatever went down
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from bulkhead.client import Mesh
+from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.task import Task
+
+NOT_FOUND = 404
 
 
 async def begin_turn(
@@ -35,4 +38,11 @@ async def begin_turn(
         # A model speaks, under whosever key.
         return await session.say(text, written_by="model", idempotency_key=key, **limits)
     task = await submit()
-    return await session.say(text, task=task.id, idempotency_key=key)
+    try:
+        return await session.say(text, task=task.id, idempotency_key=key)
+    except Refused as error:
+        if error.status == NOT_FOUND or error.code == "session_full":
+            # No repeat makes it a turn: nothing runs on for a client that hears a refusal.
+            with suppress(MeshError):
+                await task.cancel("its conversation takes no turn any more")
+        raise

@@ -50,8 +50,9 @@ def session_writes(key: Json) -> Json:
                 {"200": answer_of(SessionSummaryRow, "Deleted")},
                 (401, 403, 404, 409, 503),
                 _SESSION,
-                description="A turn or summary that runs is cancelled. A daily purge erases the session, the tasks of "
-                "its turns and their contents when nothing of them is under way and their grants have expired.",
+                description="By an agent's key only where an agent opened it. Turns and summaries that run are "
+                "cancelled. A daily purge erases the session, the tasks of its turns and their contents when nothing "
+                "of them is under way and their grants have expired.",
             )
         },
         "/v1/sessions/{session_id}/turns": {

@@ -5,7 +5,10 @@ In: requests of participants. Out: receipts, documents, problem details. A turn 
 
 import asyncio
 import hashlib
+import itertools
+import random
 import re
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -56,7 +59,7 @@ from bulkhead_services.gateway.http.schemas import (
 from bulkhead_services.gateway.http.sessions.documents import describe_row, describe_turn, title_of
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
-from bulkhead_services.gateway.problems import Problem, forbidden, invalid_query, not_found, not_stored
+from bulkhead_services.gateway.problems import Problem, forbidden, invalid_query, key_reused, not_found, not_stored
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
 
@@ -66,12 +69,20 @@ MAX_ERASED = 100
 """Sessions that one request erases."""
 KEPT_DATA: tuple[KeptData, ...] = (
     KeptData(what="sums of money and tokens", reason="ceilings count them by person, feature and day, without content"),
+    KeptData(
+        what="first tasks of conversations that go by a task's id",
+        reason="they were submitted outside of any conversation: they go after their retention",
+    ),
+    KeptData(what="words in others' forks", reason="those are sessions of their own; the answers in them are erased"),
     KeptData(what="lines in logs", reason="they tell who read or erased what, and hold none of it"),
     KeptData(what="backups made before", reason="they are copies: delete their files"),
 )
 LOST_TURN_MS = 30_000
 """A turn whose task is not there after so long was not stored; another may be taken."""
-ADOPTION_TRIES = 4
+ADOPTION_TRIES, ADOPTION_PAUSE_S = 16, 0.1
+"""Attempts to become a turn beside other tasks, and the longest pause after the first one."""
+READ_AT_ONCE = 100
+DELETED = "its session was deleted"
 SUMMARY_WORKFLOW = "session-summary"
 """Name under which the spending for summaries is counted."""
 TITLE = "The turn cannot be taken"
@@ -153,9 +164,7 @@ class SessionRoutes:
         if state.is_deleted:
             raise not_found("session", session, "it was deleted; use a new key for a new session")
         if not name and state.opened is not None and state.opened.payload_sha256 != opened.payload_sha256:
-            detail = f"session {session} was opened under this key with other options"
-            hint = "use a new key for a new session, or repeat the first request unchanged"
-            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+            raise key_reused(f"session {session} was opened under this key with other options")
         if first_task is not None:
             await self._adopt_task(claim, session, first_task)
             state = await self._existing_session(claim, session)
@@ -169,8 +178,9 @@ class SessionRoutes:
     async def _require_own_task(self, claim: RequesterClaim, task: str, conversation: str) -> InboxFeed:
         """A task of the caller's own in this conversation. Raises Problem 404, BusError."""
         feed = await self._feeds.fresh_feed(claim.tenant, task)
-        requester = feed.view.requester
-        if requester is None or requester.person != claim.person or _conversation_of(feed) != conversation:
+        request, requester = feed.view.request, feed.view.requester
+        is_own = requester is not None and requester.person == claim.person
+        if request is None or not is_own or request.conversation != conversation:
             hint = "send it without a conversation to begin another one; a task that belongs to one goes by its name"
             raise not_found("conversation", task, hint)
         return feed
@@ -179,7 +189,7 @@ class SessionRoutes:
         """A task that was submitted by itself becomes a turn, which was shown nothing. Raises Problem, BusError."""
         request = feed.view.request
         assert request is not None
-        for _ in range(ADOPTION_TRIES):
+        for attempt in range(ADOPTION_TRIES):
             state = await self._existing_session(claim, session, takes_part=True)
             if (turn := state.find_turn(feed.task)) is not None:
                 return turn
@@ -201,6 +211,7 @@ class SessionRoutes:
                 if problem.body.code != "session_changed":
                     raise
                 changed = problem
+            await asyncio.sleep(random.uniform(0, ADOPTION_PAUSE_S * min(attempt + 1, 5)))  # noqa: S311
         raise changed
 
     async def fork_session(self, request: Request) -> Response:
@@ -231,8 +242,7 @@ class SessionRoutes:
             if state.opened is not None
             else any(turn.task != earlier.task for turn, earlier in zip(state.turns, source.turns, strict=False))
         ):
-            detail, hint = f"session {session} was forked under this key from other turns", "use a new key"
-            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+            raise key_reused(f"session {session} was forked under this key from other turns")
         for fact in () if state.opened is not None else facts[state.messages :]:
             index = f"fork/{state.messages}/{digest_of(fact.model_dump_json())}"
             ack = await self._append(claim, session, fact, state, index)
@@ -272,11 +282,13 @@ class SessionRoutes:
         if claim.agent or (person != claim.person and claim.role not in OPERATORS.names):
             raise forbidden(claim.role, f"erase the sessions of {person}", "the person's own key or an operator's")
         sessions = await self._turns.find_sessions(claim.tenant, person)
-        erased = sessions.live[:MAX_ERASED]
-        for session in erased:
-            await self._mark_deleted(claim, session)
-        asked_by = {"person": claim.person, "role": claim.role, "via": claim.via}
-        log.warning("sessions_erased", tenant=claim.tenant, of=person, sessions=len(erased), **asked_by)
+        erased, asked_by = 0, {"person": claim.person, "role": claim.role, "via": claim.via}
+        try:
+            for session in sessions.live[:MAX_ERASED]:
+                await self._mark_deleted(claim, session)
+                erased += 1
+        finally:  # Also where the broker went away, or a session changed, in the midst of it.
+            log.warning("sessions_erased", tenant=claim.tenant, of=person, sessions=erased, **asked_by)
         kept = KEPT_DATA
         if sessions.shared:
             reason = f"others opened these {len(sessions.shared)}; they, or an operator, delete them one by one"
@@ -286,9 +298,9 @@ class SessionRoutes:
             kept = (turns, *kept)
         receipt = SessionErasureReceipt(
             person=person,
-            erased=len(erased),
-            waiting=len(sessions.deleted) + len(erased),
-            remaining=len(sessions.live) - len(erased),
+            erased=erased,
+            waiting=len(sessions.deleted) + erased,
+            remaining=len(sessions.live) - erased,
             kept=kept,
         )
         return json_response(receipt)
@@ -296,22 +308,30 @@ class SessionRoutes:
     async def _mark_deleted(self, claim: RequesterClaim, session: str) -> SessionSummaryRow:
         """Cancel what runs in a session, and store that it is deleted. Raises BusError, Problem (404, 409, 503)."""
         state = await self._existing_session(claim, session)
-        await self._cancel_running(claim, state)
+        _refuse_agent(claim, state, "delete the session")
+        turns = (*state.turns, *itertools.chain.from_iterable(state.replaced.values()))
+        await self._cancel_turns(claim, session, state, turns, DELETED)
         await self._append(claim, session, SessionDeleted(person=claim.person), state, "deleted")
         return describe_row(session, state)
 
-    async def _cancel_running(self, claim: RequesterClaim, state: SessionState) -> None:
-        """Ask for the end of the last turns and of the summary that is being made. Raises BusError, Problem (503)."""
-        awaited = state.awaited_summary
-        # Before the last turn there may be one whose request was lost, and was repeated after that.
-        tasks = [turn.task for turn in state.turns[-2:]] + ([awaited.begun_summary] if awaited is not None else [])
-        for task in tasks:
-            await self._cancel_task(claim, task)
+    async def _cancel_turns(
+        self, claim: RequesterClaim, session: str, state: SessionState, turns: Iterable[TurnTaken], reason: str
+    ) -> None:
+        """Ask for the end of turns of this session, not of one that it forked, and of the summaries beside them. Raises
+        BusError, Problem (503)."""
+        assert state.opened is not None
+        names = {session, state.opened.conversation or session}
 
-    async def _cancel_task(self, claim: RequesterClaim, task: str) -> None:
-        feed = await self._feeds.fresh_feed(claim.tenant, task)
-        if feed.is_known and not feed.has_ended:
-            await self._intake.request_cancel(claim, feed, "its session was deleted")
+        async def cancel_task(task: str) -> None:
+            feed = await self._feeds.read_feed(claim.tenant, task)
+            if (request := feed.view.request) is None or feed.has_ended:
+                return
+            if (request.turn.session if request.turn is not None else request.conversation or task) in names:
+                await self._intake.request_cancel(claim, feed, reason)
+
+        tasks = [task for turn in turns for task in (turn.task, turn.begun_summary) if task]
+        for start in range(0, len(tasks), READ_AT_ONCE):
+            await asyncio.gather(*map(cancel_task, tasks[start : start + READ_AT_ONCE]))
 
     async def pin_fact(self, request: Request) -> Response:
         """PUT /v1/sessions/{session_id}/facts/{fact_id}: every later turn is shown it."""
@@ -362,22 +382,22 @@ class SessionRoutes:
             # Its caller may have gone between its submission and its turn.
             else await self._feeds.read_feed(claim.tenant, self._intake.task_id(claim, key))
         )
-        if _conversation_of(submitted) == conversation:
+        if (first := submitted.view.request) is not None and first.conversation == conversation:
+            if not body.task and first.objective != text:
+                raise key_reused(f"task {submitted.task} was submitted under this key with other words")
             return _answer_turn(session, await self._adopt_task(claim, session, submitted), repeated=True)
-        task_key = f"session/{session}/{key}"
-        task, token = self._intake.task_id(claim, task_key), self._auth.token_of(request)
+        task, token = self._intake.task_id(claim, f"session/{session}/{key}"), self._auth.token_of(request)
         turn = state.find_turn(task)
         if turn is not None and turn.text != text:
-            detail = f"turn {turn.number} was taken under this key with another text"
-            hint = "use a new key for a new turn, or repeat the first request unchanged"
-            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
+            raise key_reused(f"turn {turn.number} was taken under this key with another text")
         if turn is not None and turn not in state.turns:
             return _answer_turn(session, turn, repeated=True)  # Another stands in its place by now.
-        is_new = turn is None
+        is_new, replaced = turn is None, state.replaced.get(task, ())
         if is_new:
             await self._require_room(claim, state)
             if body.replaces:
-                state.rewind_to(_require_turn(state, body.replaces, TITLE).number)
+                _refuse_agent(claim, state, "replace a turn")
+                replaced = state.rewind_to(_require_turn(state, body.replaces, TITLE).number)
         earlier = state.turns[: turn.number - 1] if turn is not None else state.turns
         ready_summary = turn.summary if turn is not None else await self._turns.find_summary(claim.tenant, state)
         summary = ready_summary if ready_summary is not None and ready_summary.used else state.summary
@@ -401,7 +421,7 @@ class SessionRoutes:
                 memory_tokens=sum(memory.estimate_tokens(part.text) for part in parts),
                 whole_tokens=(last.whole_tokens if last is not None else 0) + (past[-1].past.tokens if past else 0),
                 summary=ready_summary,
-                begun_summary=self._intake.task_id(claim, _summary_key(session, task)) if through else "",
+                begun_summary=self._intake.task_id(claim, f"summary/{session}/{task}") if through else "",
                 begun_through=through,
             )
         # Before the turn is stored: one whose task cannot begin would hold up the session.
@@ -410,30 +430,30 @@ class SessionRoutes:
         if is_new:
             await self._append(claim, session, turn, state, f"turn/{task}/{digest_of(text)}")
         repeated = await self._submit_task(
-            claim, vouchers[0], _options_of_turn(state.opened, body), session, task_key, text, turn.number, inputs
+            claim, vouchers[0], _options_of_turn(state.opened, body), session, task, text, turn.number, inputs
         )
         if turn.begun_summary:
-            replaced = memory.compose_memory(
+            summarised = memory.compose_memory(
                 (), summary, [row.past for row in past if row.past.number <= turn.begun_through]
             )
-            replaced_inputs = await self._turns.store_memory(
-                claim.tenant, turn.begun_summary, replaced, state, summary, past
+            summarised_inputs = await self._turns.store_memory(
+                claim.tenant, turn.begun_summary, summarised, state, summary, past
             )
             await self._submit_task(
                 claim,
                 vouchers[1],
                 state.opened,
                 session,
-                _summary_key(session, task),
+                turn.begun_summary,
                 memory.SUMMARY_OBJECTIVE,
                 turn.begun_through,
-                replaced_inputs,
+                summarised_inputs,
                 summary_budget=state.opened.summary_cost_usd_micros - state.measure_summaries().cost_usd_micros,
             )
         if (await self._turns.read_session(claim.tenant, session)).is_deleted:
             # It was deleted after the turn was taken and before its tasks were there to be cancelled.
-            for begun in tasks:
-                await self._cancel_task(claim, begun)
+            await self._cancel_turns(claim, session, state, (turn,), DELETED)
+        await self._cancel_turns(claim, session, state, replaced, "another turn stands in its place")
         return _answer_turn(session, turn, repeated=repeated)
 
     async def _require_room(self, claim: RequesterClaim, state: SessionState) -> None:
@@ -454,7 +474,7 @@ class SessionRoutes:
         voucher: str,
         opened: SessionOpened,
         session: str,
-        key: str,
+        task: str,
         text: str,
         number: int,
         inputs: tuple[StepInput, ...],
@@ -462,7 +482,7 @@ class SessionRoutes:
         summary_budget: int = 0,
     ) -> bool:
         """Store the task of a turn, or with a budget that of a summary; True for a repeat. Raises Problem."""
-        task, limits, options = self._intake.task_id(claim, key), opened.limits, opened.pick_options()
+        limits, options = opened.limits, opened.pick_options()
         if summary_budget:
             limits = limits.model_copy(update={"cost_usd_micros": min(limits.cost_usd_micros, summary_budget)})
             # Nobody is shown a summary as an answer, and it may use no tool.
@@ -478,7 +498,7 @@ class SessionRoutes:
             **options,
         )
         with self._door.pending_request(claim.tenant, task) as mark_stored:
-            _, repeated = await self._intake.submit_request(body, key)
+            repeated = await self._intake.begin_task(body, task)
             mark_stored(not repeated)
         return repeated
 
@@ -536,10 +556,6 @@ class SessionRoutes:
         return describe_turn(turn, feed, remembered.past.answer, state.replaced.get(turn.task, ()))
 
 
-def _conversation_of(feed: InboxFeed) -> str:
-    return feed.view.request.conversation if feed.view.request is not None else ""
-
-
 def _options_of_turn(opened: SessionOpened, body: TurnSubmission) -> SessionOpened:
     """Options and limits of the session, but for what one turn says of its own."""
     limits = body.limits.model_dump(exclude_unset=True) if body.limits is not None else {}
@@ -564,9 +580,11 @@ def _answer_turn(session: str, turn: TurnTaken, *, repeated: bool) -> Response:
     return json_response(receipt, 202, {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {}))
 
 
-def _summary_key(session: str, task: str) -> str:
-    """Key of the summary that begins beside the turn of this task."""
-    return f"summary/{session}/{task}"
+def _refuse_agent(claim: RequesterClaim, state: SessionState, action: str) -> None:
+    """Raises Problem 403 for an agent, but in a session that an agent opened."""
+    if claim.agent and not (state.opened is not None and state.opened.requester.agent):
+        detail, hint = f"an agent may not {action}: a person opened it", "ask that person"
+        raise Problem(403, "forbidden", "Agents may not do this", detail, hint)
 
 
 def _require_turn_left(state: SessionState) -> None:

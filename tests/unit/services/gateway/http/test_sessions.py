@@ -15,7 +15,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_services.gateway.http.sessions.routes import SessionRoutes
 from bulkhead_services.gateway.problems import Problem
-from tests.unit.services.gateway.harness import AUDITOR, AUTH, OPERATOR, SUBMITTER
+from tests.unit.services.gateway.harness import AGENT, AUDITOR, AUTH, OPERATOR, SUBMITTER
 
 SHOWN = StepInput(
     step_id="conversation",
@@ -41,6 +41,27 @@ def store_at_once(mesh, monkeypatch) -> None:
         return await publish(*row, **condition)
 
     monkeypatch.setattr(mesh.bus, "publish", publish_together)
+
+
+def cancelled_tasks(mesh) -> set[str]:
+    return {row.task for row in mesh.sent("gateway") if row.ce_type == TaskCancelRequested.ce_type()}
+
+
+async def run_side_by_side(http, count: int, *, at_once: bool = False) -> tuple[str, list[str]]:
+    """A session, and tasks that were submitted by themselves and became its turns."""
+    path = f"/v1/sessions/{(await open_session(http, conversation='c')).json()['session_id']}"
+
+    async def adopt(number: int) -> str:
+        headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": f"k{number}"}
+        body = {"objective": "Hello", "conversation": "c"}
+        task = (await http.post("/v1/tasks", json=body, headers=headers)).json()["task_id"]
+        turn = await http.post(f"{path}/turns", json={"text": "Hello", "task": task}, headers=headers)
+        assert turn.status_code == 202, turn.text
+        return task
+
+    if at_once:
+        return path, await asyncio.gather(*map(adopt, range(count)))
+    return path, [await adopt(number) for number in range(count)]
 
 
 async def open_session(http, key: str = "k", **body: object):
@@ -151,8 +172,57 @@ async def test_a_deleted_session_cancels_the_turn_that_runs(mesh, http):
     headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "t"}
     task = (await http.post(f"{path}/turns", json={"text": "Hello"}, headers=headers)).json()["task_id"]
     assert (await http.delete(path, headers=headers)).status_code == 200
-    cancels = [row for row in mesh.sent("gateway") if row.ce_type == TaskCancelRequested.ce_type()]
-    assert len(cancels) == 1 and task in cancels[0].subject.split(".")
+    assert cancelled_tasks(mesh) == {task}
+
+
+async def test_a_deleted_session_cancels_every_turn_that_runs_and_none_of_the_one_that_it_forked(mesh, http):
+    path, tasks = await run_side_by_side(http, 5)
+    await mesh.say("planner", CANCELLED, tasks[4])
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "f"}
+    fork = (await http.post(f"{path}/forks", json={"task_id": tasks[4]}, headers=headers)).json()["session_id"]
+    assert (await http.delete(f"/v1/sessions/{fork}", headers=headers)).status_code == 200
+    assert cancelled_tasks(mesh) == set()
+    assert (await http.delete(path, headers=headers)).status_code == 200
+    assert cancelled_tasks(mesh) == set(tasks[:4])
+
+
+async def test_a_turn_stops_those_whose_place_it_takes(mesh, http):
+    path, tasks = await run_side_by_side(http, 4)
+    await mesh.say("planner", CANCELLED, tasks[3])
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "r"}
+    body = {"text": "Hallo", "replaces": tasks[1]}
+    assert (await http.post(f"{path}/turns", json=body, headers=headers)).status_code == 202
+    assert cancelled_tasks(mesh) == {tasks[1], tasks[2]}
+
+
+async def test_tasks_become_turns_however_many_come_at_once(mesh, http, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.gateway.http.sessions.routes.ADOPTION_PAUSE_S", 0.01)
+    path, tasks = await run_side_by_side(http, 8, at_once=True)
+    turns = (await http.get(path, headers=AUTH)).json()["turns"]
+    assert {turn["task_id"] for turn in turns} == set(tasks)
+
+
+async def test_a_turn_under_the_key_of_a_task_with_other_words_is_refused(mesh, http):
+    path, [task] = await run_side_by_side(http, 1)
+    await mesh.say("planner", CANCELLED, task)
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "k0"}
+    same = await http.post(f"{path}/turns", json={"text": "Hello"}, headers=headers)
+    assert (same.status_code, same.json()["task_id"]) == (202, task)
+    other = await http.post(f"{path}/turns", json={"text": "Other words"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_reused")
+
+
+async def test_an_agent_neither_deletes_nor_replaces_what_a_person_opened(mesh, http):
+    path = f"/v1/sessions/{(await open_session(http, participants=['robot'])).json()['session_id']}"
+    agent = {"X-API-Key": AGENT, "Idempotency-Key": "a"}
+    task = (await http.post(f"{path}/turns", json={"text": "Hello"}, headers=agent)).json()["task_id"]
+    await mesh.say("planner", CANCELLED, task)
+    body = {"text": "Hallo", "replaces": task}
+    replaced = await http.post(f"{path}/turns", json=body, headers=agent | {"Idempotency-Key": "b"})
+    for refused in (replaced, await http.delete(path, headers=agent)):
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    own = (await http.post("/v1/sessions", json={}, headers=agent)).json()["session_id"]
+    assert (await http.delete(f"/v1/sessions/{own}", headers=agent)).status_code == 200
 
 
 async def test_a_turn_is_replaced_once_and_not_while_one_runs(mesh, http):
@@ -224,7 +294,7 @@ async def test_a_person_or_an_operator_erases_what_the_person_opened(mesh, http)
         assert (await http.delete(f"/v1/sessions{query}", headers=headers)).status_code == status
     receipt = (await http.delete("/v1/sessions?person=sue", headers=AUTH)).json()
     assert (receipt["erased"], receipt["waiting"], receipt["remaining"]) == (2, 2, 0)
-    assert receipt["kept"][0]["session_ids"] == [theirs["session_id"]] and len(receipt["kept"]) == 4
+    assert receipt["kept"][0]["session_ids"] == [theirs["session_id"]] and len(receipt["kept"]) == 6
     assert [(await http.get(path, headers=mine)).status_code for path in (*paths, shared)] == [404, 404, 200]
     cancels = [row for row in mesh.sent("gateway") if row.ce_type == TaskCancelRequested.ce_type()]
     assert len(cancels) == 1 and task in cancels[0].subject.split(".")
