@@ -322,9 +322,9 @@ MAX_NESTED_WORKFLOWS = 64  # versions that one run stands on, beside its own
 MAX_EVENT_ID_CHARS = 128
 MAX_EVENT_KEY_CHARS = 200
 MAX_EVENT_BODY_CHARS = 32 * 1024
-MAX_EVENT_SOURCES = 16
+MAX_EVENT_SOURCES = 16  # of a wait or trigger, and of kept events
 MAX_EVENT_EARLY_MS = 24 * 3_600_000  # so long before a wait an event may have come
-MAX_KEPT_EVENTS = 16  # of one name and key, for waits that begin later
+MAX_KEPT_EVENTS = 16  # of one name, key and source, for waits that begin later
 MAX_EVENT_WAITERS = 64  # steps that wait for one name and key
 MAX_TRIGGER_RUNS_PER_MINUTE = 60
 

@@ -154,7 +154,7 @@ class Decider(ABC, Generic[S]):
         """True if nothing can follow, so that the state may be forgotten."""
 
     def is_at_rest(self, state: S) -> bool:
-        """True if no earlier message matters any more, so that the fold may count its messages from zero."""
+        """True if an earlier message that comes again changes nothing, so that the fold may count from zero."""
         return False
 
     def reject_opening(self, code: str, reason: str) -> tuple[Send, ...]:

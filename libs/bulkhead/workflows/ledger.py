@@ -144,9 +144,14 @@ class WorkflowLedger:
         rows = self._list_published()
         return [(tenant, row) for tenant, row in rows if row.schedule is not None and not row.schedule.paused]
 
-    def list_triggered(self, tenant: str) -> list[WorkflowRow]:
-        """A tenant's published versions that have a trigger."""
-        return [row for owner, row in self._list_published() if owner == tenant and row.trigger is not None]
+    def list_triggered(self, tenant: str, at_unix_ms: int) -> list[WorkflowRow]:
+        """A tenant's versions that had a trigger then, as they stood then."""
+        rows = []
+        for row in (record.row for name in self.list_names(tenant) for record in self.list_versions(tenant, name)):
+            earlier = tuple(fact for fact in row.transitions if fact.moved_unix_ms <= at_unix_ms)
+            if earlier and (trigger := earlier[-1].trigger) is not None:
+                rows.append(row.model_copy(update={"trigger": trigger, "schedule": None, "transitions": earlier}))
+        return rows
 
     def _list_published(self) -> Iterator[tuple[str, WorkflowRow]]:
         for (tenant, _), versions in sorted(self._known.items()):

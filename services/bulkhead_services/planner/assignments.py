@@ -15,7 +15,7 @@ from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.outside_event import EventAwaited, event_channel
-from bulkhead_contracts.plan import JUDGE_ROLE, Approval, PlanAdopted, PlanNote, PlanStep
+from bulkhead_contracts.plan import JUDGE_ROLE, Approval, AwaitedEvent, PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Failure, Result, Usage, digest_of
 from bulkhead_contracts.retrieval import AHEAD_CALL_ID_PREFIX, RetrievalForeseen, RetrievalRequested
@@ -255,21 +255,29 @@ def _begin_wait(state: PlannerState, message: InboxMessage, step: StepState) -> 
     sends = [Send("gateway", started)]
     wait = step.plan_step.wait
     if wait is not None and (event := wait.event) is not None:
-        channel = event_channel(event.name, event.key)
-        awaited = EventAwaited(
-            task=message.task,
-            step_id=step.plan_step.id,
-            attempt=step.attempt,
-            plan_version=state.plan.version,
-            name=event.name,
-            key=event.key,
-            sources=event.sources,
-            since_unix_ms=max(0, message.time_unix_ms - event.early_ms),
-            until_unix_ms=step.deadline_unix_ms,
-            after=state.event_places.get(channel, 0),
-        )
-        sends.append(Send("planner", awaited, task=channel))
+        after = max(state.event_places.get(event_channel(event.name, event.key), (0,)))
+        sends.append(await_event(state, message, step, event, max(0, message.time_unix_ms - event.early_ms), after))
     return _set_step_timer(state, step.deadline_unix_ms).preceded_by(*sends)
+
+
+def await_event(
+    state: PlannerState, message: InboxMessage, step: StepState, event: AwaitedEvent, since_unix_ms: int, after: int
+) -> Send:
+    """The word that a step waits for an event, no earlier than since_unix_ms, and behind the place `after`."""
+    assert state.plan is not None
+    awaited = EventAwaited(
+        task=message.task,
+        step_id=step.plan_step.id,
+        attempt=step.attempt,
+        plan_version=state.plan.version,
+        name=event.name,
+        key=event.key,
+        sources=event.sources,
+        since_unix_ms=since_unix_ms,
+        until_unix_ms=step.deadline_unix_ms,
+        after=after,
+    )
+    return Send("planner", awaited, task=event_channel(event.name, event.key))
 
 
 def _assign_step(state: PlannerState, message: InboxMessage, step: StepState) -> Transition[PlannerState]:

@@ -106,9 +106,8 @@ class Planner(Decider[PlannerState]):
         return state.phase == "ended"
 
     def is_at_rest(self, state: PlannerState) -> bool:
-        """A resource that is free, or events that nobody waits for, in a fold in which no task began."""
-        is_unused = state.lease_book.holder is None and not state.event_channel.waiters
-        return state.phase == "new" and is_unused
+        """A resource that is free, or events, which are known when they come again, where no task began."""
+        return state.phase == "new" and state.lease_book.holder is None
 
     def reject_opening(self, code: str, reason: str) -> tuple[Send, ...]:
         """Messages to send when the one that opens a task had to be rejected: that task ends, too."""

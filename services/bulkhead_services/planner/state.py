@@ -170,8 +170,8 @@ class PlannerState:
     asks: tuple[PendingAsk, ...] = ()
     lease_book: LeaseBook = LeaseBook()
     event_channel: EventChannel = EventChannel()
-    event_places: Mapping[str, int] = field(default_factory=dict)
-    """Of the last event that the task had, by channel: it ends no second wait."""
+    event_places: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of the events that the task had, by channel: none ends a second wait."""
     pauses: tuple[Pause, ...] = ()
     """What is held back now."""
     sleeping_call_id: str = ""

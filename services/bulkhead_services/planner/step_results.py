@@ -23,6 +23,7 @@ from bulkhead_services.planner.assignments import (
     ANSWER_MARGIN_MS,
     arm_step_timer,
     assign_ready_steps,
+    await_event,
     done_inputs,
     handed_on_result,
     inputs_of_item,
@@ -165,12 +166,17 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
 def on_event_matched(state: PlannerState, message: InboxMessage, body: EventMatched) -> Transition[PlannerState]:
     """The event that a step waits for came. Two waits of a task for one name and key take two events."""
     step = state.running_step(body)
-    if message.envelope.source != "gateway" or step is None or step.plan_step.wait is None:
+    wait = step.plan_step.wait if step is not None else None
+    if message.envelope.source != "gateway" or step is None or wait is None or wait.event is None:
         return Transition(state)
     if body.failure is not None:
         return _give_up_wait(state, message, step, body.failure.message)
     channel = event_channel(body.name, body.key)
-    state = replace(state, event_places={**state.event_places, channel: body.place})
+    places = state.event_places.get(channel, ())
+    if body.place in places:
+        # A wait beside this one was told of it first. Events before this place did not count: its time is no matter.
+        return Transition(state, (await_event(state, message, step, wait.event, 0, after=body.place),))
+    state = replace(state, event_places={**state.event_places, channel: (*places, body.place)})
     labels = (body.label,) if body.label is not None else ()
     summary = body.content.summary if body.content is not None else ""
     event = Result(content=body.content, summary=summary, provenance=labels)

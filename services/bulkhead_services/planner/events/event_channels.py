@@ -7,9 +7,12 @@ In: `EventOccurred` of the gateway, `EventAwaited` of the planner's tasks, in th
 | ------------- | -------------------------- | ----------------------------------------------------------------- |
 | EventOccurred | the same event             | nothing                                                           |
 | EventOccurred | steps that wait for it     | all of them are told; the event is kept for those that wait later |
+| EventAwaited  | the same wait              | nothing                                                           |
 | EventAwaited  | an event that counts       | told at once, of the first one                                    |
 | EventAwaited  | none                       | it waits, until its time; refused when too many do                |
 """
+
+from operator import itemgetter
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
 from bulkhead_contracts import bounds
@@ -44,14 +47,25 @@ def _on_event_occurred(channel: EventChannel, place: int, body: EventOccurred) -
         return channel, ()
     matched = [waiter for waiter in channel.waiters if _is_awaited(waiter, place, body)]
     waiters = tuple(waiter for waiter in channel.waiters if waiter not in matched)
-    events = (*channel.events, (place, body))[-bounds.MAX_KEPT_EVENTS :]
+    events = _keep_last((*channel.events, (place, body)))
     return EventChannel(events, waiters), tuple(_event_matched(waiter, place, body) for waiter in matched)
+
+
+def _keep_last(events: tuple[tuple[int, EventOccurred], ...]) -> tuple[tuple[int, EventOccurred], ...]:
+    """The last events of each of the last sources: what one source tells drives out no other's."""
+    by_source: dict[str, list[tuple[int, EventOccurred]]] = {}
+    for row in reversed(events):
+        by_source.setdefault(row[1].source, []).append(row)
+    of_sources = list(by_source.values())[: bounds.MAX_EVENT_SOURCES]
+    return tuple(sorted((row for rows in of_sources for row in rows[: bounds.MAX_KEPT_EVENTS]), key=itemgetter(0)))
 
 
 def _on_event_awaited(channel: EventChannel, body: EventAwaited) -> tuple[EventChannel, tuple[Send, ...]]:
     for place, event in channel.events:
         if _is_awaited(body, place, event):
             return channel, (_event_matched(body, place, event),)
+    if body in channel.waiters:
+        return channel, ()
     if len(channel.waiters) >= bounds.MAX_EVENT_WAITERS:
         reason = f"{len(channel.waiters)} steps wait for {body.name} of {body.key} already"
         failure = Failure.from_text("too_many_waits", reason, "let one of them wait, or give the events other keys")

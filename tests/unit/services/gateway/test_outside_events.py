@@ -1,14 +1,16 @@
 """Events from outside at the gateway: who may publish them, which runs they begin, and what is told where none does."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import StoredMessage
+from bulkhead.bus.port import BusUnavailable, StoredMessage
+from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import subjects
 from bulkhead_contracts.outside_event import EventMatched, EventOccurred, EventPublished, event_channel
-from bulkhead_contracts.task import RequesterClaim, TaskRejected, TaskRequested, TaskSubmitted
-from bulkhead_contracts.workflow import WorkflowTransition, WorkflowTrigger
+from bulkhead_contracts.task import RequesterClaim, TaskAccepted, TaskRejected, TaskRequested, TaskSubmitted
+from bulkhead_contracts.workflow import WorkflowTransition, WorkflowTrigger, WorkflowVersion
 from tests.unit.services.gateway.harness import AGENT, AUDITOR, OPERATOR, SUBMITTER, Mesh
 from tests.unit.services.gateway.test_workflow_runs import VERSION
 
@@ -18,14 +20,18 @@ EVENT = EventPublished(name="order.paid", id="p-1", key="42", body_json='{"item"
 
 def add_trigger(mesh: Mesh, tenant: str = "acme", trigger: WorkflowTrigger = TRIGGER, **changes: Any) -> None:
     """A published version of a tenant, on a trigger that ada set."""
+    _store(mesh, tenant, 0, VERSION)
+    add_fact(mesh, tenant, 1, **{"trigger": trigger} | changes)
+
+
+def add_fact(mesh: Mesh, tenant: str, place: int, **changes: Any) -> None:
     fact = WorkflowTransition(
         workflow="looks",
         number=3,
-        place=1,
+        place=place,
         action="schedule",
         state="published",
         sha256=VERSION.sha256,
-        trigger=trigger,
         reason="on each order",
         person="ada",
         role="operator",
@@ -34,10 +40,14 @@ def add_trigger(mesh: Mesh, tenant: str = "acme", trigger: WorkflowTrigger = TRI
         act_sha256="0" * 64,
         moved_unix_ms=2,
     ).model_copy(update=changes)
-    for number, (place, body) in enumerate(((0, VERSION), (1, fact)), start=1 + len(mesh.bus.stored)):
-        subject = subjects.workflow_subject(tenant, "looks", 3, place)
-        stored = StoredMessage(subject, {}, body.model_dump_json().encode(), number, 1)
-        mesh.bus.stored.append((subjects.PROMPTS_STREAM, stored))
+    _store(mesh, tenant, place, fact)
+
+
+def _store(mesh: Mesh, tenant: str, place: int, body: WorkflowVersion | WorkflowTransition) -> None:
+    subject, number = subjects.workflow_subject(tenant, "looks", 3, place), 1 + len(mesh.bus.stored)
+    mesh.bus.stored.append(
+        (subjects.PROMPTS_STREAM, StoredMessage(subject, {}, body.model_dump_json().encode(), number, 1))
+    )
 
 
 async def tell(mesh: Mesh, event: EventPublished = EVENT, sender: str = "pub_shop", **more: Any) -> str:
@@ -127,10 +137,31 @@ async def test_a_trigger_begins_no_more_runs_a_minute_than_it_may(mesh):
     assert "2 runs a minute" in read(mesh, TaskRejected)[0].message
 
 
+@pytest.mark.parametrize(("changes", "begun"), [({"runs_per_minute": 1}, 1), ({"runs_per_minute": 2}, 2)])
+async def test_an_event_that_comes_again_is_counted_once_and_refused_again(mesh, monkeypatch, changes, begun):
+    add_trigger(mesh, trigger=TRIGGER.model_copy(update=changes))
+    await tell(mesh)
+    append = mesh.bus.publish
+
+    async def lose_request(subject: str, *words: Any, **more: Any) -> Any:
+        if subject.startswith("mesh.gateway.gateway."):
+            raise BusUnavailable("down")
+        return await append(subject, *words, **more)
+
+    monkeypatch.setattr(mesh.bus, "publish", lose_request)
+    token = await tell(mesh, EVENT.model_copy(update={"id": "p-2"}))
+    assert len(read(mesh, TaskRequested)) == 1
+    monkeypatch.undo()
+    [stored] = [row for row in mesh.sent("gateway") if row.task == token]
+    await mesh.gateways[0].handle_message(replace(inbound.read_message(stored, "gateway"), attempts=2))
+    mesh.handled = stored.sequence
+    await mesh.pump()
+    assert len(read(mesh, TaskSubmitted, "planner")) == begun and len(read(mesh, TaskRequested)) == 2
+
+
 @pytest.mark.parametrize(
     ("event", "more", "code"),
     [
-        (EVENT, {"token": "pub_shop-mine"}, "foreign_id"),
         (EVENT.model_copy(update={"body_json": "{"}), {}, "bad_event"),
         (EVENT, {"sender": "pub_stranger"}, "unknown_publisher"),
     ],
@@ -140,6 +171,44 @@ async def test_an_event_that_cannot_be_taken_is_rejected_with_the_reason(mesh, e
     await tell(mesh, event, **more)
     assert [row.code for row in read(mesh, TaskRejected)] == [code]
     assert read(mesh, TaskRequested) == [] and read(mesh, EventOccurred, "planner") == []
+
+
+@pytest.mark.parametrize("event", [EVENT, EVENT.model_copy(update={"body_json": "{"})])
+async def test_an_event_under_the_id_of_a_task_changes_nothing_there(mesh, http, event):
+    add_trigger(mesh)
+    headers = {"X-API-Key": SUBMITTER, "Idempotency-Key": "k1"}
+    task = (await http.post("/v1/tasks", json={"objective": "look"}, headers=headers)).json()["task_id"]
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=10**13), task)
+    await tell(mesh, event, token=task)
+    assert (await http.get(f"/v1/tasks/{task}", headers=headers)).json()["status"] == "running"
+    assert read(mesh, TaskRejected) == [] and read(mesh, EventOccurred, "planner") == []
+    assert len(read(mesh, TaskRequested)) == 1
+
+
+async def test_a_gateway_that_knows_no_unfit_requests_runs_none_either(mesh):
+    add_trigger(mesh, person="gone")
+    await tell(mesh)
+    [request] = read(mesh, TaskRequested)
+    await mesh.say("gateway", request.model_copy(update={"unfit": None}), "t-older")
+    assert [row.code for row in read(mesh, TaskRejected)] == ["lapsed_authority", "forbidden"]
+    assert read(mesh, TaskSubmitted, "planner") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trigger": TRIGGER.model_copy(update={"sources": ("bank",)})}, ""),
+        ({"trigger": None, "action": "unschedule"}, "its trigger was taken away"),
+        ({"trigger": None, "action": "retire", "state": "retired"}, "its trigger was taken away"),
+    ],
+)
+async def test_an_event_counts_for_the_trigger_that_stood_when_it_came(mesh, change, reason):
+    add_trigger(mesh)
+    add_fact(mesh, "acme", 2, moved_unix_ms=2_000_000, **change)
+    await tell(mesh)
+    assert len(read(mesh, TaskRequested)) == 1 and len(read(mesh, TaskSubmitted, "planner")) == (not reason)
+    assert all(reason in row.message for row in read(mesh, TaskRejected))
+    assert len(read(mesh, TaskRejected)) == bool(reason)
 
 
 async def test_nobody_outside_says_who_he_is(mesh):

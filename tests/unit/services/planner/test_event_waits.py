@@ -192,6 +192,58 @@ def test_what_waits_and_what_is_kept_is_bounded(channel):
     for number in range(bounds.MAX_KEPT_EVENTS + 3):
         channel.hears(occurred(channel, f"e{number}"), sender="gateway")
     assert len(channel.state.event_channel.events) == bounds.MAX_KEPT_EVENTS
+    for number in range(bounds.MAX_EVENT_SOURCES):
+        channel.hears(occurred(channel, f"of{number}", source=f"source{number}"), sender="gateway")
+    events = [event.event for _, event in channel.state.event_channel.events]
+    assert events == [f"of{number}" for number in range(bounds.MAX_EVENT_SOURCES)]
+
+
+def test_a_strangers_events_drive_out_none_of_another_source(play, channel):
+    awaited = begin(play, wait_step(sources=("bank",)), ship("paid"))
+    channel.hears(occurred(channel, "real", "bank"), sender="gateway")
+    for number in range(2 * bounds.MAX_KEPT_EVENTS):
+        channel.hears(occurred(channel, f"junk{number}", "mallory"), sender="gateway")
+    channel.hears(awaited, sender="planner")
+    assert matches(channel) == [("t1", "paid", "real")]
+
+
+def test_however_many_events_come_the_awaited_one_is_heard(play, channel, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_MESSAGES_PER_TASK", 50)
+    awaited = begin(play, wait_step(sources=("bank",)), ship("paid"))
+    channel.hears(awaited, sender="planner")
+    for number in range(60):
+        channel.hears(occurred(channel, f"junk{number}", "mallory"), sender="gateway")
+    channel.hears(awaited, sender="planner")  # Again: it waits once.
+    channel.hears(occurred(channel, "real", "bank"), sender="gateway")
+    assert matches(channel) == [("t1", "paid", "real")]
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_two_waits_side_by_side_take_two_events_in_their_order(play, channel, comes_first):
+    steps = (wait_step("a", early_ms=60_000), wait_step("b", early_ms=60_000), ship("a", "b"))
+    if comes_first:
+        channel.hears(occurred(channel), sender="gateway")
+    submit(play.at_second(30), plan=Plan(steps=steps), limits=TaskLimits(deadline_ms=24 * HOUR_MS))
+    matched = []
+    channel.at_second(30)
+    for awaited in play.outputs_of(EventAwaited):
+        channel.hears(awaited, sender="planner")
+        matched += channel.outputs_of(EventMatched)
+    if not comes_first:
+        channel.hears(occurred(channel), sender="gateway")
+        matched += channel.outputs_of(EventMatched)
+    for match in matched:
+        hear_match(play, match)
+    # The second wait goes on, behind the event that the first one took.
+    again = play.only_output(EventAwaited)
+    assert (again.step_id, again.after) == ("b", matched[0].place)
+    # What comes before the channel knows that counts, too.
+    channel.hears(occurred(channel, "e2"), sender="gateway")
+    channel.hears(again, sender="planner")
+    assert matches(channel) == [("t1", "b", "e2")]
+    hear_match(play, channel.only_output(EventMatched))
+    assert len(play.only_output(StepAssigned).inputs) == 2
+    play.replays()
 
 
 def test_a_wait_that_cannot_be_fails_with_the_reason(play):
