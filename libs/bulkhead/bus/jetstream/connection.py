@@ -283,8 +283,9 @@ class Connection:
         if self.renewal is not None:
             await self.renewal.stop()
         if not self.nc.is_closed:
-            # nats-py sends what waits before it closes; a broker that went away in this moment takes none of it.
-            with suppress(errors.Error, OSError):
+            # nats-py sends what waits before it closes; a broker that went away in this moment takes none of it, which
+            # uvloop calls a RuntimeError.
+            with suppress(errors.Error, OSError, RuntimeError):
                 await self.nc.close()
         await self._on_closed()
 
