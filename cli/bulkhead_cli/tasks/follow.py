@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 
 from bulkhead.client import MeshError, Task, TaskEvent
-from bulkhead.gateway_api.approvals import read_question
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_tokens
 from bulkhead.text.live_calls import CALL_EVENTS, describe_call
 from bulkhead_cli.output import Exit, one_line, print_json
@@ -252,6 +251,9 @@ def _waiting_line(approval: str, asked: Mapping[str, Any]) -> str:
 
 def _name_call(asked: Mapping[str, Any]) -> str:
     """Question of a plan that a person decides, or the tool of the call."""
+    # Not at the start of every command: it knows the forms of messages.
+    from bulkhead.gateway_api.approvals import read_question
+
     question = read_question(asked["tool"], asked.get("arguments_json", ""))
     return question.text[:MAX_WHY_CHARS] if question is not None else str(asked["tool"])
 

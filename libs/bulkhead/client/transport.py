@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 from pydantic import ValidationError
 
-from bulkhead.client import request_checks
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
 
@@ -72,6 +71,9 @@ class Transport:
     ) -> dict[str, Any]:
         """A request that may be repeated, because its key makes repeats harmless. key: "" for one made here. Raises
         Refused, Unreachable, Unfit."""
+        # Here, for it knows the forms of messages: what only reads begins without them.
+        from bulkhead.client import request_checks
+
         key = request_checks.check_key(key) or str(uuid.uuid4())
         loop = asyncio.get_running_loop()
         began = loop.time()
