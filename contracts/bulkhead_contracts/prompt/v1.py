@@ -6,7 +6,7 @@ import json
 import operator
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -278,12 +278,7 @@ class PromptRelease(Contract):
 
     def ref_for(self, task: str, person: str) -> str:
         """The release or its canary, for a task of a person; the same for the same."""
-        if self.canary is None:
-            return self.ref
-        key = task if self.canary.sticky_by == "task" else person
-        # Not by the release's own number: who is in the canary stays there when its share grows.
-        in_canary = is_in_share(f"{self.label}/{self.canary.began}/{key}", self.canary.percent)
-        return f"{self.ref}.canary" if in_canary else self.ref
+        return choose_side(self.ref, self.label, self.canary, task, person)
 
     def prompts_for(self, ref: str) -> dict[str, ReleasedPrompt]:
         """The versions by prompt, for a ref of this release."""
@@ -293,10 +288,26 @@ class PromptRelease(Contract):
         return by_prompt
 
 
-def is_in_share(text: str, percent: int) -> bool:
-    """Check whether a text is among so many percent of all texts; the same for the same."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"bulkhead-canary").digest()
-    return int.from_bytes(digest, "big") % 10_000 < percent * 100
+class CanaryShare(Protocol):
+    """The fields by which tasks and people are shared out (see `Canary`)."""
+
+    @property
+    def percent(self) -> int: ...
+    @property
+    def sticky_by(self) -> StickyBy: ...
+    @property
+    def began(self) -> int: ...
+
+
+def choose_side(ref: str, name: str, canary: CanaryShare | None, task: str, person: str) -> str:
+    """The release of this ref, or its canary, for a task of a person; the same for the same. name: of what it is a
+    release of."""
+    if canary is None:
+        return ref
+    key = task if canary.sticky_by == "task" else person
+    # Not by the release's own number: who is in the canary stays there when its share grows.
+    digest = hashlib.blake2b(f"{name}/{canary.began}/{key}".encode(), digest_size=8, person=b"bulkhead-canary").digest()
+    return f"{ref}.canary" if int.from_bytes(digest, "big") % 10_000 < canary.percent * 100 else ref
 
 
 def version_name(prompt: str, number: int) -> str:

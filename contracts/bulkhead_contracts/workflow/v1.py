@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 
 from ..approval.v1 import SignedKind
 from ..plan.v1 import ACTION_FIELDS, AnyEventKey, EventName, EventSources, PlanStep
-from ..prompt.v1 import OF_WORKFLOW, CanaryWatch, StickyBy, canonical_sha256, describe_value_misfit, is_in_share
+from ..prompt.v1 import OF_WORKFLOW, CanaryWatch, StickyBy, canonical_sha256, choose_side, describe_value_misfit
 from ..provenance import Pointer
 from ..result import Failure
 from ..task.v1 import Objective, RequesterClaim, TaskLimits
@@ -301,11 +301,7 @@ class WorkflowRelease(Contract):
 
     def ref_for(self, task: str, person: str) -> str:
         """The release or its canary, for a run of a person; the same for the same."""
-        if self.canary is None:
-            return self.ref
-        key = task if self.canary.sticky_by == "task" else person
-        in_canary = is_in_share(f"{OF_WORKFLOW}{self.workflow}/{self.canary.began}/{key}", self.canary.percent)
-        return f"{self.ref}.canary" if in_canary else self.ref
+        return choose_side(self.ref, f"{OF_WORKFLOW}{self.workflow}", self.canary, task, person)
 
 
 class WorkflowRow(Contract):

@@ -88,12 +88,12 @@ async def _watch_task(mesh: Mesh, arguments: Arguments, request: MeshToolRequest
     task, wait_s = mesh.task(arguments["task"]), arguments.get("wait_s", MAX_WAIT_S)
     try:
         async with asyncio.timeout(min(float(wait_s), MAX_WAIT_S)), aclosing(task.events()) as events:
-            told = 0
+            sentences_sent = 0
             async for event in events:
                 if event.name in CALL_EVENTS and request.on_progress is not None:
-                    told += 1
+                    sentences_sent += 1
                     sentence = escape_controls(describe_call(event.name, event.data))[: bounds.MAX_SUMMARY_CHARS]
-                    request.on_progress(ToolProgress(call_id=task.id, progress=told, message=sentence))
+                    request.on_progress(ToolProgress(call_id=task.id, progress=sentences_sent, message=sentence))
             return await task.show()
     except TimeoutError:
         return await task.show() | {"next": "it goes on: watch it again"}
